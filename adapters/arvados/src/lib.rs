@@ -1,0 +1,1 @@
+//! Client of the containers API, and the cluster configuration file.

@@ -1,0 +1,1 @@
+//! The face every cloud driver has, and its error taxonomy.

@@ -1,0 +1,1 @@
+//! Dispatches containers to cloud VMs.

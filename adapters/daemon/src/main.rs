@@ -1,0 +1,2 @@
+//! Dispatches containers to cloud VMs.
+fn main() {}

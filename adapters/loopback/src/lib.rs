@@ -1,0 +1,1 @@
+//! VMs on this host: a real SSH server each, running real processes.

@@ -1,0 +1,1 @@
+//! The built-in queue: the containers API on SQLite.

@@ -1,0 +1,1 @@
+//! The worker side: runs one container on a VM and reports.

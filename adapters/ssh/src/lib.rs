@@ -1,0 +1,1 @@
+//! One multiplexed SSH connection per VM, with a deadline on every step.

@@ -1,0 +1,1 @@
+//! Core throughput, simulation rate, dispatch latency.

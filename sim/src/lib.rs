@@ -1,0 +1,1 @@
+//! The unmodified core against a seeded world in virtual time.
