@@ -1,0 +1,239 @@
+//! The settings that decisions depend on. Adapters parse the operator's file into this; nothing here
+//! can be wrong in a way that stops the core, and nothing here is secret.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName};
+use crate::resources::{Gpus, MicroDollars, Resources};
+
+/// 32 bytes from which all of the core's choices by chance follow.
+pub type Seed = [u8; 32];
+
+/// What the operator wants. Keys in brackets are the peer's, under `Containers`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// What may be rented [`InstanceTypes`].
+    pub types: BTreeMap<TypeName, InstanceType>,
+    /// The image VMs boot from [`CloudVMs.ImageID`].
+    pub image: ImageId,
+    /// How needs are computed and types chosen.
+    pub sizing: Sizing,
+    /// How often the world is asked.
+    pub intervals: Intervals,
+    /// How long the world may take.
+    pub timeouts: Timeouts,
+    /// How much may exist or happen.
+    pub limits: Limits,
+    /// Whether the runner's KILL ends the whole process tree. The peer's runner cannot promise it:
+    /// then a VM on which KILL was needed takes no more containers and is destroyed.
+    pub kill_reaches_tree: bool,
+}
+
+/// One kind of VM that can be rented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceType {
+    /// Where.
+    pub cloud: CloudId,
+    /// The cloud's own name for it [`ProviderType`].
+    pub provider_type: String,
+    /// What it offers; scratch is included plus added.
+    pub resources: Resources,
+    /// The part of `resources.scratch` that must be attached, in bytes [`AddedScratch`].
+    pub added_scratch: u64,
+    /// Its graphics processors; `resources.gpus` is their count.
+    pub gpus: Option<Gpus>,
+    /// Price per hour.
+    pub price: MicroDollars,
+    /// May be taken back by the cloud at any time.
+    pub preemptible: bool,
+    /// Instances that count against the same quota; by default all of the cloud with the same
+    /// lifecycle.
+    pub quota_group: QuotaGroup,
+}
+
+/// How needs are computed and types chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sizing {
+    /// Bytes added to each container's need [`ReserveExtraRAM`].
+    pub reserve_extra_ram: u64,
+    /// Buffers of 64 MiB that a container's own keepstore takes for each of its cores; 0 for none
+    /// [`LocalKeepBlobBuffersPerVCPU`].
+    pub keep_buffers_per_vcpu: u32,
+    /// Eligible types cost at most this many millionths of the cheapest that fits; less than
+    /// 1,000,000 counts as 1,000,000 [`MaximumPriceFactor`].
+    pub max_price_factor_ppm: u64,
+}
+
+/// How often the world is asked; each at least a millisecond.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Between two looks at the queue [`PollInterval`].
+    pub poll: Duration,
+    /// Between two lists of the cloud's instances [`SyncInterval`].
+    pub sync: Duration,
+    /// Between two probes of one VM [`ProbeInterval`].
+    pub probe: Duration,
+}
+
+/// How long the world may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// An idle VM is given back after this [`TimeoutIdle`].
+    pub idle: Duration,
+    /// A VM must be ready for containers this long after it was created or found
+    /// [`TimeoutBooting`].
+    pub booting: Duration,
+    /// A VM that does not answer probes for so long is shut down [`TimeoutProbe`].
+    pub probe: Duration,
+    /// Between two attempts to destroy a VM that is still there [`TimeoutShutdown`].
+    pub shutdown: Duration,
+    /// Between two signals to the same runner [`TimeoutSignal`].
+    pub signal: Duration,
+    /// TERM gives way to KILL after this [`TimeoutTERM`].
+    pub term: Duration,
+    /// KILL has failed after this, and the VM is drained [`TimeoutKILL`, new].
+    pub kill: Duration,
+    /// An unkillable container may keep its VM's other containers running for so long
+    /// [`TimeoutUnkillable`, new].
+    pub unkillable: Duration,
+    /// A lock whose runner is gone makes the VM broken after this [`TimeoutStaleRunLock`].
+    pub stale_run_lock: Duration,
+    /// How long containers that were locked before a restart wait for VMs found then to be probed
+    /// [`StaleLockTimeout`].
+    pub stale_lock: Duration,
+    /// A create whose answer was lost is written off after this [`TimeoutCreateAmbiguous`, new].
+    pub create_ambiguous: Duration,
+    /// A VM younger than this is never judged gone because a list lacks it [`DisappearGrace`, new].
+    pub disappear_grace: Duration,
+    /// The queue must answer within this.
+    pub queue_answer: Duration,
+    /// The cloud must answer within this.
+    pub cloud_answer: Duration,
+    /// A VM must answer a probe, a start or a signal within this; a first probe, which may install
+    /// the runner, within three times this.
+    pub vm_answer: Duration,
+}
+
+/// How much may exist or happen; `None` is without limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Instances, wishes under way counted [`MaxInstances`].
+    pub instances: Option<u32>,
+    /// Creates that were not yet answered [`MaxConcurrentInstanceCreateOps`].
+    pub creates_in_flight: Option<u32>,
+    /// Containers on one VM at a time [`MaxRunningContainersPerInstance`].
+    pub containers_per_instance: Option<u32>,
+    /// Probes per second over all VMs [`MaxProbesPerSecond`].
+    pub probes: Option<Rate>,
+    /// Creates [`MaxCreatesPerSecond`, new].
+    pub creates: Option<Rate>,
+    /// Destroys [`MaxDestroysPerSecond`, new].
+    pub destroys: Option<Rate>,
+    /// Lists [`MaxListsPerSecond`, new].
+    pub lists: Option<Rate>,
+    /// All calls to the cloud together [`MaxCloudOpsPerSecond`].
+    pub cloud_ops: Option<Rate>,
+    /// Sum of the prices of all instances, wishes counted [`MaxPricePerHour`, new].
+    pub price_per_hour: Option<MicroDollars>,
+    /// Queued containers fetched by one poll, highest priority first.
+    pub queued_per_poll: u32,
+}
+
+/// So many events in a burst, refilled steadily.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// The time in which one event's worth is refilled; at least a nanosecond.
+    pub interval: Duration,
+    /// Events that may happen at once after a pause; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// `per_second` events a second with as large a burst; `None` for 0, which means "no limit" in
+    /// the configuration.
+    #[must_use]
+    pub fn per_second(per_second: u32) -> Option<Self> {
+        let interval = Duration::from_secs(1).checked_div(per_second)?;
+        Some(Self {
+            interval: interval.max(Duration::from_nanos(1)),
+            burst: per_second,
+        })
+    }
+}
+
+impl Default for Config {
+    /// The peer's defaults, no types.
+    fn default() -> Self {
+        Self {
+            types: BTreeMap::new(),
+            image: ImageId::from(""),
+            sizing: Sizing::default(),
+            intervals: Intervals::default(),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            kill_reaches_tree: true,
+        }
+    }
+}
+
+impl Default for Sizing {
+    fn default() -> Self {
+        Self {
+            reserve_extra_ram: 550 * crate::resources::MIB,
+            keep_buffers_per_vcpu: 1,
+            max_price_factor_ppm: 1_500_000,
+        }
+    }
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_secs(10),
+            sync: Duration::from_secs(60),
+            probe: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(60),
+            booting: Duration::from_secs(600),
+            probe: Duration::from_secs(600),
+            shutdown: Duration::from_secs(10),
+            signal: Duration::from_secs(5),
+            term: Duration::from_secs(120),
+            kill: Duration::from_secs(30),
+            unkillable: Duration::from_secs(3600),
+            stale_run_lock: Duration::from_secs(5),
+            stale_lock: Duration::from_secs(60),
+            create_ambiguous: Duration::from_secs(300),
+            disappear_grace: Duration::from_secs(60),
+            queue_answer: Duration::from_secs(60),
+            cloud_answer: Duration::from_secs(120),
+            vm_answer: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            instances: Some(64),
+            creates_in_flight: None,
+            containers_per_instance: None,
+            probes: None,
+            creates: None,
+            destroys: None,
+            lists: None,
+            cloud_ops: Rate::per_second(10),
+            price_per_hour: None,
+            queued_per_poll: 10_000,
+        }
+    }
+}
