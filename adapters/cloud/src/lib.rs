@@ -49,6 +49,16 @@ pub trait Cloud: Send + Sync + 'static {
     /// The user to log in as.
     fn remote_user(&self) -> &str;
 
+    /// Whether commands that need root are put behind `sudo`.
+    fn sudo(&self) -> bool {
+        self.remote_user() != "root"
+    }
+
+    /// Where an instance keeps its secret, as a word of its shell.
+    fn secret_path(&self) -> &str {
+        "/var/run/arvados-instance-secret"
+    }
+
     /// Types of one group share one quota.
     fn quota_group(&self, instance_type: &InstanceType) -> QuotaGroup;
 }
