@@ -1,0 +1,149 @@
+//! What an operator may set.
+
+use std::path::PathBuf;
+
+use crate::error::QueueError;
+
+/// Where the queue keeps its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file, made when it is missing; `-wal` and `-shm` files appear beside it.
+    File(PathBuf),
+    /// Memory: everything is gone when the server stops.
+    Memory,
+}
+
+/// Settings of the queue server. [`QueueConfig::new`] gives the defaults named below.
+#[derive(Clone, Debug)]
+pub struct QueueConfig {
+    /// Five characters of `0-9a-z`: the first part of every uuid.
+    pub cluster_id: String,
+    /// Where the records are kept.
+    pub database: Database,
+    /// How often a container may be locked before an unlock cancels it. At least 1; default 10.
+    pub max_dispatch_attempts: u32,
+    /// Largest request body in bytes; a larger one is answered 413. Default 4 MiB.
+    pub max_body_bytes: usize,
+    /// Most records in one list answer, whatever `limit` asks for. Default 1000.
+    pub max_items_per_response: u32,
+    /// A list answer stops after the record that passes this many bytes, so that pages may be
+    /// shorter than `limit`. Default 2 MiB.
+    pub max_response_bytes: usize,
+    /// Log bytes kept for one container; the rest is replaced by one note. Default 64 MiB.
+    pub max_log_bytes: u64,
+    /// Changes kept for a subscriber who reads slower than they happen; then it is told how many
+    /// it lost. At least 1; default 1024.
+    pub event_buffer: usize,
+    /// Event subscribers and log followers at one time; more are answered 503. Default 256.
+    pub max_streams: usize,
+    /// Requests in work at one time; more are answered 503, `lock` requests already at half of it.
+    /// At least 2; default 128.
+    pub max_requests_in_flight: usize,
+}
+
+impl QueueConfig {
+    /// The defaults for a cluster.
+    #[must_use]
+    pub fn new(cluster_id: impl Into<String>, database: Database) -> Self {
+        Self {
+            cluster_id: cluster_id.into(),
+            database,
+            max_dispatch_attempts: 10,
+            max_body_bytes: 4 << 20,
+            max_items_per_response: 1000,
+            max_response_bytes: 2 << 20,
+            max_log_bytes: 64 << 20,
+            event_buffer: 1024,
+            max_streams: 256,
+            max_requests_in_flight: 128,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), QueueError> {
+        let id = self.cluster_id.as_bytes();
+        if id.len() != 5
+            || !id
+                .iter()
+                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+        {
+            return Err(QueueError::Config(format!(
+                "cluster_id: expected five characters of 0-9a-z, got {:?}",
+                self.cluster_id
+            )));
+        }
+        let at_least = [
+            (
+                "max_dispatch_attempts",
+                u64::from(self.max_dispatch_attempts),
+                1,
+            ),
+            ("max_body_bytes", self.max_body_bytes as u64, 1024),
+            (
+                "max_items_per_response",
+                u64::from(self.max_items_per_response),
+                1,
+            ),
+            ("max_response_bytes", self.max_response_bytes as u64, 1),
+            ("event_buffer", self.event_buffer as u64, 1),
+            (
+                "max_requests_in_flight",
+                self.max_requests_in_flight as u64,
+                2,
+            ),
+        ];
+        for (name, value, least) in at_least {
+            if value < least {
+                return Err(QueueError::Config(format!(
+                    "{name}: expected at least {least}, got {value}"
+                )));
+            }
+        }
+        let at_most = [
+            ("event_buffer", self.event_buffer as u64, 1 << 20),
+            (
+                "max_requests_in_flight",
+                self.max_requests_in_flight as u64,
+                1 << 16,
+            ),
+            ("max_streams", self.max_streams as u64, 1 << 16),
+            ("max_log_bytes", self.max_log_bytes, 1 << 40),
+        ];
+        for (name, value, most) in at_most {
+            if value > most {
+                return Err(QueueError::Config(format!(
+                    "{name}: expected at most {most}, got {value}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_and_each_absurd_value_is_named() {
+        let good = QueueConfig::new("zzzzz", Database::Memory);
+        assert!(good.check().is_ok());
+        type Spoil = fn(&mut QueueConfig);
+        let cases: [(&str, Spoil); 5] = [
+            ("cluster_id", |c| c.cluster_id = "ZZZZZ".into()),
+            ("cluster_id", |c| c.cluster_id = "zzzz".into()),
+            ("max_dispatch_attempts", |c| c.max_dispatch_attempts = 0),
+            ("event_buffer", |c| c.event_buffer = 0),
+            ("max_log_bytes", |c| c.max_log_bytes = u64::MAX),
+        ];
+        for (name, spoil) in cases {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            let message = bad
+                .check()
+                .map_err(|e| e.to_string())
+                .err()
+                .unwrap_or_default();
+            assert!(message.contains(name), "{name}: {message}");
+        }
+    }
+}

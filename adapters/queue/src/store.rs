@@ -1,0 +1,292 @@
+//! The database: one writer, a bounded pool of readers.
+//!
+//! Every change is one IMMEDIATE transaction on the one writing connection, so of two requests that
+//! race for a lock the second sees what the first did. Journal mode WAL with `synchronous=NORMAL`
+//! means: a crash of this program loses nothing; a crash of the machine may lose the last moments,
+//! but never leaves half a transaction. Losing them is safe here: a lost lock leaves the container
+//! Queued while a runner may be up, and the runner's own `state=Running` is then refused before any
+//! user code runs; a lost final report looks like a runner that exited without a word, which the
+//! dispatcher handles anyway. In exchange a transition costs no disk flush.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::config::{Database, QueueConfig};
+use crate::error::{ApiError, QueueError};
+use crate::events::{Change, Hub};
+use crate::schema;
+
+/// Reading connections. Reads are short; two cores' worth of them keeps the disk cache busy.
+const READERS: usize = 4;
+/// Another process (a token command) holds the write lock for milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Lists build their SQL from filters; the dispatcher uses about ten shapes.
+const CACHED_STATEMENTS: usize = 64;
+
+#[derive(Clone)]
+pub(crate) struct Store {
+    writer: Arc<Mutex<Connection>>,
+    /// `None` for a database in memory: there the writer also reads.
+    readers: Option<Readers>,
+    hub: Arc<Hub>,
+}
+
+#[derive(Clone)]
+struct Readers {
+    permits: Arc<Semaphore>,
+    idle: Arc<StdMutex<Vec<Connection>>>,
+}
+
+impl Store {
+    /// Opens or makes the database and brings it to the newest schema. Blocks.
+    pub(crate) fn open(config: &QueueConfig, hub: Arc<Hub>) -> Result<Self, QueueError> {
+        let name = database_name(&config.database);
+        let failed = |source| QueueError::Database {
+            database: name.clone(),
+            source,
+        };
+        let (mut writer, readers) = match &config.database {
+            Database::Memory => (Connection::open_in_memory().map_err(failed)?, None),
+            Database::File(path) => {
+                let writer = Connection::open(path).map_err(failed)?;
+                restrict_permissions(path);
+                (writer, Some(path))
+            }
+        };
+        prepare(&writer).map_err(failed)?;
+        check_origin(&writer, config, &name)?;
+        writer
+            .pragma_update(None, "journal_mode", "WAL")
+            .map_err(failed)?;
+        writer
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(failed)?;
+        writer
+            .pragma_update(None, "application_id", schema::APPLICATION_ID)
+            .map_err(failed)?;
+        schema::migrations()
+            .to_latest(&mut writer)
+            .map_err(|e| QueueError::Foreign {
+                database: name.clone(),
+                reason: format!("its schema cannot be brought up to date: {e}"),
+            })?;
+        claim(&mut writer, config, &name)?;
+        let readers = match readers {
+            None => None,
+            Some(path) => Some(open_readers(path).map_err(failed)?),
+        };
+        Ok(Self {
+            writer: Arc::new(Mutex::new(writer)),
+            readers,
+            hub,
+        })
+    }
+
+    /// Runs a read in one consistent view of the database.
+    pub(crate) async fn read<T, F>(&self, f: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, ApiError> + Send + 'static,
+    {
+        let Some(readers) = &self.readers else {
+            let writer = Arc::clone(&self.writer).lock_owned().await;
+            return blocking(move || f(&writer.unchecked_transaction()?)).await;
+        };
+        let permit = Arc::clone(&readers.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| ApiError::internal("the reader pool is closed"))?;
+        let idle = Arc::clone(&readers.idle);
+        blocking(move || {
+            let loan = Loan::take(idle)?;
+            let result = f(&loan.connection()?.unchecked_transaction()?);
+            drop(loan);
+            drop(permit);
+            result
+        })
+        .await
+    }
+
+    /// Runs a change in one IMMEDIATE transaction; what it pushed as changes is published after the
+    /// commit and before the next writer's turn, so that events come in the order of the commits.
+    pub(crate) async fn write<T, F>(&self, f: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>, &mut Vec<Change>) -> Result<T, ApiError> + Send + 'static,
+    {
+        let mut writer = Arc::clone(&self.writer).lock_owned().await;
+        let hub = Arc::clone(&self.hub);
+        blocking(move || {
+            let mut changes = Vec::new();
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = f(&transaction, &mut changes)?;
+            transaction.commit()?;
+            for change in changes {
+                hub.publish(change);
+            }
+            Ok(value)
+        })
+        .await
+    }
+}
+
+/// A reading connection that goes back into the pool even if the reader panics.
+struct Loan {
+    connection: Option<Connection>,
+    idle: Arc<StdMutex<Vec<Connection>>>,
+}
+
+impl Loan {
+    fn take(idle: Arc<StdMutex<Vec<Connection>>>) -> Result<Self, ApiError> {
+        let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if connection.is_none() {
+            return Err(ApiError::internal("no reading connection is idle"));
+        }
+        Ok(Self { connection, idle })
+    }
+
+    fn connection(&self) -> Result<&Connection, ApiError> {
+        self.connection
+            .as_ref()
+            .ok_or_else(|| ApiError::internal("the reading connection is gone"))
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection);
+        }
+    }
+}
+
+async fn blocking<T, F>(f: F) -> Result<T, ApiError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, ApiError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(f)
+        .await
+        .map_err(|e| ApiError::internal(format!("database task: {e}")))?
+}
+
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    Ok(())
+}
+
+fn open_readers(path: &Path) -> rusqlite::Result<Readers> {
+    let mut idle = Vec::with_capacity(READERS);
+    for _ in 0..READERS {
+        let reader = Connection::open(path)?;
+        prepare(&reader)?;
+        reader.pragma_update(None, "query_only", true)?;
+        idle.push(reader);
+    }
+    Ok(Readers {
+        permits: Arc::new(Semaphore::new(READERS)),
+        idle: Arc::new(StdMutex::new(idle)),
+    })
+}
+
+/// Refuses a file of a newer version or of another program, before anything is written to it.
+fn check_origin(
+    connection: &Connection,
+    config: &QueueConfig,
+    name: &str,
+) -> Result<(), QueueError> {
+    let failed = |source| QueueError::Database {
+        database: name.to_owned(),
+        source,
+    };
+    let number = |pragma: &str| {
+        connection
+            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(failed)?;
+    if application != i64::from(schema::APPLICATION_ID)
+        && (application != 0 || version != 0 || tables != 0)
+    {
+        return Err(QueueError::Foreign {
+            database: name.to_owned(),
+            reason: "it was made by another program".to_owned(),
+        });
+    }
+    if version > schema::VERSION {
+        let path = match &config.database {
+            Database::File(path) => path.clone(),
+            Database::Memory => ":memory:".into(),
+        };
+        return Err(QueueError::NewerSchema {
+            path,
+            found: version,
+            known: schema::VERSION,
+        });
+    }
+    Ok(())
+}
+
+/// Marks a new file as this cluster's; refuses another cluster's.
+fn claim(connection: &mut Connection, config: &QueueConfig, name: &str) -> Result<(), QueueError> {
+    let failed = |source| QueueError::Database {
+        database: name.to_owned(),
+        source,
+    };
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(failed)?;
+    let owner: Option<String> = transaction
+        .query_row(
+            "SELECT value FROM meta WHERE key = 'cluster_id'",
+            [],
+            |row| row.get(0),
+        )
+        .optional()
+        .map_err(failed)?;
+    match owner {
+        Some(id) if id == config.cluster_id => {}
+        Some(id) => {
+            return Err(QueueError::Foreign {
+                database: name.to_owned(),
+                reason: format!("it belongs to cluster {id}, not {}", config.cluster_id),
+            });
+        }
+        None => {
+            transaction
+                .execute(
+                    "INSERT INTO meta VALUES ('cluster_id', ?1)",
+                    [&config.cluster_id],
+                )
+                .map_err(failed)?;
+        }
+    }
+    transaction.commit().map_err(failed)
+}
+
+pub(crate) fn database_name(database: &Database) -> String {
+    match database {
+        Database::File(path) => path.display().to_string(),
+        Database::Memory => ":memory:".to_owned(),
+    }
+}
+
+/// Commands and environments of all users are in the file: only its owner may read it.
+fn restrict_permissions(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        tracing::warn!(path = %path.display(), %error, "cannot restrict the queue database to its owner");
+    }
+}
