@@ -1,0 +1,134 @@
+//! The section `Containers.CloudVMs`: how often, how long, how much; and what drivers need.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_core::config::{Config, Intervals, Limits, Rate, Timeouts};
+use longshore_core::ids::ImageId;
+use longshore_core::resources::MicroDollars;
+
+use super::cluster::CloudVms;
+use super::host;
+use super::reader::{Entry, Section};
+
+/// Reads what the core decides with. The caller finishes the section.
+pub(super) fn core(vms: &Section<'_>) -> Config {
+    Config {
+        image: ImageId::new(vms.text("ImageID", "")),
+        intervals: intervals(vms),
+        timeouts: timeouts(vms),
+        limits: limits(vms),
+        ..Config::default()
+    }
+}
+
+fn intervals(vms: &Section<'_>) -> Intervals {
+    let default = Intervals::default();
+    let at_least_1ms = |d: Duration| d.max(Duration::from_millis(1));
+    let poll = vms.duration_or_zero("PollInterval", default.poll);
+    let poll = if poll.is_zero() {
+        // The peer then asks without a pause.
+        let message = format!("0 means no pause at all; {:?} is used", default.poll);
+        let line = vms.get("PollInterval").map(|entry| entry.line());
+        vms.report()
+            .warn(&vms.path_of("PollInterval"), line, message);
+        default.poll
+    } else {
+        poll
+    };
+    Intervals {
+        poll: at_least_1ms(poll),
+        sync: at_least_1ms(vms.duration("SyncInterval", default.sync)),
+        probe: at_least_1ms(vms.duration("ProbeInterval", default.probe)),
+    }
+}
+
+fn timeouts(vms: &Section<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    Timeouts {
+        idle: vms.duration("TimeoutIdle", default.idle),
+        booting: vms.duration("TimeoutBooting", default.booting),
+        probe: vms.duration("TimeoutProbe", default.probe),
+        shutdown: vms.duration("TimeoutShutdown", default.shutdown),
+        signal: vms.duration("TimeoutSignal", default.signal),
+        term: vms.duration("TimeoutTERM", default.term),
+        kill: vms.duration("TimeoutKILL", default.kill),
+        unkillable: vms.duration("TimeoutUnkillable", default.unkillable),
+        stale_run_lock: vms.duration("TimeoutStaleRunLock", default.stale_run_lock),
+        create_ambiguous: vms.duration("TimeoutCreateAmbiguous", default.create_ambiguous),
+        disappear_grace: vms.duration_or_zero("DisappearGrace", default.disappear_grace),
+        ..default
+    }
+}
+
+fn limits(vms: &Section<'_>) -> Limits {
+    let rate = |key, default| {
+        let per_second = vms.count_above_zero(key, default);
+        per_second.and_then(Rate::per_second)
+    };
+    Limits {
+        instances: vms.count_above_zero("MaxInstances", 64),
+        // The peer's default is 1, which its slow reuse of addresses made necessary.
+        creates_in_flight: vms.count_above_zero("MaxConcurrentInstanceCreateOps", 0),
+        containers_per_instance: vms.count_above_zero("MaxRunningContainersPerInstance", 0),
+        // The peer's default is 10, with which a thousand VMs are each probed every 100 s only.
+        probes: rate("MaxProbesPerSecond", 0),
+        creates: rate("MaxCreatesPerSecond", 0),
+        destroys: rate("MaxDestroysPerSecond", 0),
+        lists: rate("MaxListsPerSecond", 0),
+        cloud_ops: rate("MaxCloudOpsPerSecond", 10),
+        price_per_hour: vms
+            .millionths_above_zero("MaxPricePerHour", 0)
+            .map(MicroDollars),
+        ..Limits::default()
+    }
+}
+
+/// Reads what adapters need. The caller finishes the section.
+pub(super) fn adapters(vms: &Section<'_>) -> CloudVms {
+    // Whether the drivers that are not always built in are there, the program says.
+    let drivers = [("ec2", "ec2"), ("azure", "azure"), ("loopback", "loopback")];
+    vms.not_ours(&["Enable"]);
+    CloudVms {
+        driver: vms.choice("Driver", &drivers, "ec2").to_owned(),
+        driver_parameters: driver_parameters(vms),
+        ssh_port: ssh_port(vms),
+        boot_probe_command: vms.text("BootProbeCommand", "systemctl is-system-running"),
+        instance_init_command: vms.text("InstanceInitCommand", ""),
+        deploy_runner_binary: vms.text("DeployRunnerBinary", "/proc/self/exe"),
+        deploy_runner_directory: vms.text("DeployRunnerDirectory", "/tmp/arvados-crunch-run"),
+        deploy_public_key: vms.bool("DeployPublicKey", true),
+        resource_tags: resource_tags(vms),
+        tag_key_prefix: vms.text("TagKeyPrefix", "Arvados"),
+    }
+}
+
+/// As they are: the driver checks them. Only sections and lists of them are walked here, for keys
+/// that stand twice.
+fn driver_parameters(vms: &Section<'_>) -> serde_json::Value {
+    let Some(entry) = vms.get("DriverParameters") else {
+        return serde_json::Value::Null;
+    };
+    entry.section().find_duplicates();
+    entry.to_json()
+}
+
+fn ssh_port(vms: &Section<'_>) -> u16 {
+    let Some(entry) = vms.get("SSHPort") else {
+        return 22;
+    };
+    let Some(text) = entry.text_or_number() else {
+        return 22;
+    };
+    host::tcp_port(&text).unwrap_or_else(|| {
+        let expected = "a port from 1 to 65535, or a service's name as in /etc/services";
+        entry.wrong(expected, "write \"22\"");
+        22
+    })
+}
+
+fn resource_tags(vms: &Section<'_>) -> BTreeMap<String, String> {
+    let tags = vms.section("ResourceTags").named();
+    let tag = |(name, entry): &(&str, Entry<'_>)| Some(((*name).to_owned(), entry.text()?));
+    tags.iter().filter_map(tag).collect()
+}

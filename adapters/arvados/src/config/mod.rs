@@ -1,0 +1,118 @@
+//! The cluster configuration file, in the shape operators already have: `Clusters: {zzzzz: {…}}` in
+//! YAML, with exactly one cluster.
+//!
+//! Everything that is wrong is reported at once, each with its path, line, what was found, what was
+//! expected and what to do. Keys that nobody reads are warned of, except those that belong to other
+//! programs of the cluster. Nulls count as absent, and so does the name `SAMPLE`.
+//!
+//! Where the file differs from the peer's reading: digits in quotes are a size like any other (the
+//! peer drops them without a word), and a key that stands twice is an error.
+
+use std::io::Read as _;
+use std::path::Path;
+
+mod cloud_vms;
+mod cluster;
+mod containers;
+mod host;
+mod instance_types;
+mod reader;
+mod report;
+mod scalar;
+mod sections;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{
+    Api, BuiltinQueue, CloudVms, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Runner,
+    RuntimeEngine, Services,
+};
+pub use report::{ConfigError, ConfigErrors, ConfigWarning};
+
+use reader::{Report, Section, Strangers};
+
+/// Larger files are refused.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// A file that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub cluster: ClusterConfig,
+    /// What is odd about it, for the log.
+    pub warnings: Vec<ConfigWarning>,
+}
+
+/// Reads a configuration. A private key given as `file:///path` is read too, and so are this host's
+/// size where the loopback driver has no types, and `/etc/services` where the SSH port is a name.
+///
+/// # Errors
+/// Everything that is wrong with it. No secret value is ever in an error.
+pub fn load(text: &str) -> Result<Loaded, ConfigErrors> {
+    let tree = tree::Tree::parse(text).map_err(|e| ConfigErrors(vec![e]))?;
+    let report = Report::default();
+    let root = Section::root(&tree, &report);
+    let cluster = the_cluster(&root);
+    root.finish(Strangers::WarnIfSimilar);
+    let (errors, warnings) = report.into_parts();
+    match cluster {
+        Some(cluster) if errors.is_empty() => Ok(Loaded { cluster, warnings }),
+        _ => Err(ConfigErrors(errors)),
+    }
+}
+
+/// Reads the configuration in a file of at most 16 MiB; `-` is the standard input.
+///
+/// # Errors
+/// As [`load`]; and where the file cannot be read.
+pub fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
+    let text = read_file(path).map_err(|reason| {
+        ConfigErrors(vec![ConfigError::Unreadable {
+            path: path.display().to_string(),
+            reason,
+        }])
+    })?;
+    load(&text)
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        let mut input = std::io::stdin().lock().take(FILE_BYTES_MAX + 1);
+        input.read_to_string(&mut text)
+    } else {
+        let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)
+    };
+    match read {
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => Err("it is larger than 16 MiB".into()),
+        Ok(_) => Ok(text),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The one cluster of the file. Whatever is wrong with it is in the report; `None` where there is
+/// nothing to be read at all.
+fn the_cluster(root: &Section<'_>) -> Option<ClusterConfig> {
+    const EXPECTED: &str = "one cluster, under its id of five characters";
+    let Some(clusters) = root.get("Clusters") else {
+        root.missing("Clusters", EXPECTED, "begin the file with Clusters:");
+        return None;
+    };
+    let named = clusters.section().named();
+    let [(id, entry)] = named.as_slice() else {
+        let ids: Vec<&str> = named.iter().map(|(id, _)| *id).collect();
+        let found = format!("{} clusters ({})", ids.len(), ids.join(", "));
+        clusters.wrong_as(found, EXPECTED, "keep the one that this host serves");
+        return None;
+    };
+    let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    if id.len() != 5 || !id.bytes().all(well_formed) {
+        let found = format!("the id {:?}", id.chars().take(60).collect::<String>());
+        let advice = "write the first five characters of the cluster's uuids";
+        entry.wrong_as(found, "five characters of a-z and 0-9", advice);
+    }
+    Some(sections::cluster(id, entry.section()))
+}

@@ -1,0 +1,549 @@
+//! Takes typed values out of the tree, each with its path, and notes which keys were asked for: what
+//! was never asked for is unknown. So no list of known keys can differ from the code that reads.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::report::{ConfigError, ConfigWarning};
+use super::scalar::{self, Decimal, Rounding, SignedDuration};
+use super::tree::{Key, Node, Tree};
+
+/// Collects what is wrong and what is odd.
+#[derive(Default)]
+pub(super) struct Report {
+    errors: RefCell<Vec<ConfigError>>,
+    warnings: RefCell<Vec<ConfigWarning>>,
+}
+
+impl Report {
+    pub(super) fn error(&self, error: ConfigError) {
+        self.errors.borrow_mut().push(error);
+    }
+
+    pub(super) fn warn(&self, path: &str, line: Option<u64>, message: String) {
+        self.warnings.borrow_mut().push(ConfigWarning {
+            path: path.to_owned(),
+            line,
+            message,
+        });
+    }
+
+    /// All errors and all warnings, each in the order of their lines.
+    pub(super) fn into_parts(self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
+        let (mut errors, mut warnings) = (self.errors.into_inner(), self.warnings.into_inner());
+        errors.sort_by_key(ConfigError::line);
+        warnings.sort_by_key(|warning| warning.line);
+        (errors, warnings)
+    }
+}
+
+/// What a section makes of keys that nobody asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// The section is all ours: warn of each.
+    Warn,
+    /// Others have keys here too: warn only of those that look like a slip of the pen.
+    WarnIfSimilar,
+}
+
+/// A map of the file, or the absence of one.
+pub(super) struct Section<'a> {
+    path: String,
+    line: Option<u64>,
+    entries: Vec<(&'a Key, &'a Tree)>,
+    asked: RefCell<BTreeSet<&'static str>>,
+    report: &'a Report,
+}
+
+/// A value of the file, with its place.
+pub(super) struct Entry<'a> {
+    pub(super) path: String,
+    tree: &'a Tree,
+    report: &'a Report,
+}
+
+impl<'a> Section<'a> {
+    /// The root of a file; not a map is an error.
+    pub(super) fn root(tree: &'a Tree, report: &'a Report) -> Self {
+        Entry {
+            path: String::new(),
+            tree,
+            report,
+        }
+        .section()
+    }
+
+    pub(super) fn report(&self) -> &'a Report {
+        self.report
+    }
+
+    pub(super) fn path_of(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// The value of a key; absent, null and unknown are the same.
+    pub(super) fn get(&self, key: &'static str) -> Option<Entry<'a>> {
+        self.asked.borrow_mut().insert(key);
+        let (_, tree) = self.entries.iter().find(|(k, _)| k.text == key)?;
+        if matches!(tree.node, Node::Null) {
+            return None;
+        }
+        Some(Entry {
+            path: self.path_of(key),
+            tree,
+            report: self.report,
+        })
+    }
+
+    /// Keys that others read, and that mean nothing here.
+    pub(super) fn not_ours(&self, keys: &[&'static str]) {
+        self.asked.borrow_mut().extend(keys);
+    }
+
+    /// The section below a key; an empty one where there is none.
+    pub(super) fn section(&self, key: &'static str) -> Section<'a> {
+        match self.get(key) {
+            Some(entry) => entry.section(),
+            None => Section {
+                path: self.path_of(key),
+                line: self.line,
+                entries: Vec::new(),
+                asked: RefCell::default(),
+                report: self.report,
+            },
+        }
+    }
+
+    /// Every entry, where the keys are names of the operator's choice. `SAMPLE` is none.
+    pub(super) fn named(&self) -> Vec<(&'a str, Entry<'a>)> {
+        let entry = |&(key, tree): &(&'a Key, &'a Tree)| {
+            let path = self.path_of(&key.text);
+            let report = self.report;
+            (key.text.as_str(), Entry { path, tree, report })
+        };
+        let real = self.entries.iter().filter(|(k, _)| k.text != "SAMPLE");
+        real.map(entry).collect()
+    }
+
+    /// Whether nothing stands there, or an empty text.
+    pub(super) fn is_blank(&self, key: &'static str) -> bool {
+        let node = self.get(key).map(|entry| &entry.tree.node);
+        node.is_none_or(|node| matches!(node, Node::Text(text) if text.is_empty()))
+    }
+
+    pub(super) fn text(&self, key: &'static str, default: &str) -> String {
+        let text = self.get(key).and_then(|e| e.text());
+        text.unwrap_or_else(|| default.to_owned())
+    }
+
+    pub(super) fn bool(&self, key: &'static str, default: bool) -> bool {
+        self.get(key).and_then(|e| e.bool()).unwrap_or(default)
+    }
+
+    /// A duration above zero; `fallback` stands for the others.
+    pub(super) fn duration(&self, key: &'static str, fallback: Duration) -> Duration {
+        match self.get(key).and_then(|e| e.duration()) {
+            Some(d) if !d.negative && !d.amount.is_zero() => d.amount,
+            _ => fallback,
+        }
+    }
+
+    /// A duration that may be zero, not less.
+    pub(super) fn duration_or_zero(&self, key: &'static str, default: Duration) -> Duration {
+        let Some(entry) = self.get(key) else {
+            return default;
+        };
+        match entry.duration() {
+            Some(d) if d.negative => {
+                entry.wrong("a duration of 0 or more", "write it without the minus");
+                default
+            }
+            Some(d) => d.amount,
+            None => default,
+        }
+    }
+
+    /// A size of 0 bytes or more.
+    pub(super) fn bytes(&self, key: &'static str, default: u64) -> u64 {
+        self.get(key).and_then(|e| e.bytes()).unwrap_or(default)
+    }
+
+    /// A whole number that may be negative, for keys where that means "the default" or "no limit".
+    pub(super) fn count_above_zero(&self, key: &'static str, default: u32) -> Option<u32> {
+        let Some(entry) = self.get(key) else {
+            return (default > 0).then_some(default);
+        };
+        let count = entry.whole(-i64::from(u32::MAX), i64::from(u32::MAX))?;
+        u32::try_from(count).ok().filter(|n| *n > 0)
+    }
+
+    /// A whole number from `least` on.
+    pub(super) fn count(&self, key: &'static str, least: u32, default: u32) -> u32 {
+        let entry = self.get(key);
+        let count = entry.and_then(|e| e.whole(i64::from(least), i64::from(u32::MAX)));
+        count.and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
+    }
+
+    /// A decimal of 0 or more in millionths, rounded to the nearest one, a half upwards.
+    pub(super) fn millionths(&self, key: &'static str, default: u64) -> u64 {
+        let entry = self.get(key);
+        entry.and_then(|e| e.millionths()).unwrap_or(default)
+    }
+
+    /// The same, for keys where 0 and less mean "off".
+    pub(super) fn millionths_above_zero(&self, key: &'static str, default: u64) -> Option<u64> {
+        let value = match self.get(key) {
+            Some(entry) => entry.millionths_or_less()?,
+            None => default,
+        };
+        (value > 0).then_some(value)
+    }
+
+    /// Reports keys that stand twice, at any depth.
+    pub(super) fn find_duplicates(&self) {
+        for (_, entry) in self.named() {
+            entry.find_duplicates();
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        let Some(entry) = self.get(key) else {
+            return default;
+        };
+        let Some(text) = entry.text() else {
+            return default;
+        };
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return *value;
+        }
+        let known = words.iter().map(|(word, _)| *word);
+        let known: Vec<&str> = known.filter(|word| !word.is_empty()).collect();
+        let advice = nearest(&text, &known).map_or_else(
+            || "choose one of them".to_owned(),
+            |word| format!("perhaps you meant {word}"),
+        );
+        entry.wrong(&format!("one of {}", known.join(", ")), &advice);
+        default
+    }
+
+    /// An error for a key that has to be there and is not.
+    pub(super) fn missing(&self, key: &str, expected: &str, advice: &str) {
+        self.report.error(ConfigError::Wrong {
+            path: self.path_of(key),
+            line: self.line,
+            found: "nothing".into(),
+            expected: expected.into(),
+            advice: advice.into(),
+        });
+    }
+
+    /// Warns of keys that were never asked for. To be called when all have been.
+    pub(super) fn finish(self, strangers: Strangers) {
+        let asked = self.asked.borrow();
+        let known: Vec<&str> = asked.iter().copied().collect();
+        for (key, _) in &self.entries {
+            if asked.contains(key.text.as_str()) || key.text == "SAMPLE" {
+                continue;
+            }
+            let similar = nearest(&key.text, &known);
+            if strangers == Strangers::WarnIfSimilar
+                && !similar.is_some_and(|s| looks_like_a_slip(&key.text, s))
+            {
+                continue;
+            }
+            let message = match similar {
+                Some(name) if name.eq_ignore_ascii_case(&key.text) => format!(
+                    "unknown key, ignored; perhaps you meant {name} (upper and lower case differ)"
+                ),
+                Some(name) => format!("unknown key, ignored; perhaps you meant {name}"),
+                None => "unknown or outdated key, ignored; delete it".to_owned(),
+            };
+            let path = join(&self.path, &key.text);
+            self.report.warn(&path, Some(key.line), message);
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    pub(super) fn line(&self) -> u64 {
+        self.tree.line
+    }
+
+    /// The map that stands here. Anything else is an error, and so is a key that stands twice.
+    pub(super) fn section(&self) -> Section<'a> {
+        let mut entries: Vec<(&Key, &Tree)> = Vec::new();
+        match &self.tree.node {
+            Node::Map(all) => {
+                let mut seen = std::collections::BTreeMap::new();
+                for (key, tree) in all {
+                    match seen.insert(key.text.as_str(), key.line) {
+                        None => entries.push((key, tree)),
+                        Some(first_line) => {
+                            seen.insert(key.text.as_str(), first_line);
+                            self.report.error(ConfigError::Duplicate {
+                                path: join(&self.path, &key.text),
+                                line: key.line,
+                                first_line,
+                            });
+                        }
+                    }
+                }
+            }
+            Node::Null => {}
+            _ => self.wrong_kind("a section (name: value lines)", "indent its keys below it"),
+        }
+        Section {
+            path: self.path.clone(),
+            line: Some(self.tree.line),
+            entries,
+            asked: RefCell::default(),
+            report: self.report,
+        }
+    }
+
+    /// The items of the list that stands here.
+    pub(super) fn list(&self) -> Vec<Entry<'a>> {
+        let Node::List(items) = &self.tree.node else {
+            self.wrong_kind("a list", "write one item a line, each after \"- \"");
+            return Vec::new();
+        };
+        let item = |(i, tree)| Entry {
+            path: format!("{}[{i}]", self.path),
+            tree,
+            report: self.report,
+        };
+        items.iter().enumerate().map(item).collect()
+    }
+
+    pub(super) fn text(&self) -> Option<String> {
+        match &self.tree.node {
+            Node::Text(text) => Some(text.clone()),
+            Node::Number(_) | Node::Bool(_) => {
+                self.wrong("text", "put it into quotes");
+                None
+            }
+            _ => {
+                self.wrong_kind("text", "write it on one line, in quotes");
+                None
+            }
+        }
+    }
+
+    /// Text or a number as text.
+    pub(super) fn text_or_number(&self) -> Option<String> {
+        match &self.tree.node {
+            Node::Number(text) => Some(text.clone()),
+            _ => self.text(),
+        }
+    }
+
+    /// Text that must not be shown, whatever is wrong with it.
+    pub(super) fn secret_text(&self) -> Option<&'a str> {
+        match &self.tree.node {
+            Node::Text(text) => Some(text),
+            _ => {
+                self.wrong_kind("text", "put it into quotes");
+                None
+            }
+        }
+    }
+
+    pub(super) fn bool(&self) -> Option<bool> {
+        match &self.tree.node {
+            Node::Bool(value) => Some(*value),
+            _ => {
+                self.wrong("true or false", "write true or false, without quotes");
+                None
+            }
+        }
+    }
+
+    fn duration(&self) -> Option<SignedDuration> {
+        const EXPECTED: &str = "a duration such as 10s, 1h30m or 300ms";
+        match &self.tree.node {
+            Node::Text(text) => {
+                let duration = scalar::parse_duration(text);
+                if let Err(why) = duration {
+                    self.wrong(
+                        EXPECTED,
+                        &format!("{why}: write numbers with h, m, s or ms"),
+                    );
+                }
+                duration.ok()
+            }
+            Node::Number(text) if Decimal::parse(text).is_some_and(Decimal::is_zero) => {
+                Some(SignedDuration {
+                    negative: false,
+                    amount: Duration::ZERO,
+                })
+            }
+            Node::Number(_) => {
+                self.wrong(EXPECTED, "missing unit: write h, m, s or ms after it");
+                None
+            }
+            _ => {
+                self.wrong(EXPECTED, "write a number with its unit");
+                None
+            }
+        }
+    }
+
+    /// A size of 0 bytes or more. Digits in quotes are a size too: the peer leaves such a value
+    /// unset without a word.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        const EXPECTED: &str = "a size such as 4000000000, 64MiB or 1.5GB";
+        let parsed = match &self.tree.node {
+            Node::Text(text) => scalar::parse_byte_size(text),
+            Node::Number(text) => match Decimal::parse(text) {
+                Some(decimal) if decimal.times(1, Rounding::Exact).is_none() => {
+                    Err("not a whole number of bytes, or too large")
+                }
+                _ => scalar::parse_byte_size(text),
+            },
+            _ => Err("not a number"),
+        };
+        match parsed.map(u64::try_from) {
+            Ok(Ok(bytes)) => Some(bytes),
+            Ok(Err(_)) => {
+                self.wrong("a size of 0 or more", "write it without the minus");
+                None
+            }
+            Err(why) => {
+                let units =
+                    "units are K, M, G, T, P, E and Ki, Mi, Gi, Ti, Pi, Ei, with or without B";
+                self.wrong(EXPECTED, &format!("{why}: {units}"));
+                None
+            }
+        }
+    }
+
+    fn decimal(&self, expected: &str) -> Option<Decimal> {
+        let decimal = match &self.tree.node {
+            Node::Number(text) => Decimal::parse(text),
+            _ => None,
+        };
+        if decimal.is_none() {
+            self.wrong(expected, "write digits, without quotes");
+        }
+        decimal
+    }
+
+    /// A whole number between both, both included.
+    pub(super) fn whole(&self, least: i64, most: i64) -> Option<i64> {
+        let expected = if least > 0 || (least == 0 && most == i64::from(u32::MAX)) {
+            format!("a whole number from {least} to {most}")
+        } else {
+            format!("a whole number up to {most}")
+        };
+        let decimal = self.decimal(&expected)?;
+        let amount = decimal.times(1, Rounding::Exact);
+        let amount = amount.and_then(|n| i64::try_from(n).ok());
+        let number = amount.map(|n| if decimal.is_negative() { -n } else { n });
+        if let Some(number) = number.filter(|n| (least..=most).contains(n)) {
+            return Some(number);
+        }
+        self.wrong(&expected, "write such a number");
+        None
+    }
+
+    /// Millionths; 0 for what is negative.
+    fn millionths_or_less(&self) -> Option<u64> {
+        match &self.tree.node {
+            Node::Number(text) if Decimal::parse(text).is_some_and(Decimal::is_negative) => Some(0),
+            _ => self.millionths(),
+        }
+    }
+
+    fn find_duplicates(&self) {
+        match &self.tree.node {
+            Node::Map(_) => self.section().find_duplicates(),
+            Node::List(_) => self.list().iter().for_each(Entry::find_duplicates),
+            _ => {}
+        }
+    }
+
+    fn millionths(&self) -> Option<u64> {
+        const EXPECTED: &str = "a number of 0 or more, such as 1.5";
+        let decimal = self.decimal(EXPECTED)?;
+        let millionths = decimal.times(1_000_000, Rounding::Nearest);
+        let millionths = millionths.and_then(|n| u64::try_from(n).ok());
+        if millionths.is_none() || decimal.is_negative() {
+            self.wrong(EXPECTED, "write such a number");
+            return None;
+        }
+        millionths
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        self.tree.to_json()
+    }
+
+    /// An error that shows the value.
+    pub(super) fn wrong(&self, expected: &str, advice: &str) {
+        let found = match &self.tree.node {
+            Node::Bool(value) => value.to_string(),
+            Node::Number(text) => text.clone(),
+            Node::Text(text) => {
+                let short: String = text.chars().take(60).collect();
+                let more = if short.len() < text.len() { "…" } else { "" };
+                format!("{short:?}{more}")
+            }
+            _ => self.kind().to_owned(),
+        };
+        self.wrong_as(found, expected, advice);
+    }
+
+    /// An error that shows only what kind of value it is.
+    pub(super) fn wrong_kind(&self, expected: &str, advice: &str) {
+        self.wrong_as(self.kind().to_owned(), expected, advice);
+    }
+
+    /// An error that shows what the caller says.
+    pub(super) fn wrong_as(&self, found: String, expected: &str, advice: &str) {
+        self.report.error(ConfigError::Wrong {
+            path: self.path.clone(),
+            line: Some(self.tree.line),
+            found,
+            expected: expected.to_owned(),
+            advice: advice.to_owned(),
+        });
+    }
+
+    fn kind(&self) -> &'static str {
+        match &self.tree.node {
+            Node::Null => "nothing",
+            Node::Bool(_) => "true or false",
+            Node::Number(_) => "a number",
+            Node::Text(_) => "text",
+            Node::List(_) => "a list",
+            Node::Map(_) => "a section",
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// The most similar of `known`, if any is similar enough to be meant.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let exact = known.iter().find(|k| k.eq_ignore_ascii_case(name));
+    let distance = |k: &str| strsim::damerau_levenshtein(k, name);
+    let similar = known
+        .iter()
+        .filter(|k| distance(k) <= (k.len() / 3).max(1))
+        .min_by_key(|k| distance(k));
+    exact.or(similar).copied()
+}
+
+/// Whether a name in a section that is not all ours is ours, misspelt.
+fn looks_like_a_slip(name: &str, known: &str) -> bool {
+    name.eq_ignore_ascii_case(known)
+        || (known.len() >= 6 && strsim::damerau_levenshtein(name, known) <= 2)
+}
