@@ -1,0 +1,11 @@
+//! The queue server over real HTTP on 127.0.0.1.
+
+mod bad_input;
+mod events;
+mod invariants;
+mod lists;
+mod logs;
+mod operation;
+mod roles;
+mod support;
+mod transitions;
