@@ -1,0 +1,110 @@
+//! What a runner's `--list` says.
+
+use std::collections::BTreeMap;
+
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{RunnerList, RunnerSighting};
+
+/// Reads a runner's `--list`: `broken`, or a container's uuid, alone or followed by `stale`.
+///
+/// Lines that do not begin with our cluster's id are those of others. A second word other than
+/// `stale` is ignored: whatever it says of the runner, it is there.
+#[must_use]
+pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
+    let mut broken = false;
+    let mut stale_by_container = BTreeMap::new();
+    for line in text.lines().map(str::trim_end) {
+        if line == "broken" {
+            broken = true;
+            continue;
+        }
+        if !line.starts_with(cluster_id) {
+            continue;
+        }
+        let mut words = line.split_ascii_whitespace();
+        let Some(Ok(container)) = words.next().map(str::parse::<ContainerId>) else {
+            continue;
+        };
+        let stale = words.next() == Some("stale");
+        // Where lines contradict each other, a live runner is the one to reckon with.
+        stale_by_container
+            .entry(container)
+            .and_modify(|known| *known &= stale)
+            .or_insert(stale);
+    }
+    RunnerList {
+        broken,
+        runners: stale_by_container
+            .into_iter()
+            .map(|(container, stale)| RunnerSighting { container, stale })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: &str = "zzzzz-dz642-aaaaaaaaaaaaaaa";
+    const B: &str = "zzzzz-dz642-bbbbbbbbbbbbbbb";
+    const FOREIGN: &str = "yyyyy-dz642-aaaaaaaaaaaaaaa";
+
+    fn sighting(id: &str, stale: bool) -> RunnerSighting {
+        RunnerSighting {
+            container: id.parse().unwrap(),
+            stale,
+        }
+    }
+
+    #[test]
+    fn reads_live_and_stale_runners_and_the_broken_mark() {
+        let list = parse_list(&format!("broken\n{B} stale\n\n{A}\n"), "zzzzz");
+        assert!(list.broken);
+        assert_eq!(list.runners, [sighting(A, false), sighting(B, true)]);
+        assert_eq!(parse_list("", "zzzzz"), RunnerList::default());
+    }
+
+    #[test]
+    fn ignores_foreign_clusters_odd_lines_and_odd_second_words() {
+        let text = format!("{FOREIGN}\nzzzzz\nzzzzz-4zz18-aaaaaaaaaaaaaaa\n broken\n{A} resting\n");
+        let list = parse_list(&text, "zzzzz");
+        assert!(!list.broken);
+        assert_eq!(list.runners, [sighting(A, false)]);
+    }
+
+    #[test]
+    fn a_container_listed_twice_counts_once_and_as_alive() {
+        let list = parse_list(&format!("{A} stale\n{A}\n{A} stale\n"), "zzzzz");
+        assert_eq!(list.runners, [sighting(A, false)]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_and_only_our_containers_are_found(text in "(?s).*") {
+            let list = parse_list(&text, "zzzzz");
+            for runner in list.runners {
+                prop_assert!(text.contains(runner.container.as_str()));
+                prop_assert!(runner.container.as_str().starts_with("zzzzz"));
+            }
+        }
+
+        #[test]
+        fn any_shuffle_of_known_lines_is_understood(
+            picks in prop::collection::vec(0_usize..6, 0..20),
+        ) {
+            let lines = [A.into(), format!("{B} stale"), FOREIGN.into(), "broken".into(),
+                String::new(), format!("{FOREIGN} stale")];
+            let text: String = picks.iter().map(|i| format!("{}\n", lines[*i])).collect();
+            let list = parse_list(&text, "zzzzz");
+            prop_assert_eq!(list.broken, picks.contains(&3));
+            let expected: Vec<_> = [(0, sighting(A, false)), (1, sighting(B, true))]
+                .into_iter()
+                .filter(|(i, _)| picks.contains(i))
+                .map(|(_, sighting)| sighting)
+                .collect();
+            prop_assert_eq!(list.runners, expected);
+        }
+    }
+}

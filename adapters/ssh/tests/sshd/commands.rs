@@ -1,0 +1,185 @@
+//! What goes in and comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use longshore_ssh::{Exec, ExecError, Exit, Pool};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::support::{Vm, keygen, run, soon};
+
+#[tokio::test]
+async fn streams_and_exit_statuses_pass_through() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    for status in [0, 1, 2, 255] {
+        let mut exec = Exec::new(format!("cat; echo oops >&2; exit {status}"));
+        exec.stdin = Bytes::from_static(b"some\0input");
+        let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
+        assert_eq!(output.exit, Exit::Status(status));
+        assert_eq!(output.stdout, b"some\0input");
+        assert_eq!(output.stderr, b"oops\n");
+    }
+    let output = run(&pool, &vm.target(), "kill -SEGV $$").await;
+    assert_eq!(output.exit, Exit::Signal("SEGV".into()));
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_big_input_arrives_whole() {
+    let vm = Vm::start().await;
+    let mut exec = Exec::new("wc -c; echo done >&2");
+    exec.stdin = Bytes::from(vec![7; 20 << 20]);
+    let output = vm.pool().run(&vm.target(), &exec, soon()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "20971520");
+    assert_eq!(output.stderr, b"done\n");
+}
+
+#[tokio::test]
+async fn a_command_may_talk_before_it_listens_and_need_not_listen() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    // More on both ways than any window holds.
+    let mut exec = Exec::new("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; wc -c >&2");
+    exec.stdin = Bytes::from(vec![7; 5 << 20]);
+    let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
+    assert_eq!(output.stdout.len(), 1_000_000);
+    assert!(output.stderr.ends_with(b"5242880\n"));
+    exec.command = "exit 3".into();
+    let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
+    assert_eq!(output.exit, Exit::Status(3));
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
+async fn endless_output_is_cut_off_and_the_connection_stays_usable() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    for (command, stream) in [("yes", "standard output"), ("yes >&2", "standard error")] {
+        let said = pool.run(&vm.target(), &Exec::new(command), soon()).await;
+        assert_eq!(said, Err(ExecError::TooLarge(stream)));
+    }
+    assert!(run(&pool, &vm.target(), "true").await.is_success());
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
+async fn commands_share_one_connection_and_at_most_five_channels() {
+    let vm = Vm::start().await;
+    let pool = Arc::new(vm.pool());
+    assert_all_succeed(&pool, &vm, 20).await;
+    assert_eq!(vm.connections(), 1);
+    // One more asked for the secret.
+    assert_eq!(vm.sessions(), 21);
+    let most = vm.sessions_at_once();
+    assert!((2..=5).contains(&most), "{most} at once");
+}
+
+#[tokio::test]
+async fn a_server_with_few_sessions_is_asked_again() {
+    let vm = Vm::start_with("MaxSessions 2").await;
+    let pool = Arc::new(vm.pool());
+    assert_all_succeed(&pool, &vm, 20).await;
+    assert_eq!(vm.connections(), 1);
+    assert_eq!(vm.sessions(), 21);
+}
+
+async fn assert_all_succeed(pool: &Arc<Pool>, vm: &Vm, commands: usize) {
+    let mut tasks = JoinSet::new();
+    for i in 0..commands {
+        let (pool, target) = (Arc::clone(pool), vm.target());
+        tasks.spawn(async move {
+            let output = run(&pool, &target, &format!("sleep 0.05; echo {i}")).await;
+            assert_eq!(output.stdout, format!("{i}\n").into_bytes());
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hung_command_ends_at_its_deadline_and_disturbs_nobody() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    let target = vm.target();
+    let hung =
+        Exec::new("echo $$ >$LONGSHORE_VM_DIR/pid; trap '' TERM; while :; do sleep 60; done");
+    let begin = Instant::now();
+    let deadline = begin + Duration::from_secs(1);
+    let (said, ()) = tokio::join!(pool.run(&target, &hung, deadline), async {
+        for _ in 0..3 {
+            assert!(run(&pool, &target, "true").await.is_success());
+        }
+    });
+    assert!(matches!(said, Err(ExecError::Deadline { .. })), "{said:?}");
+    let took = begin.elapsed();
+    assert!(
+        took >= Duration::from_secs(1) && took < Duration::from_secs(2),
+        "{took:?}"
+    );
+    // It is not left behind, although it ignores TERM.
+    let pid = vm.read("pid").trim().to_owned();
+    crate::support::until("the hung command is gone", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    })
+    .await;
+    assert!(run(&pool, &target, "true").await.is_success());
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
+async fn what_had_arrived_by_the_deadline_is_kept() {
+    let vm = Vm::start().await;
+    let exec = Exec::new("echo early; sleep 60");
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let said = vm.pool().run(&vm.target(), &exec, deadline).await;
+    let Err(ExecError::Deadline { stdout, .. }) = said else {
+        panic!("{said:?}");
+    };
+    assert_eq!(stdout, b"early\n");
+}
+
+#[tokio::test]
+async fn a_descendant_that_holds_a_stream_does_not_hide_the_exit_status() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    let mut exec = Exec::new("sleep 30 & echo $! >$LONGSHORE_VM_DIR/pid; exit 0");
+    exec.status_is_enough = true;
+    let begin = Instant::now();
+    let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
+    assert!(output.is_success());
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    // Nobody told it to end.
+    crate::support::kill("-KILL", vm.read("pid").trim());
+}
+
+#[tokio::test]
+async fn a_dropped_call_still_frees_its_channel() {
+    let vm = Vm::start().await;
+    let pool = vm.pool();
+    let target = vm.target();
+    run(&pool, &target, "true").await;
+    for _ in 0..8 {
+        let exec = Exec::new("sleep 60");
+        let deadline = Instant::now() + Duration::from_millis(500);
+        let call = pool.run(&target, &exec, deadline);
+        let _ = tokio::time::timeout(Duration::from_millis(100), call).await;
+    }
+    assert!(run(&pool, &target, "true").await.is_success());
+    assert_eq!(vm.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_rsa_key_logs_in() {
+    let vm = Vm::start().await;
+    keygen(&vm.path("rsa"), "rsa");
+    vm.write("authorized", &vm.read("rsa.pub"));
+    let settings = vm.settings_with_key("rsa");
+    let line = settings.key.public_line().to_owned();
+    assert!(vm.read("rsa.pub").starts_with(&line), "{line}");
+    let pool = Pool::new(settings).unwrap();
+    assert!(run(&pool, &vm.target(), "true").await.is_success());
+}

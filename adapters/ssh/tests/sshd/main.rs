@@ -1,0 +1,7 @@
+//! The crate against OpenSSH's own server, on a loopback port, with a shell script for a runner.
+
+mod commands;
+mod faults;
+mod identity;
+mod runner;
+mod support;

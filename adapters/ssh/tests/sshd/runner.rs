@@ -1,0 +1,320 @@
+//! The words of the runner's protocol, on a real shell.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use longshore_core::command::Signal;
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError};
+use longshore_secret::Secret;
+use longshore_ssh::RunnerSource;
+use tokio::time::Instant;
+
+use crate::support::{Vm, soon};
+
+const ID: &str = "zzzzz-dz642-0123456789abcde";
+
+fn container() -> ContainerId {
+    ID.parse().unwrap()
+}
+
+fn one_runner() -> Option<RunnerList> {
+    Some(RunnerList {
+        broken: false,
+        runners: vec![RunnerSighting {
+            container: container(),
+            stale: false,
+        }],
+    })
+}
+
+fn nothing_runs() -> ProbeReport {
+    ProbeReport {
+        ready: Ok(()),
+        runners: Some(RunnerList::default()),
+    }
+}
+
+/// Names and bytes of what is in the deploy directory.
+fn deployed(vm: &Vm) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(vm.path("bin"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn a_steady_probe_is_one_list() {
+    let vm = Vm::start().await;
+    let remote = vm.remote();
+    vm.write(
+        "state/list",
+        &format!("broken\n{ID}\nyyyyy-dz642-0123456789abcde\n"),
+    );
+    let report = remote.probe(&vm.target(), false, soon()).await.unwrap();
+    let mut expected = one_runner().unwrap();
+    expected.broken = true;
+    assert_eq!(report.ready, Ok(()));
+    assert_eq!(report.runners, Some(expected));
+    assert_eq!(vm.read("state/calls"), "--list\n");
+    // The proof of identity and the list.
+    assert_eq!(vm.sessions(), 2);
+}
+
+#[tokio::test]
+async fn a_failing_list_is_a_failed_probe() {
+    let vm = Vm::start().await;
+    let remote = vm.remote();
+    vm.write("state/list", ID);
+    vm.write("state/list-status", "1");
+    let said = remote.probe(&vm.target(), false, soon()).await;
+    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+}
+
+#[tokio::test]
+async fn the_runner_is_started_with_its_arguments_and_its_configuration() {
+    let vm = Vm::start().await;
+    let remote = vm.remote();
+    let config = Secret::new("{\"Env\":{\"ARVADOS_API_TOKEN\":\"sesame\"}}");
+    remote
+        .start(&vm.target(), container(), config.clone(), soon())
+        .await
+        .unwrap();
+    assert_eq!(vm.read("state/stdin"), config.expose());
+    let called = vm.read("state/calls");
+    let words = format!("--detach --stdin-config --runtime-engine=docker --foo=it's {ID}\n");
+    assert_eq!(called, words);
+    vm.write("state/start-status", "1");
+    let said = remote
+        .start(&vm.target(), container(), config, soon())
+        .await;
+    let Err(VmError::Failed(why)) = said else {
+        panic!("{said:?}");
+    };
+    assert!(
+        why.contains("exit status 1") && !why.contains("sesame"),
+        "{why}"
+    );
+}
+
+#[tokio::test]
+async fn a_signal_tells_whether_the_runner_is_gone() {
+    let vm = Vm::start().await;
+    let remote = vm.remote();
+    let target = vm.target();
+    let said = remote
+        .signal(&target, container(), Signal::Term, soon())
+        .await;
+    assert_eq!(said, Ok(SignalReport::Gone));
+    vm.write("state/kill-status", "1");
+    vm.write(
+        "state/kill-says",
+        &format!("{ID}: pid 7: sent signal 9 (killed) but process is still alive\n"),
+    );
+    let said = remote
+        .signal(&target, container(), Signal::Kill, soon())
+        .await;
+    assert_eq!(said, Ok(SignalReport::Alive));
+    assert_eq!(
+        vm.read("state/calls"),
+        format!("--kill 15 {ID}\n--kill 9 {ID}\n")
+    );
+    vm.write("state/kill-says", "unreadable lock file\n");
+    let said = remote
+        .signal(&target, container(), Signal::Term, soon())
+        .await;
+    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_fresh_vm_gets_the_runner_once() {
+    let vm = Vm::start().await;
+    let remote = vm.deploying("true");
+    let said = remote.probe(&vm.target(), true, soon()).await;
+    assert_eq!(said, Ok(nothing_runs()));
+    let files = deployed(&vm);
+    let [(name, bytes)] = files.as_slice() else {
+        panic!("{files:?}");
+    };
+    assert!(
+        name.starts_with("crunch-run~") && name.len() == 11 + 64,
+        "{name}"
+    );
+    assert_eq!(bytes, vm.read("runner").as_bytes());
+    let path = vm.path("bin").join(name);
+    let made = std::fs::metadata(&path).unwrap();
+    assert_eq!(made.permissions().mode() & 0o777, 0o755);
+    // Identity, boot script, upload with list.
+    assert_eq!(vm.sessions(), 3);
+
+    // A restarted dispatcher finds it there: one script, nothing sent.
+    vm.write("state/list", &format!("{ID}\n"));
+    let report = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+    assert_eq!(report.unwrap().runners, one_runner());
+    assert_eq!(vm.sessions(), 5);
+    let found = std::fs::metadata(&path).unwrap();
+    assert_eq!(found.modified().unwrap(), made.modified().unwrap());
+
+    // The other commands use the same file.
+    let remote = vm.deploying("true");
+    remote.probe(&vm.target(), false, soon()).await.unwrap();
+    let said = remote
+        .signal(&vm.target(), container(), Signal::Term, soon())
+        .await;
+    assert_eq!(said, Ok(SignalReport::Gone));
+}
+
+#[tokio::test]
+async fn a_damaged_runner_is_replaced_and_never_run() {
+    let vm = Vm::start().await;
+    vm.deploying("true")
+        .probe(&vm.target(), true, soon())
+        .await
+        .unwrap();
+    let path = vm.path("bin").join(&deployed(&vm)[0].0);
+    let calls = vm.read("state/calls");
+    for damaged in ["", "#!/bin/sh\ntouch $LONGSHORE_VM_DIR/marker\n"] {
+        std::fs::write(&path, damaged).unwrap();
+        let said = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+        assert_eq!(said, Ok(nothing_runs()));
+        assert_eq!(deployed(&vm)[0].1, vm.read("runner").as_bytes());
+    }
+    assert!(!vm.path("marker").exists());
+    assert_eq!(vm.read("state/calls"), calls.repeat(3));
+    // Not to be executed is as bad.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+    assert_eq!(said, Ok(nothing_runs()));
+}
+
+#[tokio::test]
+async fn deployments_at_the_same_time_do_not_disturb_each_other() {
+    let vm = Vm::start().await;
+    let remotes: Vec<_> = (0..4).map(|_| vm.deploying("true")).collect();
+    let target = vm.target();
+    let (a, b, c, d) = tokio::join!(
+        remotes[0].probe(&target, true, soon()),
+        remotes[1].probe(&target, true, soon()),
+        remotes[2].probe(&target, true, soon()),
+        remotes[3].probe(&target, true, soon()),
+    );
+    for said in [a, b, c, d] {
+        assert_eq!(said, Ok(nothing_runs()));
+    }
+    let files = deployed(&vm);
+    assert_eq!(files.len(), 1, "nothing temporary is left: {files:?}");
+    assert_eq!(files[0].1, vm.read("runner").as_bytes());
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_be_put_in_place_is_said() {
+    let vm = Vm::start().await;
+    vm.write("bin", "in the way");
+    let report = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+    let report = report.unwrap();
+    let why = report.ready.unwrap_err();
+    assert!(
+        why.contains("could not be put into $LONGSHORE_VM_DIR/bin"),
+        "{why}"
+    );
+    assert!(why.contains("exist"), "{why}");
+    assert_eq!(report.runners, None);
+}
+
+#[tokio::test]
+async fn a_vm_that_is_not_ready_still_says_what_runs() {
+    let vm = Vm::start().await;
+    vm.write("state/list", &format!("{ID}\n"));
+    let source = || RunnerSource::Installed {
+        command: "$LONGSHORE_VM_DIR/runner".into(),
+    };
+    let remote = vm.remote_with(source(), "echo no docker yet >&2; exit 3");
+    let report = remote.probe(&vm.target(), true, soon()).await.unwrap();
+    assert_eq!(report.runners, one_runner());
+    let why = report.ready.unwrap_err();
+    assert!(
+        why.contains("exit status 3") && why.contains("no docker yet"),
+        "{why}"
+    );
+
+    // The same for a probe that hangs: the answer comes before the deadline.
+    let remote = vm.remote_with(source(), "sleep 60");
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let report = remote.probe(&vm.target(), true, deadline).await.unwrap();
+    assert!(Instant::now() < deadline);
+    assert_eq!(report.runners, one_runner());
+    let why = report.ready.unwrap_err();
+    assert!(why.contains("had not ended"), "{why}");
+}
+
+#[tokio::test]
+async fn a_vm_that_is_not_ready_gets_no_runner() {
+    let vm = Vm::start().await;
+    let report = vm
+        .deploying("false")
+        .probe(&vm.target(), true, soon())
+        .await;
+    let report = report.unwrap();
+    assert!(report.ready.is_err());
+    assert_eq!(report.runners, None);
+    assert!(!vm.path("bin").exists());
+}
+
+#[tokio::test]
+async fn no_boot_probe_command_can_pass_for_an_answer() {
+    let vm = Vm::start().await;
+    vm.write("state/list", &format!("{ID}\n"));
+    let forged = "printf 'longshore-boot list-begin\\nlongshore-boot list-end 0\\n\
+                  longshore-boot probe-end 0\\n'";
+    for (command, passes) in [
+        ("", true),
+        ("true # comment", true),
+        ("echo \"it's $((6 * 7))\" | grep -q \"it's 42\"", true),
+        ("for i in 1 2; do\n  true\ndone", true),
+        ("exit 4", false),
+        ("'unbalanced", false),
+        (") ; exit 0", false),
+        (&format!("{forged}; exit 1"), false),
+        ("yes | head -c 3000000; exit 1", false),
+    ] {
+        let source = RunnerSource::Installed {
+            command: "$LONGSHORE_VM_DIR/runner".into(),
+        };
+        let report = vm
+            .remote_with(source, command)
+            .probe(&vm.target(), true, soon())
+            .await
+            .unwrap();
+        assert_eq!(report.ready.is_ok(), passes, "{command:?}: {report:?}");
+        assert_eq!(report.runners, one_runner(), "{command:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_fails_at_boot_means_not_ready() {
+    let vm = Vm::start().await;
+    let source = RunnerSource::Installed {
+        command: "/nonexistent/runner".into(),
+    };
+    let remote = vm.remote_with(source, "true");
+    let report = remote.probe(&vm.target(), true, soon()).await.unwrap();
+    let why = report.ready.unwrap_err();
+    assert!(why.contains("exit status 127"), "{why}");
+    assert_eq!(report.runners, None);
+}
+
+#[tokio::test]
+async fn a_forgotten_instance_may_come_back_as_another() {
+    let mut vm = Vm::start().await;
+    let remote = vm.remote();
+    remote.probe(&vm.target(), false, soon()).await.unwrap();
+    remote.forget(&vm.target().key());
+    vm.change_host_key().await;
+    remote.probe(&vm.target(), false, soon()).await.unwrap();
+}

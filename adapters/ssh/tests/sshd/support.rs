@@ -1,0 +1,302 @@
+//! An SSH server of our own, and a VM's files in a directory.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use longshore_core::ids::{CloudId, InstanceId};
+use longshore_secret::Secret;
+use longshore_ssh::{
+    Exec, Output, Pool, Remote, RemoteSettings, RunnerSource, SshKey, SshSettings, Target,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef01234567";
+const SSHD: &str = "/usr/sbin/sshd";
+
+/// Stands in for the runner: says what the files in `state` say, and writes down what it is asked.
+const RUNNER: &str = r#"#!/bin/sh
+state=$LONGSHORE_VM_DIR/state
+echo "$*" >>"$state/calls"
+case $1 in
+--list) cat "$state/list"; exit "$(cat "$state/list-status")" ;;
+--detach) cat >"$state/stdin"; exit "$(cat "$state/start-status")" ;;
+--kill) cat "$state/kill-says" >&2; exit "$(cat "$state/kill-status")" ;;
+esac
+exit 2
+"#;
+
+/// A VM: an SSH server with its files. It ends with the value.
+pub(crate) struct Vm {
+    dir: TempDir,
+    port: u16,
+    server: Option<Child>,
+}
+
+impl Vm {
+    pub(crate) async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With further lines for the server's configuration.
+    pub(crate) async fn start_with(settings: &str) -> Self {
+        assert!(
+            Path::new(SSHD).exists(),
+            "{SSHD} is missing: install it by `apt-get update && apt-get install -y openssh-server`"
+        );
+        // As root it wants its empty directory, which the service's start would make.
+        if is_root() {
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        let dir = tempfile::Builder::new().prefix("vm").tempdir().unwrap();
+        let mut vm = Self {
+            dir,
+            port: free_port(),
+            server: None,
+        };
+        fs::create_dir(vm.path("state")).unwrap();
+        for (file, text) in [
+            ("secret", SECRET),
+            ("state/list", ""),
+            ("state/list-status", "0"),
+            ("state/start-status", "0"),
+            ("state/kill-says", ""),
+            ("state/kill-status", "0"),
+        ] {
+            vm.write(file, text);
+        }
+        vm.write("runner", RUNNER);
+        fs::set_permissions(vm.path("runner"), fs::Permissions::from_mode(0o755)).unwrap();
+        keygen(&vm.path("login"), "ed25519");
+        keygen(&vm.path("host"), "ed25519");
+        fs::copy(vm.path("login.pub"), vm.path("authorized")).unwrap();
+        let config = format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\n\
+             PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
+             LogLevel VERBOSE\nSetEnv LONGSHORE_VM_DIR={dir}\n{settings}\n",
+            port = vm.port,
+            dir = vm.dir.path().display(),
+        );
+        vm.write("config", &config);
+        vm.launch().await;
+        vm
+    }
+
+    pub(crate) async fn launch(&mut self) {
+        let listening = self.log().matches("Server listening").count();
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .unwrap();
+        let server = Command::new(SSHD)
+            .args(["-D", "-e", "-f"])
+            .arg(self.path("config"))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
+        until("sshd listens", || {
+            self.log().matches("Server listening").count() > listening
+        })
+        .await;
+    }
+
+    /// Ends the listening process; sessions that are there go on.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+    }
+
+    /// Lets the server come back with another host key, on the same port.
+    pub(crate) async fn change_host_key(&mut self) {
+        self.stop();
+        fs::remove_file(self.path("host")).unwrap();
+        keygen(&self.path("host"), "ed25519");
+        self.launch().await;
+    }
+
+    /// Lets the same VM show up elsewhere.
+    pub(crate) async fn move_to_another_port(&mut self) {
+        self.stop();
+        let before = format!(":{}\n", self.port);
+        self.port = free_port();
+        let config = self.read("config");
+        self.write(
+            "config",
+            &config.replace(&before, &format!(":{}\n", self.port)),
+        );
+        self.launch().await;
+    }
+
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join(file)
+    }
+
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        fs::write(self.path(file), text).unwrap();
+    }
+
+    pub(crate) fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path(file)).unwrap()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Logins so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.log().matches("Accepted publickey").count()
+    }
+
+    /// Commands so far.
+    pub(crate) fn sessions(&self) -> usize {
+        self.log().matches("Starting session").count()
+    }
+
+    /// The most commands at a time, by the server's own account.
+    pub(crate) fn sessions_at_once(&self) -> usize {
+        let (mut now, mut most) = (0_usize, 0);
+        for line in self.log().lines() {
+            if line.contains("Starting session") {
+                now += 1;
+                most = most.max(now);
+            } else if line.contains("Close session") {
+                now -= 1;
+            }
+        }
+        most
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        target(&self.address())
+    }
+
+    pub(crate) fn settings(&self) -> SshSettings {
+        self.settings_with_key("login")
+    }
+
+    pub(crate) fn settings_with_key(&self, file: &str) -> SshSettings {
+        SshSettings {
+            user: user(),
+            sudo: false,
+            default_port: self.port,
+            key: SshKey::parse(&Secret::new(self.read(file))).unwrap(),
+            secret_path: "$LONGSHORE_VM_DIR/secret".into(),
+            connects_max: 32,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> Pool {
+        Pool::new(self.settings()).unwrap()
+    }
+
+    /// Whose runner is there already.
+    pub(crate) fn remote(&self) -> Remote {
+        let command = "$LONGSHORE_VM_DIR/runner".into();
+        self.remote_with(RunnerSource::Installed { command }, "true")
+    }
+
+    /// Whose runner is to be deployed.
+    pub(crate) fn deploying(&self, boot_probe: &str) -> Remote {
+        let source = RunnerSource::Deploy {
+            binary: Bytes::from_static(RUNNER.as_bytes()),
+            directory: "$LONGSHORE_VM_DIR/bin".into(),
+            name: "crunch-run".into(),
+        };
+        self.remote_with(source, boot_probe)
+    }
+
+    pub(crate) fn remote_with(&self, runner: RunnerSource, boot_probe: &str) -> Remote {
+        let settings = RemoteSettings {
+            cluster_id: "zzzzz".into(),
+            boot_probe_command: boot_probe.into(),
+            runner,
+            runner_args: vec!["--foo=it's".into()],
+            runtime_engine: "docker".into(),
+        };
+        Remote::new(self.settings(), settings).unwrap()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) fn target(address: &str) -> Target {
+    Target {
+        cloud: CloudId(0),
+        instance: InstanceId::new("i-1"),
+        address: address.into(),
+        secret: Secret::new(SECRET),
+    }
+}
+
+pub(crate) fn keygen(path: &Path, kind: &str) {
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-t", kind, "-f"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .status()
+        .expect("ssh-keygen comes with openssh-client");
+    assert!(status.success());
+}
+
+/// Sends a signal to a session's process that a command has told us.
+pub(crate) fn kill(signal: &str, pid: &str) {
+    let status = Command::new("kill").args([signal, pid]).status().unwrap();
+    assert!(status.success(), "kill {signal} {pid}");
+}
+
+/// The process that serves a connection.
+pub(crate) async fn session_pid(pool: &Pool, target: &Target) -> String {
+    let output = run(pool, target, "echo $PPID").await;
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub(crate) async fn run(pool: &Pool, target: &Target, command: &str) -> Output {
+    pool.run(target, &Exec::new(command), soon()).await.unwrap()
+}
+
+/// Waits for what no event tells.
+pub(crate) async fn until(what: &str, mut happens: impl FnMut() -> bool) {
+    let deadline = soon();
+    while !happens() {
+        assert!(Instant::now() < deadline, "still waiting until {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn is_root() -> bool {
+    user() == "root"
+}
