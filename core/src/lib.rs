@@ -1,13 +1,43 @@
 //! The dispatcher's decisions as a pure state machine: timestamped inputs in, commands out.
 //!
 //! No clock, no socket, no thread, no ambient randomness. Production drives it with real adapters,
-//! the simulator with a seeded world, a journal replays it.
+//! the simulator with a seeded world, and a journal of inputs replays it exactly.
+//!
+//! ```
+//! use longshore_core::{Dispatcher, config::Config, input::Input, time::Timestamp};
+//!
+//! let now = Timestamp::from_nanos(1);
+//! let mut core = Dispatcher::new(Config::default(), [7; 32], now);
+//! core.handle_input(now, Input::Leadership { held: true });
+//! core.handle_timeout(now);
+//! let first = core.poll_command().expect("the queue is read first");
+//! assert_eq!(first.id.0, 1);
+//! ```
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod capacity;
 pub mod command;
 pub mod config;
+mod dispatcher;
+pub mod event;
+mod explain;
+mod fleet;
+mod hash;
 pub mod ids;
 pub mod input;
+mod outbox;
+mod placement;
+mod queue;
 pub mod resources;
+mod signals;
 pub mod time;
+mod timers;
+pub mod view;
+
+pub use capacity::Blocked;
+pub use dispatcher::Dispatcher;
+pub use explain::Waiting;
+pub use fleet::vm::{Phase, RunnerPhase, ShutdownReason};
+pub use signals::{Rung, StopReason};
+pub use timers::TimeoutReason;

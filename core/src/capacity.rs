@@ -1,0 +1,381 @@
+//! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
+
+pub(crate) mod bucket;
+pub(crate) mod cooling;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, InstanceType, Limits, Rate};
+use crate::fleet::Fleet;
+use crate::fleet::vm::{Phase, Vm};
+use crate::ids::{CloudId, QuotaGroup, TypeName, VmKey};
+use crate::input::{CapacityScope, CloudError};
+use crate::time::Timestamp;
+use bucket::Bucket;
+use cooling::{Cooling, Pauses, Readiness};
+
+/// Why no instance of a type is created now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Blocked {
+    /// `MaxInstances` exist, wishes counted.
+    MaxInstances,
+    /// One more would pass `MaxPricePerHour`.
+    MaxPricePerHour,
+    /// The account's quota for this type's group is used up.
+    Quota {
+        /// When it is tried again, unless an instance of the group ends before.
+        until: Timestamp,
+        /// The cloud's words.
+        why: String,
+    },
+    /// The cloud had no capacity for it, or failed to create it.
+    Cooling {
+        /// When it is tried again.
+        until: Timestamp,
+        /// The cloud's words.
+        why: String,
+    },
+    /// One create after such a pause is under way, and decides.
+    Canary,
+    /// `MaxConcurrentInstanceCreateOps` are under way, or one is while a quota error is recent.
+    CreatesInFlight,
+    /// A rate limit, ours or the cloud's.
+    Rate {
+        /// When there is room again.
+        until: Timestamp,
+    },
+}
+
+impl Blocked {
+    /// When it ends by itself, if a time is known.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Quota { until, .. } | Self::Cooling { until, .. } | Self::Rate { until } => {
+                Some(*until)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether giving back an idle instance could help.
+    pub(crate) fn room_helps(&self) -> bool {
+        matches!(
+            self,
+            Self::MaxInstances | Self::MaxPricePerHour | Self::Quota { .. }
+        )
+    }
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MaxInstances => f.write_str("MaxInstances is reached"),
+            Self::MaxPricePerHour => f.write_str("MaxPricePerHour is reached"),
+            Self::Quota { why, .. } => write!(f, "at the cloud account's limit ({why})"),
+            Self::Cooling { why, .. } => write!(f, "at capacity ({why})"),
+            Self::Canary => f.write_str("being tried again"),
+            Self::CreatesInFlight => f.write_str("other instances are being created"),
+            Self::Rate { .. } => f.write_str("rate limited"),
+        }
+    }
+}
+
+/// The classes of calls to a cloud that have their own limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Call {
+    Create,
+    Destroy,
+    List,
+    Tag,
+}
+
+impl Call {
+    fn rate(self, limits: &Limits) -> Option<Rate> {
+        match self {
+            Self::Create => limits.creates,
+            Self::Destroy => limits.destroys,
+            Self::List => limits.lists,
+            Self::Tag => None,
+        }
+    }
+}
+
+/// The limits' memory. Every question costs O(log types).
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Capacity {
+    offerings: BTreeMap<TypeName, Cooling>,
+    groups: BTreeMap<(CloudId, QuotaGroup), Cooling>,
+    buckets: BTreeMap<(CloudId, Call), Bucket>,
+    all_calls: BTreeMap<CloudId, Bucket>,
+    barred: BTreeMap<(CloudId, Call), Cooling>,
+    pub(crate) probes: Bucket,
+}
+
+const QUOTA_PAUSES: Pauses = Pauses {
+    min: Duration::from_secs(60),
+    max: Duration::from_secs(15 * 60),
+};
+const CAPACITY_PAUSES: Pauses = Pauses {
+    min: Duration::from_secs(60),
+    max: Duration::from_secs(30 * 60),
+};
+const FAILURE_PAUSES: Pauses = Pauses {
+    min: Duration::from_secs(5),
+    max: Duration::from_secs(15 * 60),
+};
+const RATE_PAUSES: Pauses = Pauses {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(60),
+};
+
+impl Capacity {
+    /// Whether a call of this class may leave now; when, otherwise.
+    pub(crate) fn call_at(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        cloud: CloudId,
+        call: Call,
+    ) -> Timestamp {
+        let bucket = |b: Option<&Bucket>, rate: Option<Rate>| match (b, rate) {
+            (Some(bucket), Some(rate)) => bucket.next_at(now, rate),
+            _ => now,
+        };
+        let own = bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
+        let all = bucket(self.all_calls.get(&cloud), limits.cloud_ops);
+        let barred = self.barred.get(&(cloud, call)).map_or(now, |b| b.until);
+        own.max(all).max(barred)
+    }
+
+    /// Counts a call that leaves.
+    pub(crate) fn count_call(
+        &mut self,
+        now: Timestamp,
+        limits: &Limits,
+        cloud: CloudId,
+        call: Call,
+    ) {
+        if let Some(rate) = call.rate(limits) {
+            let bucket = self.buckets.entry((cloud, call)).or_default();
+            bucket.take(now, rate);
+        }
+        if let Some(rate) = limits.cloud_ops {
+            self.all_calls.entry(cloud).or_default().take(now, rate);
+        }
+    }
+
+    /// Notes how the cloud took a call, for its rate limit alone.
+    pub(crate) fn call_ended(
+        &mut self,
+        now: Timestamp,
+        cloud: CloudId,
+        call: Call,
+        error: Option<&CloudError>,
+        jitter: u32,
+    ) {
+        let place = (cloud, call);
+        match error {
+            Some(CloudError::RateLimited { until, message }) => {
+                let before = self.barred.get(&place);
+                let why = message.clone();
+                let mut bar = Cooling::after_failure(before, now, RATE_PAUSES, jitter, why, 0);
+                if let Some(advice) = until {
+                    // A cloud's clock may be wrong: its advice is heard up to an hour.
+                    let latest = now + Duration::from_secs(3600);
+                    bar.until = bar.until.max((*advice).min(latest));
+                }
+                self.barred.insert(place, bar);
+            }
+            Some(_) => {}
+            None => {
+                self.barred.remove(&place);
+            }
+        }
+    }
+
+    /// Whether an instance of this type may be asked for now.
+    pub(crate) fn may_create(
+        &self,
+        now: Timestamp,
+        config: &Config,
+        fleet: &Fleet,
+        name: &TypeName,
+        offer: &InstanceType,
+    ) -> Result<(), Blocked> {
+        let limits = &config.limits;
+        if limits
+            .instances
+            .is_some_and(|max| fleet.len() >= max as usize)
+        {
+            return Err(Blocked::MaxInstances);
+        }
+        let with_it = fleet.price().0.saturating_add(offer.price.0);
+        if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
+            return Err(Blocked::MaxPricePerHour);
+        }
+        if let Some(group) = self.groups.get(&group_of(offer)) {
+            let fewer = in_group(fleet, offer) < group.count_at_error;
+            match group.readiness(now) {
+                Readiness::Wait(until) if !fewer => {
+                    let why = group.why.clone();
+                    return Err(Blocked::Quota { until, why });
+                }
+                Readiness::Trying => return Err(Blocked::Canary),
+                _ => {}
+            }
+        }
+        if let Some(cooling) = self.offerings.get(name) {
+            match cooling.readiness(now) {
+                Readiness::Wait(until) => {
+                    let why = cooling.why.clone();
+                    return Err(Blocked::Cooling { until, why });
+                }
+                Readiness::Trying => return Err(Blocked::Canary),
+                Readiness::Canary => {}
+            }
+        }
+        let in_flight = fleet.iter().filter(|vm| unanswered(vm)).count();
+        let serial = !self.groups.is_empty();
+        let max = if serial {
+            Some(1)
+        } else {
+            limits.creates_in_flight
+        };
+        if max.is_some_and(|max| in_flight >= max as usize) {
+            return Err(Blocked::CreatesInFlight);
+        }
+        let at = self.call_at(now, limits, offer.cloud, Call::Create);
+        if at > now {
+            return Err(Blocked::Rate { until: at });
+        }
+        Ok(())
+    }
+
+    /// Counts a create that leaves, for a type that [`Capacity::may_create`] allowed.
+    pub(crate) fn create_sent(
+        &mut self,
+        now: Timestamp,
+        limits: &Limits,
+        name: &TypeName,
+        offer: &InstanceType,
+        key: VmKey,
+    ) {
+        self.count_call(now, limits, offer.cloud, Call::Create);
+        if let Some(group) = self.groups.get_mut(&group_of(offer)) {
+            group.begin_canary(key);
+        }
+        if let Some(cooling) = self.offerings.get_mut(name) {
+            cooling.begin_canary(key);
+        }
+    }
+
+    /// Learns from the end of a create; `key` is the VM it was for.
+    pub(crate) fn create_ended(
+        &mut self,
+        now: Timestamp,
+        name: &TypeName,
+        offer: &InstanceType,
+        key: VmKey,
+        error: Option<&CloudError>,
+        facts: CreateFacts,
+    ) {
+        self.call_ended(now, offer.cloud, Call::Create, error, facts.jitter);
+        let group = group_of(offer);
+        let Some(error) = error else {
+            self.groups.remove(&group);
+            self.offerings.remove(name);
+            return;
+        };
+        if let Some(cooling) = self.groups.get_mut(&group) {
+            cooling.end_canary(key);
+        }
+        if let Some(cooling) = self.offerings.get_mut(name) {
+            cooling.end_canary(key);
+        }
+        let why = error.to_string();
+        let (jitter, count) = (facts.jitter, facts.group_count);
+        match error {
+            CloudError::RateLimited { .. } | CloudError::Ambiguous { .. } => {}
+            CloudError::Quota { .. } => {
+                let before = self.groups.get(&group);
+                let next = Cooling::after_failure(before, now, QUOTA_PAUSES, jitter, why, count);
+                self.groups.insert(group, next);
+            }
+            CloudError::Capacity { scope, .. } => {
+                let affected: Vec<TypeName> = match scope {
+                    CapacityScope::Type => vec![name.clone()],
+                    CapacityScope::Group | CapacityScope::All => facts.wider(*scope, offer),
+                };
+                for name in affected {
+                    self.cool(now, &name, CAPACITY_PAUSES, jitter, why.clone());
+                }
+            }
+            CloudError::NotFound { .. }
+            | CloudError::Permanent { .. }
+            | CloudError::Transient { .. } => self.cool(now, name, FAILURE_PAUSES, jitter, why),
+        }
+    }
+
+    fn cool(&mut self, now: Timestamp, name: &TypeName, pauses: Pauses, jitter: u32, why: String) {
+        let before = self.offerings.get(name);
+        let next = Cooling::after_failure(before, now, pauses, jitter, why, 0);
+        self.offerings.insert(name.clone(), next);
+    }
+
+    /// Whether some group's quota was met and not yet disproved.
+    pub(crate) fn at_quota(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
+    /// Forgets types that are no longer configured.
+    pub(crate) fn reconfigure(&mut self, config: &Config) {
+        self.offerings
+            .retain(|name, _| config.types.contains_key(name));
+        self.groups
+            .retain(|group, _| config.types.values().any(|offer| group_of(offer) == *group));
+    }
+}
+
+/// What the end of a create is judged by.
+pub(crate) struct CreateFacts<'a> {
+    pub(crate) jitter: u32,
+    /// Instances of the type's group that exist beside the one refused.
+    pub(crate) group_count: usize,
+    pub(crate) types: &'a BTreeMap<TypeName, InstanceType>,
+}
+
+impl CreateFacts<'_> {
+    fn wider(&self, scope: CapacityScope, offer: &InstanceType) -> Vec<TypeName> {
+        let same = |other: &InstanceType| match scope {
+            CapacityScope::All => other.cloud == offer.cloud,
+            _ => group_of(other) == group_of(offer),
+        };
+        let types = self.types.iter().filter(|(_, other)| same(other));
+        types.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
+    (offer.cloud, offer.quota_group.clone())
+}
+
+/// Instances that count against the quota of this type's group.
+pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
+    let counts = |vm: &&Vm| {
+        vm.cloud == offer.cloud
+            && vm
+                .offer
+                .as_ref()
+                .is_some_and(|o| o.quota_group == offer.quota_group)
+    };
+    fleet.iter().filter(counts).count()
+}
+
+/// Whether its create is still under way.
+fn unanswered(vm: &Vm) -> bool {
+    vm.phase == Phase::Creating && vm.write_off_at.is_none()
+}

@@ -1,0 +1,134 @@
+//! What failed lately is left alone for a while, longer each time; then one try decides.
+
+use std::time::Duration;
+
+use crate::ids::VmKey;
+use crate::time::Timestamp;
+
+/// A pause after failures, and the single try at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Cooling {
+    pub(crate) until: Timestamp,
+    /// Failures in a row.
+    step: u32,
+    /// The try under way.
+    canary: Option<VmKey>,
+    /// The world's words, for views.
+    pub(crate) why: String,
+    /// Instances that counted against the limit when it was met.
+    pub(crate) count_at_error: usize,
+}
+
+/// Whether something may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Not before this.
+    Wait(Timestamp),
+    /// One try is under way.
+    Trying,
+    /// Now, once.
+    Canary,
+}
+
+/// The shortest and the longest pause.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pauses {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Cooling {
+    /// Escalates from `before`: each pause is twice the one before, up to the longest, and up to an
+    /// eighth longer by chance (`jitter`), so that several do not try in step.
+    pub(crate) fn after_failure(
+        before: Option<&Self>,
+        now: Timestamp,
+        pauses: Pauses,
+        jitter: u32,
+        why: String,
+        count_at_error: usize,
+    ) -> Self {
+        // Failures of creates that were already under way say nothing new.
+        let known = before.filter(|b| now < b.until);
+        let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
+        let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
+        let extra = pause / 8 * (jitter % 256) / 256;
+        let until = now + pause + extra;
+        Self {
+            until: known.map_or(until, |b| b.until),
+            step,
+            canary: None,
+            why,
+            count_at_error,
+        }
+    }
+
+    pub(crate) fn readiness(&self, now: Timestamp) -> Readiness {
+        if now < self.until {
+            Readiness::Wait(self.until)
+        } else if self.canary.is_some() {
+            Readiness::Trying
+        } else {
+            Readiness::Canary
+        }
+    }
+
+    pub(crate) fn begin_canary(&mut self, key: VmKey) {
+        self.canary = Some(key);
+    }
+
+    /// The try ended without telling anything about this limit.
+    pub(crate) fn end_canary(&mut self, key: VmKey) {
+        if self.canary == Some(key) {
+            self.canary = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSES: Pauses = Pauses {
+        min: Duration::from_secs(60),
+        max: Duration::from_secs(900),
+    };
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut now = Timestamp::EPOCH;
+        let mut cooling: Option<Cooling> = None;
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let next = Cooling::after_failure(cooling.as_ref(), now, PAUSES, 0, String::new(), 0);
+            pauses.push(next.until.since(now).as_secs());
+            now = next.until;
+            cooling = Some(next);
+        }
+        assert_eq!(pauses, [60, 120, 240, 480, 900, 900]);
+    }
+
+    #[test]
+    fn a_failure_within_the_pause_does_not_lengthen_it() {
+        let first = Cooling::after_failure(None, Timestamp::EPOCH, PAUSES, 0, String::new(), 0);
+        let now = Timestamp::EPOCH + Duration::from_secs(30);
+        let second = Cooling::after_failure(Some(&first), now, PAUSES, 0, String::new(), 0);
+        assert_eq!(second.until, first.until);
+        assert_eq!(second.step, first.step);
+    }
+
+    #[test]
+    fn one_canary_at_a_time() {
+        let mut cooling =
+            Cooling::after_failure(None, Timestamp::EPOCH, PAUSES, 0, String::new(), 0);
+        let end = cooling.until;
+        assert_eq!(cooling.readiness(Timestamp::EPOCH), Readiness::Wait(end));
+        assert_eq!(cooling.readiness(end), Readiness::Canary);
+        cooling.begin_canary(VmKey(1));
+        assert_eq!(cooling.readiness(end), Readiness::Trying);
+        cooling.end_canary(VmKey(2));
+        assert_eq!(cooling.readiness(end), Readiness::Trying);
+        cooling.end_canary(VmKey(1));
+        assert_eq!(cooling.readiness(end), Readiness::Canary);
+    }
+}

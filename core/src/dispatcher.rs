@@ -1,0 +1,407 @@
+//! Which room hears an input, and in what order commands leave.
+//!
+//! Inputs only change what is known and mark what must be looked at again. The decisions are made
+//! when commands are drained: for each container and each VM that was touched, then one pass of
+//! placement. Each decision looks at the whole of what is known, never at how it came to be known,
+//! so inputs may come in any order.
+
+mod clouds;
+mod containers;
+mod operator;
+mod placing;
+mod polls;
+mod probes;
+mod runners;
+mod vms;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+use crate::capacity::Capacity;
+use crate::command::{Action, CloudAction, Command, QueueAction, VmAction};
+use crate::config::{Config, Seed};
+use crate::event::Event;
+use crate::fleet::Fleet;
+use crate::hash::Fnv;
+use crate::ids::{CloudId, CommandId, ContainerId, IntentId, VmKey};
+use crate::input::{Answer, Input};
+use crate::outbox::{Outbox, Pending, Purpose};
+use crate::placement::Verdicts;
+use crate::queue::Queue;
+use crate::time::Timestamp;
+use crate::timers::{TimeoutReason, Timers};
+use crate::view::View;
+use clouds::Sync;
+use polls::Poll;
+
+/// The dispatcher: timestamped inputs in, commands out.
+///
+/// Call [`handle_input`](Self::handle_input) for each thing learned and
+/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due; after
+/// either, drain [`poll_command`](Self::poll_command) and [`poll_event`](Self::poll_event). Several
+/// inputs may be handled before one drain. `now` must never go back.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    now: Timestamp,
+    config: Config,
+    chance: Chance,
+    leader: bool,
+    /// When leadership was gained: everything known was learned since.
+    leader_since: Timestamp,
+    queue: Queue,
+    fleet: Fleet,
+    capacity: Capacity,
+    timers: Timers,
+    out: Outbox,
+    poll: Poll,
+    syncs: BTreeMap<CloudId, Sync>,
+    verdicts: Verdicts,
+    touched: Touched,
+}
+
+/// What must be looked at again before commands leave.
+#[derive(Clone, Debug, Default)]
+struct Touched {
+    containers: BTreeSet<ContainerId>,
+    vms: BTreeSet<VmKey>,
+    placement: bool,
+}
+
+/// The core's own chances: one stream for each use, so that an extra draw of one never shifts
+/// another's.
+#[derive(Clone, Debug)]
+struct Chance {
+    intents: ChaCha8Rng,
+    jitter: ChaCha8Rng,
+}
+
+impl Chance {
+    fn new(seed: Seed) -> Self {
+        let stream = |number| {
+            let mut rng = ChaCha8Rng::from_seed(seed);
+            rng.set_stream(number);
+            rng
+        };
+        Self {
+            intents: stream(1),
+            jitter: stream(2),
+        }
+    }
+
+    fn intent(&mut self) -> IntentId {
+        let high = u128::from(self.intents.next_u64());
+        IntentId::new(high << 64 | u128::from(self.intents.next_u64()))
+    }
+
+    fn jitter(&mut self) -> u32 {
+        self.jitter.next_u32()
+    }
+}
+
+impl Dispatcher {
+    /// A dispatcher that knows nothing yet and may do nothing yet: it acts once
+    /// [`Input::Leadership`] says so. `seed` must differ between processes, since the names of
+    /// wishes follow from it.
+    #[must_use]
+    pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
+        Self {
+            now,
+            config,
+            chance: Chance::new(seed),
+            leader: false,
+            leader_since: now,
+            queue: Queue::default(),
+            fleet: Fleet::default(),
+            capacity: Capacity::default(),
+            timers: Timers::default(),
+            out: Outbox::default(),
+            poll: Poll::default(),
+            syncs: BTreeMap::new(),
+            verdicts: Verdicts::default(),
+            touched: Touched::default(),
+        }
+    }
+
+    /// Learns one thing. Never fails: an error of the world is an input like any other.
+    ///
+    /// # Panics
+    /// If `now` is earlier than in the call before.
+    pub fn handle_input(&mut self, now: Timestamp, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Leadership { held } => self.on_leadership(held),
+            Input::Reconfigured(config) => self.on_reconfigured(*config),
+            _ if !self.leader => {}
+            Input::Answer { id, answer } => self.on_answer(id, answer),
+            Input::QueueChanged => self.poll_soon(),
+            Input::Operator(wish) => self.on_operator(wish),
+        }
+    }
+
+    /// Lets every deadline up to `now` pass. Harmless when none is due.
+    ///
+    /// # Panics
+    /// If `now` is earlier than in the call before.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.advance(now);
+        while let Some(reason) = self.timers.pop_due(now) {
+            self.on_timeout(reason);
+        }
+    }
+
+    /// The next thing the world should do. Decisions are made here, once for all inputs since the
+    /// last drain.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.settle();
+        self.out.pop_command()
+    }
+
+    /// The next thing worth logging or counting.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.out.pop_event()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next, and why. To be asked after
+    /// commands were drained.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Timestamp, TimeoutReason)> {
+        self.timers.next()
+    }
+
+    /// What an operator may see.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View::new(self)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// A fingerprint of everything known and awaited: equal after equal inputs, on any machine.
+    /// O(containers + instances).
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        let mut hasher = Fnv::default();
+        (self.now, self.leader, self.leader_since).hash(&mut hasher);
+        (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
+        (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
+        self.out.hash_into(&mut hasher);
+        self.chance.intents.get_word_pos().hash(&mut hasher);
+        self.chance.jitter.get_word_pos().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leader
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    pub(crate) fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.out
+    }
+
+    pub(crate) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// Whether queue and clouds have each been seen whole since leadership was gained.
+    pub(crate) fn knows_the_world(&self) -> bool {
+        self.poll.complete_since.is_some()
+            && self.clouds().iter().all(|cloud| {
+                let sync = self.syncs.get(cloud);
+                sync.is_some_and(|sync| sync.listed)
+            })
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        assert!(now >= self.now, "time went back: {now} after {}", self.now);
+        self.now = now;
+    }
+
+    /// Makes every decision that is due. Ends, because each decision uses up what called for it.
+    fn settle(&mut self) {
+        while self.leader {
+            if let Some(id) = self.touched.containers.pop_first() {
+                self.judge_container(id);
+            } else if let Some(key) = self.touched.vms.pop_first() {
+                self.judge_vm(key);
+            } else if std::mem::take(&mut self.touched.placement) {
+                self.place();
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn on_leadership(&mut self, held: bool) {
+        if held == self.leader {
+            return;
+        }
+        self.leader = held;
+        self.leader_since = self.now;
+        self.out.abandon(&mut self.timers);
+        self.timers = Timers::default();
+        self.queue = Queue::default();
+        self.fleet.forget_all();
+        self.poll = Poll::default();
+        self.syncs.clear();
+        self.verdicts = Verdicts::default();
+        self.touched = Touched::default();
+        self.out.event(Event::Leadership { held });
+        if held {
+            self.timers.set(TimeoutReason::PollQueue, self.now);
+            for cloud in self.clouds() {
+                self.timers.set(TimeoutReason::SyncCloud(cloud), self.now);
+            }
+            let stale = self.now + self.config.timeouts.stale_lock;
+            self.timers.set(TimeoutReason::StaleLocks, stale);
+        }
+    }
+
+    fn on_reconfigured(&mut self, config: Config) {
+        self.config = config;
+        self.queue.reconfigure(&self.config);
+        self.capacity.reconfigure(&self.config);
+        self.out.event(Event::Reconfigured {
+            types: self.config.types.len(),
+        });
+        if !self.leader {
+            return;
+        }
+        self.retype_vms();
+        let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
+        self.touched.containers.extend(ids);
+        self.touched.placement = true;
+        for cloud in self.clouds() {
+            let due = TimeoutReason::SyncCloud(cloud);
+            let at = self.now + self.config.intervals.sync;
+            self.timers.set_earlier(due, at);
+        }
+    }
+
+    fn on_answer(&mut self, id: CommandId, answer: Answer) {
+        match self.out.awaited(id) {
+            None => self.out.event(Event::LateAnswer { command: id }),
+            Some(pending) if !pending.purpose.accepts(&answer) => {
+                self.out.event(Event::WrongAnswer { command: id });
+            }
+            Some(_) => self.settle_answer(id, answer),
+        }
+    }
+
+    fn settle_answer(&mut self, id: CommandId, answer: Answer) {
+        let Some(Pending { purpose, issued_at }) = self.out.settle(&mut self.timers, id) else {
+            return;
+        };
+        match (purpose, answer) {
+            (Purpose::Poll, Answer::Containers(found)) => self.on_polled(issued_at, found),
+            (Purpose::Lookup(ids), Answer::Containers(found)) => {
+                self.on_looked_up(issued_at, &ids, found);
+            }
+            (Purpose::Update(id), Answer::Updated(update)) => {
+                self.on_updated(issued_at, id, update);
+            }
+            (Purpose::List(cloud), Answer::Instances(found)) => {
+                self.on_listed(issued_at, cloud, found);
+            }
+            (Purpose::Create(key), Answer::Created(made)) => self.on_created(key, made),
+            (Purpose::Destroy(key), Answer::CloudDone(done)) => self.on_destroyed(key, done),
+            (Purpose::Tag(key), Answer::CloudDone(done)) => self.on_tagged(key, done),
+            (Purpose::Probe(key), Answer::Probed(told)) => self.on_probed(issued_at, key, told),
+            (Purpose::Start(key, id), Answer::Started(done)) => self.on_started(key, id, done),
+            (Purpose::Signal(key, id), Answer::Signalled(told)) => {
+                self.on_signalled(key, id, told);
+            }
+            (purpose, answer) => unreachable!("{purpose:?} does not accept {answer:?}"),
+        }
+    }
+
+    fn on_timeout(&mut self, reason: TimeoutReason) {
+        match reason {
+            TimeoutReason::PollQueue => self.poll_queue(),
+            TimeoutReason::SyncCloud(cloud) => self.sync_cloud(cloud),
+            TimeoutReason::NoAnswer(id) => {
+                if let Some(pending) = self.out.awaited(id) {
+                    let answer = pending.purpose.timed_out();
+                    self.settle_answer(id, answer);
+                }
+            }
+            TimeoutReason::RetryContainer(id) => {
+                self.touched.containers.insert(id);
+            }
+            TimeoutReason::Place => self.touched.placement = true,
+            TimeoutReason::StaleLocks => self.touch_orphans(),
+            TimeoutReason::ProbeVm(key) => self.probe(key),
+            TimeoutReason::JudgeVm(key) => {
+                self.touched.vms.insert(key);
+            }
+            TimeoutReason::DestroyVm(key) => self.destroy(key),
+            TimeoutReason::SignalRunner(key, id) => self.signal(key, id),
+        }
+    }
+
+    /// The clouds that the configuration names. O(types).
+    fn clouds(&self) -> BTreeSet<CloudId> {
+        let configured = self.config.types.values().map(|offer| offer.cloud);
+        configured
+            .chain(self.fleet.iter().map(|vm| vm.cloud))
+            .collect()
+    }
+
+    fn ask_queue(&mut self, purpose: Purpose, action: QueueAction) -> CommandId {
+        let patience = self.config.timeouts.queue_answer;
+        let action = Action::Queue(action);
+        self.out
+            .send(self.now, &mut self.timers, patience, purpose, action)
+    }
+
+    fn ask_cloud(&mut self, cloud: CloudId, purpose: Purpose, action: CloudAction) -> CommandId {
+        let patience = self.config.timeouts.cloud_answer;
+        let action = Action::Cloud { cloud, action };
+        self.out
+            .send(self.now, &mut self.timers, patience, purpose, action)
+    }
+
+    /// Sends a command to a VM; `None` if it has no address.
+    fn ask_vm(
+        &mut self,
+        key: VmKey,
+        patience: Duration,
+        purpose: Purpose,
+        action: VmAction,
+    ) -> Option<CommandId> {
+        let vm = self.fleet.get(key)?;
+        let action = Action::Vm {
+            cloud: vm.cloud,
+            instance: vm.instance.clone()?,
+            address: vm.address.clone()?,
+            action,
+        };
+        let sent = self
+            .out
+            .send(self.now, &mut self.timers, patience, purpose, action);
+        Some(sent)
+    }
+}

@@ -1,0 +1,238 @@
+//! What happens next to one container.
+
+use std::time::Duration;
+
+use super::Dispatcher;
+use crate::command::QueueAction;
+use crate::event::Event;
+use crate::fleet::vm::RunnerPhase;
+use crate::ids::{ContainerId, VmKey};
+use crate::input::{ContainerState, ContainerUpdate, QueueError};
+use crate::outbox::Purpose;
+use crate::queue::entry::{Entry, Op};
+use crate::signals::StopReason;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The one thing to do next for a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing, or nothing yet: an input or a deadline will bring it up again.
+    Nothing,
+    /// Read the queue: what is known may be older than what happened.
+    Look,
+    /// Forget it.
+    Drop,
+    /// Let placement find a VM.
+    Wait,
+    Lock,
+    Unlock,
+    Cancel(Option<String>),
+    Start(VmKey),
+    Stop(StopReason),
+}
+
+impl Dispatcher {
+    pub(super) fn judge_container(&mut self, id: ContainerId) {
+        let Some(entry) = self.queue.get(&id) else {
+            return;
+        };
+        let next = self.next_for(entry);
+        let waits = next == Next::Wait;
+        if self.queue.set_waiting(&id, waits) && waits {
+            self.touched.placement = true;
+        }
+        match next {
+            Next::Nothing | Next::Wait => {}
+            Next::Look => self.poll_soon(),
+            Next::Drop => self.drop_container(id),
+            Next::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
+            Next::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
+            Next::Cancel(error) => self.cancel(id, error),
+            Next::Start(key) => self.start(key, id),
+            Next::Stop(reason) => {
+                let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
+                for key in hosts {
+                    self.stop(key, id, &reason);
+                }
+            }
+        }
+    }
+
+    fn next_for(&self, entry: &Entry) -> Next {
+        if entry.op.is_some() || entry.retry_at.is_some_and(|at| at > self.now) {
+            return Next::Nothing;
+        }
+        let hosted = self.fleet.hosts(entry.id).next().is_some();
+        match entry.state {
+            ContainerState::Complete | ContainerState::Cancelled => {
+                if hosted {
+                    Next::Stop(StopReason::Final)
+                } else {
+                    Next::Drop
+                }
+            }
+            ContainerState::Queued => self.next_for_queued(entry, hosted),
+            _ if !entry.locked_by_us => {
+                if hosted {
+                    Next::Stop(StopReason::NotOurs)
+                } else {
+                    Next::Nothing
+                }
+            }
+            ContainerState::Locked => self.next_for_locked(entry, hosted),
+            ContainerState::Running => self.next_for_running(entry, hosted),
+        }
+    }
+
+    fn next_for_queued(&self, entry: &Entry, hosted: bool) -> Next {
+        if hosted {
+            Next::Stop(StopReason::EarlierAttempt)
+        } else if entry.priority == 0 {
+            Next::Drop
+        } else if self.queue.hopeless(entry).is_some() {
+            // Its record takes an explanation only from whoever holds its lock.
+            Next::Lock
+        } else if entry.lock_count > 0 && self.may_run_unseen() {
+            Next::Nothing
+        } else {
+            Next::Wait
+        }
+    }
+
+    fn next_for_locked(&self, entry: &Entry, hosted: bool) -> Next {
+        if hosted && entry.priority == 0 {
+            return Next::Stop(StopReason::PriorityZero);
+        }
+        if hosted {
+            return match self.assigned_to(entry.id) {
+                Some(key) => Next::Start(key),
+                None => Next::Nothing,
+            };
+        }
+        if self.may_run_unseen() {
+            return Next::Nothing;
+        }
+        if !entry.judges_exit() {
+            return Next::Look;
+        }
+        match self.queue.hopeless(entry) {
+            Some(why) if entry.priority > 0 => Next::Cancel(Some(why)),
+            _ => Next::Unlock,
+        }
+    }
+
+    fn next_for_running(&self, entry: &Entry, hosted: bool) -> Next {
+        if hosted && entry.priority == 0 {
+            return Next::Stop(StopReason::PriorityZero);
+        }
+        if hosted || !self.knows_the_world() || self.fleet.any_unheard() {
+            return Next::Nothing;
+        }
+        if !entry.judges_exit() {
+            return Next::Look;
+        }
+        let why = entry.exit.as_ref().map(|exit| exit.reason.clone());
+        let unseen = "the container runs on no instance that exists";
+        Next::Cancel(Some(why.unwrap_or_else(|| unseen.to_owned())))
+    }
+
+    /// Whether a runner may be alive on a VM that was found and not heard yet: for a while after a
+    /// restart.
+    fn may_run_unseen(&self) -> bool {
+        let patience_ends = self.leader_since + self.config.timeouts.stale_lock;
+        !self.knows_the_world() || self.fleet.any_unheard() && self.now < patience_ends
+    }
+
+    fn assigned_to(&self, id: ContainerId) -> Option<VmKey> {
+        self.fleet.hosts(id).find(|key| {
+            let runner = self.fleet.get(*key).and_then(|vm| vm.runners.get(&id));
+            runner.is_some_and(|runner| runner.phase == RunnerPhase::Assigned)
+        })
+    }
+
+    pub(super) fn change(&mut self, id: ContainerId, op: Op, action: QueueAction) {
+        self.queue.set_waiting(&id, false);
+        if let Some(entry) = self.queue.get_mut(&id) {
+            assert!(entry.op.is_none(), "one change at a time");
+            assert!(entry.ours(), "only what is ours is changed");
+            entry.op = Some(op);
+            entry.retry_at = None;
+            self.ask_queue(Purpose::Update(id), action);
+        }
+    }
+
+    fn cancel(&mut self, id: ContainerId, error: Option<String>) {
+        if let Some(error) = &error {
+            self.out.event(Event::ContainerCancelled {
+                container: id,
+                error: error.clone(),
+            });
+        }
+        self.change(id, Op::Cancel, QueueAction::Cancel { id, error });
+    }
+
+    fn drop_container(&mut self, id: ContainerId) {
+        if let Some(entry) = self.queue.remove(&id) {
+            self.timers.cancel(TimeoutReason::RetryContainer(id));
+            self.out.event(Event::ContainerDropped {
+                container: id,
+                state: entry.state,
+                deleted: false,
+            });
+        }
+    }
+
+    pub(super) fn on_updated(
+        &mut self,
+        issued: Timestamp,
+        id: ContainerId,
+        update: Result<ContainerUpdate, QueueError>,
+    ) {
+        let now = self.now;
+        let Some(entry) = self.queue.get_mut(&id) else {
+            return;
+        };
+        let before = entry.state;
+        let op = entry.op.take();
+        self.touched.containers.insert(id);
+        match update {
+            Ok(update) => {
+                entry.apply(now, issued, &update);
+                if op != Some(Op::Lock) {
+                    entry.exit = None;
+                }
+                self.note_state(id, Some(before));
+            }
+            Err(error) => {
+                let doubling = 2_u32.pow(entry.failures.min(8));
+                entry.failures += 1;
+                let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);
+                entry.retry_at = Some(now + pause);
+                entry.refused(now);
+                self.timers
+                    .set(TimeoutReason::RetryContainer(id), now + pause);
+                self.out.event(Event::UpdateFailed {
+                    container: id,
+                    update: format!("{op:?}").to_lowercase(),
+                    error: error.to_string(),
+                });
+                self.poll_soon();
+            }
+        }
+        let locked = self.queue.get(&id).map(|e| e.state) == Some(ContainerState::Locked);
+        if op == Some(Op::Lock) && !locked {
+            self.release(id);
+        }
+    }
+
+    /// Gives back the place that was kept for a container that is not to be started.
+    fn release(&mut self, id: ContainerId) {
+        if let Some(key) = self.assigned_to(id) {
+            self.free_runner(key, &id);
+        }
+    }
+}

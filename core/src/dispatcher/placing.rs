@@ -1,0 +1,92 @@
+//! Carries out what a pass of placement decides.
+
+use super::Dispatcher;
+use crate::capacity::Blocked;
+use crate::command::QueueAction;
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::fleet::vm::{Phase, ShutdownReason, Vm};
+use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
+use crate::placement::{self, Hand, Verdicts};
+use crate::queue::Queue;
+use crate::queue::entry::Op;
+use crate::timers::TimeoutReason;
+
+impl Dispatcher {
+    /// Makes a pass, and decides when the next one is due at the latest.
+    pub(super) fn place(&mut self) {
+        if !self.knows_the_world() {
+            return;
+        }
+        self.verdicts = Verdicts::default();
+        self.verdicts = placement::pass(self);
+        let blocked = self.verdicts.parked.values().flat_map(|p| &p.blocked);
+        let soonest = blocked.filter_map(|(_, why)| why.until()).min();
+        match soonest {
+            Some(at) => self.timers.set(TimeoutReason::Place, at),
+            None => self.timers.cancel(TimeoutReason::Place),
+        }
+        self.make_room();
+    }
+
+    /// Where a limit keeps something waiting, an idle VM that nothing waiting fits on goes. One at a
+    /// time: the next pass sees whether that was enough.
+    fn make_room(&mut self) {
+        let Some((name, why)) = self
+            .verdicts
+            .parked
+            .values()
+            .flat_map(|parked| &parked.blocked)
+            .find(|(_, why)| why.room_helps())
+        else {
+            return;
+        };
+        let Some(wanted) = self.config.types.get(name) else {
+            return;
+        };
+        let helps = |vm: &&Vm| {
+            let same_group = vm.offer.as_ref().map(|o| &o.quota_group) == Some(&wanted.quota_group);
+            !matches!(why, Blocked::Quota { .. }) || vm.cloud == wanted.cloud && same_group
+        };
+        let leaving = |vm: &&Vm| matches!(vm.phase, Phase::Fenced | Phase::Shutdown);
+        if self.fleet.iter().filter(leaving).any(|vm| helps(&vm)) {
+            return;
+        }
+        let idle = self.fleet.idle_ready().into_iter();
+        let dearest_first = |vm: &&Vm| (vm.price(), std::cmp::Reverse(vm.key));
+        if let Some(vm) = idle.filter(helps).max_by_key(dearest_first) {
+            let key = vm.key;
+            self.fence(key, ShutdownReason::MakeRoom);
+        }
+    }
+}
+
+impl Hand for Dispatcher {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    fn may_create(&self, name: &TypeName) -> Result<(), Blocked> {
+        let offer = &self.config.types[name];
+        self.capacity
+            .may_create(self.now, &self.config, &self.fleet, name, offer)
+    }
+
+    fn assign(&mut self, container: ContainerId, vm: VmKey) {
+        let need = self.known_need(container).expect("what waits has a shape");
+        self.assign_runner(vm, container, need);
+        self.change(container, Op::Lock, QueueAction::Lock { id: container });
+    }
+
+    fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey {
+        Dispatcher::create(self, container, name, image)
+    }
+}

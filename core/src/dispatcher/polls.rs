@@ -1,0 +1,229 @@
+//! When the queue is read, and what a reading changes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Dispatcher;
+use crate::command::QueueAction;
+use crate::event::Event;
+use crate::ids::{CommandId, ContainerId};
+use crate::input::{ContainerRecord, ContainerState, QueueError};
+use crate::outbox::Purpose;
+use crate::queue::Merge;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+/// Between two polls however many hints come, so that a busy queue is not read all the time.
+const POLL_GAP_MIN: Duration = Duration::from_millis(100);
+const POLL_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
+const LOOKUP_IDS_MAX: usize = 1000;
+
+/// Where reading the queue stands.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Poll {
+    in_flight: Option<CommandId>,
+    /// Something happened since the poll under way began.
+    again: bool,
+    /// Earliest time for the next poll.
+    not_before: Timestamp,
+    failures: u32,
+    /// When the newest complete snapshot began.
+    pub(super) complete_since: Option<Timestamp>,
+    /// Containers whose records are wanted though no snapshot shows them.
+    wanted: BTreeSet<ContainerId>,
+    looking_up: bool,
+}
+
+impl Dispatcher {
+    /// Reads the queue as soon as is decent.
+    pub(super) fn poll_soon(&mut self) {
+        if self.poll.in_flight.is_some() {
+            self.poll.again = true;
+        } else {
+            let at = self.poll.not_before.max(self.now);
+            self.timers.set_earlier(TimeoutReason::PollQueue, at);
+        }
+    }
+
+    pub(super) fn poll_queue(&mut self) {
+        if self.poll.in_flight.is_some() {
+            return;
+        }
+        let queued_max = self.config.limits.queued_per_poll;
+        let id = self.ask_queue(Purpose::Poll, QueueAction::Poll { queued_max });
+        self.poll.in_flight = Some(id);
+        self.poll.again = false;
+    }
+
+    pub(super) fn on_polled(
+        &mut self,
+        started: Timestamp,
+        found: Result<Vec<ContainerRecord>, QueueError>,
+    ) {
+        self.poll.in_flight = None;
+        let took = self.now.since(started);
+        match found {
+            Ok(records) => {
+                self.poll.failures = 0;
+                self.poll.not_before = self.now + took.max(POLL_GAP_MIN);
+                let first = self.poll.complete_since.replace(started).is_none();
+                for record in &records {
+                    self.merge(started, record);
+                }
+                let unseen = self.queue.unseen(started);
+                self.poll.wanted.extend(unseen);
+                self.look_up();
+                if first {
+                    self.touch_everything();
+                }
+            }
+            Err(error) => {
+                self.poll.failures += 1;
+                let pause = self.config.intervals.poll * 2_u32.pow(self.poll.failures.min(6) - 1);
+                self.poll.not_before = self.now + pause.min(POLL_FAILURE_PAUSE_MAX);
+                self.queue_failed(&error);
+            }
+        }
+        let regular = (started + self.config.intervals.poll).max(self.poll.not_before);
+        let next = if self.poll.again {
+            self.poll.not_before
+        } else {
+            regular
+        };
+        self.timers.set(TimeoutReason::PollQueue, next);
+    }
+
+    /// Asks for the records of everything in `wanted`.
+    fn look_up(&mut self) {
+        if self.poll.looking_up || self.poll.wanted.is_empty() {
+            return;
+        }
+        let ids: Vec<ContainerId> = self
+            .poll
+            .wanted
+            .iter()
+            .copied()
+            .take(LOOKUP_IDS_MAX)
+            .collect();
+        for id in &ids {
+            self.poll.wanted.remove(id);
+        }
+        self.poll.looking_up = true;
+        let action = QueueAction::Lookup { ids: ids.clone() };
+        self.ask_queue(Purpose::Lookup(ids), action);
+    }
+
+    /// Wants the record of a container that runs somewhere and is not known.
+    pub(super) fn want_record(&mut self, id: ContainerId) {
+        self.poll.wanted.insert(id);
+        self.look_up();
+    }
+
+    pub(super) fn on_looked_up(
+        &mut self,
+        started: Timestamp,
+        ids: &[ContainerId],
+        found: Result<Vec<ContainerRecord>, QueueError>,
+    ) {
+        self.poll.looking_up = false;
+        match found {
+            Ok(records) => {
+                let shown: BTreeSet<ContainerId> = records.iter().map(|r| r.id).collect();
+                for record in &records {
+                    self.merge(started, record);
+                }
+                for id in ids.iter().filter(|id| !shown.contains(id)) {
+                    self.on_record_missing(started, *id);
+                }
+                self.look_up();
+            }
+            // The next poll finds them unseen again.
+            Err(error) => self.queue_failed(&error),
+        }
+    }
+
+    fn queue_failed(&mut self, error: &QueueError) {
+        let overloaded = matches!(error, QueueError::Overloaded(_));
+        let error = error.to_string();
+        self.out
+            .event(Event::QueueUnavailable { error, overloaded });
+    }
+
+    fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
+        let container = record.id;
+        let before = self.queue.get(&container).map(|entry| entry.state);
+        if before.is_none()
+            && record.state.is_final()
+            && self.fleet.hosts(container).next().is_none()
+        {
+            return;
+        }
+        match self.queue.merge(self.now, started, &self.config, record) {
+            Merge::Added => {
+                self.learn_needs(container);
+                self.out.event(Event::ContainerSeen {
+                    container,
+                    state: record.state,
+                    priority: record.priority,
+                });
+                self.touched.containers.insert(container);
+            }
+            Merge::Changed => {
+                self.note_state(container, before);
+                self.touched.containers.insert(container);
+            }
+            Merge::Same | Merge::Stale => {}
+        }
+    }
+
+    /// Tells if a container's state is no longer what it was.
+    pub(super) fn note_state(&mut self, container: ContainerId, before: Option<ContainerState>) {
+        let after = self.queue.get(&container).map(|entry| entry.state);
+        if let (Some(from), Some(to)) = (before, after)
+            && from != to
+        {
+            let event = Event::ContainerState {
+                container,
+                from,
+                to,
+            };
+            self.out.event(event);
+        }
+    }
+
+    /// A look at the queue that began at `started` proves that it has no such container.
+    fn on_record_missing(&mut self, started: Timestamp, id: ContainerId) {
+        let known_newer = self
+            .queue
+            .get(&id)
+            .is_some_and(|entry| entry.op.is_some() || entry.known_since > started);
+        if known_newer {
+            return;
+        }
+        if let Some(entry) = self.queue.remove(&id) {
+            self.out.event(Event::ContainerDropped {
+                container: id,
+                state: entry.state,
+                deleted: true,
+            });
+        }
+        self.stop_unknown(id);
+    }
+
+    /// Everything must be looked at again, because something that all depend on changed.
+    pub(super) fn touch_everything(&mut self) {
+        let ids: Vec<ContainerId> = self.queue.iter().map(|entry| entry.id).collect();
+        self.touched.containers.extend(ids);
+        self.touched.placement = true;
+    }
+
+    /// Containers that may have waited for VMs to be heard.
+    pub(super) fn touch_orphans(&mut self) {
+        let orphans = self
+            .queue
+            .iter()
+            .filter(|entry| entry.state != ContainerState::Queued || entry.lock_count > 0);
+        let ids: Vec<ContainerId> = orphans.map(|entry| entry.id).collect();
+        self.touched.containers.extend(ids);
+    }
+}

@@ -1,0 +1,281 @@
+//! Probes: when a VM is asked how it is, and what its answer changes.
+
+use std::time::Duration;
+
+use super::Dispatcher;
+use crate::command::VmAction;
+use crate::event::{BootOutcome, Event};
+use crate::fleet::vm::{Phase, Runner, RunnerPhase, Vm};
+use crate::ids::{ContainerId, VmKey};
+use crate::input::{ProbeReport, RunnerList, VmError};
+use crate::outbox::Purpose;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// A first probe may have to put the runner in place.
+const BOOT_PATIENCE_FACTOR: u32 = 3;
+
+impl Dispatcher {
+    /// Probes a VM at once, or right after the probe under way.
+    pub(super) fn probe_now(&mut self, key: VmKey) {
+        self.timers
+            .set_earlier(TimeoutReason::ProbeVm(key), self.now);
+    }
+
+    /// Sends a probe, if the VM can be asked and the rate allows it.
+    pub(super) fn probe(&mut self, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let boot = match vm.phase {
+            Phase::Creating | Phase::Shutdown => return,
+            Phase::Booting | Phase::Unknown => true,
+            Phase::Ready | Phase::Fenced => false,
+        };
+        if vm.address.is_none() || vm.probe.in_flight.is_some() {
+            return;
+        }
+        if let Some(rate) = self.config.limits.probes {
+            let at = self.capacity.probes.next_at(self.now, rate);
+            if at > self.now {
+                self.timers.set(TimeoutReason::ProbeVm(key), at);
+                return;
+            }
+            self.capacity.probes.take(self.now, rate);
+        }
+        let factor = if boot { BOOT_PATIENCE_FACTOR } else { 1 };
+        let patience = self.config.timeouts.vm_answer * factor;
+        let action = VmAction::Probe { boot };
+        let sent = self.ask_vm(key, patience, Purpose::Probe(key), action);
+        self.fleet.update(key, |vm| vm.probe.in_flight = sent);
+    }
+
+    pub(super) fn on_probed(
+        &mut self,
+        started: Timestamp,
+        key: VmKey,
+        told: Result<ProbeReport, VmError>,
+    ) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        if matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
+            self.fleet.update(key, |vm| vm.probe.in_flight = None);
+            return;
+        }
+        let complaint = match &told {
+            Ok(report) => report.ready.as_ref().err().cloned(),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Ok(report) = &told {
+            self.note_contact(key);
+            if let Some(list) = &report.runners {
+                self.apply_list(started, key, list);
+            }
+        }
+        self.note_probe(started, key, complaint);
+        if matches!(&told, Ok(report) if report.ready.is_ok() && report.runners.is_some()) {
+            self.note_ready(started, key);
+            self.confirm_fence(started, key);
+        }
+        self.schedule_probe(started, key);
+        self.touched.vms.insert(key);
+    }
+
+    /// Keeps the books of one probe.
+    fn note_probe(&mut self, started: Timestamp, key: VmKey, complaint: Option<String>) {
+        let now = self.now;
+        let booked = self.fleet.update(key, |vm| {
+            vm.probe.in_flight = None;
+            vm.probe.failures = match complaint {
+                None => 0,
+                Some(_) => vm.probe.failures.saturating_add(1),
+            };
+            if complaint.is_none() {
+                vm.probe.good_at = Some(now);
+                vm.alive_at = now;
+                vm.absent_lists = 0;
+            }
+            vm.probe.complaint.clone_from(&complaint);
+            (vm.name(), vm.probe.failures)
+        });
+        if let Some((instance, failures)) = booked {
+            self.out.event(Event::ProbeEnded {
+                instance,
+                took: now.since(started),
+                error: complaint,
+                failures,
+            });
+        }
+    }
+
+    fn note_contact(&mut self, key: VmKey) {
+        let now = self.now;
+        let first = self.fleet.update(key, |vm| {
+            if vm.probe.first_contact.is_some() {
+                return None;
+            }
+            vm.probe.first_contact = Some(now);
+            let after = now.since(vm.appeared_at.unwrap_or(vm.since));
+            Some((vm.name(), after, !vm.found))
+        });
+        if let Some(Some((instance, after, own))) = first {
+            self.out.event(Event::Reached {
+                instance,
+                after,
+                own,
+            });
+        }
+    }
+
+    /// A VM that says it is ready takes containers from now on.
+    fn note_ready(&mut self, started: Timestamp, key: VmKey) {
+        let now = self.now;
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let booted = matches!(vm.phase, Phase::Booting | Phase::Unknown);
+        // A start that failed after this probe began is not excused by it.
+        let cleared = vm.suspect_since.is_some_and(|since| since <= started);
+        if !booted && !cleared {
+            return;
+        }
+        let unheard_before = self.fleet.any_unheard();
+        let ready = self.fleet.update(key, |vm| {
+            vm.suspect_since = None;
+            vm.room_since = now;
+            if !booted {
+                return None;
+            }
+            vm.phase = Phase::Ready;
+            vm.idle_since = now;
+            let after = now.since(vm.probe.first_contact.unwrap_or(now));
+            Some((vm.name(), vm.type_name.clone(), after, !vm.found))
+        });
+        if let Some(Some((instance, instance_type, after, own))) = ready {
+            self.out.event(Event::Ready {
+                instance,
+                instance_type,
+                after,
+                own,
+            });
+            self.count_boot(key, BootOutcome::Success);
+        }
+        if unheard_before && !self.fleet.any_unheard() {
+            self.touch_orphans();
+        }
+        self.touched.placement = true;
+    }
+
+    /// Compares what runs on a VM with what should.
+    fn apply_list(&mut self, started: Timestamp, key: VmKey, list: &RunnerList) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let unheard_before = vm.unheard();
+        let lives = |id: &ContainerId| list.runners.iter().any(|r| r.container == *id && !r.stale);
+        let gone: Vec<ContainerId> = vm
+            .live_runners()
+            .filter(|(id, runner)| started >= runner.provable_from && !lives(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let confirmed: Vec<ContainerId> = vm
+            .live_runners()
+            .filter(|(id, runner)| runner.phase == RunnerPhase::Unsure && lives(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let found: Vec<ContainerId> = list
+            .runners
+            .iter()
+            .filter(|r| !r.stale && !vm.runners.contains_key(&r.container))
+            // A probe that began before a runner ended may show what is no more.
+            .filter(|_| started >= vm.room_since)
+            .map(|r| r.container)
+            .collect();
+        let stale = list.runners.iter().any(|r| r.stale);
+        let instance = vm.name();
+        for id in gone {
+            let reason = format!("the runner on {instance} exited without reporting a result");
+            self.exit_runner(key, id, reason);
+        }
+        for id in found {
+            self.adopt_runner(key, id);
+        }
+        let now = self.now;
+        self.fleet.update(key, |vm| {
+            vm.probe.listed = true;
+            for id in &confirmed {
+                vm.runners.get_mut(id).expect("just seen").phase = RunnerPhase::Alive;
+            }
+            vm.stale_since = if stale {
+                vm.stale_since.or(Some(now))
+            } else {
+                None
+            };
+        });
+        if list.broken {
+            self.break_vm(key, "it reports itself broken");
+        }
+        if unheard_before && !self.fleet.any_unheard() {
+            self.touch_orphans();
+        }
+    }
+
+    /// Takes note of a runner that was not known to be there.
+    fn adopt_runner(&mut self, key: VmKey, id: ContainerId) {
+        let now = self.now;
+        let need = self.known_need(id);
+        let known = self.queue.get(&id).is_some();
+        let instance = self.fleet.update(key, |vm| {
+            let runner = Runner {
+                phase: RunnerPhase::Alive,
+                since: now,
+                need: need.unwrap_or_default(),
+                provable_from: now,
+                ladder: None,
+            };
+            vm.runners.insert(id, runner);
+            vm.last_container = Some(id);
+            vm.name()
+        });
+        if let Some(instance) = instance {
+            self.out.event(Event::RunnerFound {
+                container: id,
+                instance,
+            });
+        }
+        if known {
+            self.touched.containers.insert(id);
+        } else {
+            self.want_record(id);
+        }
+    }
+
+    /// Decides when a VM is probed next.
+    fn schedule_probe(&mut self, started: Timestamp, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let interval = self.config.intervals.probe;
+        let awaited = vm.phase == Phase::Fenced && started < vm.shutdown.since
+            || vm.suspect_since.is_some()
+            || vm
+                .live_runners()
+                .any(|(_, runner)| runner.phase == RunnerPhase::Unsure);
+        let pause = if vm.probe.failures > 0 || awaited {
+            retry_pause(vm, interval)
+        } else {
+            // Up to 1/16 less, so that VMs that became ready together drift apart.
+            interval - interval / 16 * (self.chance.jitter() % 256) / 256
+        };
+        let at = self.now + pause;
+        self.timers.set(TimeoutReason::ProbeVm(key), at);
+    }
+}
+
+/// Short at first, doubled with each failure, never longer than the regular interval.
+fn retry_pause(vm: &Vm, interval: Duration) -> Duration {
+    let doublings = vm.probe.failures.saturating_sub(1).min(16);
+    (RETRY_PAUSE_MIN * 2_u32.pow(doublings)).min(interval)
+}

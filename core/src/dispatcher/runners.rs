@@ -1,0 +1,313 @@
+//! Runners: started, found, stopped, gone.
+
+use super::Dispatcher;
+use crate::command::VmAction;
+use crate::event::Event;
+use crate::fleet::vm::{Phase, Runner, RunnerPhase};
+use crate::ids::{ContainerId, VmKey};
+use crate::input::{IdleBehavior, SignalReport, VmError};
+use crate::outbox::Purpose;
+use crate::queue::entry::Exit;
+use crate::resources::Resources;
+use crate::signals::{Ladder, Rung, StopReason};
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+impl Dispatcher {
+    /// Keeps room on a VM for a container that is being locked.
+    pub(super) fn assign_runner(&mut self, key: VmKey, id: ContainerId, need: Resources) {
+        let now = self.now;
+        let runner = Runner {
+            phase: RunnerPhase::Assigned,
+            since: now,
+            need,
+            provable_from: Timestamp::NEVER,
+            ladder: None,
+        };
+        let name = self.fleet.update(key, |vm| {
+            assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
+            assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
+            vm.runners.insert(id, runner);
+            vm.last_container = Some(id);
+            vm.name()
+        });
+        if let Some(instance) = name {
+            self.out.event(Event::Assigned {
+                container: id,
+                instance,
+            });
+        }
+    }
+
+    /// Starts a locked container on the VM that was kept for it.
+    pub(super) fn start(&mut self, key: VmKey, id: ContainerId) {
+        let (now, Some(entry), Some(vm)) = (self.now, self.queue.get_mut(&id), self.fleet.get(key))
+        else {
+            return;
+        };
+        if !vm.takes_containers() || vm.phase != Phase::Ready {
+            // The VM was held or drained while the lock was under way.
+            self.free_runner(key, &id);
+            self.touched.containers.insert(id);
+            return;
+        }
+        entry.exit = None;
+        let (instance, instance_type) = (vm.name(), vm.type_name.clone());
+        let waited = now.since(entry.created_at);
+        let ready_wait = now.since(entry.first_seen.max(vm.room_since));
+        let action = VmAction::Start {
+            container: id,
+            instance_type: instance_type.clone(),
+        };
+        let patience = self.config.timeouts.vm_answer;
+        if self
+            .ask_vm(key, patience, Purpose::Start(key, id), action)
+            .is_none()
+        {
+            self.free_runner(key, &id);
+            self.touched.containers.insert(id);
+            return;
+        }
+        self.fleet.update(key, |vm| {
+            let runner = vm.runners.get_mut(&id).expect("a place was kept");
+            runner.phase = RunnerPhase::Starting;
+            runner.since = now;
+        });
+        self.out.event(Event::StartIssued {
+            container: id,
+            instance,
+            instance_type,
+            waited,
+            ready_wait,
+        });
+    }
+
+    pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, done: Result<(), VmError>) {
+        let now = self.now;
+        let starting = |vm: &crate::fleet::vm::Vm| {
+            let runner = vm.runners.get(&id)?;
+            (runner.phase == RunnerPhase::Starting).then(|| (vm.name(), runner.ladder.is_some()))
+        };
+        let Some((instance, stopping)) = self.fleet.get(key).and_then(starting) else {
+            return;
+        };
+        let phase = match &done {
+            Ok(()) => RunnerPhase::Alive,
+            Err(VmError::Unreachable(_) | VmError::Impostor(_)) => RunnerPhase::Assigned,
+            Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
+        };
+        self.fleet.update(key, |vm| {
+            if done.is_err() {
+                vm.suspect_since = Some(now);
+            }
+            let runner = vm.runners.get_mut(&id).expect("it was starting");
+            runner.phase = phase;
+            runner.provable_from = now;
+        });
+        let container = id;
+        match done {
+            Ok(()) => self.out.event(Event::Started {
+                container,
+                instance,
+            }),
+            Err(error) if phase == RunnerPhase::Assigned => {
+                // Nothing was done, so nothing is left there.
+                let reason = format!("it could not be started on {instance}: {error}");
+                self.exit_runner(key, id, reason);
+                self.probe_now(key);
+                return;
+            }
+            Err(error) => {
+                let error = error.to_string();
+                self.out.event(Event::StartUnsure {
+                    container,
+                    instance,
+                    error,
+                });
+                self.probe_now(key);
+            }
+        }
+        if stopping {
+            self.timers
+                .set(TimeoutReason::SignalRunner(key, id), self.now);
+        }
+    }
+
+    /// Takes a runner off its VM without any word about its container.
+    pub(super) fn free_runner(&mut self, key: VmKey, id: &ContainerId) {
+        let now = self.now;
+        self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
+        if self.fleet.remove_runner(key, id).is_some() {
+            self.fleet.update(key, |vm| {
+                vm.room_since = now;
+                if vm.idle() {
+                    vm.idle_since = now;
+                }
+            });
+            self.touched.vms.insert(key);
+            self.touched.placement = true;
+        }
+    }
+
+    /// A runner is gone, for the reason that its container's owner should read, should it turn out
+    /// that it left no result.
+    pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: String) {
+        let Some(instance) = self.fleet.get(key).map(crate::fleet::vm::Vm::name) else {
+            return;
+        };
+        self.free_runner(key, &id);
+        self.note_exit(id, instance, reason);
+    }
+
+    pub(super) fn note_exit(&mut self, id: ContainerId, instance: String, reason: String) {
+        let at = self.now;
+        if let Some(entry) = self.queue.get_mut(&id) {
+            entry.exit = Some(Exit { at, reason });
+        }
+        self.out.event(Event::RunnerExited {
+            container: id,
+            instance,
+        });
+        self.touched.containers.insert(id);
+        self.poll_soon();
+    }
+
+    /// Begins to stop a container's runner on one VM; nothing new if that has begun.
+    pub(super) fn stop(&mut self, key: VmKey, id: ContainerId, reason: &StopReason) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let Some(runner) = vm.runners.get(&id) else {
+            return;
+        };
+        if runner.phase == RunnerPhase::Assigned {
+            self.free_runner(key, &id);
+            self.touched.containers.insert(id);
+            return;
+        }
+        if runner.ladder.is_some() || vm.phase == Phase::Shutdown {
+            return;
+        }
+        let (now, instance) = (self.now, vm.name());
+        self.fleet.update(key, |vm| {
+            let runner = vm.runners.get_mut(&id).expect("just seen");
+            runner.ladder = Some(Ladder::new(now, reason.clone()));
+        });
+        self.out.event(Event::Stopping {
+            container: id,
+            instance,
+            reason: reason.clone(),
+        });
+        self.timers.set(TimeoutReason::SignalRunner(key, id), now);
+    }
+
+    /// Stops every runner of a container that the queue does not have.
+    pub(super) fn stop_unknown(&mut self, id: ContainerId) {
+        let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
+        for key in hosts {
+            self.stop(key, id, &StopReason::UnknownContainer);
+        }
+    }
+
+    /// Sends the next signal to a runner that must end.
+    pub(super) fn signal(&mut self, key: VmKey, id: ContainerId) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let instance = vm.name();
+        let (held, gone) = (
+            vm.behavior == IdleBehavior::Hold,
+            vm.phase == Phase::Shutdown,
+        );
+        let Some(Runner {
+            phase,
+            ladder: Some(ladder),
+            ..
+        }) = vm.runners.get(&id)
+        else {
+            return;
+        };
+        // A runner that may be about to begin has no lock yet: it would look gone.
+        if ladder.in_flight.is_some() || *phase == RunnerPhase::Starting || gone {
+            return;
+        }
+        let mut ladder = ladder.clone();
+        let down = ladder.advance(self.now, &self.config.timeouts);
+        let container = id;
+        if down && ladder.rung == Rung::Unkillable {
+            self.out.event(Event::Unkillable {
+                container,
+                instance: instance.clone(),
+                held,
+            });
+            if !held {
+                self.set_behavior(key, IdleBehavior::Drain);
+            }
+            self.touched.vms.insert(key);
+        }
+        let signal = ladder.rung.signal();
+        let action = VmAction::Signal { container, signal };
+        let patience = self.config.timeouts.vm_answer;
+        ladder.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
+        if ladder.in_flight.is_some() {
+            self.out.event(Event::Signalling {
+                container,
+                instance,
+                signal,
+            });
+        } else {
+            let at = self.now + self.config.timeouts.signal;
+            self.timers.set(TimeoutReason::SignalRunner(key, id), at);
+        }
+        let taints = ladder.rung != Rung::Term && !self.config.kill_reaches_tree;
+        self.fleet.update(key, |vm| {
+            vm.tainted |= taints;
+            vm.runners.get_mut(&id).expect("just seen").ladder = Some(ladder);
+        });
+    }
+
+    pub(super) fn on_signalled(
+        &mut self,
+        key: VmKey,
+        id: ContainerId,
+        told: Result<SignalReport, VmError>,
+    ) {
+        let ended = self.fleet.update(key, |vm| {
+            let ladder = vm.runners.get_mut(&id)?.ladder.as_mut()?;
+            ladder.in_flight = None;
+            Some(ladder.reason.clone())
+        });
+        let Some(Some(reason)) = ended else { return };
+        match told {
+            Ok(SignalReport::Gone) => {
+                self.exit_runner(key, id, format!("the container was stopped: {reason}"));
+            }
+            Ok(SignalReport::Alive) | Err(_) => {
+                let at = self.now + self.config.timeouts.signal;
+                self.timers.set(TimeoutReason::SignalRunner(key, id), at);
+            }
+        }
+    }
+
+    /// Files what a container takes of the VMs that were found to run it.
+    pub(super) fn learn_needs(&mut self, id: ContainerId) {
+        let shape = self.queue.get(&id).and_then(|e| e.shape.as_ref().ok());
+        let Some(need) = shape.map(|shape| self.queue.shape(*shape).shape.need) else {
+            return;
+        };
+        let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
+        for key in hosts {
+            self.fleet.update(key, |vm| {
+                if let Some(runner) = vm.runners.get_mut(&id) {
+                    runner.need = need;
+                }
+            });
+        }
+    }
+
+    /// What a container takes, if its record is known.
+    pub(super) fn known_need(&self, id: ContainerId) -> Option<Resources> {
+        let shape = *self.queue.get(&id)?.shape.as_ref().ok()?;
+        Some(self.queue.shape(shape).shape.need)
+    }
+}

@@ -1,0 +1,363 @@
+//! What happens next to one VM.
+
+use super::Dispatcher;
+use crate::event::{BootOutcome, Event};
+use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
+use crate::ids::{ContainerId, VmKey};
+use crate::input::IdleBehavior;
+use crate::signals::Rung;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+/// The one thing to do next for a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    /// Look again then.
+    Wait(Timestamp),
+    /// A create that never showed is forgotten.
+    WriteOff,
+    /// Nothing more is placed; destroyed once a probe confirms that nothing runs.
+    Fence(ShutdownReason),
+    /// Back into use.
+    Unfence,
+    Shutdown(ShutdownReason),
+    /// A lock without a runner has been there too long.
+    Break,
+}
+
+impl Dispatcher {
+    pub(super) fn judge_vm(&mut self, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        match self.next_for_vm(vm) {
+            Next::Wait(at) if at == Timestamp::NEVER => {
+                self.timers.cancel(TimeoutReason::JudgeVm(key));
+            }
+            Next::Wait(at) => self.timers.set(TimeoutReason::JudgeVm(key), at),
+            Next::WriteOff => self.write_off(key),
+            Next::Fence(reason) => self.fence(key, reason),
+            Next::Unfence => self.unfence(key),
+            Next::Shutdown(reason) => self.begin_shutdown(key, reason),
+            Next::Break => self.break_vm(key, "a run lock is held and its runner is gone"),
+        }
+        self.write_tag(key);
+    }
+
+    fn next_for_vm(&self, vm: &Vm) -> Next {
+        match vm.phase {
+            Phase::Creating => match vm.write_off_at {
+                Some(at) if at <= self.now => Next::WriteOff,
+                Some(at) => Next::Wait(at),
+                None => Next::Wait(Timestamp::NEVER),
+            },
+            Phase::Shutdown => Next::Wait(Timestamp::NEVER),
+            Phase::Booting | Phase::Unknown => self.next_for_booting(vm),
+            Phase::Ready | Phase::Fenced => self.next_for_ready(vm),
+        }
+    }
+
+    fn next_for_booting(&self, vm: &Vm) -> Next {
+        if vm.behavior == IdleBehavior::Hold {
+            return Next::Wait(Timestamp::NEVER);
+        }
+        if let Some(next) = self.next_for_unkillable(vm) {
+            return next;
+        }
+        let nothing_runs = vm.live_runners().next().is_none() && !vm.unheard();
+        if vm.behavior == IdleBehavior::Drain && nothing_runs {
+            return Next::Shutdown(ShutdownReason::Drained);
+        }
+        let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
+        let deadline = begun + self.config.timeouts.booting;
+        // It says what runs on it, and something does: it is left in peace.
+        let busy = vm.probe.listed && vm.live_runners().next().is_some();
+        if deadline > self.now {
+            Next::Wait(deadline)
+        } else if busy {
+            Next::Wait(Timestamp::NEVER)
+        } else {
+            Next::Shutdown(ShutdownReason::BootTimeout)
+        }
+    }
+
+    fn next_for_ready(&self, vm: &Vm) -> Next {
+        let held = vm.behavior == IdleBehavior::Hold;
+        if vm.phase == Phase::Fenced && (held || !vm.idle()) {
+            return Next::Unfence;
+        }
+        if held {
+            return Next::Wait(Timestamp::NEVER);
+        }
+        if let Some(next) = self.next_for_unkillable(vm) {
+            return next;
+        }
+        let mut deadlines = Vec::with_capacity(3);
+        let heard = vm.probe.good_at.unwrap_or(vm.since);
+        let silent = heard + self.config.timeouts.probe;
+        if silent <= self.now {
+            return Next::Shutdown(ShutdownReason::Unresponsive);
+        }
+        deadlines.push(silent);
+        if let Some(since) = vm.stale_since
+            && vm.behavior == IdleBehavior::Run
+        {
+            let due = since + self.config.timeouts.stale_run_lock;
+            if due <= self.now {
+                return Next::Break;
+            }
+            deadlines.push(due);
+        }
+        if vm.phase == Phase::Ready && vm.idle() {
+            if vm.behavior == IdleBehavior::Drain || vm.tainted {
+                return Next::Fence(ShutdownReason::Drained);
+            }
+            let due = vm.idle_since + self.config.timeouts.idle;
+            if due <= self.now {
+                return Next::Fence(ShutdownReason::Idle);
+            }
+            deadlines.push(due);
+        }
+        Next::Wait(deadlines.into_iter().min().unwrap_or(Timestamp::NEVER))
+    }
+
+    /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
+    /// after `TimeoutUnkillable`.
+    fn next_for_unkillable(&self, vm: &Vm) -> Option<Next> {
+        let rung = |r: &crate::fleet::vm::Runner| {
+            let ladder = r.ladder.as_ref()?;
+            (ladder.rung == Rung::Unkillable).then_some(ladder.rung_since)
+        };
+        let first = vm.runners.values().filter_map(rung).min()?;
+        let all = vm.runners.values().all(|r| rung(r).is_some());
+        let due = first + self.config.timeouts.unkillable;
+        if all || due <= self.now {
+            return Some(Next::Shutdown(ShutdownReason::Unkillable));
+        }
+        Some(Next::Wait(due))
+    }
+
+    fn write_off(&mut self, key: VmKey) {
+        if let Some(vm) = self.fleet.remove(key) {
+            self.forget_timers(&vm);
+            if let Some(intent) = vm.intent {
+                let instance_type = vm.type_name;
+                self.out.event(Event::CreateWrittenOff {
+                    intent,
+                    instance_type,
+                });
+            }
+            self.touched.placement = true;
+        }
+    }
+
+    pub(super) fn fence(&mut self, key: VmKey, reason: ShutdownReason) {
+        let now = self.now;
+        let instance = self.fleet.update(key, |vm| {
+            assert!(vm.idle(), "only idle VMs are fenced");
+            assert_eq!(vm.phase, Phase::Ready, "only ready VMs are fenced");
+            vm.phase = Phase::Fenced;
+            vm.leaving = Some(reason.clone());
+            vm.shutdown.since = now;
+            vm.name()
+        });
+        if let Some(instance) = instance {
+            self.out.event(Event::Leaving { instance, reason });
+            self.probe_now(key);
+            self.touched.vms.insert(key);
+        }
+    }
+
+    fn unfence(&mut self, key: VmKey) {
+        let now = self.now;
+        let instance = self.fleet.update(key, |vm| {
+            vm.phase = Phase::Ready;
+            vm.leaving = None;
+            vm.idle_since = now;
+            vm.room_since = now;
+            vm.name()
+        });
+        if let Some(instance) = instance {
+            self.out.event(Event::Stayed { instance });
+            self.touched.vms.insert(key);
+            self.touched.placement = true;
+        }
+    }
+
+    /// A probe that began after the fence and shows nothing running lets the VM go.
+    pub(super) fn confirm_fence(&mut self, started: Timestamp, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let confirmed = vm.phase == Phase::Fenced
+            && vm.idle()
+            && started >= vm.shutdown.since
+            && vm.behavior != IdleBehavior::Hold;
+        if confirmed && let Some(reason) = vm.leaving.clone() {
+            self.begin_shutdown(key, reason);
+        }
+    }
+
+    /// From here there is no way back: the VM is destroyed until it is gone.
+    pub(super) fn begin_shutdown(&mut self, key: VmKey, reason: ShutdownReason) {
+        let now = self.now;
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        if vm.phase == Phase::Shutdown {
+            return;
+        }
+        let fenced = vm.phase == Phase::Fenced;
+        let outcome = match reason {
+            ShutdownReason::BootTimeout => BootOutcome::Failure,
+            _ => BootOutcome::Aborted,
+        };
+        self.count_boot(key, outcome);
+        let begun = self.fleet.update(key, |vm| {
+            vm.phase = Phase::Shutdown;
+            vm.leaving = Some(reason.clone());
+            vm.shutdown.since = now;
+            let assigned = vm.runners.iter();
+            let assigned = assigned.filter(|(_, r)| r.phase == RunnerPhase::Assigned);
+            let assigned: Vec<ContainerId> = assigned.map(|(id, _)| *id).collect();
+            (vm.name(), assigned)
+        });
+        let Some((instance, assigned)) = begun else {
+            return;
+        };
+        for id in assigned {
+            self.free_runner(key, &id);
+            self.touched.containers.insert(id);
+        }
+        if !fenced {
+            self.out.event(Event::Leaving { instance, reason });
+        }
+        self.timers.cancel(TimeoutReason::ProbeVm(key));
+        self.destroy(key);
+    }
+
+    /// A VM is no more, whether we wanted it or not.
+    pub(super) fn gone(&mut self, key: VmKey) {
+        self.count_boot(key, BootOutcome::Disappeared);
+        let unheard_before = self.fleet.any_unheard();
+        let Some(vm) = self.fleet.remove(key) else {
+            return;
+        };
+        self.forget_timers(&vm);
+        let instance = vm.name();
+        let shutdown = vm.phase == Phase::Shutdown;
+        let why = match (&vm.leaving, shutdown) {
+            (Some(reason), true) => format!("instance {instance} was shut down: {reason}"),
+            _ => format!("instance {instance} disappeared while the container ran"),
+        };
+        self.out.event(Event::Gone {
+            instance: instance.clone(),
+            instance_type: vm.type_name.clone(),
+            phase: vm.phase,
+            expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
+        });
+        for (id, runner) in &vm.runners {
+            if runner.phase == RunnerPhase::Assigned {
+                self.touched.containers.insert(*id);
+            } else {
+                self.note_exit(*id, instance.clone(), why.clone());
+            }
+        }
+        if unheard_before && !self.fleet.any_unheard() {
+            self.touch_orphans();
+        }
+        self.touched.placement = true;
+    }
+
+    fn forget_timers(&mut self, vm: &Vm) {
+        let key = vm.key;
+        for reason in [
+            TimeoutReason::ProbeVm(key),
+            TimeoutReason::JudgeVm(key),
+            TimeoutReason::DestroyVm(key),
+        ] {
+            self.timers.cancel(reason);
+        }
+        for id in vm.runners.keys() {
+            self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
+        }
+    }
+
+    /// A VM that cannot be trusted takes no more containers, unless an operator holds it.
+    pub(super) fn break_vm(&mut self, key: VmKey, why: &str) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let behavior = vm.behavior;
+        if behavior == IdleBehavior::Drain {
+            return;
+        }
+        let held = behavior == IdleBehavior::Hold;
+        if held && vm.boot_counted {
+            return;
+        }
+        let instance = vm.name();
+        self.out.event(Event::Broken {
+            instance,
+            why: why.to_owned(),
+            held,
+        });
+        self.count_boot(key, BootOutcome::Failure);
+        if !held {
+            self.set_behavior(key, IdleBehavior::Drain);
+        }
+    }
+
+    pub(super) fn set_behavior(&mut self, key: VmKey, behavior: IdleBehavior) {
+        let now = self.now;
+        let changed = self.fleet.update(key, |vm| {
+            let changed = vm.behavior != behavior;
+            vm.behavior = behavior;
+            if changed && behavior == IdleBehavior::Run {
+                vm.idle_since = now;
+                vm.room_since = now;
+            }
+            changed.then(|| vm.name())
+        });
+        if let Some(Some(instance)) = changed {
+            self.out
+                .event(Event::BehaviorChanged { instance, behavior });
+            self.touched.vms.insert(key);
+            self.touched.placement = true;
+        }
+    }
+
+    /// Counts how a boot ended, once for each VM that exists.
+    pub(super) fn count_boot(&mut self, key: VmKey, outcome: BootOutcome) {
+        let counted = self.fleet.update(key, |vm| {
+            let first = !std::mem::replace(&mut vm.boot_counted, true);
+            (first && !vm.found).then(|| (vm.name(), vm.type_name.clone()))
+        });
+        if let Some(Some((instance, instance_type))) = counted {
+            self.out.event(Event::Boot {
+                instance,
+                instance_type,
+                outcome,
+            });
+        }
+    }
+
+    /// Takes over what a new configuration says of each VM's type.
+    pub(super) fn retype_vms(&mut self) {
+        let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
+        for key in keys {
+            let types = &self.config.types;
+            let orphaned = self.fleet.update(key, |vm| {
+                let configured = types.get(&vm.type_name);
+                if let Some(offer) = configured {
+                    vm.offer = Some(offer.into());
+                }
+                configured.is_none() && vm.behavior == IdleBehavior::Run
+            });
+            if orphaned == Some(true) {
+                self.set_behavior(key, IdleBehavior::Drain);
+            }
+            self.touched.vms.insert(key);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Everything worth logging or counting. Log lines, metrics and traces are made from events alone.
+
+mod text;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::Signal;
+use crate::fleet::vm::{Phase, ShutdownReason};
+use crate::ids::{CloudId, CommandId, ContainerId, IntentId, TypeName};
+use crate::input::{CloudError, ContainerState, IdleBehavior};
+use crate::signals::StopReason;
+
+/// How much an event matters to an operator. At `Info` one can follow a container and a VM from
+/// birth to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For whoever debugs.
+    Debug,
+    /// The course of things.
+    Info,
+    /// Something failed that will be tried again, or costs money.
+    Warn,
+    /// A bug of ours or of an adapter.
+    Error,
+}
+
+/// A call to a cloud, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum CloudCall {
+    /// Rent an instance.
+    Create,
+    /// Show all instances.
+    List,
+    /// Give one back.
+    Destroy,
+    /// Write tags.
+    SetTags,
+}
+
+impl CloudCall {
+    /// The label that the peer's metric has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "Create",
+            Self::List => "List",
+            Self::Destroy => "Destroy",
+            Self::SetTags => "SetTags",
+        }
+    }
+}
+
+/// How the boot of an instance ended; once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum BootOutcome {
+    /// It became ready.
+    Success,
+    /// It did not in time, or reports itself broken.
+    Failure,
+    /// It was shut down before.
+    Aborted,
+    /// It vanished before.
+    Disappeared,
+}
+
+impl BootOutcome {
+    /// The label that the peer's metric has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Aborted => "aborted",
+            Self::Disappeared => "disappeared",
+        }
+    }
+}
+
+/// One thing that happened. `instance` is the cloud's name, or the intent's while there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are what the names say; the variants are explained"
+)]
+pub enum Event {
+    /// The right to act was gained or lost.
+    Leadership { held: bool },
+    /// A new configuration is in force.
+    Reconfigured { types: usize },
+    /// An answer came that nobody waits for (any more).
+    LateAnswer { command: CommandId },
+    /// An adapter gave an answer of the wrong kind.
+    WrongAnswer { command: CommandId },
+    /// The queue could not be read.
+    QueueUnavailable { error: String, overloaded: bool },
+    /// A container was seen for the first time.
+    ContainerSeen {
+        container: ContainerId,
+        state: ContainerState,
+        priority: u64,
+    },
+    /// Its state changed, by our doing or not.
+    ContainerState {
+        container: ContainerId,
+        from: ContainerState,
+        to: ContainerState,
+    },
+    /// The queue did not make a change.
+    UpdateFailed {
+        container: ContainerId,
+        update: String,
+        error: String,
+    },
+    /// It is over, or gone, and forgotten.
+    ContainerDropped {
+        container: ContainerId,
+        state: ContainerState,
+        deleted: bool,
+    },
+    /// It is ended because it cannot go on.
+    ContainerCancelled {
+        container: ContainerId,
+        error: String,
+    },
+    /// A ready VM is kept for it.
+    Assigned {
+        container: ContainerId,
+        instance: String,
+    },
+    /// Its start is under way. `waited` counts from its submission; `ready_wait` from when both it
+    /// and a ready VM with room were there, so it is the dispatcher's own share.
+    StartIssued {
+        container: ContainerId,
+        instance: String,
+        instance_type: TypeName,
+        waited: Duration,
+        ready_wait: Duration,
+    },
+    /// Its runner has taken it.
+    Started {
+        container: ContainerId,
+        instance: String,
+    },
+    /// Nobody knows whether its runner has taken it; a probe will tell.
+    StartUnsure {
+        container: ContainerId,
+        instance: String,
+        error: String,
+    },
+    /// A runner was found that we did not start.
+    RunnerFound {
+        container: ContainerId,
+        instance: String,
+    },
+    /// A runner is gone.
+    RunnerExited {
+        container: ContainerId,
+        instance: String,
+    },
+    /// A runner must end.
+    Stopping {
+        container: ContainerId,
+        instance: String,
+        reason: StopReason,
+    },
+    /// A signal leaves.
+    Signalling {
+        container: ContainerId,
+        instance: String,
+        signal: Signal,
+    },
+    /// KILL did not help either.
+    Unkillable {
+        container: ContainerId,
+        instance: String,
+        held: bool,
+    },
+    /// An instance was asked for.
+    CreateIssued {
+        intent: IntentId,
+        instance_type: TypeName,
+        container: ContainerId,
+    },
+    /// The cloud made one for us.
+    Created {
+        instance: String,
+        intent: IntentId,
+        instance_type: TypeName,
+    },
+    /// A create whose answer was lost is written off.
+    CreateWrittenOff {
+        intent: IntentId,
+        instance_type: TypeName,
+    },
+    /// An instance of ours was found that this process did not ask for.
+    InstanceFound {
+        instance: String,
+        instance_type: TypeName,
+        behavior: IdleBehavior,
+    },
+    /// It has another address.
+    AddressChanged { instance: String, address: String },
+    /// It answered for the first time, so long after it appeared.
+    Reached {
+        instance: String,
+        after: Duration,
+        own: bool,
+    },
+    /// It is ready for containers, so long after it was first reached.
+    Ready {
+        instance: String,
+        instance_type: TypeName,
+        after: Duration,
+        own: bool,
+    },
+    /// The end of a boot.
+    Boot {
+        instance: String,
+        instance_type: TypeName,
+        outcome: BootOutcome,
+    },
+    /// A probe was answered.
+    ProbeEnded {
+        instance: String,
+        took: Duration,
+        error: Option<String>,
+        failures: u32,
+    },
+    /// It reports itself broken, or holds a lock without a runner.
+    Broken {
+        instance: String,
+        why: String,
+        held: bool,
+    },
+    /// It is used in another way from now on.
+    BehaviorChanged {
+        instance: String,
+        behavior: IdleBehavior,
+    },
+    /// It is about to be given back.
+    Leaving {
+        instance: String,
+        reason: ShutdownReason,
+    },
+    /// It was needed after all: something runs on it.
+    Stayed { instance: String },
+    /// It is being destroyed, for the nth time.
+    DestroyIssued { instance: String, attempt: u32 },
+    /// It is gone.
+    Gone {
+        instance: String,
+        instance_type: TypeName,
+        phase: Phase,
+        /// Whether we had asked for it; how long ago.
+        expected: Option<Duration>,
+    },
+    /// A call to a cloud ended.
+    CloudCalled {
+        cloud: CloudId,
+        call: CloudCall,
+        error: Option<CloudError>,
+    },
+}
+
+impl Event {
+    /// How much it matters.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::WrongAnswer { .. } => Level::Error,
+            Self::QueueUnavailable { .. }
+            | Self::UpdateFailed { .. }
+            | Self::ContainerDropped { deleted: true, .. }
+            | Self::StartUnsure { .. }
+            | Self::Unkillable { .. }
+            | Self::CreateWrittenOff { .. }
+            | Self::Broken { .. }
+            | Self::Gone { expected: None, .. }
+            | Self::CloudCalled { error: Some(_), .. }
+            | Self::Stopping {
+                reason: StopReason::UnknownContainer,
+                ..
+            }
+            | Self::Boot {
+                outcome: BootOutcome::Failure | BootOutcome::Disappeared,
+                ..
+            } => Level::Warn,
+            Self::LateAnswer { .. }
+            | Self::CloudCalled { .. }
+            | Self::ProbeEnded { .. }
+            | Self::Assigned { .. }
+            | Self::Signalling { .. } => Level::Debug,
+            _ => Level::Info,
+        }
+    }
+}

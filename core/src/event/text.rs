@@ -1,0 +1,275 @@
+//! Events as log lines.
+
+use std::fmt;
+
+use super::Event;
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leadership { .. }
+            | Self::Reconfigured { .. }
+            | Self::LateAnswer { .. }
+            | Self::WrongAnswer { .. }
+            | Self::QueueUnavailable { .. }
+            | Self::CloudCalled { .. } => self.fmt_process(f),
+            Self::ContainerSeen { .. }
+            | Self::ContainerState { .. }
+            | Self::UpdateFailed { .. }
+            | Self::ContainerDropped { .. }
+            | Self::ContainerCancelled { .. }
+            | Self::Assigned { .. }
+            | Self::StartIssued { .. }
+            | Self::Started { .. }
+            | Self::StartUnsure { .. }
+            | Self::RunnerFound { .. }
+            | Self::RunnerExited { .. }
+            | Self::Stopping { .. }
+            | Self::Signalling { .. }
+            | Self::Unkillable { .. } => self.fmt_container(f),
+            _ => self.fmt_instance(f),
+        }
+    }
+}
+
+impl Event {
+    fn fmt_process(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leadership { held: true } => f.write_str("leadership gained"),
+            Self::Leadership { held: false } => f.write_str("leadership lost"),
+            Self::Reconfigured { types } => write!(f, "new configuration, {types} types"),
+            Self::LateAnswer { command } => write!(f, "late answer to command {}", command.0),
+            Self::WrongAnswer { command } => {
+                write!(f, "answer of the wrong kind to command {}", command.0)
+            }
+            Self::QueueUnavailable { error, .. } => write!(f, "{error}"),
+            Self::CloudCalled { call, error, .. } => match error {
+                None => write!(f, "cloud call {} done", call.name()),
+                Some(error) => write!(f, "cloud call {}: {error}", call.name()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a line or two for each variant")]
+    fn fmt_container(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ContainerSeen {
+                container,
+                state,
+                priority,
+            } => {
+                write!(f, "{container} seen, {}, priority {priority}", state.name())
+            }
+            Self::ContainerState {
+                container,
+                from,
+                to,
+            } => {
+                write!(f, "{container} {} -> {}", from.name(), to.name())
+            }
+            Self::UpdateFailed {
+                container,
+                update,
+                error,
+            } => {
+                write!(f, "{container} {update} failed: {error}")
+            }
+            Self::ContainerDropped {
+                container,
+                state,
+                deleted: false,
+            } => {
+                write!(f, "{container} forgotten, {}", state.name())
+            }
+            Self::ContainerDropped {
+                container, state, ..
+            } => {
+                write!(
+                    f,
+                    "{container} is no longer in the queue, was {}",
+                    state.name()
+                )
+            }
+            Self::ContainerCancelled { container, error } => {
+                write!(f, "{container} cancelled: {error}")
+            }
+            Self::Assigned {
+                container,
+                instance,
+            } => {
+                write!(f, "{container} assigned to {instance}")
+            }
+            Self::StartIssued {
+                container,
+                instance,
+                instance_type,
+                waited,
+                ..
+            } => write!(
+                f,
+                "{container} starts on {instance} ({instance_type}) after {waited:?}"
+            ),
+            Self::Started {
+                container,
+                instance,
+            } => write!(f, "{container} started on {instance}"),
+            Self::StartUnsure {
+                container,
+                instance,
+                error,
+            } => {
+                write!(
+                    f,
+                    "{container} may or may not have started on {instance}: {error}"
+                )
+            }
+            Self::RunnerFound {
+                container,
+                instance,
+            } => {
+                write!(f, "{container} found running on {instance}")
+            }
+            Self::RunnerExited {
+                container,
+                instance,
+            } => {
+                write!(f, "{container} runner exited on {instance}")
+            }
+            Self::Stopping {
+                container,
+                instance,
+                reason,
+            } => {
+                write!(f, "{container} is stopped on {instance}: {reason}")
+            }
+            Self::Signalling {
+                container,
+                instance,
+                signal,
+            } => {
+                write!(f, "{container} gets {signal:?} on {instance}")
+            }
+            Self::Unkillable {
+                container,
+                instance,
+                held,
+            } => {
+                let then = if *held {
+                    "held, so it stays"
+                } else {
+                    "will be destroyed"
+                };
+                write!(
+                    f,
+                    "{container} cannot be killed on {instance}; the instance is {then}"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a line or two for each variant")]
+    fn fmt_instance(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CreateIssued {
+                intent,
+                instance_type,
+                container,
+            } => {
+                write!(
+                    f,
+                    "intent {intent}: {instance_type} asked for, first for {container}"
+                )
+            }
+            Self::Created {
+                instance,
+                intent,
+                instance_type,
+            } => {
+                write!(f, "{instance} created, {instance_type}, intent {intent}")
+            }
+            Self::CreateWrittenOff {
+                intent,
+                instance_type,
+            } => {
+                write!(f, "intent {intent}: {instance_type} never appeared")
+            }
+            Self::InstanceFound {
+                instance,
+                instance_type,
+                behavior,
+            } => {
+                write!(f, "{instance} found, {instance_type}, {behavior:?}")
+            }
+            Self::AddressChanged { instance, address } => write!(f, "{instance} is at {address}"),
+            Self::Reached {
+                instance, after, ..
+            } => write!(f, "{instance} reached after {after:?}"),
+            Self::Ready {
+                instance,
+                instance_type,
+                after,
+                ..
+            } => {
+                write!(
+                    f,
+                    "{instance} ready, {instance_type}, {after:?} after it was reached"
+                )
+            }
+            Self::Boot {
+                instance, outcome, ..
+            } => {
+                write!(f, "{instance} boot outcome: {}", outcome.name())
+            }
+            Self::ProbeEnded {
+                instance,
+                took,
+                error,
+                failures,
+            } => match error {
+                None => write!(f, "{instance} probed in {took:?}"),
+                Some(error) => write!(f, "{instance} probe failed ({failures} in a row): {error}"),
+            },
+            Self::Broken {
+                instance,
+                why,
+                held,
+            } => {
+                let then = if *held {
+                    "held, so it stays"
+                } else {
+                    "drained"
+                };
+                write!(f, "{instance} is broken: {why}; {then}")
+            }
+            Self::BehaviorChanged { instance, behavior } => {
+                write!(f, "{instance} is now {behavior:?}")
+            }
+            Self::Leaving { instance, reason } => write!(f, "{instance} is given back: {reason}"),
+            Self::Stayed { instance } => write!(f, "{instance} stays: something runs on it"),
+            Self::DestroyIssued { instance, attempt } => {
+                write!(f, "{instance} is destroyed, attempt {attempt}")
+            }
+            Self::Gone {
+                instance,
+                expected: Some(after),
+                ..
+            } => {
+                write!(f, "{instance} gone, {after:?} after its shutdown began")
+            }
+            Self::Gone {
+                instance,
+                instance_type,
+                phase,
+                expected: None,
+            } => {
+                write!(
+                    f,
+                    "{instance} ({instance_type}) disappeared while {phase:?}"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}

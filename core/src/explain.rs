@@ -1,0 +1,224 @@
+//! Why a container waits, typed and as a sentence.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::Blocked;
+use crate::dispatcher::Dispatcher;
+use crate::fleet::vm::{Phase, RunnerPhase};
+use crate::ids::TypeName;
+use crate::input::ContainerState;
+use crate::queue::entry::{Entry, Op};
+use crate::time::Timestamp;
+
+/// What a container waits for. A container that waits always has a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Waiting {
+    /// Its priority is 0: it will not run.
+    PriorityZero,
+    /// This process does not know queue and clouds yet, or may not act.
+    Learning,
+    /// The queue is being asked to change its record.
+    Updating,
+    /// The queue did not change its record; it will be asked again.
+    Retry {
+        /// When.
+        at: Timestamp,
+    },
+    /// A VM is kept for it, or its runner is being started.
+    Starting {
+        /// Which VM.
+        instance: String,
+    },
+    /// An earlier attempt must end first.
+    EarlierAttempt {
+        /// Where it runs.
+        instance: String,
+    },
+    /// VMs found after a restart have not said yet what runs on them.
+    Unheard,
+    /// It will fit on a VM that is on its way.
+    Booting {
+        /// The VM's type.
+        instance_type: TypeName,
+        /// The VM's name, once it has one; the wish's before.
+        instance: String,
+        /// Whether the cloud has confirmed it.
+        exists: bool,
+    },
+    /// Nothing can be created for it now: for each eligible type, why.
+    Blocked(Vec<(TypeName, Blocked)>),
+    /// No configured type will ever hold it, or its record is malformed; it will be cancelled.
+    Hopeless(String),
+    /// It has just been seen.
+    New,
+}
+
+impl Dispatcher {
+    /// What a container waits for; `None` once it runs or is over.
+    pub(crate) fn waiting_for(&self, entry: &Entry) -> Option<Waiting> {
+        let starting = matches!(entry.state, ContainerState::Queued | ContainerState::Locked);
+        if !starting {
+            return None;
+        }
+        if entry.priority == 0 {
+            return Some(Waiting::PriorityZero);
+        }
+        if !self.is_leader() || !self.knows_the_world() {
+            return Some(Waiting::Learning);
+        }
+        if let Some(why) = self.queue().hopeless(entry) {
+            return Some(Waiting::Hopeless(why));
+        }
+        if let Some(waiting) = self.waiting_at_host(entry) {
+            return Some(waiting);
+        }
+        if let Some(at) = entry.retry_at.filter(|at| *at > self.now()) {
+            return Some(Waiting::Retry { at });
+        }
+        if entry.op.is_some() {
+            return Some(Waiting::Updating);
+        }
+        if !self.queue().is_waiting(&entry.id) {
+            let unheard = self.fleet().any_unheard();
+            return Some(if unheard {
+                Waiting::Unheard
+            } else {
+                Waiting::New
+            });
+        }
+        Some(self.waiting_for_room(entry))
+    }
+
+    fn waiting_at_host(&self, entry: &Entry) -> Option<Waiting> {
+        let key = self.fleet().hosts(entry.id).next()?;
+        let vm = self.fleet().get(key)?;
+        let instance = vm.name();
+        let phase = vm.runners.get(&entry.id)?.phase;
+        let ours = entry.state == ContainerState::Locked || entry.op == Some(Op::Lock);
+        Some(if ours || phase == RunnerPhase::Assigned {
+            Waiting::Starting { instance }
+        } else {
+            Waiting::EarlierAttempt { instance }
+        })
+    }
+
+    fn waiting_for_room(&self, entry: &Entry) -> Waiting {
+        if let Some(key) = self.verdicts().awaiting.get(&entry.id)
+            && let Some(vm) = self.fleet().get(*key)
+        {
+            return Waiting::Booting {
+                instance_type: vm.type_name.clone(),
+                instance: vm.name(),
+                exists: vm.phase != Phase::Creating,
+            };
+        }
+        let shape = entry.shape.as_ref().ok();
+        match shape.and_then(|shape| self.verdicts().parked.get(shape)) {
+            Some(parked) => Waiting::Blocked(parked.blocked.clone()),
+            None => Waiting::New,
+        }
+    }
+}
+
+impl Waiting {
+    /// What would end the wait, for an operator who asks.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        let first_room = |blocked: &[(TypeName, Blocked)]| {
+            let soonest = blocked.iter().filter_map(|(_, why)| why.until()).min();
+            match soonest {
+                Some(at) => format!("a container ends, or the next try at {at}"),
+                None => "a container ends, or the limit is raised".to_owned(),
+            }
+        };
+        match self {
+            Self::PriorityZero => "a priority above 0".to_owned(),
+            Self::Learning => "the first answers of the queue and the cloud".to_owned(),
+            Self::Updating => "the queue's answer".to_owned(),
+            Self::Retry { at } => format!("another try at {at}"),
+            Self::Starting { instance } => format!("the runner on {instance}"),
+            Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
+            Self::Unheard => "an answer of the VMs that were found".to_owned(),
+            Self::Booting { instance, .. } => format!("the boot of {instance}"),
+            Self::Blocked(blocked) => first_room(blocked),
+            Self::Hopeless(_) => "another instance type, or a smaller container".to_owned(),
+            Self::New => "the next pass of the scheduler".to_owned(),
+        }
+    }
+
+    /// The sentence for its owner; `position` counts from 1 among all that wait.
+    #[must_use]
+    pub fn describe(&self, position: Option<usize>) -> Description<'_> {
+        Description {
+            waiting: self,
+            position,
+        }
+    }
+}
+
+/// A [`Waiting`] as a sentence.
+#[derive(Debug)]
+pub struct Description<'a> {
+    waiting: &'a Waiting,
+    position: Option<usize>,
+}
+
+impl fmt::Display for Description<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waiting {
+            Waiting::PriorityZero => f.write_str("This container will not run: its priority is 0."),
+            Waiting::Learning => f.write_str("Waiting for the dispatcher to get an overview."),
+            Waiting::Updating | Waiting::New => f.write_str("Waiting in queue."),
+            Waiting::Retry { .. } => {
+                f.write_str("Waiting in queue: the last update of its record failed.")
+            }
+            Waiting::Starting { .. } => {
+                f.write_str("Container is allocated to an instance and preparing to run.")
+            }
+            Waiting::EarlierAttempt { .. } => {
+                f.write_str("Waiting for the previous attempt to exit.")
+            }
+            Waiting::Unheard => {
+                f.write_str("Waiting for instances found at start to report what runs on them.")
+            }
+            Waiting::Booting { instance_type, .. } => {
+                write!(f, "Waiting for a {instance_type} instance to boot.")
+            }
+            Waiting::Hopeless(why) => write!(f, "Will be cancelled: {why}."),
+            Waiting::Blocked(blocked) => self.fmt_blocked(f, blocked),
+        }
+    }
+}
+
+impl Description<'_> {
+    fn fmt_blocked(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        blocked: &[(TypeName, Blocked)],
+    ) -> fmt::Result {
+        match self.position {
+            Some(position) => write!(f, "Waiting in queue at position {position}")?,
+            None => f.write_str("Waiting in queue")?,
+        }
+        let all = |test: fn(&Blocked) -> bool| blocked.iter().all(|(_, why)| test(why));
+        let names: Vec<&str> = blocked.iter().map(|(name, _)| name.as_str()).collect();
+        let names = names.join(", ");
+        if all(|why| matches!(why, Blocked::Cooling { .. } | Blocked::Canary)) {
+            write!(
+                f,
+                ": all eligible instance types ({names}) are at capacity."
+            )
+        } else if all(|why| matches!(why, Blocked::Quota { .. })) {
+            f.write_str(": the cloud account's limits are reached.")
+        } else if all(|why| matches!(why, Blocked::MaxInstances)) {
+            f.write_str(": the cluster is at its capacity.")
+        } else if all(|why| matches!(why, Blocked::MaxPricePerHour)) {
+            f.write_str(": the spending limit is reached.")
+        } else {
+            let each = blocked.iter().map(|(name, why)| format!("{name}: {why}"));
+            write!(f, " ({}).", each.collect::<Vec<_>>().join("; "))
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Which instances exist, and what runs on each.
+
+pub(crate) mod vm;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey};
+use crate::resources::{MicroDollars, Resources};
+use vm::{Phase, Runner, Vm};
+
+/// VMs of one kind that have room, or soon will.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Class {
+    type_name: TypeName,
+    image: ImageId,
+    ready: bool,
+}
+
+/// Where a VM stands among its class: busy ones first, then the least free.
+type Slot = (bool, u32, u64, VmKey);
+
+/// The instances. Finding one costs O(log instances), and so does every change of one.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Fleet {
+    last_key: u64,
+    vms: BTreeMap<VmKey, Vm>,
+    by_instance: BTreeMap<(CloudId, InstanceId), VmKey>,
+    by_intent: BTreeMap<IntentId, VmKey>,
+    hosts: BTreeSet<(ContainerId, VmKey)>,
+    open: BTreeMap<Class, BTreeSet<Slot>>,
+    open_slots: BTreeMap<VmKey, (Class, Slot)>,
+    unheard: BTreeSet<VmKey>,
+}
+
+impl Fleet {
+    pub(crate) fn next_key(&mut self) -> VmKey {
+        self.last_key += 1;
+        VmKey(self.last_key)
+    }
+
+    pub(crate) fn insert(&mut self, vm: Vm) {
+        let key = vm.key;
+        assert!(key.0 <= self.last_key, "keys come from next_key");
+        let before = self.vms.insert(key, vm);
+        assert!(before.is_none(), "keys are never reused");
+        self.refile(key);
+    }
+
+    /// Forgets every VM; keys go on where they were.
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self {
+            last_key: self.last_key,
+            ..Self::default()
+        };
+    }
+
+    pub(crate) fn get(&self, key: VmKey) -> Option<&Vm> {
+        self.vms.get(&key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Vm> {
+        self.vms.values()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.vms.len()
+    }
+
+    /// Changes one VM; the indexes follow. Runners are taken off by [`Fleet::remove_runner`] alone.
+    pub(crate) fn update<R>(&mut self, key: VmKey, change: impl FnOnce(&mut Vm) -> R) -> Option<R> {
+        let vm = self.vms.get_mut(&key)?;
+        let runners_before = vm.runners.len();
+        let result = change(vm);
+        assert!(vm.runners.len() >= runners_before, "a runner was lost");
+        self.refile(key);
+        Some(result)
+    }
+
+    /// Takes a runner off its VM.
+    pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
+        let runner = self.vms.get_mut(&key)?.runners.remove(id)?;
+        self.hosts.remove(&(*id, key));
+        self.refile(key);
+        Some(runner)
+    }
+
+    pub(crate) fn remove(&mut self, key: VmKey) -> Option<Vm> {
+        let vm = self.vms.remove(&key)?;
+        self.unfile_slot(key);
+        self.unheard.remove(&key);
+        if let Some(instance) = &vm.instance {
+            let name = (vm.cloud, instance.clone());
+            if self.by_instance.get(&name) == Some(&key) {
+                self.by_instance.remove(&name);
+            }
+        }
+        if let Some(intent) = &vm.intent
+            && self.by_intent.get(intent) == Some(&key)
+        {
+            self.by_intent.remove(intent);
+        }
+        for id in vm.runners.keys() {
+            self.hosts.remove(&(*id, key));
+        }
+        Some(vm)
+    }
+
+    pub(crate) fn by_instance(&self, cloud: CloudId, instance: &InstanceId) -> Option<VmKey> {
+        self.by_instance.get(&(cloud, instance.clone())).copied()
+    }
+
+    /// The instance of that name in whichever cloud. O(clouds · log instances).
+    pub(crate) fn named(&self, instance: &InstanceId) -> Option<VmKey> {
+        let last = self.by_instance.keys().next_back()?.0;
+        (0..=last.0).find_map(|cloud| self.by_instance(CloudId(cloud), instance))
+    }
+
+    pub(crate) fn by_intent(&self, intent: IntentId) -> Option<VmKey> {
+        self.by_intent.get(&intent).copied()
+    }
+
+    /// The VMs on which a container has a runner, or a place kept for one.
+    pub(crate) fn hosts(&self, id: ContainerId) -> impl Iterator<Item = VmKey> + '_ {
+        self.hosts
+            .range((id, VmKey(0))..=(id, VmKey(u64::MAX)))
+            .map(|(_, key)| *key)
+    }
+
+    /// Whether some VM found after a restart has not been heard yet.
+    pub(crate) fn any_unheard(&self) -> bool {
+        !self.unheard.is_empty()
+    }
+
+    /// The ready VM that suits best: busy before idle, then the least free, then by type in the
+    /// order given, then the oldest. O(types · log instances), as long as cores and memory rule out
+    /// what does not fit; VMs short of scratch or GPUs alone are stepped over one by one.
+    pub(crate) fn best_ready(
+        &self,
+        types: &[TypeName],
+        image: &ImageId,
+        need: &Resources,
+        containers_max: Option<u32>,
+    ) -> Option<VmKey> {
+        types
+            .iter()
+            .enumerate()
+            .filter_map(|(rank, name)| {
+                let class = Class {
+                    type_name: name.clone(),
+                    image: image.clone(),
+                    ready: true,
+                };
+                let slots = self.open.get(&class)?;
+                let fits = |slot: &&Slot| {
+                    let vm = &self.vms[&slot.3];
+                    let load = vm.load();
+                    containers_max.is_none_or(|max| load.count < max)
+                        && load.admits(need, &vm.total())
+                };
+                let from = |idle| (idle, need.vcpus, 0, VmKey(0));
+                let busy = slots.range(from(false)..from(true)).find(fits);
+                let (idle, vcpus, ram, key) =
+                    busy.or_else(|| slots.range(from(true)..).find(fits))?;
+                Some((*idle, *vcpus, rank, *ram, *key))
+            })
+            .min()
+            .map(|(.., key)| key)
+    }
+
+    /// VMs that will have room once they are ready, oldest first. O(those).
+    pub(crate) fn arriving(&self) -> Vec<&Vm> {
+        let mut keys: Vec<VmKey> = self
+            .open
+            .iter()
+            .filter(|(class, _)| !class.ready)
+            .flat_map(|(_, slots)| slots.iter().map(|slot| slot.3))
+            .collect();
+        keys.sort_unstable();
+        keys.iter().map(|key| &self.vms[key]).collect()
+    }
+
+    /// Ready VMs on which nothing runs, by age.
+    pub(crate) fn idle_ready(&self) -> Vec<&Vm> {
+        let mut keys: Vec<VmKey> = self
+            .open
+            .iter()
+            .filter(|(class, _)| class.ready)
+            .flat_map(|(_, slots)| slots.iter().filter(|slot| slot.0).map(|slot| slot.3))
+            .collect();
+        keys.sort_unstable();
+        keys.iter().map(|key| &self.vms[key]).collect()
+    }
+
+    /// What all instances cost per hour, wishes counted.
+    pub(crate) fn price(&self) -> MicroDollars {
+        MicroDollars(
+            self.vms
+                .values()
+                .fold(0, |sum, vm| sum.saturating_add(vm.price().0)),
+        )
+    }
+
+    fn unfile_slot(&mut self, key: VmKey) {
+        if let Some((class, slot)) = self.open_slots.remove(&key)
+            && let Some(slots) = self.open.get_mut(&class)
+        {
+            slots.remove(&slot);
+            if slots.is_empty() {
+                self.open.remove(&class);
+            }
+        }
+    }
+
+    fn refile(&mut self, key: VmKey) {
+        let Some(vm) = self.vms.get(&key) else { return };
+        if let Some(instance) = &vm.instance {
+            self.by_instance.insert((vm.cloud, instance.clone()), key);
+        }
+        if let Some(intent) = vm.intent {
+            self.by_intent.insert(intent, key);
+        }
+        for id in vm.runners.keys() {
+            self.hosts.insert((*id, key));
+        }
+        if vm.unheard() {
+            self.unheard.insert(key);
+        } else {
+            self.unheard.remove(&key);
+        }
+        let place = vm.takes_containers().then(|| {
+            let free = vm.total().minus(&vm.load().used());
+            let class = Class {
+                type_name: vm.type_name.clone(),
+                image: vm.image.clone(),
+                ready: vm.phase == Phase::Ready,
+            };
+            (class, (vm.idle(), free.vcpus, free.ram, key))
+        });
+        if self.open_slots.get(&key) == place.as_ref() {
+            return;
+        }
+        self.unfile_slot(key);
+        if let Some((class, slot)) = place {
+            self.open.entry(class.clone()).or_default().insert(slot);
+            self.open_slots.insert(key, (class, slot));
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! One instance, from the wish to its end.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::InstanceType;
+use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey};
+use crate::input::IdleBehavior;
+use crate::placement::sizing::Load;
+use crate::resources::{MicroDollars, Resources};
+use crate::signals::Ladder;
+use crate::time::Timestamp;
+
+/// Where an instance is in its life. It is forgotten when it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Phase {
+    /// Asked for, not yet confirmed by the cloud.
+    Creating,
+    /// Exists, not yet ready.
+    Booting,
+    /// Found after a restart, not yet heard.
+    Unknown,
+    /// Takes containers.
+    Ready,
+    /// About to be destroyed, as soon as a fresh probe confirms that nothing runs.
+    Fenced,
+    /// To be destroyed until it is gone.
+    Shutdown,
+}
+
+/// Why an instance is given back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ShutdownReason {
+    /// It was idle for `TimeoutIdle`.
+    Idle,
+    /// It was drained and its last container has ended.
+    Drained,
+    /// It fits nothing that waits, and the limit on instances is reached.
+    MakeRoom,
+    /// It was not ready within `TimeoutBooting`.
+    BootTimeout,
+    /// It did not answer for `TimeoutProbe`.
+    Unresponsive,
+    /// What runs on it could not be killed.
+    Unkillable,
+    /// An operator said so.
+    Operator(String),
+}
+
+impl std::fmt::Display for ShutdownReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Idle => f.write_str("idle"),
+            Self::Drained => f.write_str("drained"),
+            Self::MakeRoom => f.write_str("makes room for what waits"),
+            Self::BootTimeout => f.write_str("not ready within TimeoutBooting"),
+            Self::Unresponsive => f.write_str("no answer for TimeoutProbe"),
+            Self::Unkillable => f.write_str("a container on it could not be killed"),
+            Self::Operator(reason) => write!(f, "killed by the operator: {reason}"),
+        }
+    }
+}
+
+/// How far a runner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RunnerPhase {
+    /// The VM is kept for it while its container is being locked.
+    Assigned,
+    /// The start is under way.
+    Starting,
+    /// Nobody knows whether it was started: only a fresh probe can tell.
+    Unsure,
+    /// It runs.
+    Alive,
+}
+
+/// A container's runner on a VM, or the place kept for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Runner {
+    pub(crate) phase: RunnerPhase,
+    pub(crate) since: Timestamp,
+    /// What it takes; nothing is known of one found after a restart until its record is.
+    pub(crate) need: Resources,
+    /// A probe that began before this cannot prove that it is gone.
+    pub(crate) provable_from: Timestamp,
+    pub(crate) ladder: Option<Ladder>,
+}
+
+/// An instance.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Vm {
+    pub(crate) key: VmKey,
+    pub(crate) cloud: CloudId,
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) intent: Option<IntentId>,
+    pub(crate) type_name: TypeName,
+    /// `None` where the type is not configured (any more).
+    pub(crate) offer: Option<Offer>,
+    pub(crate) image: ImageId,
+    pub(crate) address: Option<String>,
+    pub(crate) phase: Phase,
+    pub(crate) behavior: IdleBehavior,
+    /// The wish was sent, or the instance was found.
+    pub(crate) since: Timestamp,
+    /// The cloud first showed it.
+    pub(crate) appeared_at: Option<Timestamp>,
+    /// It was found rather than created by this process.
+    pub(crate) found: bool,
+    /// A create whose answer was lost: written off at this time, unless a list shows it.
+    pub(crate) write_off_at: Option<Timestamp>,
+    /// Its last proof of being there, from the cloud or itself.
+    pub(crate) alive_at: Timestamp,
+    /// Lists in a row that began after that and lacked it.
+    pub(crate) absent_lists: u32,
+    pub(crate) probe: Probe,
+    pub(crate) runners: BTreeMap<ContainerId, Runner>,
+    /// The last container that was on it.
+    pub(crate) last_container: Option<ContainerId>,
+    /// No container, nor a place kept for one, since then.
+    pub(crate) idle_since: Timestamp,
+    /// A lock without a runner, since then.
+    pub(crate) stale_since: Option<Timestamp>,
+    /// Whether a boot outcome was counted.
+    pub(crate) boot_counted: bool,
+    /// KILL was needed and may have left something behind.
+    pub(crate) tainted: bool,
+    /// A start failed on it: it takes no more until a probe succeeds.
+    pub(crate) suspect_since: Option<Timestamp>,
+    /// It became ready, or room on it became free.
+    pub(crate) room_since: Timestamp,
+    pub(crate) tag: Tag,
+    /// Why it is fenced or shut down.
+    pub(crate) leaving: Option<ShutdownReason>,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// What the configuration says of a VM's type.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Offer {
+    pub(crate) resources: Resources,
+    pub(crate) price: MicroDollars,
+    pub(crate) preemptible: bool,
+    pub(crate) quota_group: crate::ids::QuotaGroup,
+}
+
+impl From<&InstanceType> for Offer {
+    fn from(configured: &InstanceType) -> Self {
+        Self {
+            resources: configured.resources,
+            price: configured.price,
+            preemptible: configured.preemptible,
+            quota_group: configured.quota_group.clone(),
+        }
+    }
+}
+
+/// What probes have told.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Probe {
+    pub(crate) in_flight: Option<CommandId>,
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// When the first one got through.
+    pub(crate) first_contact: Option<Timestamp>,
+    /// Its runners were listed at least once.
+    pub(crate) listed: bool,
+    /// When the last good one was answered.
+    pub(crate) good_at: Option<Timestamp>,
+    /// Last complaint.
+    pub(crate) complaint: Option<String>,
+}
+
+/// What the cloud's tag says of the idle behaviour.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Tag {
+    pub(crate) written: IdleBehavior,
+    pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
+    /// Not to be tried again before this.
+    pub(crate) retry_at: Timestamp,
+}
+
+/// How far the end is.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Shutdown {
+    /// When it was fenced, or its end was decided.
+    pub(crate) since: Timestamp,
+    pub(crate) in_flight: Option<CommandId>,
+    pub(crate) attempts: u32,
+}
+
+impl Vm {
+    /// One that is asked for or was found just now; everything else is still to be learned.
+    pub(crate) fn new(
+        now: Timestamp,
+        key: VmKey,
+        cloud: CloudId,
+        type_name: TypeName,
+        offer: Option<&InstanceType>,
+        image: ImageId,
+    ) -> Self {
+        Self {
+            key,
+            cloud,
+            instance: None,
+            intent: None,
+            type_name,
+            offer: offer.map(Offer::from),
+            image,
+            address: None,
+            phase: Phase::Creating,
+            behavior: IdleBehavior::Run,
+            since: now,
+            appeared_at: None,
+            found: false,
+            write_off_at: None,
+            alive_at: now,
+            absent_lists: 0,
+            probe: Probe::default(),
+            runners: BTreeMap::new(),
+            last_container: None,
+            idle_since: now,
+            stale_since: None,
+            boot_counted: false,
+            tainted: false,
+            suspect_since: None,
+            room_since: now,
+            tag: Tag::default(),
+            leaving: None,
+            shutdown: Shutdown::default(),
+        }
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.runners.values().map(|r| &r.need).collect()
+    }
+
+    /// Runners that exist or may exist; not places kept for one.
+    pub(crate) fn live_runners(&self) -> impl Iterator<Item = (&ContainerId, &Runner)> {
+        self.runners
+            .iter()
+            .filter(|(_, r)| r.phase != RunnerPhase::Assigned)
+    }
+
+    pub(crate) fn total(&self) -> Resources {
+        self.offer.as_ref().map(|o| o.resources).unwrap_or_default()
+    }
+
+    pub(crate) fn price(&self) -> MicroDollars {
+        self.offer.as_ref().map(|o| o.price).unwrap_or_default()
+    }
+
+    /// Whether containers may be placed on it, now or once it is ready.
+    pub(crate) fn takes_containers(&self) -> bool {
+        self.behavior == IdleBehavior::Run
+            && self.offer.is_some()
+            && !self.tainted
+            && self.suspect_since.is_none()
+            && self.stale_since.is_none()
+            && matches!(
+                self.phase,
+                Phase::Creating | Phase::Booting | Phase::Unknown | Phase::Ready
+            )
+    }
+
+    /// Whether it may run containers that have not been seen yet.
+    pub(crate) fn unheard(&self) -> bool {
+        self.found && !self.probe.listed
+    }
+
+    pub(crate) fn idle(&self) -> bool {
+        self.runners.is_empty()
+    }
+
+    /// While it boots, every answer that lists its runners gives it more time.
+    pub(crate) fn alive_at_boot(&self) -> Timestamp {
+        match (self.phase, self.probe.good_at) {
+            (Phase::Unknown, Some(at)) => at,
+            _ => self.since,
+        }
+    }
+
+    /// The name that operators know; for a wish, the wish.
+    pub(crate) fn name(&self) -> String {
+        match (&self.instance, &self.intent) {
+            (Some(instance), _) => instance.to_string(),
+            (None, Some(intent)) => format!("intent {intent}"),
+            (None, None) => "unnamed".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Which container runs where, and what to create next.
+//!
+//! One pass looks at the highest-ranked container of each shape at a time. What one container of a
+//! shape cannot have, no other of that shape can: the shape is parked with its reasons, and lower
+//! ones go on with what is left. So a pass costs O((placed + shapes) · log), however many wait.
+
+pub(crate) mod sizing;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use crate::capacity::Blocked;
+use crate::config::Config;
+use crate::fleet::Fleet;
+use crate::fleet::vm::Vm;
+use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
+use crate::placement::sizing::{Load, Shape};
+use crate::queue::Queue;
+use crate::queue::shapes::{Rank, ShapeId};
+use crate::resources::Resources;
+
+/// What a pass wants done for one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Keep a ready VM for it, and lock it.
+    Assign { container: ContainerId, vm: VmKey },
+    /// It will fit on a VM that is on its way.
+    Await { container: ContainerId, vm: VmKey },
+    /// Ask for a VM of this type, which it will fit on.
+    Create {
+        container: ContainerId,
+        type_name: TypeName,
+        image: ImageId,
+    },
+}
+
+/// Why the rest of a shape waits: for each eligible type, what stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Parked {
+    pub(crate) blocked: Vec<(TypeName, Blocked)>,
+}
+
+/// What a pass found, beside the decisions it handed out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Verdicts {
+    pub(crate) parked: BTreeMap<ShapeId, Parked>,
+    pub(crate) awaiting: BTreeMap<ContainerId, VmKey>,
+}
+
+/// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
+/// sees its effect.
+pub(crate) trait Hand {
+    fn config(&self) -> &Config;
+    fn fleet(&self) -> &Fleet;
+    fn queue(&self) -> &Queue;
+    /// Why no VM of this type may be asked for now.
+    fn may_create(&self, name: &TypeName) -> Result<(), Blocked>;
+    fn assign(&mut self, container: ContainerId, vm: VmKey);
+    /// Asks for a VM; its key.
+    fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
+}
+
+/// VMs on their way, with what this pass has promised of each.
+struct Arriving {
+    vms: Vec<(VmKey, TypeName, ImageId, Resources, Load)>,
+}
+
+impl Arriving {
+    fn new(fleet: &Fleet) -> Self {
+        let describe = |vm: &Vm| {
+            let load = vm.load();
+            (
+                vm.key,
+                vm.type_name.clone(),
+                vm.image.clone(),
+                vm.total(),
+                load,
+            )
+        };
+        Self {
+            vms: fleet.arriving().into_iter().map(describe).collect(),
+        }
+    }
+
+    /// Promises room on the oldest VM that has it. O(arriving VMs).
+    fn take(&mut self, shape: &Shape, types: &[TypeName], max: Option<u32>) -> Option<VmKey> {
+        let fits = |(_, name, image, total, load): &&mut (_, TypeName, ImageId, _, Load)| {
+            types.contains(name)
+                && *image == shape.image
+                && max.is_none_or(|max| load.count < max)
+                && load.admits(&shape.need, total)
+        };
+        let (key, .., load) = self.vms.iter_mut().find(fits)?;
+        load.add(&shape.need);
+        Some(*key)
+    }
+}
+
+/// Makes one pass over everything that waits.
+pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
+    let mut verdicts = Verdicts::default();
+    let mut heads: BinaryHeap<Reverse<(Rank, ShapeId)>> = hand
+        .queue()
+        .shapes()
+        .iter()
+        .filter_map(|(id, group)| Some(Reverse((*group.waiting.first()?, id))))
+        .collect();
+    if heads.is_empty() {
+        return verdicts;
+    }
+    let mut arriving = Arriving::new(hand.fleet());
+    while let Some(Reverse((rank, id))) = heads.pop() {
+        match place(hand, &mut arriving, rank.2, id) {
+            Ok(Decision::Assign { container, vm }) => hand.assign(container, vm),
+            Ok(Decision::Await { container, vm }) => {
+                verdicts.awaiting.insert(container, vm);
+            }
+            Ok(Decision::Create {
+                container,
+                type_name,
+                image,
+            }) => {
+                let vm = hand.create(container, &type_name, &image);
+                let group = hand.queue().shape(id);
+                let total = hand.config().types[&type_name].resources;
+                let mut load = Load::default();
+                load.add(&group.shape.need);
+                arriving.vms.push((vm, type_name, image, total, load));
+                verdicts.awaiting.insert(container, vm);
+            }
+            Err(parked) => {
+                verdicts.parked.insert(id, parked);
+                continue;
+            }
+        }
+        let rest = &hand.queue().shape(id).waiting;
+        let after = (std::ops::Bound::Excluded(rank), std::ops::Bound::Unbounded);
+        if let Some(next) = rest.range(after).next() {
+            heads.push(Reverse((*next, id)));
+        }
+    }
+    verdicts
+}
+
+fn place(
+    hand: &impl Hand,
+    arriving: &mut Arriving,
+    container: ContainerId,
+    id: ShapeId,
+) -> Result<Decision, Parked> {
+    let group = hand.queue().shape(id);
+    let shape = &group.shape;
+    let types = group.eligible.as_deref().unwrap_or_default();
+    let max = hand.config().limits.containers_per_instance;
+    let ready = hand
+        .fleet()
+        .best_ready(types, &shape.image, &shape.need, max);
+    if let Some(vm) = ready {
+        return Ok(Decision::Assign { container, vm });
+    }
+    if let Some(vm) = arriving.take(shape, types, max) {
+        return Ok(Decision::Await { container, vm });
+    }
+    let mut blocked = Vec::new();
+    for name in types {
+        match hand.may_create(name) {
+            Ok(()) => {
+                return Ok(Decision::Create {
+                    container,
+                    type_name: name.clone(),
+                    image: shape.image.clone(),
+                });
+            }
+            Err(why) => blocked.push((name.clone(), why)),
+        }
+    }
+    Err(Parked { blocked })
+}

@@ -1,0 +1,316 @@
+//! How much a container needs, and which instance types can ever hold it.
+
+use crate::config::{Config, Sizing};
+use crate::ids::{ImageId, TypeName};
+use crate::resources::{Demand, GpuDemand, MIB, Resources};
+
+/// Containers that are the same to the scheduler: whatever holds one holds any other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Shape {
+    /// What one takes from a VM; `vcpus` is 0 for those that share a core.
+    pub(crate) need: Resources,
+    pub(crate) gpu: Option<GpuDemand>,
+    pub(crate) preemptible: bool,
+    /// The image that its VM must have been booted from.
+    pub(crate) image: ImageId,
+}
+
+/// Why no configured type will ever do, for the container's owner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Misfit(pub(crate) String);
+
+impl Shape {
+    pub(crate) fn of(demand: &Demand, config: &Config) -> Self {
+        Self {
+            need: need(demand, &config.sizing),
+            gpu: demand.gpu.clone(),
+            preemptible: demand.preemptible,
+            image: demand.vm_image.clone().unwrap_or(config.image.clone()),
+        }
+    }
+
+    /// The types that can hold it, cheapest first, up to the price factor times the cheapest.
+    /// O(types · log types): computed once for each shape and configuration.
+    pub(crate) fn eligible(&self, config: &Config) -> Result<Vec<TypeName>, Misfit> {
+        let mut fitting: Vec<_> = config
+            .types
+            .iter()
+            .filter(|(_, offer)| {
+                offer.preemptible == self.preemptible
+                    && offer.resources.holds(&self.alone())
+                    && suits(offer.gpus.as_ref(), self.gpu.as_ref())
+            })
+            .collect();
+        fitting.sort_by(|(a_name, a), (b_name, b)| {
+            let roomier_first = (b.resources.ram, b.resources.vcpus, b.resources.scratch).cmp(&(
+                a.resources.ram,
+                a.resources.vcpus,
+                a.resources.scratch,
+            ));
+            a.price
+                .cmp(&b.price)
+                .then(roomier_first)
+                .then(a_name.cmp(b_name))
+        });
+        let Some((_, cheapest)) = fitting.first() else {
+            return Err(self.misfit(config));
+        };
+        let factor = u128::from(config.sizing.max_price_factor_ppm.max(1_000_000));
+        let bound = u128::from(cheapest.price.0) * factor;
+        Ok(fitting
+            .into_iter()
+            .take_while(|(_, offer)| u128::from(offer.price.0) * 1_000_000 <= bound)
+            .map(|(name, _)| name.clone())
+            .collect())
+    }
+
+    /// What it takes from a VM that it has for itself.
+    pub(crate) fn alone(&self) -> Resources {
+        let mut need = self.need;
+        need.vcpus = need.vcpus.max(1);
+        need
+    }
+
+    /// Names the resource that rules out most, and the type that comes nearest.
+    fn misfit(&self, config: &Config) -> Misfit {
+        if config.types.is_empty() {
+            return Misfit("no instance types are configured".into());
+        }
+        let need = self.alone();
+        let lacks = |offer: &crate::config::InstanceType| {
+            let have = offer.resources;
+            let mut lacks = Vec::new();
+            if offer.preemptible != self.preemptible {
+                lacks.push(if self.preemptible {
+                    "it is not preemptible".to_owned()
+                } else {
+                    "it is preemptible".to_owned()
+                });
+            }
+            let mut amount = |what: &str, need: u64, have: u64| {
+                if need > have {
+                    lacks.push(format!("{what} {need} needed, {have} offered"));
+                }
+            };
+            amount("vcpus", need.vcpus.into(), have.vcpus.into());
+            amount("ram", need.ram, have.ram);
+            amount("scratch", need.scratch, have.scratch);
+            amount("gpus", need.gpus.into(), have.gpus.into());
+            if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
+                lacks.push("its GPU does not suit".to_owned());
+            }
+            lacks
+        };
+        let nearest = config
+            .types
+            .iter()
+            .map(|(name, offer)| (lacks(offer), offer.price, name))
+            .min_by_key(|(lacks, price, _)| (lacks.len(), std::cmp::Reverse(*price)));
+        let (lacks, _, name) = nearest.expect("there is a type");
+        Misfit(format!(
+            "constraints not satisfiable by any configured instance type: \
+             nearest is {name}, but {}",
+            lacks.join(", ")
+        ))
+    }
+}
+
+fn suits(have: Option<&crate::resources::Gpus>, need: Option<&GpuDemand>) -> bool {
+    need.is_none_or(|need| have.is_some_and(|have| have.suits(need)))
+}
+
+/// What one container takes from a VM. Memory has 5 % of headroom for the VM itself.
+fn need(demand: &Demand, sizing: &Sizing) -> Resources {
+    let buffers = u64::from(sizing.keep_buffers_per_vcpu);
+    let keepstore = if buffers == 0 {
+        0
+    } else {
+        let per_buffer = 64 * MIB * 11 / 10;
+        let count = buffers.saturating_mul(u64::from(demand.vcpus));
+        (220 * MIB).saturating_add(count.saturating_mul(per_buffer))
+    };
+    let ram = [demand.keep_cache_ram, sizing.reserve_extra_ram, keepstore]
+        .iter()
+        .fold(demand.ram, |sum, part| sum.saturating_add(*part));
+    let with_headroom = (u128::from(ram) * 100).div_ceil(95);
+    let scratch = [demand.image_size, demand.keep_cache_disk]
+        .iter()
+        .fold(demand.tmp.max(demand.image_size), |sum, part| {
+            sum.saturating_add(*part)
+        });
+    Resources {
+        vcpus: demand.vcpus,
+        ram: u64::try_from(with_headroom).unwrap_or(u64::MAX),
+        scratch,
+        gpus: demand.gpu.as_ref().map_or(0, |gpu| gpu.count),
+    }
+}
+
+/// What the containers on a VM take together. Those that ask for no core share one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Load {
+    sum: Resources,
+    sharing: u32,
+    /// How many containers.
+    pub(crate) count: u32,
+}
+
+impl Load {
+    pub(crate) fn add(&mut self, need: &Resources) {
+        self.sum = self.sum.plus(need);
+        self.sharing += u32::from(need.vcpus == 0);
+        self.count += 1;
+    }
+
+    /// Everything taken, the shared core included.
+    pub(crate) fn used(&self) -> Resources {
+        let mut used = self.sum;
+        used.vcpus = used.vcpus.saturating_add(u32::from(self.sharing > 0));
+        used
+    }
+
+    /// Whether one more fits into `total`.
+    pub(crate) fn admits(&self, need: &Resources, total: &Resources) -> bool {
+        let mut with = *self;
+        with.add(need);
+        total.holds(&with.used())
+    }
+}
+
+impl<'a> FromIterator<&'a Resources> for Load {
+    fn from_iter<I: IntoIterator<Item = &'a Resources>>(needs: I) -> Self {
+        let mut load = Self::default();
+        for need in needs {
+            load.add(need);
+        }
+        load
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::InstanceType;
+    use crate::ids::{CloudId, QuotaGroup};
+    use crate::resources::MicroDollars;
+
+    fn offer(vcpus: u32, ram_mib: u64, price: u64) -> InstanceType {
+        InstanceType {
+            cloud: CloudId(0),
+            provider_type: String::new(),
+            resources: Resources {
+                vcpus,
+                ram: ram_mib * MIB,
+                scratch: 1 << 40,
+                gpus: 0,
+            },
+            added_scratch: 0,
+            gpus: None,
+            price: MicroDollars(price),
+            preemptible: false,
+            quota_group: QuotaGroup::from("on-demand"),
+        }
+    }
+
+    fn config(types: &[(&str, InstanceType)]) -> Config {
+        let types = types
+            .iter()
+            .map(|(name, offer)| (TypeName::from(*name), offer.clone()));
+        Config {
+            types: types.collect(),
+            ..Config::default()
+        }
+    }
+
+    fn demand(vcpus: u32, ram_mib: u64) -> Demand {
+        Demand {
+            vcpus,
+            ram: ram_mib * MIB,
+            ..Demand::default()
+        }
+    }
+
+    fn names(config: &Config, demand: &Demand) -> Vec<String> {
+        let eligible = Shape::of(demand, config).eligible(config).unwrap();
+        eligible.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_price_bound_is_inclusive_and_ties_prefer_more_memory() {
+        let config = config(&[
+            ("small", offer(2, 4000, 100)),
+            ("roomy", offer(2, 8000, 100)),
+            ("edge", offer(4, 8000, 150)),
+            ("dear", offer(4, 9000, 151)),
+        ]);
+        assert_eq!(names(&config, &demand(1, 1000)), ["roomy", "small", "edge"]);
+    }
+
+    #[test]
+    fn a_misfit_names_the_resource_and_the_nearest_type() {
+        let config = config(&[
+            ("small", offer(2, 4000, 100)),
+            ("big", offer(8, 16000, 400)),
+        ]);
+        let Misfit(text) = Shape::of(&demand(16, 1000), &config)
+            .eligible(&config)
+            .unwrap_err();
+        assert!(
+            text.contains("nearest is big, but vcpus 16 needed, 8 offered"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn memory_need_counts_reserve_keepstore_and_headroom() {
+        let need = need(&demand(2, 1000), &Sizing::default());
+        let keepstore = 220 * MIB + 2 * (64 * MIB * 11 / 10);
+        let sum = 1000 * MIB + 550 * MIB + keepstore;
+        assert_eq!(need.ram, (sum * 100).div_ceil(95));
+    }
+
+    #[test]
+    fn containers_without_cores_share_one() {
+        let total = Resources {
+            vcpus: 2,
+            ram: 100,
+            scratch: 100,
+            gpus: 0,
+        };
+        let mut load = Load::default();
+        let none = Resources::default();
+        let one = Resources { vcpus: 1, ..none };
+        for _ in 0..4 {
+            assert!(load.admits(&none, &total));
+            load.add(&none);
+        }
+        assert!(load.admits(&one, &total));
+        load.add(&one);
+        assert!(!load.admits(&one, &total));
+        assert!(load.admits(&none, &total));
+    }
+
+    #[test]
+    fn a_container_with_all_cores_fills_its_vm_alone() {
+        let total = Resources {
+            vcpus: 2,
+            ..Resources::default()
+        };
+        let load: Load = [&total].into_iter().collect();
+        assert!(!load.admits(&Resources::default(), &total));
+    }
+
+    #[test]
+    fn absurd_demands_saturate() {
+        let absurd = Demand {
+            vcpus: u32::MAX,
+            ram: u64::MAX,
+            keep_cache_ram: u64::MAX,
+            tmp: u64::MAX,
+            image_size: u64::MAX,
+            ..Demand::default()
+        };
+        let config = config(&[("small", offer(2, 4000, 100))]);
+        assert!(Shape::of(&absurd, &config).eligible(&config).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Which containers exist, in which state, in which order.
+//!
+//! Snapshots of the queue and the answers to our own changes are merged here: an answer wins over a
+//! snapshot that began before it came.
+
+pub(crate) mod entry;
+pub(crate) mod shapes;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::ids::ContainerId;
+use crate::input::ContainerRecord;
+use crate::time::Timestamp;
+use entry::Entry;
+use shapes::{Rank, ShapeGroup, ShapeId, Shapes};
+
+/// The containers. Every operation on one of them costs O(log containers).
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Queue {
+    entries: BTreeMap<ContainerId, Entry>,
+    shapes: Shapes,
+    waiting: BTreeSet<ContainerId>,
+}
+
+/// What a snapshot's record did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Merge {
+    /// It was not known before.
+    Added,
+    /// It was taken over, and something changed.
+    Changed,
+    /// It says what is known.
+    Same,
+    /// It may be older than what is known.
+    Stale,
+}
+
+impl Queue {
+    pub(crate) fn get(&self, id: &ContainerId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// For changes of anything but priority and shape, which others are filed by.
+    pub(crate) fn get_mut(&mut self, id: &ContainerId) -> Option<&mut Entry> {
+        self.entries.get_mut(id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Takes over one record of a snapshot that began at `started`.
+    pub(crate) fn merge(
+        &mut self,
+        now: Timestamp,
+        started: Timestamp,
+        config: &Config,
+        record: &ContainerRecord,
+    ) -> Merge {
+        if let Some(entry) = self.entries.get(&record.id) {
+            if entry.priority != record.priority {
+                self.set_waiting(&record.id, false);
+            }
+            let entry = self.entries.get_mut(&record.id).expect("just found");
+            return entry.merge(started, record);
+        }
+        let shape = match &record.demand {
+            Ok(demand) => Ok(self.shapes.join(config, demand)),
+            Err(wrong) => Err(wrong.clone()),
+        };
+        let entry = Entry::new(now, started, record, shape);
+        self.entries.insert(record.id, entry);
+        Merge::Added
+    }
+
+    pub(crate) fn remove(&mut self, id: &ContainerId) -> Option<Entry> {
+        self.set_waiting(id, false);
+        let entry = self.entries.remove(id)?;
+        if let Ok(shape) = entry.shape {
+            self.shapes.leave(shape);
+        }
+        Some(entry)
+    }
+
+    /// Files a container among those that could start now, or takes it out; true if that changed
+    /// anything. To be taken out before its priority changes.
+    pub(crate) fn set_waiting(&mut self, id: &ContainerId, waiting: bool) -> bool {
+        let Some(entry) = self.entries.get(id) else {
+            return false;
+        };
+        let Ok(shape) = entry.shape else {
+            return false;
+        };
+        if waiting {
+            self.waiting.insert(*id);
+        } else {
+            self.waiting.remove(id);
+        }
+        let rank = (Reverse(entry.priority), entry.first_seen, *id);
+        self.shapes.set_waiting(shape, rank, waiting)
+    }
+
+    pub(crate) fn is_waiting(&self, id: &ContainerId) -> bool {
+        self.waiting.contains(id)
+    }
+
+    pub(crate) fn shape(&self, id: ShapeId) -> &ShapeGroup {
+        self.shapes.get(id)
+    }
+
+    pub(crate) fn shapes(&self) -> &Shapes {
+        &self.shapes
+    }
+
+    /// The sentence for its owner, if no configured type will ever hold it or its record is bad.
+    pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {
+        match &entry.shape {
+            Ok(shape) => match &self.shapes.get(*shape).eligible {
+                Ok(_) => None,
+                Err(misfit) => Some(misfit.0.clone()),
+            },
+            Err(wrong) => Some(wrong.clone()),
+        }
+    }
+
+    pub(crate) fn reconfigure(&mut self, config: &Config) {
+        self.shapes.reconfigure(config);
+    }
+
+    /// Waiting containers in their order, from all shapes. O(waiting · log waiting): for views.
+    pub(crate) fn waiting_in_order(&self) -> Vec<Rank> {
+        let mut all: Vec<Rank> = self
+            .shapes
+            .iter()
+            .flat_map(|(_, group)| group.waiting.iter().copied())
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Unfinished containers that a complete snapshot begun at `started` did not show: they have
+    /// ended, or were deleted. O(containers), once for each poll.
+    pub(crate) fn unseen(&self, started: Timestamp) -> Vec<ContainerId> {
+        self.entries
+            .values()
+            .filter(|e| e.op.is_none() && e.known_since < started && !e.state.is_final())
+            .map(|e| e.id)
+            .collect()
+    }
+}

@@ -1,0 +1,128 @@
+//! What is known about one container.
+
+use crate::ids::ContainerId;
+use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
+use crate::queue::Merge;
+use crate::queue::shapes::ShapeId;
+use crate::time::Timestamp;
+
+/// A change of the queue's record that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Op {
+    Lock,
+    Unlock,
+    Cancel,
+}
+
+/// How a container's last runner ended, as far as we saw.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Exit {
+    pub(crate) at: Timestamp,
+    /// For the owner, should the queue still say Running.
+    pub(crate) reason: String,
+}
+
+/// A container of the queue.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Entry {
+    pub(crate) id: ContainerId,
+    pub(crate) state: ContainerState,
+    pub(crate) priority: u64,
+    pub(crate) locked_by_us: bool,
+    pub(crate) lock_count: u32,
+    pub(crate) created_at: Timestamp,
+    /// When this process first saw it: the order among equals.
+    pub(crate) first_seen: Timestamp,
+    /// Its shape, or what is wrong with its record.
+    pub(crate) shape: Result<ShapeId, String>,
+    /// The change under way; at most one.
+    pub(crate) op: Option<Op>,
+    /// Not to be changed again before this, because the queue refused.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// Refusals and failures in a row.
+    pub(crate) failures: u32,
+    pub(crate) exit: Option<Exit>,
+    /// The state is at least as new as this.
+    pub(crate) known_since: Timestamp,
+    /// When our own last change was answered: snapshots that began earlier are stale.
+    own_change_at: Timestamp,
+}
+
+impl Entry {
+    pub(crate) fn new(
+        now: Timestamp,
+        started: Timestamp,
+        record: &ContainerRecord,
+        shape: Result<ShapeId, String>,
+    ) -> Self {
+        Self {
+            id: record.id,
+            state: record.state,
+            priority: record.priority,
+            locked_by_us: record.locked_by_us,
+            lock_count: record.lock_count,
+            created_at: record.created_at,
+            first_seen: now,
+            shape,
+            op: None,
+            retry_at: None,
+            failures: 0,
+            exit: None,
+            known_since: started,
+            own_change_at: Timestamp::EPOCH,
+        }
+    }
+
+    /// Takes over what a snapshot says that began at `started`.
+    pub(crate) fn merge(&mut self, started: Timestamp, record: &ContainerRecord) -> Merge {
+        if self.op.is_some() || started < self.own_change_at || started < self.known_since {
+            return Merge::Stale;
+        }
+        let facts = |e: &Self| (e.state, e.priority, e.locked_by_us, e.lock_count);
+        let before = facts(self);
+        self.state = record.state;
+        self.priority = record.priority;
+        self.locked_by_us = record.locked_by_us;
+        self.lock_count = record.lock_count;
+        self.known_since = started;
+        // An exit waits for exactly this: a look that began after it.
+        if before == facts(self) && self.exit.is_none() {
+            Merge::Same
+        } else {
+            Merge::Changed
+        }
+    }
+
+    /// Takes over the answer to our own change, asked for at `issued`.
+    pub(crate) fn apply(&mut self, now: Timestamp, issued: Timestamp, update: &ContainerUpdate) {
+        if update.state == ContainerState::Locked && self.state == ContainerState::Queued {
+            self.lock_count = self.lock_count.saturating_add(1);
+        }
+        self.state = update.state;
+        self.priority = update.priority;
+        self.locked_by_us = update.locked_by_us;
+        self.known_since = issued;
+        self.own_change_at = now;
+        self.failures = 0;
+    }
+
+    /// Our own change failed, or was perhaps made all the same: older snapshots do not count.
+    pub(crate) fn refused(&mut self, now: Timestamp) {
+        self.own_change_at = now;
+    }
+
+    /// Whether the state shown is newer than the end of the last runner, so that it may be judged.
+    pub(crate) fn judges_exit(&self) -> bool {
+        self.exit
+            .as_ref()
+            .is_none_or(|exit| self.known_since > exit.at)
+    }
+
+    /// Whether it is ours to act upon.
+    pub(crate) fn ours(&self) -> bool {
+        match self.state {
+            ContainerState::Locked | ContainerState::Running => self.locked_by_us,
+            _ => true,
+        }
+    }
+}

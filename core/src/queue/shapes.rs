@@ -1,0 +1,108 @@
+//! Waiting containers, grouped by what the scheduler sees of them.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::ids::{ContainerId, TypeName};
+use crate::placement::sizing::{Misfit, Shape};
+use crate::resources::Demand;
+use crate::time::Timestamp;
+
+/// A shape, for as long as a container has it; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct ShapeId(u64);
+
+/// The order of waiting containers: priority, then first seen, then uuid.
+pub(crate) type Rank = (Reverse<u64>, Timestamp, ContainerId);
+
+/// The containers of one shape.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct ShapeGroup {
+    pub(crate) shape: Shape,
+    /// Types that can hold it, cheapest first.
+    pub(crate) eligible: Result<Vec<TypeName>, Misfit>,
+    /// Those that could start now if there were room.
+    pub(crate) waiting: BTreeSet<Rank>,
+    /// All containers of this shape, waiting or not.
+    members: usize,
+    demand: Demand,
+}
+
+/// All shapes. Adding and removing a container costs O(log shapes + log containers).
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Shapes {
+    last_id: u64,
+    by_demand: BTreeMap<Demand, ShapeId>,
+    groups: BTreeMap<ShapeId, ShapeGroup>,
+}
+
+impl Shapes {
+    /// Counts a container in.
+    pub(crate) fn join(&mut self, config: &Config, demand: &Demand) -> ShapeId {
+        let id = match self.by_demand.get(demand) {
+            Some(id) => *id,
+            None => self.found(config, demand),
+        };
+        let group = self.groups.get_mut(&id).expect("indexed shapes exist");
+        group.members += 1;
+        id
+    }
+
+    fn found(&mut self, config: &Config, demand: &Demand) -> ShapeId {
+        self.last_id += 1;
+        let id = ShapeId(self.last_id);
+        let shape = Shape::of(demand, config);
+        let group = ShapeGroup {
+            eligible: shape.eligible(config),
+            shape,
+            waiting: BTreeSet::new(),
+            members: 0,
+            demand: demand.clone(),
+        };
+        self.by_demand.insert(demand.clone(), id);
+        self.groups.insert(id, group);
+        id
+    }
+
+    /// Counts a container out; the last one takes the shape with it.
+    pub(crate) fn leave(&mut self, id: ShapeId) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        group.members -= 1;
+        if group.members == 0 {
+            assert!(group.waiting.is_empty(), "a member waits");
+            if let Some(group) = self.groups.remove(&id) {
+                self.by_demand.remove(&group.demand);
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, id: ShapeId) -> &ShapeGroup {
+        self.groups.get(&id).expect("a member's shape exists")
+    }
+
+    pub(crate) fn set_waiting(&mut self, id: ShapeId, rank: Rank, waiting: bool) -> bool {
+        let group = self.groups.get_mut(&id).expect("a member's shape exists");
+        if waiting {
+            group.waiting.insert(rank)
+        } else {
+            group.waiting.remove(&rank)
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ShapeId, &ShapeGroup)> {
+        self.groups.iter().map(|(id, group)| (*id, group))
+    }
+
+    /// Computes needs and eligible types anew.
+    pub(crate) fn reconfigure(&mut self, config: &Config) {
+        for group in self.groups.values_mut() {
+            group.shape = Shape::of(&group.demand, config);
+            group.eligible = group.shape.eligible(config);
+        }
+    }
+}

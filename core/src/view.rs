@@ -1,0 +1,371 @@
+//! What an operator sees. Everything is computed when somebody looks; nothing is kept for it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dispatcher::Dispatcher;
+use crate::explain::Waiting;
+use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
+use crate::ids::{CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
+use crate::input::{ContainerState, IdleBehavior};
+use crate::outbox::Purpose;
+use crate::queue::entry::Entry;
+use crate::resources::{MicroDollars, Resources};
+use crate::time::Timestamp;
+
+/// A read-only look at the dispatcher.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    core: &'a Dispatcher,
+}
+
+/// A container, as far as the dispatcher knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerView {
+    /// Its uuid.
+    pub id: ContainerId,
+    /// Its state in the queue.
+    pub state: ContainerState,
+    /// Its priority.
+    pub priority: u64,
+    /// When it was submitted, by the queue's clock.
+    pub created_at: Timestamp,
+    /// When this process first saw it.
+    pub first_seen: Timestamp,
+    /// How often it was locked.
+    pub lock_count: u32,
+    /// What it takes from a VM; absent where its record is malformed.
+    pub need: Option<Resources>,
+    /// GPU memory it needs on each device, in bytes.
+    pub gpu_vram: u64,
+    /// Types that can hold it, cheapest first.
+    pub eligible: Vec<TypeName>,
+    /// The VM that it runs on, or that is kept for it.
+    pub instance: Option<String>,
+    /// Its place among all that wait, from 1.
+    pub position: Option<usize>,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
+    /// The same as a sentence; empty once it runs.
+    pub status: String,
+}
+
+/// An instance, as far as the dispatcher knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Its name in its cloud; absent while it is only asked for.
+    pub instance: Option<InstanceId>,
+    /// The wish that it was created for.
+    pub intent: Option<IntentId>,
+    /// Its cloud.
+    pub cloud: CloudId,
+    /// Host and port, once it has one.
+    pub address: Option<String>,
+    /// Its configured type.
+    pub instance_type: TypeName,
+    /// The image it was booted from.
+    pub image: ImageId,
+    /// Price per hour.
+    pub price: MicroDollars,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Whether containers are on it.
+    pub busy: bool,
+    /// What it is for.
+    pub idle_behavior: IdleBehavior,
+    /// Since when it was asked for or found.
+    pub since: Timestamp,
+    /// Since when it has been idle.
+    pub idle_since: Option<Timestamp>,
+    /// When it last answered well.
+    pub last_probe: Option<Timestamp>,
+    /// What its last probe complained of.
+    pub complaint: Option<String>,
+    /// The last container that was on it.
+    pub last_container: Option<ContainerId>,
+    /// The containers on it.
+    pub containers: Vec<ContainerId>,
+    /// Why it is being given back.
+    pub leaving: Option<ShutdownReason>,
+}
+
+/// How instances are counted in metrics: the first that applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Category {
+    /// Containers are on it.
+    InUse,
+    /// Held by an operator.
+    Hold,
+    /// Asked for, or booting.
+    Booting,
+    /// Found after a restart and not heard yet.
+    Unknown,
+    /// Everything else.
+    Idle,
+}
+
+impl Category {
+    /// All, in the order of precedence.
+    pub const ALL: [Self; 5] = [
+        Self::InUse,
+        Self::Hold,
+        Self::Booting,
+        Self::Unknown,
+        Self::Idle,
+    ];
+
+    /// The label that the peer's metrics have for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "inuse",
+            Self::Hold => "hold",
+            Self::Booting => "booting",
+            Self::Unknown => "unknown",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// Sums for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Containers by state and cheapest eligible type (`None` where no type fits).
+    pub containers: BTreeMap<(ContainerState, Option<TypeName>), u64>,
+    /// Runners alive or being started.
+    pub runners: u64,
+    /// Containers that will fit on a VM on its way.
+    pub allocated_not_started: u64,
+    /// Containers for which nothing can be created now.
+    pub not_allocated: u64,
+    /// When the oldest container that waits was submitted.
+    pub oldest_waiting: Option<Timestamp>,
+    /// Instances by category and type.
+    pub instances: BTreeMap<(Category, TypeName), u64>,
+    /// Their prices per hour, by category.
+    pub price: BTreeMap<Category, MicroDollars>,
+    /// What they offer, by category.
+    pub resources: BTreeMap<Category, Resources>,
+    /// When each VM that should answer last did so.
+    pub last_probes: Vec<Timestamp>,
+    /// Whether some quota was met lately.
+    pub at_quota: bool,
+    /// Commands whose answers are awaited, by kind.
+    pub in_flight: BTreeMap<String, u64>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(core: &'a Dispatcher) -> Self {
+        Self { core }
+    }
+
+    /// Whether this process may act.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        self.core.is_leader()
+    }
+
+    /// Whether queue and clouds have each been seen whole.
+    #[must_use]
+    pub fn knows_the_world(&self) -> bool {
+        self.core.knows_the_world()
+    }
+
+    /// All containers: those that run, then those that wait in their order, then the rest.
+    /// O(n log n).
+    #[must_use]
+    pub fn containers(&self) -> Vec<ContainerView> {
+        let positions = self.positions();
+        let mut views: Vec<ContainerView> = self
+            .core
+            .queue()
+            .iter()
+            .map(|entry| self.describe(entry, positions.get(&entry.id).copied()))
+            .collect();
+        views.sort_by_key(|c| {
+            let running_first = !(c.instance.is_some() && c.waiting.is_none());
+            (
+                running_first,
+                c.position.unwrap_or(usize::MAX),
+                std::cmp::Reverse(c.priority),
+                c.first_seen,
+                c.id,
+            )
+        });
+        views
+    }
+
+    /// One container. O(waiting containers), for its position.
+    #[must_use]
+    pub fn container(&self, id: ContainerId) -> Option<ContainerView> {
+        let entry = self.core.queue().get(&id)?;
+        let waits = self.core.queue().is_waiting(&id);
+        let position = waits.then(|| self.positions().get(&id).copied()).flatten();
+        Some(self.describe(entry, position))
+    }
+
+    /// All instances, wishes included, by name.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceView> {
+        let mut views: Vec<_> = self.core.fleet().iter().map(describe_vm).collect();
+        views.sort_by(|a, b| (&a.instance, a.intent).cmp(&(&b.instance, b.intent)));
+        views
+    }
+
+    /// One instance. O(log instances).
+    #[must_use]
+    pub fn instance(&self, name: &InstanceId) -> Option<InstanceView> {
+        let key = self.core.fleet().named(name)?;
+        self.core.fleet().get(key).map(describe_vm)
+    }
+
+    /// Whether some instance has a runner of this container. O(log n).
+    #[must_use]
+    pub fn is_hosted(&self, id: ContainerId) -> bool {
+        self.core.fleet().hosts(id).next().is_some()
+    }
+
+    /// Sums for metrics. O(n).
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals {
+            at_quota: self.core.capacity().at_quota(),
+            ..Totals::default()
+        };
+        for entry in self.core.queue().iter() {
+            self.count_container(&mut totals, entry);
+        }
+        for vm in self.core.fleet().iter() {
+            count_vm(&mut totals, vm);
+        }
+        for pending in self.core.outbox().in_flight() {
+            let kind = purpose_name(&pending.purpose).to_owned();
+            *totals.in_flight.entry(kind).or_default() += 1;
+        }
+        totals
+    }
+
+    fn positions(&self) -> BTreeMap<ContainerId, usize> {
+        let order = self.core.queue().waiting_in_order();
+        let numbered = order.iter().enumerate();
+        numbered.map(|(i, rank)| (rank.2, i + 1)).collect()
+    }
+
+    fn describe(&self, entry: &Entry, position: Option<usize>) -> ContainerView {
+        let queue = self.core.queue();
+        let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
+        let waiting = self.core.waiting_for(entry);
+        let host = self.core.fleet().hosts(entry.id).next();
+        let vm = host.and_then(|key| self.core.fleet().get(key));
+        let gpu = group.and_then(|group| group.shape.gpu.as_ref());
+        ContainerView {
+            id: entry.id,
+            state: entry.state,
+            priority: entry.priority,
+            created_at: entry.created_at,
+            first_seen: entry.first_seen,
+            lock_count: entry.lock_count,
+            need: group.map(|group| group.shape.need),
+            gpu_vram: gpu.map_or(0, |gpu| gpu.vram),
+            eligible: group
+                .and_then(|group| group.eligible.clone().ok())
+                .unwrap_or_default(),
+            instance: vm.map(Vm::name),
+            position,
+            status: match &waiting {
+                Some(waiting) => waiting.describe(position).to_string(),
+                None => String::new(),
+            },
+            waiting,
+        }
+    }
+
+    fn count_container(&self, totals: &mut Totals, entry: &Entry) {
+        let queue = self.core.queue();
+        let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
+        let cheapest = group.and_then(|group| group.eligible.as_ref().ok()?.first().cloned());
+        *totals
+            .containers
+            .entry((entry.state, cheapest))
+            .or_default() += 1;
+        if !queue.is_waiting(&entry.id) {
+            return;
+        }
+        let oldest = totals.oldest_waiting.get_or_insert(entry.created_at);
+        *oldest = (*oldest).min(entry.created_at);
+        if self.core.verdicts().awaiting.contains_key(&entry.id) {
+            totals.allocated_not_started += 1;
+        } else {
+            totals.not_allocated += 1;
+        }
+    }
+}
+
+fn describe_vm(vm: &Vm) -> InstanceView {
+    InstanceView {
+        instance: vm.instance.clone(),
+        intent: vm.intent,
+        cloud: vm.cloud,
+        address: vm.address.clone(),
+        instance_type: vm.type_name.clone(),
+        image: vm.image.clone(),
+        price: vm.price(),
+        phase: vm.phase,
+        busy: !vm.idle(),
+        idle_behavior: vm.behavior,
+        since: vm.since,
+        idle_since: vm.idle().then_some(vm.idle_since),
+        last_probe: vm.probe.good_at,
+        complaint: vm.probe.complaint.clone(),
+        last_container: vm.last_container,
+        containers: vm.runners.keys().copied().collect(),
+        leaving: vm.leaving.clone(),
+    }
+}
+
+fn category(vm: &Vm) -> Category {
+    if !vm.idle() {
+        Category::InUse
+    } else if vm.behavior == IdleBehavior::Hold {
+        Category::Hold
+    } else {
+        match vm.phase {
+            Phase::Creating | Phase::Booting => Category::Booting,
+            Phase::Unknown => Category::Unknown,
+            Phase::Ready | Phase::Fenced | Phase::Shutdown => Category::Idle,
+        }
+    }
+}
+
+fn count_vm(totals: &mut Totals, vm: &Vm) {
+    let category = category(vm);
+    let place = (category, vm.type_name.clone());
+    *totals.instances.entry(place).or_default() += 1;
+    let price = totals.price.entry(category).or_default();
+    price.0 = price.0.saturating_add(vm.price().0);
+    let offered = totals.resources.entry(category).or_default();
+    *offered = offered.plus(&vm.total());
+    let runs = |r: &&crate::fleet::vm::Runner| r.phase != RunnerPhase::Assigned;
+    totals.runners += vm.runners.values().filter(runs).count() as u64;
+    if matches!(vm.phase, Phase::Ready | Phase::Fenced | Phase::Unknown) {
+        totals
+            .last_probes
+            .push(vm.probe.good_at.unwrap_or(vm.since));
+    }
+}
+
+fn purpose_name(purpose: &Purpose) -> &'static str {
+    match purpose {
+        Purpose::Poll => "poll",
+        Purpose::Lookup(_) => "lookup",
+        Purpose::Update(_) => "update",
+        Purpose::List(_) => "list",
+        Purpose::Create(_) => "create",
+        Purpose::Destroy(_) => "destroy",
+        Purpose::Tag(_) => "tag",
+        Purpose::Probe(_) => "probe",
+        Purpose::Start(..) => "start",
+        Purpose::Signal(..) => "signal",
+    }
+}
