@@ -1,0 +1,5 @@
+//! The driver and its VMs from outside: real processes, a real SSH client.
+
+mod commands;
+mod instances;
+mod support;
