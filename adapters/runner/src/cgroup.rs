@@ -46,6 +46,20 @@ impl Mounts {
             .collect()
     }
 
+    /// The groups named `leaf` that the process may have made, whether anything is in them or not.
+    pub(crate) fn groups_made_by(&self, pid: i32, leaf: &str) -> Vec<PathBuf> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let own = memberships(&text).filter_map(|(controllers, path)| {
+            let top = self.find(controllers)?.point.clone();
+            Some((self.dir(controllers, path)?, top))
+        });
+        let named = own.flat_map(|(own, top)| {
+            let above = own.ancestors().take_while(|dir| dir.starts_with(&top));
+            above.map(|dir| dir.join(leaf)).collect::<Vec<_>>()
+        });
+        named.filter(|dir| dir.is_dir()).collect()
+    }
+
     fn find(&self, controllers: &str) -> Option<&Mount> {
         self.0
             .iter()

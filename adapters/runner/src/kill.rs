@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cgroup;
+use crate::cgroup::{self, Mounts};
 use crate::flags::Flags;
 use crate::lock::{LockDir, LockError, Look, Record};
 use crate::procfs::{self, FileId};
@@ -125,6 +125,7 @@ fn kill_tree(locks: &LockDir, uuid: &str) -> Result<String, String> {
     // While one of them lives its supervisor is kept, so that the next KILL finds it again.
     let mut groups = tree::kill_all(&marks, TREE_MAX).map_err(survivors)?;
     if let Some((pid, start)) = supervisor {
+        groups.extend(Mounts::here().groups_made_by(pid.as_raw_pid(), &marks.cgroup));
         let _ = kill_process(pid, Signal::KILL);
         if !vanishes(pid.as_raw_pid(), start, TREE_MAX) {
             return Err(survivors(vec![pid.as_raw_pid()]));

@@ -226,3 +226,53 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(state: State) -> Shared {
+        Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    #[test]
+    fn a_flush_does_not_wait_for_the_interval() {
+        let pending = [b"out".to_vec(), Vec::new()];
+        let began = Instant::now();
+        let state = State {
+            pending,
+            since: Some(began),
+            open: 2,
+            flush: true,
+            ..State::default()
+        };
+        assert_eq!(
+            shared(state).next_batch(),
+            Some([b"out".to_vec(), Vec::new()])
+        );
+        assert!(began.elapsed() < BATCH_INTERVAL);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_the_rest_follows_in_order() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(BATCH_BYTES_MAX + 10).collect();
+        let pending = [bytes.clone(), b"err".to_vec()];
+        let shared = shared(State {
+            pending,
+            since: Some(Instant::now()),
+            ..State::default()
+        });
+        let first = shared.next_batch().unwrap_or_default();
+        let second = shared.next_batch().unwrap_or_default();
+        assert_eq!(
+            (first[0].len(), first[1].as_slice()),
+            (BATCH_BYTES_MAX, b"err".as_slice())
+        );
+        assert_eq!([first[0].clone(), second[0].clone()].concat(), bytes);
+        assert_eq!(shared.next_batch(), None);
+        assert!(shared.lock().sent_all);
+    }
+}

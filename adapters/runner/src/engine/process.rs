@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -49,13 +49,7 @@ impl Engine for Process {
             move |source: io::Error| EngineError::Node { what, source }
         };
         fs::create_dir_all(root).map_err(io(root))?;
-        if fs::symlink_metadata(root).is_ok_and(|meta| meta.is_symlink()) {
-            let source = io::Error::other("is a symbolic link: anybody might have put it there");
-            return Err(EngineError::Node {
-                what: root.display().to_string(),
-                source,
-            });
-        }
+        trusted(root).map_err(|why| io(root)(io::Error::other(why)))?;
         match fs::remove_dir_all(&self.scratch) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(&self.scratch)(e)),
             _ => {}
@@ -177,6 +171,23 @@ fn await_leader(leader: Pid) -> i32 {
     }
 }
 
+/// The default is below `/tmp`, where anybody may have been faster: scratch space in a place that
+/// another user controls could be swapped for a link to somewhere else.
+fn trusted(root: &Path) -> Result<(), &'static str> {
+    let Ok(meta) = fs::symlink_metadata(root) else {
+        return Ok(());
+    };
+    if meta.is_symlink() {
+        return Err("is a symbolic link: name the directory itself");
+    }
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    if owners.contains(&meta.uid()) {
+        Ok(())
+    } else {
+        Err("belongs to another user: chown it, or name another directory")
+    }
+}
+
 /// An absolute directory must exist; a relative one is made below the container's own.
 fn working_directory(cwd: &str, own: &Path) -> Result<PathBuf, EngineError> {
     let wrong = |why: &str| EngineError::Container(format!("cwd {cwd:?}: {why}"));
@@ -249,6 +260,16 @@ mod tests {
         assert!(made.is_dir());
         assert!(working_directory("../x", own.path()).is_err());
         assert!(working_directory("/nowhere/at/all", own.path()).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn scratch_space_is_not_made_where_somebody_else_could_swap_it() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        assert_eq!(trusted(dir.path()), Ok(()));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/usr", &link)?;
+        assert!(trusted(&link).is_err());
         Ok(())
     }
 

@@ -1,0 +1,278 @@
+//! A container from its record to its result.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Server, Vm, eventually, groups_of, processes_of};
+
+#[test]
+fn a_container_that_succeeds_is_complete_and_leaves_nothing() {
+    let server = Server::script("pwd; touch here; echo done >&2");
+    let vm = Vm::new();
+    let ran = vm.start(&server, &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    server.wait_for_state("Complete");
+    {
+        let world = server.world();
+        assert_eq!(world.get("exit_code"), json!(0));
+        assert!(world.get("cost").as_f64().unwrap() > 0.0);
+        assert!(String::from_utf8_lossy(&world.stdout).contains("/scratch/"));
+        assert_eq!(world.stderr, b"done\n");
+        assert_eq!(
+            world.updates[0],
+            *json!({"state": "Running"}).as_object().unwrap()
+        );
+    }
+    eventually("the lock is free", || vm.list().stdout.is_empty());
+    assert!(!vm.lockfile(&server.uuid).exists());
+    assert_eq!(fs::read_dir(vm.path("scratch")).unwrap().count(), 0);
+    assert_eq!(groups_of(&server.uuid), [""; 0]);
+}
+
+#[test]
+fn an_exit_status_is_reported() {
+    for (script, code) in [("exit 3", 3), ("kill -SEGV $$", 139)] {
+        let server = Server::script(script);
+        let ran = Vm::new().run_here(&server, &[]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let world = server.world();
+        assert_eq!(
+            (world.state(), world.get("exit_code")),
+            ("Complete", json!(code))
+        );
+    }
+}
+
+#[test]
+fn term_ends_a_container_as_cancelled() {
+    let server = Server::script("echo up; exec sleep 1000");
+    let vm = Vm::new();
+    vm.start_running(&server, &[]);
+    server.wait_for("output", |world| world.stdout == b"up\n");
+    let killed = vm.kill(15, &server.uuid);
+    assert_eq!(killed.code, Some(0), "{killed:?}");
+    assert!(
+        killed.stdout.is_empty() && killed.stderr.contains("no such process"),
+        "{killed:?}"
+    );
+    assert_eq!(server.world().state(), "Cancelled");
+    assert!(processes_of(&server.uuid).is_empty());
+}
+
+#[test]
+fn what_a_program_leaves_behind_ends_with_it() {
+    let server = Server::script(
+        "setsid sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; sleep 1001 & wait' & exit 4",
+    );
+    let vm = Vm::new();
+    let ran = vm.run_here(&server, &["--no-cgroups"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(server.world().get("exit_code"), json!(4));
+    assert!(processes_of(&server.uuid).is_empty());
+}
+
+#[test]
+fn a_container_that_is_not_locked_is_left_alone() {
+    for state in ["Queued", "Running", "Complete", "Cancelled"] {
+        let server = Server::with(json!({"command": ["true"], "state": state}));
+        let ran = Vm::new().run_here(&server, &[]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains(&format!("state is {state}")), "{ran:?}");
+        assert!(server.world().updates.is_empty());
+    }
+}
+
+#[test]
+fn user_code_never_runs_when_the_api_refuses_running() {
+    let vm = Vm::new();
+    let marker = vm.path("marker");
+    let server = Server::with(json!({"command": ["touch", marker]}));
+    server.world().running_status = Some(422);
+    let ran = vm.run_here(&server, &[]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("update refused"), "{ran:?}");
+    assert!(!marker.exists() && server.world().updates.is_empty());
+    // The marker works: the same container runs when the API agrees.
+    server.world().running_status = None;
+    assert_eq!(vm.run_here(&server, &[]).code, Some(0));
+    assert!(marker.exists());
+}
+
+#[test]
+fn a_stop_before_the_start_puts_the_container_back() {
+    let vm = Vm::new();
+    let marker = vm.path("marker");
+    let server = Server::with(json!({"command": ["touch", marker]}));
+    // The update to Running is retried while the signal arrives.
+    server.world().running_status = Some(503);
+    assert_eq!(vm.start(&server, &[]).code, Some(0));
+    let before = server.world().requests;
+    server.wait_for("a try to start", |world| world.requests >= before + 4);
+    assert_eq!(vm.kill(15, &server.uuid).code, Some(1));
+    server.world().running_status = None;
+    server.wait_for_state("Cancelled");
+    assert!(!marker.exists());
+}
+
+#[test]
+fn the_time_limit_ends_even_a_container_that_ignores_term() {
+    let server = Server::with(json!({
+        "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"],
+        "scheduling_parameters": {"max_run_time": 1},
+    }));
+    server
+        .world()
+        .record
+        .insert("runtime_status".into(), json!({"activity": "x"}));
+    let ran = Vm::new().run_here(&server, &["--term-grace=100ms"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let world = server.world();
+    assert_eq!(world.state(), "Cancelled");
+    let status = world.get("runtime_status");
+    assert!(
+        status["error"]
+            .as_str()
+            .unwrap()
+            .contains("time limit of 1 s"),
+        "{status}"
+    );
+    assert_eq!(status["activity"], "x");
+}
+
+#[test]
+fn memory_beyond_the_limit_is_not_given() {
+    let hungry = "dd if=/dev/zero of=/dev/null bs=400M count=1";
+    for (ram, flags, succeeds) in [
+        (
+            64 << 20,
+            ["--no-cgroups", "--enable-memory-limit=true"],
+            false,
+        ),
+        (
+            64 << 20,
+            ["--no-cgroups", "--enable-memory-limit=false"],
+            true,
+        ),
+        (
+            64 << 20,
+            ["--no-cgroups=false", "--enable-memory-limit=true"],
+            false,
+        ),
+        (
+            2_i64 << 30,
+            ["--no-cgroups", "--enable-memory-limit=true"],
+            true,
+        ),
+    ] {
+        let server = Server::with(
+            json!({"command": ["sh", "-c", hungry], "runtime_constraints": {"ram": ram}}),
+        );
+        let ran = Vm::new().run_here(&server, &flags);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let world = server.world();
+        assert_eq!(
+            world.get("exit_code") == json!(0),
+            succeeds,
+            "{flags:?}: {:?}",
+            world.record
+        );
+    }
+}
+
+#[test]
+fn no_secret_reaches_the_container_but_its_own_token_when_it_asks() {
+    for api in [false, true] {
+        let server = Server::with(json!({"command": ["env"], "runtime_constraints": {"API": api}}));
+        let vm = Vm::new();
+        let mut command = vm.command(&[
+            "--detach",
+            "--stdin-config",
+            "--runtime-engine=process",
+            &server.uuid,
+        ]);
+        command
+            .env("ARVADOS_API_TOKEN", "inherited")
+            .env("GatewayAuthSecret", "inherited");
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        serde_json::to_writer(child.stdin.take().unwrap(), &server.config()).unwrap();
+        assert_eq!(crate::support::finish(child).code, Some(0));
+        server.wait_for_state("Complete");
+        let environment = String::from_utf8(server.world().stdout.clone()).unwrap();
+        for hidden in [
+            "opensesame",
+            "gatewaysecret",
+            "inherited",
+            "GatewayAuthSecret",
+            "InstanceType",
+        ] {
+            assert!(!environment.contains(hidden), "{hidden} in {environment}");
+        }
+        let own = "ARVADOS_API_TOKEN=v2/zzzzz-gj3su-999999999999999/own\n";
+        assert_eq!(environment.contains(own), api, "{environment}");
+        assert_eq!(environment.contains("ARVADOS_API_HOST=api.example\n"), api);
+        assert!(!vm.local_log(&server.uuid).contains("opensesame"));
+    }
+}
+
+#[test]
+fn the_working_directory_is_made_or_taken_as_it_is() {
+    let vm = Vm::new();
+    for (cwd, expected) in [
+        ("deep/er", "/work/deep/er\n"),
+        (".", "/work\n"),
+        ("/usr", "/usr\n"),
+    ] {
+        let server = Server::with(json!({"command": ["pwd"], "cwd": cwd}));
+        assert_eq!(vm.run_here(&server, &[]).code, Some(0));
+        let stdout = String::from_utf8(server.world().stdout.clone()).unwrap();
+        assert!(stdout.ends_with(expected), "{stdout}");
+    }
+}
+
+#[test]
+fn a_price_history_and_a_list_update_the_cost_of_a_running_container() {
+    let server = Server::script("exec sleep 1000");
+    let vm = Vm::new();
+    vm.start_running(&server, &[]);
+    let listed = vm.run(
+        &["--list", "--stdin-prices"],
+        r#"[{"StartTime":"2020-01-01T00:00:00Z","Price":3600000000}]"#,
+    );
+    assert_eq!(listed.stdout.trim_end(), server.uuid, "{listed:?}");
+    assert!(vm.path("lock").join("crunch-run-prices.json").exists());
+    server.wait_for("a cost at the new price", |world| {
+        world.get("cost").as_f64().is_some_and(|cost| cost > 1000.0)
+    });
+    assert_eq!(server.world().state(), "Running");
+}
+
+#[test]
+fn a_spot_notice_is_reported_once() {
+    let server = Server::script("exec sleep 1000");
+    server.world().spot_notice =
+        Some(json!({"action": "terminate", "time": "2026-08-07T12:00:00Z"}));
+    let vm = Vm::new();
+    let mut config = server.config();
+    config["EC2SpotCheck"] = json!(true);
+    let mut command = vm.command(&["--stdin-config", "--runtime-engine=process", &server.uuid]);
+    command
+        .env("LONGSHORE_IMDS_URL", &server.url)
+        .stdin(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    serde_json::to_writer(child.stdin.take().unwrap(), &config).unwrap();
+    server.wait_for("a warning", |world| {
+        world.get("runtime_status")["warning"] == "preemption notice"
+    });
+    let status = server.world().get("runtime_status");
+    assert!(
+        status["preemptionNotice"]
+            .as_str()
+            .unwrap()
+            .contains("terminate at 2026-08-07T12:00:00Z")
+    );
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(crate::support::finish(child).code, Some(0));
+    assert_eq!(server.world().get("runtime_status"), status);
+}

@@ -1,0 +1,60 @@
+//! What a container prints, on its way to the API and to the local file.
+
+use crate::support::{Server, Vm};
+
+#[test]
+fn both_streams_arrive_in_order_while_the_container_runs() {
+    let server = Server::script(
+        "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; echo bad >&2; exec sleep 1000",
+    );
+    let vm = Vm::new();
+    vm.start_running(&server, &[]);
+    let expected: String = (0..2000).map(|number| format!("{number}\n")).collect();
+    server.wait_for("all output", |world| {
+        world.stdout.len() == expected.len() && world.stderr == b"bad\n"
+    });
+    let world = server.world();
+    assert_eq!(String::from_utf8_lossy(&world.stdout), expected);
+    assert_eq!(world.state(), "Running");
+    assert!(
+        world.log_requests < 100,
+        "{} requests for 2000 lines",
+        world.log_requests
+    );
+    assert!(vm.local_log(&server.uuid).contains("\n1999\n"));
+}
+
+#[test]
+fn an_api_without_logs_is_asked_once_and_told_once() {
+    let server = Server::script("for i in 1 2 3 4; do echo $i; sleep 0.6; done");
+    server.world().log_status = Some(404);
+    let vm = Vm::new();
+    let ran = vm.run_here(&server, &[]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let world = server.world();
+    assert_eq!((world.state(), world.log_requests), ("Complete", 1));
+    assert_eq!(ran.stderr.matches("takes no logs").count(), 1, "{ran:?}");
+    assert_eq!(vm.local_log(&server.uuid), "1\n2\n3\n4\n");
+}
+
+#[test]
+fn a_slow_api_stops_the_container_rather_than_filling_memory() {
+    let vm = Vm::new();
+    let marker = vm.path("marker");
+    let bytes = 4 << 20;
+    let server = Server::script(&format!(
+        "head -c {bytes} /dev/zero; touch {}",
+        marker.display()
+    ));
+    server.world().log_status = Some(503);
+    assert_eq!(vm.start(&server, &[]).code, Some(0));
+    server.wait_for("several tries", |world| world.log_requests >= 4);
+    assert!(
+        !marker.exists(),
+        "the container could print more than the buffer holds"
+    );
+    server.world().log_status = None;
+    server.wait_for_state("Complete");
+    assert_eq!(server.world().stdout.len(), bytes);
+    assert!(marker.exists());
+}

@@ -1,0 +1,273 @@
+//! The containers API, as far as a runner sees it, with one container and faults to order.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::SOON;
+
+pub(crate) const TOKEN: &str = "v2/zzzzz-gj3su-000000000000000/opensesame";
+
+/// What the server knows and what it is told to do wrong.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) record: Map<String, Value>,
+    /// Every accepted update.
+    pub(crate) updates: Vec<Map<String, Value>>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Requests for appending to a log, whatever came of them.
+    pub(crate) log_requests: usize,
+    pub(crate) requests: usize,
+    /// The next request is answered 503, with a wish for so many seconds of rest.
+    pub(crate) busy_s: Option<u32>,
+    /// Connections are closed without an answer.
+    pub(crate) down: bool,
+    /// Status of the answer to every request for a log.
+    pub(crate) log_status: Option<u16>,
+    /// Status of the answer to an update to `Running`.
+    pub(crate) running_status: Option<u16>,
+    /// What a spot instance's metadata service says.
+    pub(crate) spot_notice: Option<Value>,
+}
+
+impl World {
+    pub(crate) fn state(&self) -> &str {
+        self.record["state"].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Value {
+        self.record.get(key).cloned().unwrap_or_default()
+    }
+}
+
+pub(crate) struct Server {
+    shared: Arc<(Mutex<World>, Condvar)>,
+    pub(crate) uuid: String,
+    pub(crate) url: String,
+}
+
+impl Server {
+    /// Serves one locked container; `record` adds to and replaces its attributes.
+    pub(crate) fn with(record: Value) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let uuid = format!("zzzzz-dz642-{port:05}{:010}", std::process::id());
+        let mut world = World::default();
+        world.record.insert("uuid".into(), uuid.clone().into());
+        world.record.insert("state".into(), "Locked".into());
+        // The mark by which a test finds what is left of the container.
+        world
+            .record
+            .insert("environment".into(), json!({"CONTAINER_MARK": uuid}));
+        world.record.extend(record.as_object().cloned().unwrap());
+        let shared = Arc::new((Mutex::new(world), Condvar::new()));
+        let (served, own) = (Arc::clone(&shared), uuid.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (served, own) = (Arc::clone(&served), own.clone());
+                thread::spawn(move || serve(&served, &own, stream));
+            }
+        });
+        Self { shared, uuid, url }
+    }
+
+    /// Serves one locked container that runs a shell script.
+    pub(crate) fn script(script: &str) -> Self {
+        Self::with(json!({"command": ["sh", "-c", script]}))
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.shared.0.lock().unwrap()
+    }
+
+    /// Waits until the world is so.
+    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&World) -> bool) {
+        let deadline = Instant::now() + SOON;
+        let mut world = self.world();
+        while !condition(&world) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "not in time: {what}; the record is {:?}",
+                world.record
+            );
+            world = self.shared.1.wait_timeout(world, left).unwrap().0;
+        }
+    }
+
+    pub(crate) fn wait_for_state(&self, state: &str) {
+        self.wait_for(state, |world| world.state() == state);
+    }
+
+    /// The configuration document that a dispatcher would send.
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "Env": {
+                "ARVADOS_API_HOST": "api.example",
+                "ARVADOS_API_TOKEN": TOKEN,
+                "LONGSHORE_API_URL": self.url,
+                "InstanceType": "{\n    \"Price\": 3600\n}\n",
+                "GatewayAddress": "127.0.0.1:0",
+                "GatewayAuthSecret": "gatewaysecret",
+            },
+            "KeepBuffers": 0,
+            "EC2SpotCheck": false,
+            "Cluster": null,
+        })
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    token: String,
+    body: Vec<u8>,
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok()?;
+    let mut words = line.split(' ');
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (mut length, mut token) = (0, String::new());
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else {
+            break;
+        };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "authorization" => token = value.strip_prefix("Bearer ")?.to_owned(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Request {
+        method,
+        path,
+        token,
+        body,
+    })
+}
+
+fn serve(shared: &(Mutex<World>, Condvar), uuid: &str, mut stream: TcpStream) {
+    let Some(request) = read(&stream) else { return };
+    let mut world = shared.0.lock().unwrap();
+    world.requests += 1;
+    let busy = world.busy_s.take();
+    let answer = match busy {
+        _ if world.down => None,
+        Some(_) => Some((503, String::new())),
+        None => Some(answer(&mut world, uuid, &request)),
+    };
+    drop(world);
+    shared.1.notify_all();
+    let Some((status, body)) = answer else { return };
+    let rest = busy.map_or_else(String::new, |seconds| format!("Retry-After: {seconds}\r\n"));
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\n{rest}Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    // The runner may have given up on the answer.
+    let _ = stream
+        .write_all(head.as_bytes())
+        .and_then(|()| stream.write_all(body.as_bytes()));
+}
+
+fn answer(world: &mut World, uuid: &str, request: &Request) -> (u16, String) {
+    let error = |status: u16, text: &str| (status, json!({"errors": [text]}).to_string());
+    let own = format!("/arvados/v1/containers/{uuid}");
+    match (request.method.as_str(), request.path.as_str()) {
+        ("PUT", "/latest/api/token") => return (200, "imds-token".to_owned()),
+        ("GET", "/latest/meta-data/spot/instance-action") => {
+            return world
+                .spot_notice
+                .as_ref()
+                .map_or((404, String::new()), |notice| (200, notice.to_string()));
+        }
+        _ if request.token != TOKEN => return error(401, "Not logged in"),
+        _ => {}
+    }
+    let Some(rest) = request.path.strip_prefix(&own) else {
+        return error(404, "no such container");
+    };
+    match (request.method.as_str(), rest) {
+        ("GET", "") => (200, json!(world.record).to_string()),
+        ("GET", "/auth") => (
+            200,
+            json!({"uuid": "zzzzz-gj3su-999999999999999", "api_token": "own"}).to_string(),
+        ),
+        ("POST", "/log?stream=stdout" | "/log?stream=stderr") => {
+            world.log_requests += 1;
+            if let Some(status) = world.log_status {
+                return error(status, "no logs");
+            }
+            let log = if rest.ends_with("out") {
+                &mut world.stdout
+            } else {
+                &mut world.stderr
+            };
+            log.extend_from_slice(&request.body);
+            (200, "{}".to_owned())
+        }
+        ("PUT", "") => update(world, &request.body),
+        _ => error(404, "no such route"),
+    }
+}
+
+fn update(world: &mut World, body: &[u8]) -> (u16, String) {
+    let form = String::from_utf8_lossy(body).into_owned();
+    let value = form
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("container="))
+        .unwrap_or_default();
+    let change: Map<String, Value> = serde_json::from_str(&form_decode(value)).unwrap();
+    let old = world.state().to_owned();
+    let new = change
+        .get("state")
+        .and_then(Value::as_str)
+        .unwrap_or(&old)
+        .to_owned();
+    if let Some(status) = world.running_status.filter(|_| new == "Running") {
+        return (status, json!({"errors": ["update refused"]}).to_string());
+    }
+    let legal = matches!(
+        (old.as_str(), new.as_str()),
+        ("Locked", "Queued" | "Running" | "Cancelled")
+            | ("Running", "Running" | "Complete" | "Cancelled")
+    );
+    if !legal {
+        return (
+            422,
+            json!({"errors": [format!("cannot change from {old} to {new}")]}).to_string(),
+        );
+    }
+    world.record.extend(change.clone());
+    world.updates.push(change);
+    (200, json!({"uuid": world.record["uuid"]}).to_string())
+}
+
+fn form_decode(text: &str) -> String {
+    let mut bytes = text.bytes();
+    let mut out = Vec::new();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(out).unwrap()
+}
