@@ -52,21 +52,22 @@ impl Store {
         let (mut writer, readers) = match &config.database {
             Database::Memory => (Connection::open_in_memory().map_err(failed)?, None),
             Database::File(path) => {
-                let writer = Connection::open(path).map_err(failed)?;
-                restrict_permissions(path);
-                (writer, Some(path))
+                make_private(path);
+                (Connection::open(path).map_err(failed)?, Some(path))
             }
         };
         prepare(&writer).map_err(failed)?;
-        check_origin(&writer, config, &name)?;
+        let is_new = check_origin(&writer, config, &name)?;
+        if is_new {
+            writer
+                .pragma_update(None, "application_id", schema::APPLICATION_ID)
+                .map_err(failed)?;
+        }
         writer
             .pragma_update(None, "journal_mode", "WAL")
             .map_err(failed)?;
         writer
             .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(failed)?;
-        writer
-            .pragma_update(None, "application_id", schema::APPLICATION_ID)
             .map_err(failed)?;
         schema::migrations()
             .to_latest(&mut writer)
@@ -74,7 +75,7 @@ impl Store {
                 database: name.clone(),
                 reason: format!("its schema cannot be brought up to date: {e}"),
             })?;
-        claim(&mut writer, config, &name)?;
+        claim(&writer, config, &name)?;
         let readers = match readers {
             None => None,
             Some(path) => Some(open_readers(path).map_err(failed)?),
@@ -198,12 +199,13 @@ fn open_readers(path: &Path) -> rusqlite::Result<Readers> {
     })
 }
 
-/// Refuses a file of a newer version or of another program, before anything is written to it.
+/// Refuses a file of a newer version, of another program or of another cluster, before anything is
+/// written to it. Tells whether the file is new.
 fn check_origin(
     connection: &Connection,
     config: &QueueConfig,
     name: &str,
-) -> Result<(), QueueError> {
+) -> Result<bool, QueueError> {
     let failed = |source| QueueError::Database {
         database: name.to_owned(),
         source,
@@ -217,9 +219,10 @@ fn check_origin(
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(failed)?;
-    if application != i64::from(schema::APPLICATION_ID)
-        && (application != 0 || version != 0 || tables != 0)
-    {
+    if application == 0 && version == 0 && tables == 0 {
+        return Ok(true);
+    }
+    if application != i64::from(schema::APPLICATION_ID) {
         return Err(QueueError::Foreign {
             database: name.to_owned(),
             reason: "it was made by another program".to_owned(),
@@ -236,44 +239,44 @@ fn check_origin(
             known: schema::VERSION,
         });
     }
-    Ok(())
+    if version > 0 {
+        check_cluster(connection, config, name)?;
+    }
+    Ok(false)
 }
 
-/// Marks a new file as this cluster's; refuses another cluster's.
-fn claim(connection: &mut Connection, config: &QueueConfig, name: &str) -> Result<(), QueueError> {
-    let failed = |source| QueueError::Database {
-        database: name.to_owned(),
-        source,
-    };
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(failed)?;
-    let owner: Option<String> = transaction
-        .query_row(
-            "SELECT value FROM meta WHERE key = 'cluster_id'",
-            [],
-            |row| row.get(0),
-        )
+fn check_cluster(
+    connection: &Connection,
+    config: &QueueConfig,
+    name: &str,
+) -> Result<(), QueueError> {
+    let sql = "SELECT value FROM meta WHERE key = 'cluster_id'";
+    let owner: Option<String> = connection
+        .query_row(sql, [], |row| row.get(0))
         .optional()
-        .map_err(failed)?;
+        .map_err(|source| QueueError::Database {
+            database: name.to_owned(),
+            source,
+        })?;
     match owner {
-        Some(id) if id == config.cluster_id => {}
-        Some(id) => {
-            return Err(QueueError::Foreign {
-                database: name.to_owned(),
-                reason: format!("it belongs to cluster {id}, not {}", config.cluster_id),
-            });
-        }
-        None => {
-            transaction
-                .execute(
-                    "INSERT INTO meta VALUES ('cluster_id', ?1)",
-                    [&config.cluster_id],
-                )
-                .map_err(failed)?;
-        }
+        Some(id) if id != config.cluster_id => Err(QueueError::Foreign {
+            database: name.to_owned(),
+            reason: format!("it belongs to cluster {id}, not {}", config.cluster_id),
+        }),
+        _ => Ok(()),
     }
-    transaction.commit().map_err(failed)
+}
+
+/// Marks a new file as this cluster's; of two programs that make it at one time the first counts.
+fn claim(connection: &Connection, config: &QueueConfig, name: &str) -> Result<(), QueueError> {
+    let sql = "INSERT INTO meta VALUES ('cluster_id', ?1) ON CONFLICT DO NOTHING";
+    connection
+        .execute(sql, [&config.cluster_id])
+        .map_err(|source| QueueError::Database {
+            database: name.to_owned(),
+            source,
+        })?;
+    check_cluster(connection, config, name)
 }
 
 pub(crate) fn database_name(database: &Database) -> String {
@@ -283,10 +286,16 @@ pub(crate) fn database_name(database: &Database) -> String {
     }
 }
 
-/// Commands and environments of all users are in the file: only its owner may read it.
-fn restrict_permissions(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    if let Err(error) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
-        tracing::warn!(path = %path.display(), %error, "cannot restrict the queue database to its owner");
+/// Makes a missing file readable by its owner only: commands and environments of all users go into
+/// it. SQLite gives the files beside it the same mode. When this fails, opening says why.
+fn make_private(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let made = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    if let Err(error) = made {
+        tracing::debug!(path = %path.display(), %error, "queue database not newly made");
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn new_container(
     if let Some(state) = wish.get("state").filter(|state| *state != "Queued") {
         return Err(wrong(
             "container.state",
-            "Queued, or no state at all",
+            "\"Queued\", or no state at all",
             state,
         ));
     }

@@ -9,7 +9,10 @@ const POLL_SELECT: &str = r#"["uuid","state","priority","runtime_constraints","c
 
 fn uuids(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().unwrap();
-    items.iter().map(|item| item["uuid"].as_str().unwrap().to_owned()).collect()
+    items
+        .iter()
+        .map(|item| item["uuid"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// All of what the token holds, page by page, until an empty page.
@@ -18,7 +21,10 @@ async fn held(world: &World, auth: &str, limit: &str) -> (Vec<String>, usize) {
     loop {
         let mut filters = json!([["locked_by_uuid", "=", auth]]);
         if let Some(last) = all.last() {
-            filters.as_array_mut().unwrap().push(json!(["uuid", ">", last]));
+            filters
+                .as_array_mut()
+                .unwrap()
+                .push(json!(["uuid", ">", last]));
         }
         let query = [
             ("count", "none"),
@@ -27,7 +33,10 @@ async fn held(world: &World, auth: &str, limit: &str) -> (Vec<String>, usize) {
             ("order", "uuid"),
             ("select", POLL_SELECT),
         ];
-        let page = world.get(&world.dispatcher, "containers", &query).await.ok();
+        let page = world
+            .get(&world.dispatcher, "containers", &query)
+            .await
+            .ok();
         assert!(page.get("items_available").is_none(), "count=none");
         if uuids(&page).is_empty() {
             return (all, pages);
@@ -38,7 +47,7 @@ async fn held(world: &World, auth: &str, limit: &str) -> (Vec<String>, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_dispatchers_requests_work_as_it_sends_them() {
+async fn the_dispatcher_finds_what_it_holds() {
     let world = World::with(|config| config.max_items_per_response = 3).await;
     // 1: who am I.
     let auth = world.token_uuid(&world.dispatcher).await;
@@ -46,61 +55,127 @@ async fn the_dispatchers_requests_work_as_it_sends_them() {
     for priority in 1..=8 {
         let uuid = world.create(priority).await;
         // 6: lock, with an empty form.
-        assert_eq!(world.lock(&world.dispatcher, &uuid).await.ok()["locked_by_uuid"], auth);
+        assert_eq!(
+            world.lock(&world.dispatcher, &uuid).await.ok()["locked_by_uuid"],
+            auth
+        );
         locked.push(uuid);
     }
-    let mut queued = Vec::new();
-    for priority in [0, 5, 7, 5, 9] {
-        queued.push((priority, world.create(priority).await));
-    }
+    let queued = world.create(1).await;
     // 2: what do I hold.
     locked.sort();
     let (all, pages) = held(&world, &auth, "1000").await;
     assert_eq!(all, locked);
     assert_eq!(pages, 3, "pages of at most three");
+    // 4: what became of these.
+    let wanted = [&locked[0], &locked[1], &queued];
+    let filters = json!([["uuid", "in", wanted]]).to_string();
+    let query = [
+        ("count", "none"),
+        ("filters", filters.as_str()),
+        ("order", "uuid"),
+        ("select", POLL_SELECT),
+    ];
+    let page = world
+        .get(&world.dispatcher, "containers", &query)
+        .await
+        .ok();
+    let mut expected = wanted.map(String::clone);
+    expected.sort();
+    assert_eq!(uuids(&page), expected);
+}
+
+#[tokio::test]
+async fn the_dispatcher_finds_what_waits_by_priority() {
+    let world = World::with(|config| config.max_items_per_response = 3).await;
+    for priority in [0, 5, 7, 5, 9] {
+        world.create(priority).await;
+    }
     // 3: what waits; the operand of priority is text.
     let mut waiting = Vec::new();
     loop {
         let offset = waiting.len().to_string();
         let query = [
             ("count", "none"),
-            ("filters", r#"[["state","=","Queued"],["priority",">","0"]]"#),
+            (
+                "filters",
+                r#"[["state","=","Queued"],["priority",">","0"]]"#,
+            ),
             ("limit", "1000"),
             ("offset", &offset),
             ("order", "priority desc"),
             ("select", POLL_SELECT),
         ];
-        let page = world.get(&world.dispatcher, "containers", &query).await.ok();
+        let page = world
+            .get(&world.dispatcher, "containers", &query)
+            .await
+            .ok();
         assert_eq!(page["offset"].to_string(), offset);
         let items = page["items"].as_array().unwrap().clone();
         if items.is_empty() {
             break;
         }
-        assert_eq!(items[0].as_object().unwrap().len(), 7, "only what was selected");
+        assert_eq!(
+            items[0].as_object().unwrap().len(),
+            7,
+            "only what was selected"
+        );
         waiting.extend(items);
     }
-    let priorities: Vec<i64> = waiting.iter().map(|item| item["priority"].as_i64().unwrap()).collect();
+    let priorities: Vec<i64> = waiting
+        .iter()
+        .map(|item| item["priority"].as_i64().unwrap())
+        .collect();
     assert_eq!(priorities, [9, 7, 5, 5]);
-    // 4: what became of these.
-    let wanted: Vec<&String> = locked.iter().take(2).chain([&queued[0].1]).collect();
-    let filters = json!([["uuid", "in", wanted]]).to_string();
-    let query = [("count", "none"), ("filters", filters.as_str()), ("order", "uuid"), ("select", POLL_SELECT)];
-    let page = world.get(&world.dispatcher, "containers", &query).await.ok();
-    let mut expected: Vec<String> = wanted.into_iter().cloned().collect();
-    expected.sort();
-    assert_eq!(uuids(&page), expected);
+}
+
+#[tokio::test]
+async fn the_dispatchers_requests_on_one_container_work() {
+    let world = World::new().await;
+    let uuid = &world.create(5).await;
     // 5 to 10 on one container.
-    let uuid = &queued[1].1;
-    let mounts = world.get(&world.dispatcher, &format!("containers/{uuid}"), &[("select", r#"["mounts"]"#)]).await;
+    let mounts = world
+        .get(
+            &world.dispatcher,
+            &format!("containers/{uuid}"),
+            &[("select", r#"["mounts"]"#)],
+        )
+        .await;
     assert_eq!(mounts.ok(), json!({ "mounts": {} }));
     world.lock(&world.dispatcher, uuid).await.ok();
-    assert_eq!(world.unlock(&world.dispatcher, uuid).await.ok()["state"], "Queued");
+    assert_eq!(
+        world.unlock(&world.dispatcher, uuid).await.ok()["state"],
+        "Queued"
+    );
     world.lock(&world.dispatcher, uuid).await.ok();
-    let form = [("container", r#"{"runtime_status":{"error":"too big"}}"#), ("select", r#"["uuid"]"#)];
-    let put = || world.request(&world.dispatcher, Method::PUT, &format!("containers/{uuid}"));
-    assert_eq!(Answer::of(put().form(&form)).await.ok(), json!({ "uuid": uuid }));
-    assert_eq!(Answer::of(put().form(&[("container", r#"{"state":"Cancelled"}"#)])).await.ok()["state"], "Cancelled");
-    let state = world.get(&world.dispatcher, &format!("containers/{uuid}"), &[("select", r#"["state"]"#)]).await;
+    let form = [
+        ("container", r#"{"runtime_status":{"error":"too big"}}"#),
+        ("select", r#"["uuid"]"#),
+    ];
+    let put = || {
+        world.request(
+            &world.dispatcher,
+            Method::PUT,
+            &format!("containers/{uuid}"),
+        )
+    };
+    assert_eq!(
+        Answer::of(put().form(&form)).await.ok(),
+        json!({ "uuid": uuid })
+    );
+    assert_eq!(
+        Answer::of(put().form(&[("container", r#"{"state":"Cancelled"}"#)]))
+            .await
+            .ok()["state"],
+        "Cancelled"
+    );
+    let state = world
+        .get(
+            &world.dispatcher,
+            &format!("containers/{uuid}"),
+            &[("select", r#"["state"]"#)],
+        )
+        .await;
     assert_eq!(state.ok(), json!({ "state": "Cancelled" }));
 }
 
@@ -112,16 +187,36 @@ async fn a_long_get_comes_as_a_post_with_an_override() {
     wanted.extend((0..40).map(|n| format!("zzzzz-dz642-{n:015}")));
     let filters = json!([["uuid", "in", wanted]]).to_string();
     assert!(filters.len() > 1000);
-    let form = [("count", "none"), ("filters", filters.as_str()), ("order", "uuid"), ("select", POLL_SELECT)];
-    let request = world.request(&world.dispatcher, Method::POST, "containers").header("X-Http-Method-Override", "GET");
+    let form = [
+        ("count", "none"),
+        ("filters", filters.as_str()),
+        ("order", "uuid"),
+        ("select", POLL_SELECT),
+    ];
+    let request = world
+        .request(&world.dispatcher, Method::POST, "containers")
+        .header("X-Http-Method-Override", "GET");
     let page = Answer::of(request.form(&form)).await.ok();
     assert_eq!(uuids(&page), [uuid.as_str()]);
     let request = world
-        .request(&world.dispatcher, Method::POST, &format!("containers/{uuid}"))
+        .request(
+            &world.dispatcher,
+            Method::POST,
+            &format!("containers/{uuid}"),
+        )
         .header("X-Http-Method-Override", "GET");
-    assert_eq!(Answer::of(request.form(&[("select", r#"["priority"]"#)])).await.ok(), json!({ "priority": 3 }));
-    let request = world.request(&world.dispatcher, Method::POST, "containers").header("X-Http-Method-Override", "BREW");
-    Answer::of(request).await.fails(400, "X-Http-Method-Override: expected");
+    assert_eq!(
+        Answer::of(request.form(&[("select", r#"["priority"]"#)]))
+            .await
+            .ok(),
+        json!({ "priority": 3 })
+    );
+    let request = world
+        .request(&world.dispatcher, Method::POST, "containers")
+        .header("X-Http-Method-Override", "BREW");
+    Answer::of(request)
+        .await
+        .fails(400, "X-Http-Method-Override: expected");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,7 +233,10 @@ async fn pages_are_cut_by_size_and_still_complete() {
     let (all, pages) = held(&world, &auth, "1000").await;
     assert_eq!(all, made);
     assert!(pages > 3, "{pages} pages");
-    let whole = world.get(&world.dispatcher, "containers", &[("limit", "1000")]).await.ok();
+    let whole = world
+        .get(&world.dispatcher, "containers", &[("limit", "1000")])
+        .await
+        .ok();
     assert_eq!(whole["items_available"], 20, "the count is of all");
     assert!(uuids(&whole).len() < 20);
 }
@@ -152,9 +250,19 @@ async fn operators_select_what_they_say() {
         attributes["priority"] = json!(priority);
         world.create_as(&world.alice, &attributes).await.ok();
     }
-    let all = world.get(&world.admin, "containers", &[("order", "priority")]).await.ok();
+    let all = world
+        .get(&world.admin, "containers", &[("order", "priority")])
+        .await
+        .ok();
     let made = all["items"][1]["created_at"].clone();
-    let pear = world.get(&world.admin, "containers", &[("filters", r#"[["name","=","pear"]]"#)]).await.ok();
+    let pear = world
+        .get(
+            &world.admin,
+            "containers",
+            &[("filters", r#"[["name","=","pear"]]"#)],
+        )
+        .await
+        .ok();
     let pear = pear["items"][0]["uuid"].as_str().unwrap().to_owned();
     world.lock(&world.dispatcher, &pear).await.ok();
     let cases = [
@@ -167,7 +275,10 @@ async fn operators_select_what_they_say() {
         (json!([["priority", "in", [1, "4", 9]]]), vec![1, 4]),
         (json!([["priority", "in", []]]), vec![]),
         (json!([["priority", "not in", [1, 4]]]), vec![2, 3]),
-        (json!([["locked_by_uuid", "not in", ["x"]]]), vec![1, 2, 3, 4]),
+        (
+            json!([["locked_by_uuid", "not in", ["x"]]]),
+            vec![1, 2, 3, 4],
+        ),
         (json!([["locked_by_uuid", "=", null]]), vec![1, 2, 4]),
         (json!([["locked_by_uuid", "!=", null]]), vec![3]),
         (json!([["locked_by_uuid", "!=", "x"]]), vec![1, 2, 3, 4]),
@@ -176,16 +287,32 @@ async fn operators_select_what_they_say() {
         (json!([["name", "like", "p__r"]]), vec![3]),
         (json!([["name", "like", "100\\%"]]), vec![4]),
         (json!([["created_at", "=", made]]), vec![2]),
-        (json!([["created_at", ">", "2020-01-01T00:00:00+05:00"]]), vec![1, 2, 3, 4]),
-        (json!([["owner", "=", "alice"], ["state", "=", "Locked"]]), vec![3]),
-        (json!([["exit_code", "=", null], ["cost", "<", 0.5]]), vec![1, 2, 3, 4]),
+        (
+            json!([["created_at", ">", "2020-01-01T00:00:00+05:00"]]),
+            vec![1, 2, 3, 4],
+        ),
+        (
+            json!([["owner", "=", "alice"], ["state", "=", "Locked"]]),
+            vec![3],
+        ),
+        (
+            json!([["exit_code", "=", null], ["cost", "<", 0.5]]),
+            vec![1, 2, 3, 4],
+        ),
     ];
     for (filters, expected) in cases {
-        let query = [("filters", filters.to_string()), ("order", r#"["priority asc"]"#.to_owned())];
+        let query = [
+            ("filters", filters.to_string()),
+            ("order", r#"["priority asc"]"#.to_owned()),
+        ];
         let query: Vec<(&str, &str)> = query.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let list = world.get(&world.admin, "containers", &query).await.ok();
-        let found: Vec<i64> =
-            list["items"].as_array().unwrap().iter().map(|i| i["priority"].as_i64().unwrap()).collect();
+        let found: Vec<i64> = list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i["priority"].as_i64().unwrap())
+            .collect();
         assert_eq!(found, expected, "{filters}");
         assert_eq!(list["items_available"], expected.len(), "{filters}");
     }
@@ -201,9 +328,22 @@ async fn a_record_has_every_field_with_its_type() {
     attributes["scheduling_parameters"] = json!({ "preemptible": true, "max_run_time": 60 });
     let mut record = world.create_as(&world.alice, &attributes).await.ok();
     let uuid = record["uuid"].as_str().unwrap().to_owned();
-    assert_eq!(record, world.get(&world.alice, &format!("containers/{uuid}"), &[]).await.ok());
+    assert_eq!(
+        record,
+        world
+            .get(&world.alice, &format!("containers/{uuid}"), &[])
+            .await
+            .ok()
+    );
     for volatile in ["uuid", "created_at", "modified_at"] {
-        assert!(record.as_object_mut().unwrap().remove(volatile).unwrap().is_string());
+        assert!(
+            record
+                .as_object_mut()
+                .unwrap()
+                .remove(volatile)
+                .unwrap()
+                .is_string()
+        );
     }
     let expected = json!({
         "owner": "alice", "name": "", "state": "Queued", "priority": 500, "locked_by_uuid": null,

@@ -30,15 +30,25 @@ async fn a_wrong_or_missing_token_is_401_everywhere() {
             (Method::GET, "containers/events".to_owned()),
             (Method::GET, "nothing".to_owned()),
         ] {
-            Answer::of(world.request(token, method, &path)).await.fails(401, "Not logged in");
+            Answer::of(world.request(token, method, &path))
+                .await
+                .fails(401, "Not logged in");
         }
     }
-    Answer::of(world.client.get(world.url("containers"))).await.fails(401, "Authorization: Bearer");
-    let basic = world.client.get(world.url("containers")).basic_auth("a", Some("b"));
+    Answer::of(world.client.get(world.url("containers")))
+        .await
+        .fails(401, "Authorization: Bearer");
+    let basic = world
+        .client
+        .get(world.url("containers"))
+        .basic_auth("a", Some("b"));
     Answer::of(basic).await.fails(401, "Not logged in");
     // The bare secret and the other scheme name are accepted.
     assert_eq!(world.token_uuid(secret).await, uuid_part);
-    let old = world.client.get(world.url("containers")).header("Authorization", format!("OAuth2 {good}"));
+    let old = world
+        .client
+        .get(world.url("containers"))
+        .header("Authorization", format!("OAuth2 {good}"));
     assert_eq!(Answer::of(old).await.status, 200);
 }
 
@@ -49,19 +59,39 @@ async fn another_users_containers_do_not_exist() {
     let path = format!("containers/{uuid}");
     let missing = format!("container {uuid} not found");
     world.get(&world.bob, &path, &[]).await.fails(404, &missing);
-    world.put(&world.bob, &uuid, &json!({ "priority": 0 })).await.fails(404, &missing);
-    world.post(&world.bob, &format!("{path}/cancel"), &[]).await.fails(404, &missing);
-    world.get(&world.bob, &format!("{path}/log"), &[]).await.fails(404, &missing);
-    world.get(&world.bob, &format!("{path}/log"), &[("follow", "true")]).await.fails(404, &missing);
+    world
+        .put(&world.bob, &uuid, &json!({ "priority": 0 }))
+        .await
+        .fails(404, &missing);
+    world
+        .post(&world.bob, &format!("{path}/cancel"), &[])
+        .await
+        .fails(404, &missing);
+    world
+        .get(&world.bob, &format!("{path}/log"), &[])
+        .await
+        .fails(404, &missing);
+    world
+        .get(&world.bob, &format!("{path}/log"), &[("follow", "true")])
+        .await
+        .fails(404, &missing);
     let deleted = Answer::of(world.request(&world.bob, Method::DELETE, &path)).await;
     deleted.fails(404, &missing);
-    for (token, count) in [(&world.bob, 0), (&world.alice, 1), (&world.dispatcher, 1), (&world.admin, 1)] {
+    for (token, count) in [
+        (&world.bob, 0),
+        (&world.alice, 1),
+        (&world.dispatcher, 1),
+        (&world.admin, 1),
+    ] {
         let list = world.get(token, "containers", &[]).await.ok();
         assert_eq!(list["items_available"], count);
         assert_eq!(list["items"].as_array().unwrap().len(), count);
         // A filter does not widen what is seen.
         let filters = json!([["owner", "=", "alice"]]).to_string();
-        let list = world.get(token, "containers", &[("filters", &filters)]).await.ok();
+        let list = world
+            .get(token, "containers", &[("filters", &filters)])
+            .await
+            .ok();
         assert_eq!(list["items_available"], count);
     }
 }
@@ -69,26 +99,53 @@ async fn another_users_containers_do_not_exist() {
 #[tokio::test]
 async fn a_user_changes_priority_and_cancels() {
     let world = World::new().await;
-    for (state, after, priority) in
-        [("Queued", "Cancelled", 1), ("Locked", "Locked", 0), ("Running", "Running", 0), ("Cancelled", "Cancelled", 1)]
-    {
+    for (state, after, priority) in [
+        ("Queued", "Cancelled", 1),
+        ("Locked", "Locked", 0),
+        ("Running", "Running", 0),
+        ("Cancelled", "Cancelled", 1),
+    ] {
         let (uuid, _) = world.create_in(state, &world.dispatcher).await;
-        let record = world.post(&world.alice, &format!("containers/{uuid}/cancel"), &[]).await.ok();
-        assert_eq!((&record["state"], &record["priority"]), (&json!(after), &json!(priority)), "{state}");
+        let record = world
+            .post(&world.alice, &format!("containers/{uuid}/cancel"), &[])
+            .await
+            .ok();
+        assert_eq!(
+            (&record["state"], &record["priority"]),
+            (&json!(after), &json!(priority)),
+            "{state}"
+        );
     }
     let (uuid, _) = world.create_in("Complete", &world.dispatcher).await;
-    let answer = world.post(&world.alice, &format!("containers/{uuid}/cancel"), &[]).await;
+    let answer = world
+        .post(&world.alice, &format!("containers/{uuid}/cancel"), &[])
+        .await;
     answer.fails(422, "cannot cancel when Complete");
     let uuid = world.create(1).await;
     for priority in [0, 1000, 5] {
-        let record = world.put(&world.alice, &uuid, &json!({ "priority": priority })).await.ok();
+        let record = world
+            .put(&world.alice, &uuid, &json!({ "priority": priority }))
+            .await
+            .ok();
         assert_eq!(record["priority"], priority);
     }
-    let answer = world.put(&world.alice, &uuid, &json!({ "priority": 1001 })).await;
-    answer.fails(422, "container.priority: expected an integer of 0 to 1000, got 1001");
+    let answer = world
+        .put(&world.alice, &uuid, &json!({ "priority": 1001 }))
+        .await;
+    answer.fails(
+        422,
+        "container.priority: expected an integer of 0 to 1000, got 1001",
+    );
     let large = 562_949_953_421_311_999_i64;
-    let record = world.put(&world.admin, &uuid, &json!({ "priority": large })).await.ok();
-    assert_eq!(record["priority"].as_i64(), Some(large), "no precision is lost");
+    let record = world
+        .put(&world.admin, &uuid, &json!({ "priority": large }))
+        .await
+        .ok();
+    assert_eq!(
+        record["priority"].as_i64(),
+        Some(large),
+        "no precision is lost"
+    );
 }
 
 #[tokio::test]
@@ -99,8 +156,14 @@ async fn some_things_are_for_admins() {
     let mut other = plain();
     other["owner"] = json!("bob");
     for token in [&world.alice, &world.dispatcher] {
-        world.create_as(token, &image).await.fails(403, "container.runtime_constraints.instance_image_id: only an admin");
-        world.create_as(token, &other).await.fails(403, "container.owner: only an admin");
+        world.create_as(token, &image).await.fails(
+            403,
+            "container.runtime_constraints.instance_image_id: only an admin",
+        );
+        world
+            .create_as(token, &other)
+            .await
+            .fails(403, "container.owner: only an admin");
     }
     let record = world.create_as(&world.admin, &image).await.ok();
     assert_eq!(record["runtime_constraints"]["instance_image_id"], "ami-1");
@@ -111,8 +174,13 @@ async fn some_things_are_for_admins() {
         let answer = Answer::of(world.request(token, Method::DELETE, &path)).await;
         answer.fails(403, "only an admin may delete");
     }
-    Answer::of(world.request(&world.admin, Method::DELETE, &path)).await.ok();
-    world.get(&world.admin, &path, &[]).await.fails(404, "not found");
+    Answer::of(world.request(&world.admin, Method::DELETE, &path))
+        .await
+        .ok();
+    world
+        .get(&world.admin, &path, &[])
+        .await
+        .fails(404, "not found");
 }
 
 #[tokio::test]
@@ -121,20 +189,47 @@ async fn the_containers_own_token_reaches_its_container_alone() {
     let (uuid, own) = world.create_in("Locked", &world.dispatcher).await;
     let own = own.unwrap();
     let other = world.create(1).await;
-    assert_eq!(world.get(&own, &format!("containers/{uuid}"), &[]).await.ok()["uuid"], uuid);
-    world.get(&own, &format!("containers/{other}"), &[]).await.fails(404, "not found");
+    assert_eq!(
+        world
+            .get(&own, &format!("containers/{uuid}"), &[])
+            .await
+            .ok()["uuid"],
+        uuid
+    );
+    world
+        .get(&own, &format!("containers/{other}"), &[])
+        .await
+        .fails(404, "not found");
     let list = world.get(&own, "containers", &[]).await.ok();
     assert_eq!(list["items_available"], 1);
-    world.create_as(&own, &plain()).await.fails(403, "may not create");
-    world.get(&own, "containers/events", &[]).await.fails(403, "may not subscribe");
-    world.post(&own, &format!("containers/{uuid}/cancel"), &[]).await.fails(403, "may not cancel");
-    world.get(&own, &format!("containers/{uuid}/auth"), &[]).await.fails(403, "only the token that locked");
+    world
+        .create_as(&own, &plain())
+        .await
+        .fails(403, "may not create");
+    world
+        .get(&own, "containers/events", &[])
+        .await
+        .fails(403, "may not subscribe");
+    world
+        .post(&own, &format!("containers/{uuid}/cancel"), &[])
+        .await
+        .fails(403, "may not cancel");
+    world
+        .get(&own, &format!("containers/{uuid}/auth"), &[])
+        .await
+        .fails(403, "only the token that locked");
     // A second secret does not end the first; unlocking ends both.
     let second = world.own_token(&world.dispatcher, &uuid).await;
-    assert_eq!(world.token_uuid(&own).await, world.token_uuid(&second).await);
+    assert_eq!(
+        world.token_uuid(&own).await,
+        world.token_uuid(&second).await
+    );
     world.unlock(&world.dispatcher, &uuid).await.ok();
     for token in [own, second] {
-        world.get(&token, &format!("containers/{uuid}"), &[]).await.fails(401, "Not logged in");
+        world
+            .get(&token, &format!("containers/{uuid}"), &[])
+            .await
+            .fails(401, "Not logged in");
     }
 }
 
@@ -146,11 +241,19 @@ async fn only_the_holder_gets_the_containers_token() {
     let auth = world.get(&world.dispatcher, &path, &[]).await.ok();
     assert_eq!(auth["uuid"], world.record(&uuid).await["auth_uuid"]);
     for token in [&world.admin, &world.alice] {
-        world.get(token, &path, &[]).await.fails(403, "only the token that locked");
+        world
+            .get(token, &path, &[])
+            .await
+            .fails(403, "only the token that locked");
     }
-    world.get(&world.bob, &path, &[]).await.fails(404, "not found");
+    world
+        .get(&world.bob, &path, &[])
+        .await
+        .fails(404, "not found");
     let queued = world.create(1).await;
-    let answer = world.get(&world.dispatcher, &format!("containers/{queued}/auth"), &[]).await;
+    let answer = world
+        .get(&world.dispatcher, &format!("containers/{queued}/auth"), &[])
+        .await;
     answer.fails(403, "only the token that locked");
 }
 
@@ -165,7 +268,9 @@ async fn a_ninth_secret_ends_the_first() {
     }
     world.token_uuid(&first).await;
     world.own_token(&world.dispatcher, &uuid).await;
-    let answer = world.get(&first, "api_client_authorizations/current", &[]).await;
+    let answer = world
+        .get(&first, "api_client_authorizations/current", &[])
+        .await;
     answer.fails(401, "Not logged in");
     world.token_uuid(&last).await;
 }
@@ -174,27 +279,60 @@ async fn a_ninth_secret_ends_the_first() {
 async fn tokens_are_managed_and_the_root_token_can_be_changed() {
     let world = World::new().await;
     let tokens = world.server.tokens();
-    let (old, new) = (Secret::new("first-root-token"), Secret::new("second-root-token"));
+    let (old, new) = (
+        Secret::new("first-root-token"),
+        Secret::new("second-root-token"),
+    );
     let root = tokens.set_root(&old).await.unwrap();
     assert_eq!(root.uuid, "zzzzz-gj3su-000000000000000");
-    assert_eq!(tokens.set_root(&old).await.unwrap(), root, "setting it again changes nothing");
+    assert_eq!(
+        tokens.set_root(&old).await.unwrap(),
+        root,
+        "setting it again changes nothing"
+    );
     let uuid = world.create(1).await;
     world.lock(old.expose(), &uuid).await.ok();
     tokens.set_root(&new).await.unwrap();
-    world.get(old.expose(), "containers", &[]).await.fails(401, "Not logged in");
-    assert_eq!(world.unlock(new.expose(), &uuid).await.ok()["state"], "Queued");
+    world
+        .get(old.expose(), "containers", &[])
+        .await
+        .fails(401, "Not logged in");
+    assert_eq!(
+        world.unlock(new.expose(), &uuid).await.ok()["state"],
+        "Queued"
+    );
 
     let given = Secret::new("a-given-token");
     let added = tokens.add(Role::User, "carol", &given).await.unwrap();
-    assert_eq!(tokens.add(Role::User, "carol", &given).await.unwrap(), added);
+    assert_eq!(
+        tokens.add(Role::User, "carol", &given).await.unwrap(),
+        added
+    );
     let promoted = tokens.add(Role::Admin, "carol", &given).await.unwrap();
-    assert_eq!((promoted.uuid.as_str(), promoted.role), (added.uuid.as_str(), Role::Admin));
+    assert_eq!(
+        (promoted.uuid.as_str(), promoted.role),
+        (added.uuid.as_str(), Role::Admin)
+    );
     assert!(tokens.list().await.unwrap().contains(&promoted));
     assert!(tokens.revoke(&added.uuid).await.unwrap());
     assert!(!tokens.revoke(&added.uuid).await.unwrap());
-    world.get(given.expose(), "containers", &[]).await.fails(401, "Not logged in");
-    for bad in ["", "with blank", "v2/x/y", "v2/zzzzz-gj3su-000000000000001/"] {
-        assert!(tokens.add(Role::User, "carol", &Secret::new(bad)).await.is_err(), "{bad:?}");
+    world
+        .get(given.expose(), "containers", &[])
+        .await
+        .fails(401, "Not logged in");
+    for bad in [
+        "",
+        "with blank",
+        "v2/x/y",
+        "v2/zzzzz-gj3su-000000000000001/",
+    ] {
+        assert!(
+            tokens
+                .add(Role::User, "carol", &Secret::new(bad))
+                .await
+                .is_err(),
+            "{bad:?}"
+        );
     }
     assert!(tokens.create(Role::User, "").await.is_err());
     let text = format!("{:?} {:?}", world.server, tokens.list().await.unwrap());
@@ -204,16 +342,29 @@ async fn tokens_are_managed_and_the_root_token_can_be_changed() {
 #[tokio::test]
 async fn secrets_are_not_in_the_database() {
     let world = World::new().await;
-    world.server.tokens().set_root(&Secret::new("plain-to-see-root")).await.unwrap();
+    world
+        .server
+        .tokens()
+        .set_root(&Secret::new("plain-to-see-root"))
+        .await
+        .unwrap();
     let (_, own) = world.create_in("Locked", &world.dispatcher).await;
     let own = own.unwrap();
-    let secrets = [own.rsplit('/').next().unwrap(), world.alice.rsplit('/').next().unwrap(), "plain-to-see-root"];
+    let secrets = [
+        own.rsplit('/').next().unwrap(),
+        world.alice.rsplit('/').next().unwrap(),
+        "plain-to-see-root",
+    ];
     let mut seen = 0;
     for entry in std::fs::read_dir(world.dir.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         seen += bytes.len();
         for secret in secrets {
-            assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()));
+            assert!(
+                !bytes
+                    .windows(secret.len())
+                    .any(|part| part == secret.as_bytes())
+            );
         }
     }
     assert!(seen > 0);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use longshore_queue::{Database, QueueConfig, QueueServer, Role};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 pub(crate) const CLUSTER: &str = "zzzzz";
 /// Longer than anything here takes, short enough to fail a hung test.
@@ -37,10 +38,15 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut QueueConfig)) -> Self {
+        let listener = TcpListener::bind(any_port()).await.unwrap();
+        Self::on(listener, change).await
+    }
+
+    pub(crate) async fn on(listener: TcpListener, change: impl FnOnce(&mut QueueConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = file_config(dir.path());
         change(&mut config);
-        let server = QueueServer::bind(any_port(), config).await.unwrap();
+        let server = QueueServer::serve(listener, config).await.unwrap();
         let token = async |role, owner| {
             let (_, secret) = server.tokens().create(role, owner).await.unwrap();
             secret.expose().to_owned()
@@ -50,7 +56,15 @@ impl World {
         let alice = token(Role::User, "alice").await;
         let bob = token(Role::User, "bob").await;
         let client = Client::builder().timeout(DEADLINE).build().unwrap();
-        Self { server, client, admin, dispatcher, alice, bob, dir }
+        Self {
+            server,
+            client,
+            admin,
+            dispatcher,
+            alice,
+            bob,
+            dir,
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -58,7 +72,9 @@ impl World {
     }
 
     pub(crate) fn request(&self, token: &str, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, self.url(path)).bearer_auth(token)
+        self.client
+            .request(method, self.url(path))
+            .bearer_auth(token)
     }
 
     pub(crate) async fn get(&self, token: &str, path: &str, query: &[(&str, &str)]) -> Answer {
@@ -71,19 +87,27 @@ impl World {
 
     pub(crate) async fn put(&self, token: &str, uuid: &str, attributes: &Value) -> Answer {
         let form = [("container", attributes.to_string())];
-        Answer::of(self.request(token, Method::PUT, &format!("containers/{uuid}")).form(&form)).await
+        Answer::of(
+            self.request(token, Method::PUT, &format!("containers/{uuid}"))
+                .form(&form),
+        )
+        .await
     }
 
     pub(crate) async fn lock(&self, token: &str, uuid: &str) -> Answer {
-        self.post(token, &format!("containers/{uuid}/lock"), &[]).await
+        self.post(token, &format!("containers/{uuid}/lock"), &[])
+            .await
     }
 
     pub(crate) async fn unlock(&self, token: &str, uuid: &str) -> Answer {
-        self.post(token, &format!("containers/{uuid}/unlock"), &[]).await
+        self.post(token, &format!("containers/{uuid}/unlock"), &[])
+            .await
     }
 
     pub(crate) async fn record(&self, uuid: &str) -> Value {
-        self.get(&self.admin, &format!("containers/{uuid}"), &[]).await.ok()
+        self.get(&self.admin, &format!("containers/{uuid}"), &[])
+            .await
+            .ok()
     }
 
     pub(crate) async fn create_as(&self, token: &str, attributes: &Value) -> Answer {
@@ -108,10 +132,14 @@ impl World {
         self.lock(holder, &uuid).await.ok();
         let own = self.own_token(holder, &uuid).await;
         if matches!(state, "Running" | "Complete") {
-            self.put(holder, &uuid, &json!({ "state": "Running" })).await.ok();
+            self.put(holder, &uuid, &json!({ "state": "Running" }))
+                .await
+                .ok();
         }
         if matches!(state, "Complete" | "Cancelled") {
-            self.put(holder, &uuid, &json!({ "state": state })).await.ok();
+            self.put(holder, &uuid, &json!({ "state": state }))
+                .await
+                .ok();
         }
         assert_eq!(self.record(&uuid).await["state"], state);
         (uuid, Some(own))
@@ -119,14 +147,23 @@ impl World {
 
     /// The container's own token.
     pub(crate) async fn own_token(&self, holder: &str, uuid: &str) -> String {
-        let auth = self.get(holder, &format!("containers/{uuid}/auth"), &[]).await.ok();
-        let (token, secret) = (auth["uuid"].as_str().unwrap(), auth["api_token"].as_str().unwrap());
+        let auth = self
+            .get(holder, &format!("containers/{uuid}/auth"), &[])
+            .await
+            .ok();
+        let (token, secret) = (
+            auth["uuid"].as_str().unwrap(),
+            auth["api_token"].as_str().unwrap(),
+        );
         assert!(secret.len() >= 40);
         format!("v2/{token}/{secret}")
     }
 
     pub(crate) async fn token_uuid(&self, token: &str) -> String {
-        let current = self.get(token, "api_client_authorizations/current", &[]).await.ok();
+        let current = self
+            .get(token, "api_client_authorizations/current", &[])
+            .await
+            .ok();
         current["uuid"].as_str().unwrap().to_owned()
     }
 }
@@ -164,7 +201,10 @@ impl Answer {
             let token = answer.body["error_token"].as_str().unwrap();
             let (epoch, suffix) = token.split_once('+').unwrap();
             assert!(epoch.parse::<u64>().unwrap() > 1_700_000_000, "{token}");
-            assert!(suffix.len() == 8 && u32::from_str_radix(suffix, 16).is_ok(), "{token}");
+            assert!(
+                suffix.len() == 8 && u32::from_str_radix(suffix, 16).is_ok(),
+                "{token}"
+            );
         }
         answer
     }
@@ -186,6 +226,10 @@ impl Answer {
     #[track_caller]
     pub(crate) fn fails(&self, status: u16, part: &str) {
         assert_eq!(self.status, status, "{}", self.body);
-        assert!(self.error().contains(part), "{:?} lacks {part:?}", self.error());
+        assert!(
+            self.error().contains(part),
+            "{:?} lacks {part:?}",
+            self.error()
+        );
     }
 }

@@ -42,14 +42,26 @@ const PUT_STATE: [[&str; 8]; 25] = [
 
 fn expected(code: &str, from: &str, to: &str) -> (u16, String) {
     match code {
-        "T" => (422, format!("InvalidStateTransition: cannot change state from {from} to {to}>")),
+        "T" => (
+            422,
+            format!("InvalidStateTransition: cannot change state from {from} to {to}>"),
+        ),
         "L" => (422, format!("LockFailed: cannot lock when {from}>")),
         "R" => (422, "a runner has started this container before".to_owned()),
         "D" => (403, "locked by a different token".to_owned()),
-        "U" => (403, "a user may change the priority, or cancel, and nothing else".to_owned()),
+        "U" => (
+            403,
+            "a user may change the priority, or cancel, and nothing else".to_owned(),
+        ),
         "P" => (403, "set the priority to 0".to_owned()),
-        "A" => (403, "only an admin may cancel a container that is Complete".to_owned()),
-        "C" => (403, "a container's own token may report progress".to_owned()),
+        "A" => (
+            403,
+            "only an admin may cancel a container that is Complete".to_owned(),
+        ),
+        "C" => (
+            403,
+            "a container's own token may report progress".to_owned(),
+        ),
         "x" => (404, "not found".to_owned()),
         "-" => (401, "Not logged in".to_owned()),
         other => panic!("unknown code {other}"),
@@ -64,9 +76,16 @@ struct Cast {
 impl Cast {
     async fn new() -> Self {
         let world = World::new().await;
-        let (_, holder) =
-            world.server.tokens().create(longshore_queue::Role::Dispatcher, "one").await.unwrap();
-        Self { world, holder: holder.expose().to_owned() }
+        let (_, holder) = world
+            .server
+            .tokens()
+            .create(longshore_queue::Role::Dispatcher, "one")
+            .await
+            .unwrap();
+        Self {
+            world,
+            holder: holder.expose().to_owned(),
+        }
     }
 
     fn token(&self, caller: &str, own: Option<&str>) -> String {
@@ -77,7 +96,9 @@ impl Cast {
             "owner" => self.world.alice.clone(),
             "stranger" => self.world.bob.clone(),
             // A container that was never locked has no token: one that is not known stands for it.
-            _ => own.unwrap_or("v2/zzzzz-gj3su-111111111111111/none").to_owned(),
+            _ => own
+                .unwrap_or("v2/zzzzz-gj3su-111111111111111/none")
+                .to_owned(),
         }
     }
 
@@ -87,7 +108,11 @@ impl Cast {
         } else {
             let (status, text) = expected(code, from, to);
             assert_eq!(answer.status, status, "{label}: {}", answer.body);
-            assert!(answer.error().contains(&text), "{label}: {}", answer.error());
+            assert!(
+                answer.error().contains(&text),
+                "{label}: {}",
+                answer.error()
+            );
         }
     }
 }
@@ -115,7 +140,9 @@ async fn every_put_of_a_state_is_allowed_or_refused_as_the_table_says() {
             }
         }
     }
-    let all = STATES.iter().flat_map(|from| STATES.iter().map(move |to| (*from, *to)));
+    let all = STATES
+        .iter()
+        .flat_map(|from| STATES.iter().map(move |to| (*from, *to)));
     assert!(all.into_iter().eq(pairs), "the table has every pair once");
 }
 
@@ -137,15 +164,45 @@ async fn lock_and_unlock_are_allowed_or_refused_by_state_and_caller() {
     // From, action, then admin, holder, other dispatcher, owner, stranger, own token.
     let rows = [
         ["Queued", "lock", "ok", "ok", "ok", "role", "x", "-"],
-        ["Locked", "lock", "state", "state", "state", "role", "x", "role"],
-        ["Running", "lock", "state", "state", "state", "role", "x", "role"],
-        ["Complete", "lock", "state", "state", "state", "role", "x", "-"],
-        ["Cancelled", "lock", "state", "state", "state", "role", "x", "-"],
-        ["Queued", "unlock", "state", "state", "state", "role", "x", "-"],
+        [
+            "Locked", "lock", "state", "state", "state", "role", "x", "role",
+        ],
+        [
+            "Running", "lock", "state", "state", "state", "role", "x", "role",
+        ],
+        [
+            "Complete", "lock", "state", "state", "state", "role", "x", "-",
+        ],
+        [
+            "Cancelled",
+            "lock",
+            "state",
+            "state",
+            "state",
+            "role",
+            "x",
+            "-",
+        ],
+        [
+            "Queued", "unlock", "state", "state", "state", "role", "x", "-",
+        ],
         ["Locked", "unlock", "D", "ok", "D", "role", "x", "role"],
-        ["Running", "unlock", "state", "state", "state", "role", "x", "role"],
-        ["Complete", "unlock", "state", "state", "state", "role", "x", "-"],
-        ["Cancelled", "unlock", "state", "state", "state", "role", "x", "-"],
+        [
+            "Running", "unlock", "state", "state", "state", "role", "x", "role",
+        ],
+        [
+            "Complete", "unlock", "state", "state", "state", "role", "x", "-",
+        ],
+        [
+            "Cancelled",
+            "unlock",
+            "state",
+            "state",
+            "state",
+            "role",
+            "x",
+            "-",
+        ],
     ];
     for row in rows {
         let (from, action) = (row[0], row[1]);
@@ -153,7 +210,10 @@ async fn lock_and_unlock_are_allowed_or_refused_by_state_and_caller() {
             let label = format!("{caller}: {action} when {from}");
             let (uuid, own) = cast.world.create_in(from, &cast.holder).await;
             let token = cast.token(caller, own.as_deref());
-            let answer = cast.world.post(&token, &format!("containers/{uuid}/{action}"), &[]).await;
+            let answer = cast
+                .world
+                .post(&token, &format!("containers/{uuid}/{action}"), &[])
+                .await;
             match *code {
                 "state" => answer.fails(422, &format!("LockFailed: cannot {action} when {from}>")),
                 "role" => answer.fails(403, &format!("only a dispatcher or an admin may {action}")),
@@ -175,13 +235,24 @@ async fn lock_and_unlock_are_allowed_or_refused_by_state_and_caller() {
 async fn lock_is_refused_at_priority_zero() {
     let world = World::new().await;
     let uuid = world.create(0).await;
-    world.lock(&world.dispatcher, &uuid).await.fails(422, "LockFailed: cannot lock when priority<=0>");
-    let by_put = world.put(&world.dispatcher, &uuid, &json!({ "state": "Locked" })).await;
+    world
+        .lock(&world.dispatcher, &uuid)
+        .await
+        .fails(422, "LockFailed: cannot lock when priority<=0>");
+    let by_put = world
+        .put(&world.dispatcher, &uuid, &json!({ "state": "Locked" }))
+        .await;
     by_put.fails(422, "cannot lock when priority<=0");
     let raised = json!({ "state": "Locked", "priority": 3 });
     let locked = world.put(&world.dispatcher, &uuid, &raised).await.ok();
-    assert_eq!((&locked["lock_count"], &locked["priority"]), (&json!(1), &json!(3)));
-    assert_eq!(locked["locked_by_uuid"], world.token_uuid(&world.dispatcher).await);
+    assert_eq!(
+        (&locked["lock_count"], &locked["priority"]),
+        (&json!(1), &json!(3))
+    );
+    assert_eq!(
+        locked["locked_by_uuid"],
+        world.token_uuid(&world.dispatcher).await
+    );
 }
 
 #[tokio::test]
@@ -197,7 +268,11 @@ async fn the_third_unlock_of_three_cancels_and_says_why() {
         assert_eq!(unlocked["lock_count"], attempt, "the count is kept");
         if attempt < 3 {
             assert_eq!(unlocked["state"], "Queued");
-            assert_eq!(unlocked["runtime_status"], json!({}), "the status is cleared");
+            assert_eq!(
+                unlocked["runtime_status"],
+                json!({}),
+                "the status is cleared"
+            );
         } else {
             assert_eq!(unlocked["state"], "Cancelled");
         }
@@ -208,15 +283,24 @@ async fn the_third_unlock_of_three_cancels_and_says_why() {
         "Failed to start container.  Cancelled after exceeding 'Containers.MaxDispatchAttempts' (lock_count=3)"
     );
     assert!(record["finished_at"].is_string());
-    world.lock(&world.dispatcher, &uuid).await.fails(422, "cannot lock when Cancelled");
+    world
+        .lock(&world.dispatcher, &uuid)
+        .await
+        .fails(422, "cannot lock when Cancelled");
 }
 
 #[tokio::test]
 async fn attempts_by_put_count_like_attempts_by_post() {
     let world = World::with(|config| config.max_dispatch_attempts = 1).await;
     let uuid = world.create(1).await;
-    world.put(&world.dispatcher, &uuid, &json!({ "state": "Locked" })).await.ok();
-    let unlocked = world.put(&world.dispatcher, &uuid, &json!({ "state": "Queued" })).await.ok();
+    world
+        .put(&world.dispatcher, &uuid, &json!({ "state": "Locked" }))
+        .await
+        .ok();
+    let unlocked = world
+        .put(&world.dispatcher, &uuid, &json!({ "state": "Queued" }))
+        .await
+        .ok();
     assert_eq!(unlocked["state"], "Cancelled");
 }
 
@@ -229,8 +313,14 @@ async fn a_start_report_may_be_repeated_by_the_same_runner_only() {
     let again = world.put(&world.dispatcher, &uuid, &start).await.ok();
     assert_eq!(first, again);
     let rival = json!({ "state": "Running", "gateway_address": "10.0.0.2:12345", "log": "l" });
-    world.put(&world.dispatcher, &uuid, &rival).await.fails(422, "a runner has started");
-    assert_eq!(world.record(&uuid).await["gateway_address"], "10.0.0.1:12345");
+    world
+        .put(&world.dispatcher, &uuid, &rival)
+        .await
+        .fails(422, "a runner has started");
+    assert_eq!(
+        world.record(&uuid).await["gateway_address"],
+        "10.0.0.1:12345"
+    );
 }
 
 /// From, to, and the attributes that the holder may write on the way.
@@ -239,11 +329,62 @@ const WRITABLE: [(&str, &str, &[&str]); 11] = [
     ("Locked", "Locked", &["priority", "runtime_status", "log"]),
     ("Locked", "Queued", &["priority"]),
     ("Queued", "Locked", &["priority", "runtime_status", "log"]),
-    ("Locked", "Running", &["priority", "runtime_status", "log", "gateway_address", "cost", "output", "exit_code"]),
-    ("Running", "Running", &["priority", "runtime_status", "log", "gateway_address", "cost", "output", "exit_code"]),
-    ("Running", "Complete", &["runtime_status", "log", "cost", "output", "exit_code", "finished_at"]),
-    ("Running", "Cancelled", &["priority", "runtime_status", "log", "cost", "output", "exit_code", "finished_at"]),
-    ("Locked", "Cancelled", &["priority", "runtime_status", "log", "cost", "finished_at"]),
+    (
+        "Locked",
+        "Running",
+        &[
+            "priority",
+            "runtime_status",
+            "log",
+            "gateway_address",
+            "cost",
+            "output",
+            "exit_code",
+        ],
+    ),
+    (
+        "Running",
+        "Running",
+        &[
+            "priority",
+            "runtime_status",
+            "log",
+            "gateway_address",
+            "cost",
+            "output",
+            "exit_code",
+        ],
+    ),
+    (
+        "Running",
+        "Complete",
+        &[
+            "runtime_status",
+            "log",
+            "cost",
+            "output",
+            "exit_code",
+            "finished_at",
+        ],
+    ),
+    (
+        "Running",
+        "Cancelled",
+        &[
+            "priority",
+            "runtime_status",
+            "log",
+            "cost",
+            "output",
+            "exit_code",
+            "finished_at",
+        ],
+    ),
+    (
+        "Locked",
+        "Cancelled",
+        &["priority", "runtime_status", "log", "cost", "finished_at"],
+    ),
     ("Complete", "Complete", &[]),
     ("Cancelled", "Cancelled", &[]),
 ];
@@ -285,15 +426,30 @@ async fn progress_is_for_the_holder_and_the_container_alone() {
     for state in ["Locked", "Running"] {
         let (uuid, own) = cast.world.create_in(state, &cast.holder).await;
         let status = |text: &str| json!({ "runtime_status": { "activity": text } });
-        cast.world.put(&cast.holder, &uuid, &status("holder")).await.ok();
-        cast.world.put(&own.unwrap(), &uuid, &status("own")).await.ok();
+        cast.world
+            .put(&cast.holder, &uuid, &status("holder"))
+            .await
+            .ok();
+        cast.world
+            .put(&own.unwrap(), &uuid, &status("own"))
+            .await
+            .ok();
         for caller in ["admin", "other"] {
-            let answer = cast.world.put(&cast.token(caller, None), &uuid, &status(caller)).await;
+            let answer = cast
+                .world
+                .put(&cast.token(caller, None), &uuid, &status(caller))
+                .await;
             answer.fails(403, "locked by a different token");
         }
-        let answer = cast.world.put(&cast.world.alice, &uuid, &status("owner")).await;
+        let answer = cast
+            .world
+            .put(&cast.world.alice, &uuid, &status("owner"))
+            .await;
         answer.fails(403, "a user may change the priority");
-        assert_eq!(cast.world.record(&uuid).await["runtime_status"]["activity"], "own");
+        assert_eq!(
+            cast.world.record(&uuid).await["runtime_status"]["activity"],
+            "own"
+        );
     }
 }
 
@@ -308,20 +464,37 @@ async fn a_cancel_may_carry_its_reason() {
         assert_eq!(record["runtime_status"]["error"], "no type fits");
     }
     let uuid = world.create(0).await;
-    let cancelled = world.put(&world.admin, &uuid, &json!({ "state": "Cancelled" })).await.ok();
-    assert_eq!(cancelled["state"], "Cancelled", "priority 0 can be cancelled when Queued");
+    let cancelled = world
+        .put(&world.admin, &uuid, &json!({ "state": "Cancelled" }))
+        .await
+        .ok();
+    assert_eq!(
+        cancelled["state"], "Cancelled",
+        "priority 0 can be cancelled when Queued"
+    );
 }
 
 #[tokio::test]
 async fn the_full_life_of_a_container_is_recorded() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
-    let status = json!({ "cost": 0.25, "exit_code": 0, "output": "o", "log": "l", "state": "Complete" });
+    let status =
+        json!({ "cost": 0.25, "exit_code": 0, "output": "o", "log": "l", "state": "Complete" });
     let record = world.put(&world.dispatcher, &uuid, &status).await.ok();
-    let order = ["created_at", "started_at", "finished_at"].map(|n| record[n].as_str().unwrap().to_owned());
+    let order =
+        ["created_at", "started_at", "finished_at"].map(|n| record[n].as_str().unwrap().to_owned());
     assert!(order.is_sorted(), "{order:?}");
-    assert!(order.iter().all(|at| at.len() == 30 && at.ends_with('Z')), "{order:?}");
-    assert_eq!((&record["cost"], &record["exit_code"]), (&json!(0.25), &json!(0)));
+    assert!(
+        order.iter().all(|at| at.len() == 30 && at.ends_with('Z')),
+        "{order:?}"
+    );
+    assert_eq!(
+        (&record["cost"], &record["exit_code"]),
+        (&json!(0.25), &json!(0))
+    );
     let own = own.unwrap();
-    world.get(&own, "api_client_authorizations/current", &[]).await.fails(401, "Not logged in");
+    world
+        .get(&own, "api_client_authorizations/current", &[])
+        .await
+        .fails(401, "Not logged in");
 }
