@@ -9,9 +9,9 @@ use longshore_core::input::VmError;
 use longshore_secret::Secret;
 use russh::client::{self, AuthResult, Handle, Msg};
 use russh::keys::{Algorithm, HashAlg, PrivateKeyWithHashAlg, PublicKey};
-use russh::{Channel, ChannelMsg, Disconnect, Error, Preferred, Sig};
+use russh::{Channel, Disconnect, Error, Preferred};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::address::Address;
@@ -38,8 +38,8 @@ const CHANNEL_RETRY_MAX: Duration = Duration::from_millis(500);
 const KEEPALIVE: Duration = Duration::from_millis(2_500);
 /// Where keepalive cannot look: before the login, and while the peer takes no data.
 const STALLED_MAX: Duration = Duration::from_secs(15);
-/// How long a command is given to end after each of TERM and KILL.
-const END_MAX: Duration = Duration::from_secs(1);
+/// How long saying goodbye may take.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// A connection to a VM whose identity is proved, or about to be.
 pub(crate) struct Connection {
@@ -74,6 +74,11 @@ impl Dialer {
         // Small packets, and somebody waits for each.
         tcp.set_nodelay(true)
             .map_err(|e| failed("connecting to", e.to_string()))?;
+        // The server speaks first. One that does not shall not keep others from their turn.
+        let mut first = [0];
+        step(HANDSHAKE_MAX, tcp.peek(&mut first))
+            .await
+            .map_err(|e| failed("SSH key exchange with", e))?;
 
         let _permit = self.connects.acquire().await;
         let (gate, seen) = Gate::new(pinned.cloned());
@@ -235,7 +240,7 @@ impl Connection {
                 .handle
                 .disconnect(Disconnect::ByApplication, "", "en");
             // Where it is stalled, the library gives it up by itself.
-            let _ = timeout(END_MAX, bye).await;
+            let _ = timeout(GOODBYE_MAX, bye).await;
         });
     }
 
@@ -296,7 +301,8 @@ impl Connection {
         };
         let (outcome, left) = talk(channel, &exec, deadline).await;
         let _ = answer.send(outcome);
-        self.clean_up(left, permit).await;
+        self.leave(left).await;
+        drop(permit);
     }
 
     /// Opens a channel, however often the server says that it has none left: it frees them late.
@@ -334,22 +340,13 @@ impl Connection {
         Opened::Refused(Refused::Gone)
     }
 
-    /// Sees that a channel ends, and with it what still runs on it. The permit is held until then.
-    async fn clean_up(&self, mut left: Leftover, permit: OwnedSemaphorePermit) {
-        if !left.closed && !left.exited {
-            for signal in [Sig::TERM, Sig::KILL] {
-                let sent = left.write.signal(signal).await;
-                if sent.is_err() || is_closed_within(END_MAX, &mut left).await {
-                    left.closed = true;
-                    break;
-                }
-            }
-        }
+    /// Leaves a channel. What still runs on it cannot be ended from here (OpenSSH delivers no signals
+    /// to what belongs to root): it loses its streams, and the server may keep a session for it.
+    async fn leave(&self, left: Leftover) {
         if !left.closed {
             let _ = left.write.close().await;
             self.abandon();
         }
-        drop(permit);
     }
 
     fn abandon(&self) {
@@ -363,16 +360,4 @@ enum Opened {
     Channel(Channel<Msg>),
     Refused(Refused),
     Late(std::pin::Pin<Box<dyn Future<Output = Result<Channel<Msg>, Error>> + Send>>),
-}
-
-/// Reads on, so that the connection does not stop for us, and forgets what it reads.
-async fn is_closed_within(max: Duration, left: &mut Leftover) -> bool {
-    let closed = async {
-        while let Some(message) = left.read.wait().await {
-            if matches!(message, ChannelMsg::Close) {
-                break;
-            }
-        }
-    };
-    timeout(max, closed).await.is_ok()
 }

@@ -106,7 +106,7 @@ pub enum ExecError {
     /// The connection ended while it ran: it may have been done. Look whether the VM still exists.
     #[error("{0}")]
     Lost(String),
-    /// It had not ended at the deadline: it was told to end, and may have been done.
+    /// It had not ended at the deadline: it was left alone, and may have been done.
     #[error("it had not ended at its deadline")]
     Deadline {
         /// What had arrived by then.
@@ -114,7 +114,7 @@ pub enum ExecError {
         /// The same.
         stderr: Vec<u8>,
     },
-    /// It said more than we keep: it was told to end, and may have been done.
+    /// It said more than we keep: it was left alone, and may have been done.
     #[error("output too large: more than 1 MiB of {0}")]
     TooLarge(&'static str),
 }
@@ -158,12 +158,10 @@ pub(crate) enum Refused {
 
 /// What is left of a channel on which a command has been.
 pub(crate) struct Leftover {
-    pub(crate) read: ChannelReadHalf,
+    read: ChannelReadHalf,
     pub(crate) write: ChannelWriteHalf<Msg>,
     /// Whether the peer has closed it.
     pub(crate) closed: bool,
-    /// Whether the command has ended as far as we know.
-    pub(crate) exited: bool,
 }
 
 /// Runs a command on a fresh channel. The channel must be cleaned up afterwards, whatever came out.
@@ -177,7 +175,6 @@ pub(crate) async fn talk(
         read,
         write,
         closed: false,
-        exited: false,
     };
     match timeout_at(deadline, left.write.exec(true, exec.command.as_str())).await {
         Ok(Ok(())) => {}
@@ -190,7 +187,6 @@ pub(crate) async fn talk(
     let mut heard = Heard::default();
     let end = listen(&mut left, &mut heard, exec, deadline).await;
     left.closed = matches!(end, End::Closed | End::Cut);
-    left.exited = heard.exit.is_some();
     (heard.outcome(end, exec).map_err(Refused::Final), left)
 }
 

@@ -150,15 +150,16 @@ impl Remote {
     async fn boot_probe(&self, target: &Target, deadline: Instant) -> Result<ProbeReport, VmError> {
         let deployment = self.deployment.as_ref().map(|(deployment, _)| deployment);
         let command = &self.settings.boot_probe_command;
-        let exec = Exec::new(script::boot(&self.runner, deployment, command));
         // A report about a probe that hangs must still come in time to be heard.
         let now = Instant::now();
-        let asked_until = now + deadline.saturating_duration_since(now).mul_f32(0.9);
+        let left = deadline.saturating_duration_since(now);
+        let probe_max_s = left.mul_f32(0.8).as_secs().max(1);
+        let script = script::boot(&self.runner, deployment, command, probe_max_s);
+        let (exec, asked_until) = (Exec::new(script), now + left.mul_f32(0.9));
         let (stdout, complaint, ended) = match self.pool.run(target, &exec, asked_until).await {
             Ok(output) => (output.stdout.clone(), output.complaint_of_probe(), true),
             Err(ExecError::Deadline { stdout, stderr }) => {
-                let words = excerpt(&stderr);
-                let why = format!("it had not ended at its deadline. {words}");
+                let why = format!("no end at the deadline: {}", excerpt(&stderr));
                 (stdout, why, false)
             }
             Err(error) => return Err(error.into()),
@@ -177,6 +178,7 @@ impl Remote {
             Some(0) => self.deploy(target, deadline).await,
             failed => {
                 let why = match failed {
+                    Some(124 | 137) => format!("not ended within {probe_max_s} s: {complaint}"),
                     Some(status) => format!("exit status {status}: {complaint}"),
                     None => complaint,
                 };

@@ -13,7 +13,7 @@ pub(crate) const RUNNER_ABSENT: &str = "runner-absent";
 pub(crate) const LIST_BEGIN: &str = "list-begin";
 /// The list of runners has ended; its exit status follows.
 pub(crate) const LIST_END: &str = "list-end";
-/// The boot probe has ended; its exit status follows.
+/// The boot probe has ended; its exit status follows: 124 or 137 after its time was up.
 pub(crate) const PROBE_END: &str = "probe-end";
 
 /// As one word that a shell takes literally.
@@ -123,12 +123,14 @@ impl Deployment {
 }
 
 /// Asks in one go whether the runner is in place, what it lists, and whether the VM is ready. The
-/// boot probe comes last, so that one that hangs does not hide what runs; its output goes to
-/// standard error, the last 1,000 bytes of it, so that it cannot pass for an answer.
+/// boot probe comes last, so that one that hangs does not hide what runs; it is ended after
+/// `probe_max_s` seconds where the VM can do that, so that those that hang do not pile up. Its output
+/// goes to standard error, the last 1,000 bytes of it, so that it cannot pass for an answer.
 pub(crate) fn boot(
     runner: &RunnerWords,
     deployment: Option<&Deployment>,
     probe_command: &str,
+    probe_max_s: u64,
 ) -> String {
     let list = match deployment {
         None => format!(
@@ -154,7 +156,9 @@ pub(crate) fn boot(
     in_sh(
         false,
         &format!(
-            "{list}{{ {{ sh -c {probe} </dev/null 2>&1 3>&-\n\
+            "{list}limit=\n\
+             command -v timeout >/dev/null 2>&1 && limit='timeout -k 1 {probe_max_s}'\n\
+             {{ {{ $limit sh -c {probe} </dev/null 2>&1 3>&-\n\
              printf '{MARK} {PROBE_END} %s\\n' $? >&3\n\
              }} | tail -c 1000 >&2; }} 3>&1\n",
             probe = quote(probe_command),

@@ -40,7 +40,7 @@ pub struct RemoteSettings {
 }
 
 /// Where the runner on a VM comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum RunnerSource {
     /// It is copied there by us.
     Deploy {
@@ -56,6 +56,28 @@ pub enum RunnerSource {
         /// Shell words that start it.
         command: String,
     },
+}
+
+/// Shows how long the program is, not the program.
+impl fmt::Debug for RunnerSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deploy {
+                binary,
+                directory,
+                name,
+            } => f
+                .debug_struct("Deploy")
+                .field("binary_bytes", &binary.len())
+                .field("directory", directory)
+                .field("name", name)
+                .finish(),
+            Self::Installed { command } => f
+                .debug_struct("Installed")
+                .field("command", command)
+                .finish(),
+        }
+    }
 }
 
 /// A setting cannot work. The message names it, says what was expected, and what was found.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use longshore_core::ids::InstanceId;
 use longshore_core::input::VmError;
 use longshore_ssh::{Exec, ExecError, Pool, Target};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -86,7 +88,6 @@ async fn a_server_that_accepts_and_stays_silent_costs_only_the_deadline() {
 
 #[tokio::test]
 async fn what_is_no_ssh_server_is_named() {
-    use tokio::io::AsyncWriteExt as _;
     let vm = Vm::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = target(&listener.local_addr().unwrap().to_string());
@@ -205,4 +206,37 @@ async fn a_connection_full_of_unkillable_commands_is_replaced() {
     for pid in vm.read("pids").lines() {
         kill("-KILL", pid);
     }
+}
+
+#[tokio::test]
+async fn key_exchanges_at_a_time_are_bounded_and_silent_peers_do_not_count() {
+    let vm = Vm::start().await;
+    let mut settings = vm.settings();
+    settings.connects_max = 1;
+    let pool = Pool::new(settings).unwrap();
+    let brief = || Instant::now() + Duration::from_millis(300);
+
+    // Who says nothing at all keeps nobody waiting.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut first = target(&silent.local_addr().unwrap().to_string());
+    first.instance = InstanceId::new("i-silent");
+    assert_unreachable(&pool, &first, brief()).await;
+    assert!(run(&pool, &vm.target(), "true").await.is_success());
+    pool.forget(&vm.target().key());
+
+    // Who begins a key exchange has the only turn until it is given up.
+    let stalled = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut second = target(&stalled.local_addr().unwrap().to_string());
+    second.instance = InstanceId::new("i-stalled");
+    let greeting = tokio::spawn(async move {
+        let (mut peer, _) = stalled.accept().await.unwrap();
+        peer.write_all(b"SSH-2.0-stalled\r\n").await.unwrap();
+        (peer, stalled)
+    });
+    assert_unreachable(&pool, &second, brief()).await;
+    let _held = greeting.await.unwrap();
+    let why = assert_unreachable(&pool, &vm.target(), brief()).await;
+    assert!(why.contains("still connecting"), "{why}");
+    pool.forget(&second.key());
+    assert!(run(&pool, &vm.target(), "true").await.is_success());
 }

@@ -4,7 +4,7 @@ use longshore_core::input::VmError;
 use longshore_secret::Secret;
 use longshore_ssh::{Exec, ExecError, Pool, Target};
 
-use crate::support::{Vm, run, session_pid, soon, until};
+use crate::support::{Vm, keygen, run, session_pid, soon, until};
 
 /// Fails unless the VM is taken for an impostor; returns why.
 async fn assert_impostor(pool: &Pool, target: &Target) -> String {
@@ -149,6 +149,35 @@ async fn the_old_connection_ends_when_the_address_changes_and_when_forgotten() {
     assert!(is_alive(&new));
     pool.forget(&vm.target().key());
     until("the forgotten connection is closed", || !is_alive(&new)).await;
+}
+
+#[tokio::test]
+async fn a_server_that_gets_a_second_host_key_is_still_known_by_the_first() {
+    let mut vm = Vm::start().await;
+    std::fs::remove_file(vm.path("host")).unwrap();
+    keygen(&vm.path("host"), "rsa");
+    vm.stop();
+    vm.launch().await;
+    let pool = vm.pool();
+    let pid = session_pid(&pool, &vm.target()).await;
+    keygen(&vm.path("another"), "ed25519");
+    let config = vm.read("config");
+    vm.write(
+        "config",
+        &format!("HostKey {}\n{config}", vm.path("another").display()),
+    );
+    vm.stop();
+    vm.launch().await;
+    crate::support::kill("-KILL", &pid);
+    let deadline = soon();
+    loop {
+        match pool.run(&vm.target(), &Exec::new("true"), soon()).await {
+            Ok(output) => break assert!(output.is_success()),
+            Err(ExecError::Lost(_)) if tokio::time::Instant::now() < deadline => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(vm.connections(), 2);
 }
 
 fn is_alive(pid: &str) -> bool {

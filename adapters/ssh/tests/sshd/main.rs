@@ -3,5 +3,6 @@
 mod commands;
 mod faults;
 mod identity;
+mod keys;
 mod runner;
 mod support;

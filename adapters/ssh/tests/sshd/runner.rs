@@ -7,10 +7,10 @@ use longshore_core::command::Signal;
 use longshore_core::ids::ContainerId;
 use longshore_core::input::{ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError};
 use longshore_secret::Secret;
-use longshore_ssh::RunnerSource;
+use longshore_ssh::{Remote, RemoteSettings, RunnerSource};
 use tokio::time::Instant;
 
-use crate::support::{Vm, soon};
+use crate::support::{RUNNER, Vm, kill, soon, until};
 
 const ID: &str = "zzzzz-dz642-0123456789abcde";
 
@@ -243,14 +243,32 @@ async fn a_vm_that_is_not_ready_still_says_what_runs() {
         "{why}"
     );
 
-    // The same for a probe that hangs: the answer comes before the deadline.
-    let remote = vm.remote_with(source(), "sleep 60");
-    let deadline = Instant::now() + Duration::from_secs(2);
-    let report = remote.probe(&vm.target(), true, deadline).await.unwrap();
-    assert!(Instant::now() < deadline);
-    assert_eq!(report.runners, one_runner());
-    let why = report.ready.unwrap_err();
-    assert!(why.contains("had not ended"), "{why}");
+    // The same for a probe that hangs, even where it cannot be ended: the answer comes in time.
+    // The second leaves somebody behind who holds its output.
+    for command in ["sleep 60", "setsid -f sleep 5; sleep 60"] {
+        let remote = vm.remote_with(source(), command);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let report = remote.probe(&vm.target(), true, deadline).await.unwrap();
+        assert!(Instant::now() < deadline);
+        assert_eq!(report.runners, one_runner());
+        let why = report.ready.unwrap_err();
+        assert!(why.contains("not ended within 2 s"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_hangs_is_a_failed_probe() {
+    let vm = Vm::start().await;
+    let source = RunnerSource::Installed {
+        command: "sleep 3 #".into(),
+    };
+    let remote = vm.remote_with(source, "true");
+    for boot in [false, true] {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        let said = remote.probe(&vm.target(), boot, deadline).await;
+        assert!(matches!(said, Err(VmError::Lost(_))), "{said:?}");
+        assert!(Instant::now() < deadline + Duration::from_millis(500));
+    }
 }
 
 #[tokio::test]
@@ -317,4 +335,80 @@ async fn a_forgotten_instance_may_come_back_as_another() {
     remote.forget(&vm.target().key());
     vm.change_host_key().await;
     remote.probe(&vm.target(), false, soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broken_upload_leaves_nothing_and_is_made_good() {
+    let vm = Vm::start().await;
+    let mut binary = RUNNER.as_bytes().to_vec();
+    binary.resize(64 << 20, b'#');
+    let source = RunnerSource::Deploy {
+        binary: binary.clone().into(),
+        directory: "$LONGSHORE_VM_DIR/bin".into(),
+        name: "crunch-run".into(),
+    };
+    let remote = vm.remote_with(source, "true");
+    let target = vm.target();
+    let (said, ()) = tokio::join!(remote.probe(&target, true, soon()), async {
+        until("the upload has begun", || {
+            vm.path("bin").exists() && !deployed(&vm).is_empty()
+        })
+        .await;
+        for pid in vm.session_pids() {
+            kill("-KILL", &pid);
+        }
+    });
+    assert!(matches!(said, Err(VmError::Lost(_))), "{said:?}");
+    until("the rest is cleared away", || deployed(&vm).is_empty()).await;
+    let said = remote.probe(&target, true, soon()).await;
+    assert_eq!(said, Ok(nothing_runs()));
+    assert_eq!(deployed(&vm)[0].1, binary);
+}
+
+#[tokio::test]
+async fn what_needs_root_goes_through_sudo_and_nothing_else_does() {
+    let vm = Vm::start().await;
+    vm.add_tool(
+        "sudo",
+        "#!/bin/sh\necho \"$1 $2\" >>\"$LONGSHORE_VM_DIR/sudo\"\nexec \"$@\"\n",
+    );
+    let mut ssh = vm.settings();
+    ssh.sudo = true;
+    let settings = RemoteSettings {
+        cluster_id: "zzzzz".into(),
+        boot_probe_command: "true".into(),
+        runner: RunnerSource::Deploy {
+            binary: RUNNER.as_bytes().into(),
+            directory: "$LONGSHORE_VM_DIR/bin".into(),
+            name: "r".into(),
+        },
+        runner_args: vec![],
+        runtime_engine: "docker".into(),
+    };
+    let remote = std::sync::Arc::new(Remote::new(ssh, settings).unwrap());
+    let target = vm.target();
+    // From a task of its own, as the daemon does it.
+    let said = tokio::spawn({
+        let (remote, target) = (std::sync::Arc::clone(&remote), target.clone());
+        async move { remote.probe(&target, true, soon()).await }
+    });
+    assert_eq!(said.await.unwrap(), Ok(nothing_runs()));
+    let config = Secret::new("{}");
+    remote
+        .start(&target, container(), config, soon())
+        .await
+        .unwrap();
+    remote
+        .signal(&target, container(), Signal::Term, soon())
+        .await
+        .unwrap();
+    let runner = vm.path("bin").join(&deployed(&vm)[0].0);
+    let (secret, runner) = (vm.path("secret"), runner.display().to_string());
+    assert_eq!(
+        vm.read("sudo"),
+        format!(
+            "cat {}\nsh -c\n{runner} --list\n{runner} --detach\n{runner} --kill\n",
+            secret.display()
+        )
+    );
 }

@@ -20,7 +20,7 @@ pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef01234567";
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// Stands in for the runner: says what the files in `state` say, and writes down what it is asked.
-const RUNNER: &str = r#"#!/bin/sh
+pub(crate) const RUNNER: &str = r#"#!/bin/sh
 state=$LONGSHORE_VM_DIR/state
 echo "$*" >>"$state/calls"
 case $1 in
@@ -79,7 +79,9 @@ impl Vm {
             "ListenAddress 127.0.0.1:{port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
-             LogLevel VERBOSE\nSetEnv LONGSHORE_VM_DIR={dir}\n{settings}\n",
+             LogLevel VERBOSE\n\
+             SetEnv LONGSHORE_VM_DIR={dir} PATH={dir}/tools:/usr/local/bin:/usr/bin:/bin\n\
+             {settings}\n",
             port = vm.port,
             dir = vm.dir.path().display(),
         );
@@ -148,6 +150,29 @@ impl Vm {
 
     pub(crate) fn read(&self, file: &str) -> String {
         fs::read_to_string(self.path(file)).unwrap()
+    }
+
+    /// Puts a program on the VM's path.
+    pub(crate) fn add_tool(&self, name: &str, script: &str) {
+        fs::create_dir_all(self.path("tools")).unwrap();
+        let file = format!("tools/{name}");
+        self.write(&file, script);
+        fs::set_permissions(self.path(&file), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The processes that serve connections: the children of the one that listens.
+    pub(crate) fn session_pids(&self) -> Vec<String> {
+        let server = self.server.as_ref().unwrap().id().to_string();
+        fs::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+            .filter(|pid| {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // pid (name) state parent …
+                let after_name = stat.rsplit(") ").next().unwrap_or_default();
+                after_name.split(' ').nth(1) == Some(&server)
+            })
+            .collect()
     }
 
     fn log(&self) -> String {
