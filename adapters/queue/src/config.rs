@@ -36,6 +36,8 @@ pub struct QueueConfig {
     pub event_buffer: usize,
     /// Event subscribers and log followers at one time; more are answered 503. Default 256.
     pub max_streams: usize,
+    /// Open connections at one time; more wait until one closes. At least 1; default 1024.
+    pub max_connections: usize,
     /// Requests in work at one time; more are answered 503, `lock` requests already at half of it.
     /// At least 2; default 128.
     pub max_requests_in_flight: usize,
@@ -55,6 +57,7 @@ impl QueueConfig {
             max_log_bytes: 64 << 20,
             event_buffer: 1024,
             max_streams: 256,
+            max_connections: 1024,
             max_requests_in_flight: 128,
         }
     }
@@ -85,6 +88,7 @@ impl QueueConfig {
             ),
             ("max_response_bytes", self.max_response_bytes as u64, 1),
             ("event_buffer", self.event_buffer as u64, 1),
+            ("max_connections", self.max_connections as u64, 1),
             (
                 "max_requests_in_flight",
                 self.max_requests_in_flight as u64,
@@ -105,6 +109,7 @@ impl QueueConfig {
                 self.max_requests_in_flight as u64,
                 1 << 16,
             ),
+            ("max_connections", self.max_connections as u64, 1 << 16),
             ("max_streams", self.max_streams as u64, 1 << 16),
             ("max_log_bytes", self.max_log_bytes, 1 << 40),
         ];

@@ -15,6 +15,7 @@ mod events;
 mod filter;
 mod ids;
 mod list;
+mod listener;
 mod logs;
 mod params;
 mod record;

@@ -22,6 +22,7 @@ use crate::containers::{self, Action, Setup};
 use crate::error::{ApiError, QueueError};
 use crate::events::Hub;
 use crate::list::Query;
+use crate::listener::Bounded;
 use crate::logs::{self, Output};
 use crate::params::Params;
 use crate::record::Select;
@@ -93,6 +94,7 @@ impl QueueServer {
             .await
             .map_err(|e| QueueError::Server(format!("opening the database: {e}")))??;
         let tokens = Tokens::new(store.clone(), &config.cluster_id);
+        let max_connections = config.max_connections;
         let (stop, stopping) = watch::channel(false);
         let app = Arc::new(App {
             setup: Setup {
@@ -107,6 +109,7 @@ impl QueueServer {
             hub,
         });
         let router = Router::new().fallback(handle).with_state(app);
+        let listener = Bounded::new(listener, max_connections);
         let mut stopped = stopping;
         let task = tokio::spawn(async move {
             axum::serve(listener, router)

@@ -308,6 +308,29 @@ async fn under_load_locks_are_refused_before_the_rest() {
         .fails(422, "cannot lock when Locked");
 }
 
+#[tokio::test]
+async fn a_connection_beyond_the_bound_waits_for_another_to_close() {
+    let world = World::with(|config| config.max_connections = 1).await;
+    let second = reqwest::Client::new();
+    let request = || {
+        second
+            .get(world.url("containers"))
+            .bearer_auth(&world.admin)
+    };
+    // A body that is read to its end leaves the connection open.
+    request().send().await.unwrap().bytes().await.unwrap();
+    let mut waiting = std::pin::pin!(world.get(&world.admin, "containers", &[]));
+    tokio::select! {
+        answer = &mut waiting => panic!("served beside the first connection: {}", answer.body),
+        answer = async {
+            // The first connection goes on being served meanwhile.
+            request().send().await.unwrap()
+        } => assert_eq!(answer.status(), 200),
+    }
+    drop(second);
+    assert_eq!(waiting.await.status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_poll_of_a_long_queue_uses_the_index() {
     let world = World::new().await;
