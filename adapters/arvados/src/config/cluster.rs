@@ -15,12 +15,12 @@ pub struct ClusterConfig {
     /// What the decisions depend on. Every type's quota group is `on-demand` or `spot`; a driver
     /// that knows better puts its own in their place.
     pub core: Config,
-    /// Token for the containers API, also that of every runner [`SystemRootToken`].
+    /// Token for the containers API, also that of every runner (`SystemRootToken`).
     pub system_root_token: Secret,
-    /// Token that the management API expects; empty switches that API off [`ManagementToken`].
+    /// Token that the management API expects; empty switches that API off (`ManagementToken`).
     pub management_token: Secret,
     /// Unencrypted SSH key, PEM or OpenSSH, as text; empty if none is configured
-    /// [`Containers.DispatchPrivateKey`].
+    /// (`Containers.DispatchPrivateKey`).
     pub dispatch_private_key: Secret,
     /// Where everybody listens.
     pub services: Services,
@@ -32,14 +32,14 @@ pub struct ClusterConfig {
     pub log: Log,
     /// The containers API.
     pub api: Api,
-    /// The built-in queue; absent where the containers API is somebody else's [`Longshore.Queue`].
+    /// The built-in queue; absent where the containers API is somebody else's (`Longshore.Queue`).
     pub queue: Option<BuiltinQueue>,
     /// Largest part of the running containers that supervisors may be, in millionths; absent
-    /// without such a limit [`CloudVMs.SupervisorFraction`].
+    /// without such a limit (`CloudVMs.SupervisorFraction`).
     pub supervisor_fraction_ppm: Option<u64>,
     /// First guess of how many containers can run at a time; absent where only
     /// [`instances`](longshore_core::config::Limits::instances) counts
-    /// [`CloudVMs.InitialQuotaEstimate`].
+    /// (`CloudVMs.InitialQuotaEstimate`).
     pub initial_quota_estimate: Option<u32>,
 }
 
@@ -47,14 +47,14 @@ pub struct ClusterConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Services {
     /// The containers API: `http` or `https`, with a host; ends in a slash
-    /// [`Services.Controller.ExternalURL`].
+    /// (`Services.Controller.ExternalURL`).
     pub controller_url: String,
     /// `host:port` of the same, for runners; without the port where it is the scheme's own.
     pub controller_host: String,
     /// Our own management API, in the order of the file; the first that can be bound counts
-    /// [`Services.DispatchCloud.InternalURLs`].
+    /// (`Services.DispatchCloud.InternalURLs`).
     pub dispatch_cloud: Vec<InternalUrl>,
-    /// Certificates of the containers API are not checked [`TLS.Insecure`].
+    /// Certificates of the containers API are not checked (`TLS.Insecure`).
     pub tls_insecure: bool,
 }
 
@@ -71,27 +71,27 @@ pub struct InternalUrl {
 #[derive(Clone, PartialEq)]
 pub struct CloudVms {
     /// `loopback`, or a driver that may have been left out of this build: `ec2`, `azure`. Whether
-    /// it is there is for the program to say, not for the file [`Driver`].
+    /// it is there is for the program to say, not for the file (`Driver`).
     pub driver: String,
     /// For the driver alone; an object, or null. May hold secrets: never print it
-    /// [`DriverParameters`].
+    /// (`DriverParameters`).
     pub driver_parameters: serde_json::Value,
-    /// For addresses without a port [`SSHPort`].
+    /// For addresses without a port (`SSHPort`).
     pub ssh_port: u16,
-    /// Exit code 0 means that a VM is booted; empty for `true` [`BootProbeCommand`].
+    /// Exit code 0 means that a VM is booted; empty for `true` (`BootProbeCommand`).
     pub boot_probe_command: String,
-    /// Appended to the script that a VM runs at boot [`InstanceInitCommand`].
+    /// Appended to the script that a VM runs at boot (`InstanceInitCommand`).
     pub instance_init_command: String,
     /// File that is put on each VM as the runner; empty where images bring it
-    /// [`DeployRunnerBinary`].
+    /// (`DeployRunnerBinary`).
     pub deploy_runner_binary: String,
-    /// Where it is put, on the VM [`DeployRunnerDirectory`].
+    /// Where it is put, on the VM (`DeployRunnerDirectory`).
     pub deploy_runner_directory: String,
-    /// Whether the cloud puts the public half of our key on each VM [`DeployPublicKey`].
+    /// Whether the cloud puts the public half of our key on each VM (`DeployPublicKey`).
     pub deploy_public_key: bool,
-    /// For everything that is created in the cloud [`ResourceTags`].
+    /// For everything that is created in the cloud (`ResourceTags`).
     pub resource_tags: BTreeMap<String, String>,
-    /// Put before the names of our own tags [`TagKeyPrefix`].
+    /// Put before the names of our own tags (`TagKeyPrefix`).
     pub tag_key_prefix: String,
 }
 
@@ -114,14 +114,14 @@ impl fmt::Debug for CloudVms {
 /// What runs on the VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
-    /// The runner's command where none is deployed [`Containers.CrunchRunCommand`].
+    /// The runner's command where none is deployed (`Containers.CrunchRunCommand`).
     pub crunch_run_command: String,
-    /// Further arguments for it [`Containers.CrunchRunArgumentsList`].
+    /// Further arguments for it (`Containers.CrunchRunArgumentsList`).
     pub crunch_run_arguments: Vec<String>,
-    /// What runs containers [`Containers.RuntimeEngine`].
+    /// What runs containers (`Containers.RuntimeEngine`).
     pub runtime_engine: RuntimeEngine,
     /// Buffers of 64 MiB per core for each container's own keepstore; 0 for none
-    /// [`Containers.LocalKeepBlobBuffersPerVCPU`].
+    /// (`Containers.LocalKeepBlobBuffersPerVCPU`).
     pub local_keep_blob_buffers_per_vcpu: u32,
 }
 
@@ -148,9 +148,9 @@ impl RuntimeEngine {
 /// The program's own log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// One JSON object a line, or plain text [`SystemLogs.Format`].
+    /// One JSON object a line, or plain text (`SystemLogs.Format`).
     pub format: LogFormat,
-    /// The least important level that is shown [`SystemLogs.LogLevel`].
+    /// The least important level that is shown (`SystemLogs.LogLevel`).
     pub level: LogLevel,
 }
 
@@ -196,21 +196,21 @@ impl LogLevel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Api {
     /// The built-in queue answers with at most so many records; at least 1
-    /// [`API.MaxItemsPerResponse`].
+    /// (`API.MaxItemsPerResponse`).
     pub max_items_per_response: u32,
     /// Calls to the containers API that may be under way at a time: a quarter of
-    /// [`API.MaxConcurrentRequests`], at least 1.
+    /// (`API.MaxConcurrentRequests`), at least 1.
     pub concurrency_max: u32,
     /// The built-in queue cancels a container that was locked so often when it is unlocked; at
-    /// least 1 [`Containers.MaxDispatchAttempts`].
+    /// least 1 (`Containers.MaxDispatchAttempts`).
     pub max_dispatch_attempts: u32,
 }
 
 /// The built-in queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltinQueue {
-    /// Its file [`Longshore.Queue.Database`].
+    /// Its file (`Longshore.Queue.Database`).
     pub database: PathBuf,
-    /// `host:port` to bind; by default that of the controller's URL [`Longshore.Queue.Listen`].
+    /// `host:port` to bind; by default that of the controller's URL (`Longshore.Queue.Listen`).
     pub listen: String,
 }
