@@ -183,7 +183,9 @@ fn parse_stat(stat: &[u8]) -> Option<(i32, u64, bool)> {
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let text = std::str::from_utf8(stat.get(after_name..)?).ok()?;
     let fields: Vec<&str> = text.split_ascii_whitespace().collect();
-    let dead = matches!(*fields.first()?, "Z" | "X" | "x");
+    let threads: u32 = fields.get(17)?.parse().ok()?;
+    // The first thread may have ended while others still run.
+    let dead = matches!(*fields.first()?, "Z" | "X" | "x") && threads <= 1;
     Some((
         fields.get(1)?.parse().ok()?,
         fields.get(19)?.parse().ok()?,
@@ -200,6 +202,13 @@ mod tests {
     fn a_process_name_cannot_fool_the_reader() {
         let stat = b"77 (a) Z 1 (b) S 42 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 123456 9 9";
         assert_eq!(parse_stat(stat), Some((42, 123_456, false)));
+        let stat = String::from_utf8_lossy(stat).replace(") S", ") Z");
+        assert_eq!(parse_stat(stat.as_bytes()), Some((42, 123_456, true)));
+        let threads_left = stat.replace("20 0 1 0", "20 0 2 0");
+        assert_eq!(
+            parse_stat(threads_left.as_bytes()),
+            Some((42, 123_456, false))
+        );
         assert_eq!(parse_stat(b"77 (a) Z 42"), None);
         assert_eq!(parse_stat(b""), None);
     }

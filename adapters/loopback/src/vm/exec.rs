@@ -13,6 +13,7 @@ use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Sig};
 use rustix::process::{Signal, WaitStatus};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::time::Instant;
 
 use super::Vm;
 use super::children::Started;
@@ -20,11 +21,19 @@ use super::children::Started;
 /// Read from a command at a time, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Input that may wait for the command to read it, in bytes; beyond it the connection waits.
+/// Input that may wait for a command that reads it, in bytes; then the connection waits, whatever
+/// else is on it.
 const INPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// A command that reads none of so much input for so long is given up: the connection, and with it
-/// every other command on it, would wait for ever.
+/// A command may read nothing because the connection, which waits, does not take its output. So a
+/// command that reads nothing for so long gets one message more.
+const INPUT_PAUSE: Duration = Duration::from_millis(10);
+
+/// A command that leaves so much unread, in bytes, is given up …
+const INPUT_BYTES_LIMIT: usize = 64 * 1024 * 1024;
+
+/// … and so is one that is sent too much and reads none of it for so long: it would hold up every
+/// other command of the connection.
 const INPUT_STALL_MAX: Duration = Duration::from_secs(10);
 
 /// When a command has ended but something it left behind still holds its output open, its exit
@@ -185,16 +194,19 @@ async fn feed(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
     let mut queue = VecDeque::new();
     let mut queued = 0;
     let mut complete = false;
+    let mut stalled_since = None;
+    let mut one_more = false;
     loop {
         if complete && queue.is_empty() {
             stdin = None;
         }
-        let full = queued >= INPUT_BYTES_MAX;
+        let full = queued >= INPUT_BYTES_MAX && !one_more;
         tokio::select! {
             message = from_client.wait(), if !full => match message {
                 None | Some(ChannelMsg::Close) => return,
                 Some(ChannelMsg::Eof) => complete = true,
                 Some(ChannelMsg::Data { data }) if stdin.is_some() => {
+                    one_more = false;
                     queued += data.len();
                     queue.push_back(data);
                 }
@@ -202,6 +214,7 @@ async fn feed(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
             },
             written = write_some(stdin.as_mut(), queue.front()) => match written {
                 Ok(length) => {
+                    stalled_since = None;
                     queued -= length;
                     if let Some(mut front) = queue.pop_front()
                         && length < front.len()
@@ -216,9 +229,13 @@ async fn feed(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
                     queued = 0;
                 }
             },
-            () = tokio::time::sleep(INPUT_STALL_MAX), if full => {
-                tracing::warn!("a command is given up: it does not read its input");
-                return;
+            () = tokio::time::sleep(INPUT_PAUSE), if full => {
+                let since: Instant = *stalled_since.get_or_insert_with(Instant::now);
+                if queued >= INPUT_BYTES_LIMIT || since.elapsed() >= INPUT_STALL_MAX {
+                    tracing::warn!(unread_bytes = queued, "a command that does not read its input is given up");
+                    return;
+                }
+                one_more = true;
             }
         }
     }

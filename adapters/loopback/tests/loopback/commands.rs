@@ -66,7 +66,7 @@ async fn much_data_passes_both_ways_unharmed() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
-    let data: Vec<u8> = (0..20_000_000_u32)
+    let data: Vec<u8> = (0..40_000_000_u32)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     let back = client.run_with("cat", data.clone()).await;
@@ -340,6 +340,6 @@ async fn whoever_does_not_log_in_is_shown_out() {
     let guesses = tokio::time::timeout(PATIENCE, all)
         .await
         .expect("they are shown out");
-    assert!((1..=6).contains(&guesses), "{guesses}");
+    assert_eq!(guesses, 6);
     cloud.destroy_all().await.unwrap();
 }

@@ -281,13 +281,13 @@ impl Guesser {
         Self(connected.unwrap())
     }
 
-    /// Whether another guess was answered: with a refusal.
+    /// Whether another guess was answered: with a refusal, and not with the end.
     pub(crate) async fn guess(&mut self, user: &str) -> bool {
         let key = PrivateKeyWithHashAlg::new(key(), None);
         match self.0.authenticate_publickey(user, key).await {
             Ok(result) => {
                 assert!(!result.success());
-                true
+                !self.0.is_closed()
             }
             Err(_) => false,
         }
