@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use longshore_secret::Secret;
 use serde_json::{Map, Value};
-use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{Method, Request, Response};
+use ureq::{Agent, AsSendBody};
 
 use crate::clock;
 use crate::config::Config;
@@ -60,6 +60,11 @@ pub(crate) enum ApiError {
     /// The answer is not what the API promises: is the URL right?
     #[error("{call}: {text}; does ARVADOS_API_HOST name a containers API?")]
     Malformed { call: String, text: String },
+    /// The server is not who it should be: name its authority with -ca-certs, or mend its certificate.
+    #[error(
+        "{call}: the API's certificate is not trusted ({text}); name its authority with -ca-certs"
+    )]
+    Untrusted { call: String, text: String },
     /// Certificates cannot be loaded.
     #[error("{0}")]
     Trust(String),
@@ -79,6 +84,8 @@ enum Outcome {
         after: Option<Duration>,
         text: String,
     },
+    /// Somebody may be mending it, but only a result is worth waiting for that.
+    Untrusted(String),
     Fail(ApiError),
 }
 
@@ -88,6 +95,7 @@ impl Api {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
+            .timeout_global(Some(ATTEMPT_MAX))
             .timeout_connect(Some(Duration::from_secs(10)))
             .user_agent(concat!("longshore-runner/", env!("CARGO_PKG_VERSION")));
         if config.api_url.starts_with("https:") {
@@ -194,6 +202,11 @@ impl Api {
                 Outcome::Done(answer) => return Ok(answer),
                 Outcome::Fail(error) => return Err(error),
                 Outcome::Retry { after, text } => (after, text),
+                Outcome::Untrusted(text) if patience.0 >= Patience::RESULT.0 => (None, text),
+                Outcome::Untrusted(text) => {
+                    let call = format!("{method} {path}");
+                    return Err(ApiError::Untrusted { call, text });
+                }
             };
             let wait = after.unwrap_or_else(|| jitter(delay));
             if began.elapsed() + wait >= patience.0 {
@@ -226,40 +239,51 @@ impl Api {
             .header(AUTHORIZATION, format!("Bearer {}", self.token.expose()))
             .header("X-Request-Id", request_id);
         let sent = if body.is_empty() {
-            request.body(()).map(|request| {
-                let request = self
-                    .agent
-                    .configure_request(request)
-                    .timeout_global(Some(within))
-                    .build();
-                self.agent.run(request)
-            })
+            self.send(request.body(()), within)
         } else {
-            request
-                .header(CONTENT_TYPE, kind)
-                .body(body)
-                .map(|request| {
-                    let request = self
-                        .agent
-                        .configure_request(request)
-                        .timeout_global(Some(within))
-                        .build();
-                    self.agent.run(request)
-                })
+            self.send(request.header(CONTENT_TYPE, kind).body(body), within)
         };
         let response = match sent {
-            Ok(Ok(response)) => response,
-            Ok(Err(ureq::Error::BadUri(text))) => return malformed(text),
-            Ok(Err(error)) => {
+            Ok(response) => response,
+            Err(ureq::Error::BadUri(text)) => return malformed(text),
+            Err(ureq::Error::Http(error)) => return malformed(error.to_string()),
+            Err(error) if is_certificate(&error) => return Outcome::Untrusted(error.to_string()),
+            Err(error) => {
                 return Outcome::Retry {
                     after: None,
                     text: error.to_string(),
                 };
             }
-            Err(error) => return malformed(error.to_string()),
         };
         judge(response, call())
     }
+
+    fn send(
+        &self,
+        request: ureq::http::Result<Request<impl AsSendBody>>,
+        within: Duration,
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
+        let request = request?;
+        if within == ATTEMPT_MAX {
+            // Without settings of its own a request shares the agent's parsed certificates.
+            return self.agent.run(request);
+        }
+        self.agent.run(
+            self.agent
+                .configure_request(request)
+                .timeout_global(Some(within))
+                .build(),
+        )
+    }
+}
+
+fn is_certificate(error: &ureq::Error) -> bool {
+    let inner = match error {
+        ureq::Error::Rustls(error) => Some(error),
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        _ => None,
+    };
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Sorts an answer: done, worth another attempt, or final.

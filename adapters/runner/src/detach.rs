@@ -64,7 +64,9 @@ pub(crate) fn detach(flags: &Flags, uuid: &str, args: &[OsString]) -> Result<(),
     };
     let api = Api::new(&config, flags.ca_certs.as_deref())?;
     // An API that does not answer right now is left to the runner, which has more patience.
-    if let Err(error @ ApiError::Refused { .. }) = api.container(uuid, Patience::ONCE) {
+    let hopeless =
+        |error: &ApiError| matches!(error, ApiError::Refused { .. } | ApiError::Untrusted { .. });
+    if let Some(error) = api.container(uuid, Patience::ONCE).err().filter(hopeless) {
         return Err(error.into());
     }
     let locks = LockDir::new(&flags.lock_dir);

@@ -280,10 +280,12 @@ fn build(values: &Values, positional: &[&str]) -> Parsed {
     };
     let dir = |name: &str, variable: &str, default: &str| {
         let set = std::env::var_os(variable).filter(|value| !value.is_empty());
-        text(name)
+        let chosen = text(name)
             .map(PathBuf::from)
-            .or_else(|| set.map(PathBuf::from))
-            .unwrap_or_else(|| default.into())
+            .or_else(|| set.map(PathBuf::from));
+        let chosen = chosen.unwrap_or_else(|| default.into());
+        // The lock file tells others, in other working directories, where things are.
+        std::path::absolute(&chosen).unwrap_or(chosen)
     };
     let kill = match values.get("kill") {
         Some(Value::Int(signal)) if *signal >= 0 => match i32::try_from(*signal) {
