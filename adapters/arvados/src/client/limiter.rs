@@ -139,6 +139,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_waits_is_woken_by_an_end_and_by_a_raised_limit() {
+        let limiter = Limiter::new(16);
+        let mut permits = enter_all(&limiter, 8).await;
+        let long = Duration::from_secs(3600);
+        let woken = tokio::time::timeout(long, limiter.enter());
+        let (woken, ()) = tokio::join!(woken, async { drop(permits.pop()) });
+        permits.extend(woken);
+        assert_eq!(permits.len(), 8);
+        let woken = tokio::time::timeout(long, limiter.enter());
+        let (woken, ()) = tokio::join!(woken, async { permits[0].went_well() });
+        assert!(woken.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_overload_halves_the_limit_once_a_second_and_bars_new_calls() {
         let limiter = Limiter::new(16);
         let permits = enter_all(&limiter, 3).await;

@@ -2,7 +2,7 @@
 //! was never asked for is unknown. So no list of known keys can differ from the code that reads.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
 use super::report::{ConfigError, ConfigWarning};
@@ -276,16 +276,18 @@ impl<'a> Entry<'a> {
         let mut entries: Vec<(&Key, &Tree)> = Vec::new();
         match &self.tree.node {
             Node::Map(all) => {
-                let mut seen = std::collections::BTreeMap::new();
+                let mut first_lines = BTreeMap::new();
                 for (key, tree) in all {
-                    match seen.insert(key.text.as_str(), key.line) {
-                        None => entries.push((key, tree)),
-                        Some(first_line) => {
-                            seen.insert(key.text.as_str(), first_line);
+                    match first_lines.entry(&key.text) {
+                        btree_map::Entry::Vacant(first) => {
+                            first.insert(key.line);
+                            entries.push((key, tree));
+                        }
+                        btree_map::Entry::Occupied(first) => {
                             self.report.error(ConfigError::Duplicate {
                                 path: join(&self.path, &key.text),
                                 line: key.line,
-                                first_line,
+                                first_line: *first.get(),
                             });
                         }
                     }

@@ -200,6 +200,8 @@ fn all_errors_are_reported_at_once_each_with_its_place_and_a_way_out() {
     let all = errors(include_str!("testdata/all_wrong.yml"));
     let expected = include_str!("testdata/all_wrong.txt");
     assert_eq!(all.trim(), expected.trim(), "\n{all}");
+    let thrice = errors("    TLS: {}\n    TLS: {}\n    TLS: {}\n");
+    assert_eq!(thrice.matches("first in line 7").count(), 2, "{thrice}");
     let list = errors("    InstanceTypes: [{VCPUs: 1}]\n");
     assert!(
         list.contains("InstanceTypes (line 7): found a list"),

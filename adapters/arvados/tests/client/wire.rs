@@ -119,6 +119,8 @@ async fn a_page_that_repeats_the_last_one_ends_in_an_error() {
     let api = FakeApi::start(|_| page(&[row(1, "Locked", 1)])).await;
     let error = api.client().poll(0, LONG).await;
     assert!(matches!(error, Err(QueueError::Unavailable(why)) if why.contains("follow")));
+    let error = api.client().lookup(&[id(1), id(2)], LONG).await;
+    assert!(matches!(error, Err(QueueError::Unavailable(why)) if why.contains("follow")));
 }
 
 #[tokio::test]
