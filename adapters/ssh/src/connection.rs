@@ -31,7 +31,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const LOGIN_MAX: Duration = Duration::from_secs(10);
 const IDENTITY_MAX: Duration = Duration::from_secs(20);
 const CHANNEL_MAX: Duration = Duration::from_secs(10);
-const CHANNEL_TRIES_MAX: u32 = 12;
+/// In about 10 s.
+const CHANNEL_TRIES_MAX: u32 = 24;
+/// The same where no command of ours is there whose end could free a channel: in about 2 s.
+const CHANNEL_TRIES_ALONE_MAX: u32 = 8;
 const CHANNEL_RETRY_MIN: Duration = Duration::from_millis(20);
 const CHANNEL_RETRY_MAX: Duration = Duration::from_millis(500);
 /// A silent peer is given up after this and three more.
@@ -309,7 +312,7 @@ impl Connection {
     async fn open(self: &Arc<Self>, deadline: Instant) -> Opened {
         let patience = deadline.min(Instant::now() + CHANNEL_MAX);
         let mut pause = CHANNEL_RETRY_MIN;
-        for _ in 0..CHANNEL_TRIES_MAX {
+        for tries in 1..=CHANNEL_TRIES_MAX {
             let connection = Arc::clone(self);
             // Its own task: giving up in the middle would leave an open channel to nobody.
             let mut opening =
@@ -328,6 +331,10 @@ impl Connection {
                     if Instant::now() + pause >= deadline {
                         let why = "the SSH server opened no channel until the deadline";
                         return Opened::Refused(Refused::Final(unreachable(why)));
+                    }
+                    let alone = self.channels.available_permits() + 1 >= CHANNELS_MAX;
+                    if alone && tries >= CHANNEL_TRIES_ALONE_MAX {
+                        break;
                     }
                     sleep(pause).await;
                     pause = (pause * 2).min(CHANNEL_RETRY_MAX);

@@ -159,7 +159,7 @@ impl Remote {
         let (stdout, complaint, ended) = match self.pool.run(target, &exec, asked_until).await {
             Ok(output) => (output.stdout.clone(), output.complaint_of_probe(), true),
             Err(ExecError::Deadline { stdout, stderr }) => {
-                let why = format!("no end at the deadline: {}", excerpt(&stderr));
+                let why = format!("not ended by the deadline: {}", excerpt(&stderr));
                 (stdout, why, false)
             }
             Err(error) => return Err(error.into()),

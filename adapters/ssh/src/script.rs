@@ -175,7 +175,7 @@ pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) 
          mkdir -p \"$d\" || exit 1\n\
          t=$(mktemp \"$d/.{file}.XXXXXX\") || exit 1\n\
          trap 'rm -f \"$t\"' EXIT\n\
-         trap 'exit 1' HUP INT TERM\n\
+         trap 'exit 1' HUP INT PIPE TERM\n\
          cat >\"$t\" || exit 1\n\
          if [ \"$(sha256sum <\"$t\")\" != '{sum}  -' ]; then\n\
          echo 'it arrived damaged: wrong checksum' >&2\n\

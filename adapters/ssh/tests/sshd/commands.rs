@@ -105,20 +105,20 @@ async fn a_hung_command_ends_at_its_deadline_and_disturbs_nobody() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
-    let hung = Exec::new("sleep 5");
+    let hung = Exec::new("sleep 10");
     let begin = Instant::now();
-    let deadline = begin + Duration::from_secs(1);
-    let (said, ()) = tokio::join!(pool.run(&target, &hung, deadline), async {
+    let hangs = async {
+        let deadline = begin + Duration::from_secs(2);
+        let said = pool.run(&target, &hung, deadline).await;
+        (said, begin.elapsed())
+    };
+    let ((said, took), ()) = tokio::join!(hangs, async {
         for _ in 0..3 {
             assert!(run(&pool, &target, "true").await.is_success());
         }
     });
     assert!(matches!(said, Err(ExecError::Deadline { .. })), "{said:?}");
-    let took = begin.elapsed();
-    assert!(
-        took >= Duration::from_secs(1) && took < Duration::from_secs(2),
-        "{took:?}"
-    );
+    assert!((2..5).contains(&took.as_secs()), "{took:?}");
     assert!(run(&pool, &target, "true").await.is_success());
     assert_eq!(vm.connections(), 1);
 }
@@ -126,8 +126,8 @@ async fn a_hung_command_ends_at_its_deadline_and_disturbs_nobody() {
 #[tokio::test]
 async fn what_had_arrived_by_the_deadline_is_kept() {
     let vm = Vm::start().await;
-    let exec = Exec::new("echo early; sleep 5");
-    let deadline = Instant::now() + Duration::from_secs(1);
+    let exec = Exec::new("echo early; sleep 10");
+    let deadline = Instant::now() + Duration::from_secs(3);
     let said = vm.pool().run(&vm.target(), &exec, deadline).await;
     let Err(ExecError::Deadline { stdout, .. }) = said else {
         panic!("{said:?}");
@@ -163,7 +163,7 @@ async fn a_dropped_call_still_frees_its_channel() {
     }
     assert!(run(&pool, &target, "true").await.is_success());
     // After some that hang, what may run shall not depend on the sessions they hold.
-    assert!((2..=3).contains(&vm.connections()));
+    assert!(vm.connections() <= 3);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ async fn a_connection_killed_under_a_command_is_lost_and_made_again() {
     let pool = vm.pool();
     let target = vm.target();
     let pid = session_pid(&pool, &target).await;
-    let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 60");
+    let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 20");
     let (said, ()) = tokio::join!(pool.run(&target, &exec, soon()), async {
         until("the command runs", || vm.path("marker").exists()).await;
         kill("-KILL", &pid);
@@ -40,7 +40,7 @@ async fn a_frozen_peer_is_given_up_within_a_few_keepalives() {
     let pool = vm.pool();
     let target = vm.target();
     let pid = session_pid(&pool, &target).await;
-    let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 60");
+    let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 20");
     let deadline = Instant::now() + Duration::from_secs(60);
     let (said, frozen_at) = tokio::join!(pool.run(&target, &exec, deadline), async {
         until("the command runs", || vm.path("marker").exists()).await;
@@ -49,7 +49,7 @@ async fn a_frozen_peer_is_given_up_within_a_few_keepalives() {
     });
     assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
     let took = frozen_at.elapsed();
-    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(run(&pool, &target, "true").await.is_success());
     kill("-KILL", &pid);
 }
@@ -82,7 +82,7 @@ async fn a_server_that_accepts_and_stays_silent_costs_only_the_deadline() {
     let begin = Instant::now();
     let why = assert_unreachable(&vm.pool(), &silent, begin + Duration::from_secs(1)).await;
     let took = begin.elapsed();
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(why.contains("still connecting"), "{why}");
 }
 
@@ -105,7 +105,6 @@ async fn a_refused_connection_is_not_tried_again_at_once() {
     let mut vm = Vm::start().await;
     vm.stop();
     let pool = vm.pool();
-    let begin = Instant::now();
     let why = assert_unreachable(&pool, &vm.target(), soon()).await;
     assert!(
         why.contains("refused") && why.contains(&vm.address()),
@@ -113,7 +112,6 @@ async fn a_refused_connection_is_not_tried_again_at_once() {
     );
     let again = assert_unreachable(&pool, &vm.target(), soon()).await;
     assert!(again.contains("not tried again for 0."), "{again}");
-    assert!(begin.elapsed() < Duration::from_millis(500));
     // A VM that boots is reached soon after its server is up.
     vm.launch().await;
     let up = Instant::now();
@@ -122,7 +120,7 @@ async fn a_refused_connection_is_not_tried_again_at_once() {
         .await
         .is_err()
     {
-        assert!(up.elapsed() < Duration::from_secs(4));
+        assert!(up.elapsed() < Duration::from_secs(8));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -194,7 +192,7 @@ async fn a_connection_full_of_unkillable_commands_is_replaced() {
     run(&pool, &target, "true").await;
     // In a session of its own it gets no signal of the server, and holds its streams.
     let exec = Exec::new("setsid sleep 20 & echo $! >>$LONGSHORE_VM_DIR/pids; wait");
-    let deadline = Instant::now() + Duration::from_millis(700);
+    let deadline = Instant::now() + Duration::from_secs(2);
     let (a, b) = tokio::join!(
         pool.run(&target, &exec, deadline),
         pool.run(&target, &exec, deadline)
@@ -203,6 +201,7 @@ async fn a_connection_full_of_unkillable_commands_is_replaced() {
         assert!(matches!(said, Err(ExecError::Deadline { .. })), "{said:?}");
     }
     assert!(run(&pool, &target, "true").await.is_success());
+    assert_eq!(vm.connections(), 2);
     for pid in vm.read("pids").lines() {
         kill("-KILL", pid);
     }
@@ -214,7 +213,7 @@ async fn key_exchanges_at_a_time_are_bounded_and_silent_peers_do_not_count() {
     let mut settings = vm.settings();
     settings.connects_max = 1;
     let pool = Pool::new(settings).unwrap();
-    let brief = || Instant::now() + Duration::from_millis(300);
+    let brief = || Instant::now() + Duration::from_secs(1);
 
     // Who says nothing at all keeps nobody waiting.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();

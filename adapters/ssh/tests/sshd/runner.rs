@@ -245,14 +245,14 @@ async fn a_vm_that_is_not_ready_still_says_what_runs() {
 
     // The same for a probe that hangs, even where it cannot be ended: the answer comes in time.
     // The second leaves somebody behind who holds its output.
-    for command in ["sleep 60", "setsid -f sleep 5; sleep 60"] {
+    for command in ["sleep 60", "setsid -f sleep 8; sleep 60"] {
         let remote = vm.remote_with(source(), command);
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + Duration::from_secs(5);
         let report = remote.probe(&vm.target(), true, deadline).await.unwrap();
         assert!(Instant::now() < deadline);
         assert_eq!(report.runners, one_runner());
         let why = report.ready.unwrap_err();
-        assert!(why.contains("not ended within 2 s"), "{why}");
+        assert!(why.contains("not ended"), "{why}");
     }
 }
 
@@ -260,14 +260,14 @@ async fn a_vm_that_is_not_ready_still_says_what_runs() {
 async fn a_list_that_hangs_is_a_failed_probe() {
     let vm = Vm::start().await;
     let source = RunnerSource::Installed {
-        command: "sleep 3 #".into(),
+        command: "sleep 10 #".into(),
     };
     let remote = vm.remote_with(source, "true");
     for boot in [false, true] {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + Duration::from_secs(3);
         let said = remote.probe(&vm.target(), boot, deadline).await;
         assert!(matches!(said, Err(VmError::Lost(_))), "{said:?}");
-        assert!(Instant::now() < deadline + Duration::from_millis(500));
+        assert!(Instant::now() < deadline + Duration::from_secs(2));
     }
 }
 

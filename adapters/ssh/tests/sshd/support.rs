@@ -80,7 +80,7 @@ impl Vm {
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n\
              LogLevel VERBOSE\n\
-             SetEnv LONGSHORE_VM_DIR={dir} PATH={dir}/tools:/usr/local/bin:/usr/bin:/bin\n\
+             SetEnv HOME={dir} LONGSHORE_VM_DIR={dir} PATH={dir}/tools:/usr/local/bin:/usr/bin:/bin\n\
              {settings}\n",
             port = vm.port,
             dir = vm.dir.path().display(),
