@@ -9,17 +9,17 @@ use serde_json::Value;
 /// Settings of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoopbackParams {
-    /// Where everything about the VMs is kept; made if need be, for our user only [`StateDir`].
+    /// Where everything about the VMs is kept; made if need be, for our user only (`StateDir`).
     pub state_dir: PathBuf,
     /// How to run a VM.
     pub program: VmProgram,
     /// VMs that may exist at a time, of all instance sets in this state directory; one more is a
-    /// quota error [`MaxInstances`].
+    /// quota error (`MaxInstances`).
     pub instances_max: u32,
     /// A VM opens its SSH port, and shows its address, this long after it was created
-    /// [`BootDelay`].
+    /// (`BootDelay`).
     pub boot_delay: Duration,
-    /// A VM that has ended is still listed, as terminated, for so long [`TerminatedShown`].
+    /// A VM that has ended is still listed, as terminated, for so long (`TerminatedShown`).
     pub terminated_shown: Duration,
 }
 
