@@ -15,9 +15,9 @@ pub type Seed = [u8; 32];
 /// What the operator wants. Keys in brackets are the peer's, under `Containers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// What may be rented [`InstanceTypes`].
+    /// What may be rented (`InstanceTypes`).
     pub types: BTreeMap<TypeName, InstanceType>,
-    /// The image VMs boot from [`CloudVMs.ImageID`].
+    /// The image VMs boot from (`CloudVMs.ImageID`).
     pub image: ImageId,
     /// How needs are computed and types chosen.
     pub sizing: Sizing,
@@ -37,11 +37,11 @@ pub struct Config {
 pub struct InstanceType {
     /// Where.
     pub cloud: CloudId,
-    /// The cloud's own name for it [`ProviderType`].
+    /// The cloud's own name for it (`ProviderType`).
     pub provider_type: String,
     /// What it offers; scratch is included plus added.
     pub resources: Resources,
-    /// The part of `resources.scratch` that must be attached, in bytes [`AddedScratch`].
+    /// The part of `resources.scratch` that must be attached, in bytes (`AddedScratch`).
     pub added_scratch: u64,
     /// Its graphics processors; `resources.gpus` is their count.
     pub gpus: Option<Gpus>,
@@ -57,56 +57,56 @@ pub struct InstanceType {
 /// How needs are computed and types chosen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizing {
-    /// Bytes added to each container's need [`ReserveExtraRAM`].
+    /// Bytes added to each container's need (`ReserveExtraRAM`).
     pub reserve_extra_ram: u64,
     /// Buffers of 64 MiB that a container's own keepstore takes for each of its cores; 0 for none
-    /// [`LocalKeepBlobBuffersPerVCPU`].
+    /// (`LocalKeepBlobBuffersPerVCPU`).
     pub keep_buffers_per_vcpu: u32,
     /// Eligible types cost at most this many millionths of the cheapest that fits; less than
-    /// 1,000,000 counts as 1,000,000 [`MaximumPriceFactor`].
+    /// 1,000,000 counts as 1,000,000 (`MaximumPriceFactor`).
     pub max_price_factor_ppm: u64,
 }
 
 /// How often the world is asked; each at least a millisecond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Between two looks at the queue [`PollInterval`].
+    /// Between two looks at the queue (`PollInterval`).
     pub poll: Duration,
-    /// Between two lists of the cloud's instances [`SyncInterval`].
+    /// Between two lists of the cloud's instances (`SyncInterval`).
     pub sync: Duration,
-    /// Between two probes of one VM [`ProbeInterval`].
+    /// Between two probes of one VM (`ProbeInterval`).
     pub probe: Duration,
 }
 
 /// How long the world may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
-    /// An idle VM is given back after this [`TimeoutIdle`].
+    /// An idle VM is given back after this (`TimeoutIdle`).
     pub idle: Duration,
     /// A VM must be ready for containers this long after it was created or found
-    /// [`TimeoutBooting`].
+    /// (`TimeoutBooting`).
     pub booting: Duration,
-    /// A VM that does not answer probes for so long is shut down [`TimeoutProbe`].
+    /// A VM that does not answer probes for so long is shut down (`TimeoutProbe`).
     pub probe: Duration,
-    /// Between two attempts to destroy a VM that is still there [`TimeoutShutdown`].
+    /// Between two attempts to destroy a VM that is still there (`TimeoutShutdown`).
     pub shutdown: Duration,
-    /// Between two signals to the same runner [`TimeoutSignal`].
+    /// Between two signals to the same runner (`TimeoutSignal`).
     pub signal: Duration,
-    /// TERM gives way to KILL after this [`TimeoutTERM`].
+    /// TERM gives way to KILL after this (`TimeoutTERM`).
     pub term: Duration,
-    /// KILL has failed after this, and the VM is drained [`TimeoutKILL`, new].
+    /// KILL has failed after this, and the VM is drained (`TimeoutKILL`, new).
     pub kill: Duration,
     /// An unkillable container may keep its VM's other containers running for so long
-    /// [`TimeoutUnkillable`, new].
+    /// (`TimeoutUnkillable`, new).
     pub unkillable: Duration,
-    /// A lock whose runner is gone makes the VM broken after this [`TimeoutStaleRunLock`].
+    /// A lock whose runner is gone makes the VM broken after this (`TimeoutStaleRunLock`).
     pub stale_run_lock: Duration,
     /// How long containers that were locked before a restart wait for VMs found then to be probed
-    /// [`StaleLockTimeout`].
+    /// (`StaleLockTimeout`).
     pub stale_lock: Duration,
-    /// A create whose answer was lost is written off after this [`TimeoutCreateAmbiguous`, new].
+    /// A create whose answer was lost is written off after this (`TimeoutCreateAmbiguous`, new).
     pub create_ambiguous: Duration,
-    /// A VM younger than this is never judged gone because a list lacks it [`DisappearGrace`, new].
+    /// A VM younger than this is never judged gone because a list lacks it (`DisappearGrace`, new).
     pub disappear_grace: Duration,
     /// The queue must answer within this.
     pub queue_answer: Duration,
@@ -120,23 +120,23 @@ pub struct Timeouts {
 /// How much may exist or happen; `None` is without limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Instances, wishes under way counted [`MaxInstances`].
+    /// Instances, wishes under way counted (`MaxInstances`).
     pub instances: Option<u32>,
-    /// Creates that were not yet answered [`MaxConcurrentInstanceCreateOps`].
+    /// Creates that were not yet answered (`MaxConcurrentInstanceCreateOps`).
     pub creates_in_flight: Option<u32>,
-    /// Containers on one VM at a time [`MaxRunningContainersPerInstance`].
+    /// Containers on one VM at a time (`MaxRunningContainersPerInstance`).
     pub containers_per_instance: Option<u32>,
-    /// Probes per second over all VMs [`MaxProbesPerSecond`].
+    /// Probes per second over all VMs (`MaxProbesPerSecond`).
     pub probes: Option<Rate>,
-    /// Creates [`MaxCreatesPerSecond`, new].
+    /// Creates (`MaxCreatesPerSecond`, new).
     pub creates: Option<Rate>,
-    /// Destroys [`MaxDestroysPerSecond`, new].
+    /// Destroys (`MaxDestroysPerSecond`, new).
     pub destroys: Option<Rate>,
-    /// Lists [`MaxListsPerSecond`, new].
+    /// Lists (`MaxListsPerSecond`, new).
     pub lists: Option<Rate>,
-    /// All calls to the cloud together [`MaxCloudOpsPerSecond`].
+    /// All calls to the cloud together (`MaxCloudOpsPerSecond`).
     pub cloud_ops: Option<Rate>,
-    /// Sum of the prices of all instances, wishes counted [`MaxPricePerHour`, new].
+    /// Sum of the prices of all instances, wishes counted (`MaxPricePerHour`, new).
     pub price_per_hour: Option<MicroDollars>,
     /// Queued containers fetched by one poll, highest priority first.
     pub queued_per_poll: u32,

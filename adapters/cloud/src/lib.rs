@@ -54,7 +54,7 @@ pub trait Cloud: Send + Sync + 'static {
         self.remote_user() != "root"
     }
 
-    /// Where an instance keeps its secret, as a word of its shell.
+    /// Where an instance keeps its secret: a path, in which its shell replaces variables.
     fn secret_path(&self) -> &str {
         "/var/run/arvados-instance-secret"
     }

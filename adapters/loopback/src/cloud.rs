@@ -167,7 +167,7 @@ impl Cloud for LoopbackCloud {
     }
 
     fn secret_path(&self) -> &str {
-        "\"$LONGSHORE_VM_DIR/instance-secret\""
+        "$LONGSHORE_VM_DIR/instance-secret"
     }
 
     fn quota_group(&self, instance_type: &InstanceType) -> QuotaGroup {

@@ -32,6 +32,12 @@ const BATCHES_AT_ONCE: usize = 8;
 const CONTAINERS: &str = "arvados/v1/containers";
 const SELECT: &str = r#"["uuid","state","priority","runtime_constraints","container_image","scheduling_parameters","created_at","lock_count","locked_by_uuid"]"#;
 
+/// Reads a time as the API writes it; `None` if it is none.
+#[must_use]
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    rfc3339::parse(text)
+}
+
 /// Where the API is and how to speak to it.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {

@@ -34,13 +34,6 @@ pub struct ClusterConfig {
     pub api: Api,
     /// The built-in queue; absent where the containers API is somebody else's (`Longshore.Queue`).
     pub queue: Option<BuiltinQueue>,
-    /// Largest part of the running containers that supervisors may be, in millionths; absent
-    /// without such a limit (`CloudVMs.SupervisorFraction`).
-    pub supervisor_fraction_ppm: Option<u64>,
-    /// First guess of how many containers can run at a time; absent where only
-    /// [`instances`](longshore_core::config::Limits::instances) counts
-    /// (`CloudVMs.InitialQuotaEstimate`).
-    pub initial_quota_estimate: Option<u32>,
 }
 
 /// Where everybody listens.
@@ -132,6 +125,8 @@ pub enum RuntimeEngine {
     Docker,
     /// Singularity or Apptainer.
     Singularity,
+    /// None: a process of the VM.
+    Process,
 }
 
 impl RuntimeEngine {
@@ -141,6 +136,7 @@ impl RuntimeEngine {
         match self {
             Self::Docker => "docker",
             Self::Singularity => "singularity",
+            Self::Process => "process",
         }
     }
 }

@@ -17,8 +17,6 @@ pub(super) struct Containers {
     /// 0 for no such types.
     pub(super) preemptible_price_factor_ppm: u64,
     pub(super) max_dispatch_attempts: u32,
-    pub(super) supervisor_fraction_ppm: Option<u64>,
-    pub(super) initial_quota_estimate: Option<u32>,
 }
 
 /// Reads the section; the caller finishes it.
@@ -26,8 +24,7 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     let vms = section.section("CloudVMs");
     let mut core = cloud_vms::core(&vms);
     let cloud = cloud_vms::adapters(&vms);
-    let supervisor_fraction = vms.millionths_above_zero("SupervisorFraction", 500_000);
-    let initial_quota_estimate = vms.count_above_zero("InitialQuotaEstimate", 0);
+    without_effect(&vms);
     vms.finish(Strangers::Warn);
     core.sizing = sizing(section);
     core.timeouts.stale_lock =
@@ -45,9 +42,20 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
             .millionths_above_zero("PreemptiblePriceFactor", 0)
             .unwrap_or(0),
         max_dispatch_attempts: section.count("MaxDispatchAttempts", 1, 10),
-        supervisor_fraction_ppm: supervisor_fraction,
-        initial_quota_estimate,
         core,
+    }
+}
+
+/// Keys of the peer that nothing here follows yet: checked, and their owner is told.
+fn without_effect(vms: &Section<'_>) {
+    vms.millionths_above_zero("SupervisorFraction", 0);
+    vms.count_above_zero("InitialQuotaEstimate", 0);
+    for key in ["SupervisorFraction", "InitialQuotaEstimate"] {
+        if let Some(entry) = vms.get(key) {
+            let message = "has no effect in this version".to_owned();
+            vms.report()
+                .warn(&vms.path_of(key), Some(entry.line()), message);
+        }
     }
 }
 
@@ -72,6 +80,7 @@ fn runner(section: &Section<'_>, local_keep_blob_buffers_per_vcpu: u32) -> Runne
     let engines = [
         ("docker", RuntimeEngine::Docker),
         ("singularity", RuntimeEngine::Singularity),
+        ("process", RuntimeEngine::Process),
     ];
     Runner {
         crunch_run_command: section.text("CrunchRunCommand", "crunch-run"),

@@ -44,8 +44,6 @@ pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
         log,
         api,
         queue,
-        supervisor_fraction_ppm: containers.supervisor_fraction_ppm,
-        initial_quota_estimate: containers.initial_quota_estimate,
     }
 }
 

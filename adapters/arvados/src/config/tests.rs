@@ -76,8 +76,6 @@ fn a_file_with_nothing_but_the_necessary_gets_every_default() {
     };
     assert_eq!(cluster.api, api);
     assert_eq!(cluster.queue, None);
-    assert_eq!(cluster.supervisor_fraction_ppm, Some(500_000));
-    assert_eq!(cluster.initial_quota_estimate, None);
 }
 
 #[test]
@@ -119,8 +117,6 @@ fn every_key_of_ours_reaches_its_place() {
     let rates = [l.probes, l.creates, l.destroys, l.lists, l.cloud_ops];
     assert_eq!(rates, [44, 45, 46, 47, 48].map(Rate::per_second));
     assert_eq!(l.price_per_hour, Some(MicroDollars(49_500_000)));
-    assert_eq!(cluster.initial_quota_estimate, Some(50));
-    assert_eq!(cluster.supervisor_fraction_ppm, Some(250_000));
     let cloud = &cluster.cloud;
     assert_eq!(cloud.driver, "azure");
     assert_eq!(cloud.driver_parameters["Subnet"][1], 2);
@@ -254,6 +250,13 @@ fn nulls_count_as_absent() {
 }
 
 #[test]
+fn keys_of_the_peer_without_effect_are_told() {
+    let told = warnings(&vms("SupervisorFraction: 0.5, InitialQuotaEstimate: 5"));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|line| line.contains("has no effect in this version")));
+}
+
+#[test]
 fn zero_and_less_mean_the_default_or_no_limit_as_they_do_for_the_peer() {
     let keys = "SyncInterval: 0, ProbeInterval: -1s, TimeoutIdle: 0s, MaxInstances: 0, \
                 MaxCloudOpsPerSecond: -1, SupervisorFraction: 0, InitialQuotaEstimate: -5";
@@ -263,8 +266,6 @@ fn zero_and_less_mean_the_default_or_no_limit_as_they_do_for_the_peer() {
     assert_eq!(cluster.core.timeouts, default.timeouts);
     assert_eq!(cluster.core.limits.instances, None);
     assert_eq!(cluster.core.limits.cloud_ops, None);
-    assert_eq!(cluster.supervisor_fraction_ppm, None);
-    assert_eq!(cluster.initial_quota_estimate, None);
 }
 
 #[test]
