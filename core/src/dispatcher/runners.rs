@@ -169,7 +169,6 @@ impl Dispatcher {
             instance,
         });
         self.touched.containers.insert(id);
-        self.poll_soon();
     }
 
     /// Begins to stop a container's runner on one VM; nothing new if that has begun.

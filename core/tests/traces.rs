@@ -1,0 +1,154 @@
+//! Whole stories as readable traces: what came in, what was decided, what was told.
+//!
+//! Each is a snapshot, so that a change of behaviour shows as a change of the story.
+
+mod story;
+
+use longshore_core::command::{CloudAction, QueueAction, Signal, VmAction};
+use longshore_core::ids::InstanceId;
+use longshore_core::input::{
+    CloudError, ContainerState, IdleBehavior, Input, Operator, QueueError, VmError,
+};
+use story::{Sized as _, Story, container};
+
+#[test]
+fn a_container_goes_all_the_way() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    story.vm_boots("i-1");
+    story.lock_succeeds(1);
+    story.start_succeeds("i-1", 1);
+    story.note("the runner reports Running, then Complete, and the queue gives a hint");
+    story.container(1).state = ContainerState::Complete;
+    story.hint();
+    story.answer_poll();
+    story.signal_ends("i-1", 1, Signal::Term);
+    story.wait_steadily(61, "i-1", &[]);
+    story.destroy_succeeds("i-1");
+    story.list(&[]);
+    story.wait_secs(2);
+    story.list(&[]);
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn a_container_that_ignores_term_is_killed() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    story.vm_boots("i-1");
+    story.lock_succeeds(1);
+    story.start_succeeds("i-1", 1);
+    story.container(1).state = ContainerState::Running;
+    story.container(1).priority = 0;
+    story.hint();
+    story.answer_poll();
+    while story.signal_survived("i-1", 1) == Signal::Term {
+        story.wait_steadily(5, "i-1", &[1]);
+    }
+    story.wait_steadily(5, "i-1", &[1]);
+    story.signal_ends("i-1", 1, Signal::Kill);
+    story.note("it still says Running: nobody else will end it");
+    story.wait_steadily(1, "i-1", &[]);
+    story.expect_queue(|action| matches!(action, QueueAction::Cancel { error: Some(_), .. }));
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn a_restarted_dispatcher_takes_its_vms_over() {
+    let mut story = Story::begin();
+    let mut running = container(1).vcpus(1);
+    running.state = ContainerState::Running;
+    running.locked_by_us = true;
+    let mut locked = container(2).vcpus(1);
+    locked.state = ContainerState::Locked;
+    locked.locked_by_us = true;
+    story.queue_has(&[running, locked]);
+    story.cloud_has("i-1", IdleBehavior::Run);
+    story.probe_succeeds("i-1", &[1]);
+    story.note("nothing is known to run container 2, so it goes back to the queue");
+    story.expect_queue(|action| matches!(action, QueueAction::Unlock { .. }));
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn a_lost_create_is_found_by_its_intent() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    let intent = story.create_fails(CloudError::Ambiguous {
+        message: "connection reset".into(),
+    });
+    story.wait_secs(1);
+    story.list(&[("i-7", IdleBehavior::Run, Some(intent))]);
+    story.probe_succeeds("i-7", &[]);
+    story.expect_queue(|action| matches!(action, QueueAction::Lock { .. }));
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn an_impostor_never_gets_a_start() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    story.vm_appears("i-1");
+    for _ in 0..3 {
+        story.probe_fails("i-1", VmError::Impostor("the secret is wrong".into()));
+        story.wait_secs(10);
+    }
+    assert!(!story.trace().contains("Start {"), "{}", story.trace());
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn a_held_vm_stays_and_takes_nothing() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    story.vm_boots("i-1");
+    story.note("the operator holds it while the lock is under way");
+    story.input(Input::Operator(Operator::SetIdleBehavior {
+        instance: InstanceId::from("i-1"),
+        behavior: IdleBehavior::Hold,
+    }));
+    story.expect_cloud(|action| matches!(action, CloudAction::Tag { .. }));
+    story.lock_succeeds(1);
+    story.expect_queue(|action| matches!(action, QueueAction::Unlock { .. }));
+    story.wait_secs(3600);
+    assert!(!story.trace().contains("Destroy"), "{}", story.trace());
+    assert!(!story.trace().contains("Start {"), "{}", story.trace());
+}
+
+#[test]
+fn a_container_that_nothing_fits_is_cancelled_with_the_reason() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(64)]);
+    story.lock_succeeds(1);
+    let cancelled = story.expect_queue(|a| matches!(a, QueueAction::Cancel { .. }));
+    let QueueAction::Cancel { error, .. } = cancelled else {
+        unreachable!()
+    };
+    insta::assert_snapshot!(error.unwrap_or_default());
+}
+
+#[test]
+fn a_start_whose_answer_is_lost_is_cleared_up_by_a_probe() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(1)]);
+    story.vm_boots("i-1");
+    story.lock_succeeds(1);
+    story.start_fails("i-1", 1, VmError::Lost("keepalive".into()));
+    story.probe_succeeds("i-1", &[1]);
+    let view = story.core.view();
+    let seen = view.container(container(1).id).expect("known");
+    assert_eq!(seen.instance.as_deref(), Some("i-1"));
+    story.wait_steadily(11, "i-1", &[]);
+    story.wait_steadily(1, "i-1", &[]);
+    story.expect_queue(|action| matches!(action, QueueAction::Unlock { .. }));
+}
+
+#[test]
+fn a_refused_lock_frees_the_vm_for_others() {
+    let mut story = Story::begin();
+    story.queue_has(&[container(1).vcpus(2), container(2).vcpus(2)]);
+    story.vm_boots("i-1");
+    story.lock_fails(1, QueueError::Refused("cannot lock when Cancelled".into()));
+    story.lock_succeeds(2);
+    story.expect_vm("i-1", |action| matches!(action, VmAction::Start { .. }));
+}
