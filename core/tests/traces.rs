@@ -28,6 +28,8 @@ fn a_container_goes_all_the_way() {
     story.list(&[]);
     story.wait_secs(2);
     story.list(&[]);
+    story.wait_secs(2);
+    story.list(&[]);
     insta::assert_snapshot!(story.trace());
 }
 

@@ -1,2 +1,59 @@
 //! Dispatches containers to cloud VMs.
-fn main() {}
+
+mod cli;
+mod client;
+mod clock;
+mod commands;
+mod demo;
+mod engine;
+mod exit;
+mod journal;
+mod lease;
+mod log;
+mod service;
+mod sizes;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Context as _, Outcome};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            eprintln!("longshore: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+/// Runs one command; most end with 0, some pass on a status.
+fn run(command: Command) -> Outcome<u8> {
+    let done = match command {
+        Command::Init(args) => commands::init::run(&args),
+        Command::Queue(args) => commands::queue::run(&args),
+        Command::Dispatch(args) => commands::dispatch::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Submit(args) => return commands::containers::submit(&args),
+        Command::Ps(args) => commands::containers::ps(&args),
+        Command::Logs(args) => commands::containers::logs(&args),
+        Command::Cancel(args) => commands::containers::cancel(&args),
+        Command::Instances(args) => commands::instances::run(&args),
+        Command::Token(args) => commands::token::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
+        Command::LoopbackVm { dir } => loopback_vm(&dir),
+    };
+    done.map(|()| 0)
+}
+
+fn loopback_vm(dir: &std::path::Path) -> Outcome {
+    log::init(&longshore_arvados::config::Log {
+        format: longshore_arvados::config::LogFormat::Text,
+        level: longshore_arvados::config::LogLevel::Info,
+    });
+    commands::block_on(async { longshore_loopback::run_vm(dir).await.failed(dir.display()) })
+}

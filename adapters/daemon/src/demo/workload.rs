@@ -1,0 +1,209 @@
+//! The containers of the demo: what they do, and how they should end.
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::commands::containers::stop;
+use crate::exit::{Failure, Outcome};
+
+const CONTAINERS: &str = "/arvados/v1/containers";
+const MIB: u64 = 1 << 20;
+/// Of the answers of a list; the demo's own queue gives at most so many at a time.
+const PAGE: usize = 1000;
+
+/// What a container is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Works for a while and succeeds.
+    Plain,
+    /// Exits with 3.
+    Fails,
+    /// Needs more cores than any type has.
+    TooBig,
+    /// Is cancelled by its owner when it runs.
+    CancelledHalfWay,
+    /// Is cancelled as well, and ignores TERM.
+    IgnoresTerm,
+}
+
+impl Kind {
+    /// How it should end: state, and exit code if there is one.
+    fn expected(self) -> (&'static str, Option<i64>) {
+        match self {
+            Self::Plain => ("Complete", Some(0)),
+            Self::Fails => ("Complete", Some(3)),
+            Self::TooBig | Self::CancelledHalfWay | Self::IgnoresTerm => ("Cancelled", None),
+        }
+    }
+
+    fn to_be_cancelled(self) -> bool {
+        matches!(self, Self::CancelledHalfWay | Self::IgnoresTerm)
+    }
+}
+
+/// One container of the demo.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) kind: Kind,
+    spec: Value,
+    pub(super) uuid: String,
+    /// As the queue last showed it.
+    pub(super) record: Value,
+    cancelled: bool,
+}
+
+impl Item {
+    pub(super) fn state(&self) -> &str {
+        self.record["state"].as_str().unwrap_or("Queued")
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state(), "Complete" | "Cancelled")
+    }
+
+    pub(super) fn as_expected(&self) -> bool {
+        let (state, exit) = self.kind.expected();
+        self.state() == state && (exit.is_none() || self.record["exit_code"].as_i64() == exit)
+    }
+}
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    pub(super) items: Vec<Item>,
+}
+
+impl Workload {
+    pub(super) fn new(count: u32) -> Self {
+        let item = Item {
+            kind: Kind::Plain,
+            spec: Value::Null,
+            uuid: String::new(),
+            record: Value::Null,
+            cancelled: false,
+        };
+        let mut items = vec![item; count as usize];
+        let special = [
+            Kind::CancelledHalfWay,
+            Kind::IgnoresTerm,
+            Kind::Fails,
+            Kind::TooBig,
+        ];
+        // Spread over the whole, so that they meet company.
+        let stride = items.len() / special.len();
+        for (i, kind) in special.into_iter().enumerate() {
+            items[i * stride].kind = kind;
+        }
+        for (number, item) in (0..).zip(&mut items) {
+            item.spec = spec(number, item.kind);
+        }
+        Self { items }
+    }
+
+    pub(super) async fn submit(&mut self, client: &Client) -> Outcome {
+        for item in &mut self.items {
+            let body = json!({ "container": item.spec });
+            item.record = client.post(CONTAINERS, &body).await?;
+            let uuid = item.record["uuid"].as_str();
+            let missing = || Failure::Failed("the queue gave no uuid".to_owned());
+            item.uuid = uuid.ok_or_else(missing)?.to_owned();
+        }
+        Ok(())
+    }
+
+    /// Reads every record, and cancels what is to be cancelled and runs.
+    pub(super) async fn look(&mut self, client: &Client) -> Outcome {
+        let open: Vec<usize> = (0..self.items.len())
+            .filter(|i| !self.items[*i].is_over())
+            .collect();
+        for chunk in open.chunks(PAGE) {
+            let uuids: Vec<&str> = chunk.iter().map(|i| &*self.items[*i].uuid).collect();
+            let params = [
+                ("filters", json!([["uuid", "in", uuids]]).to_string()),
+                ("limit", PAGE.to_string()),
+                ("count", "none".to_owned()),
+            ];
+            let page = client.get(CONTAINERS, &params).await?;
+            for record in page["items"].as_array().into_iter().flatten() {
+                let same = |i: &&usize| self.items[**i].uuid == record["uuid"];
+                if let Some(i) = chunk.iter().find(same) {
+                    self.items[*i].record = record.clone();
+                }
+            }
+        }
+        for item in &mut self.items {
+            let due = item.kind.to_be_cancelled() && item.state() == "Running";
+            if due && !std::mem::replace(&mut item.cancelled, true) {
+                stop(client, &item.uuid).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.items.iter().all(Item::is_over)
+    }
+
+    pub(super) fn over(&self) -> u64 {
+        self.items.iter().filter(|item| item.is_over()).count() as u64
+    }
+
+    pub(super) fn progress(&self) -> String {
+        let count = |state| self.items.iter().filter(|i| i.state() == state).count();
+        let states = ["Queued", "Locked", "Running", "Complete", "Cancelled"];
+        let counts = states.map(|state| format!("{} {}", count(state), state.to_lowercase()));
+        counts.join(", ")
+    }
+}
+
+/// What is submitted. Sizes and times are mixed but the same in each run.
+fn spec(number: u32, kind: Kind) -> Value {
+    let (vcpus, ram) = match number % 10 {
+        0..=5 => (1, 256 * MIB),
+        6 | 7 => (2, 700 * MIB),
+        8 => (1, 800 * MIB),
+        _ => (4, 2000 * MIB),
+    };
+    let steps = 1 + number * 7 % 4;
+    let script = match kind {
+        Kind::Plain | Kind::TooBig => format!(
+            "for step in $(seq {steps}); do echo \"step $step of {steps}\"; sleep 1; done; echo done"
+        ),
+        Kind::Fails => "echo 'something is wrong' >&2; exit 3".to_owned(),
+        Kind::CancelledHalfWay => "echo 'begun'; sleep 300; echo 'never reached'".to_owned(),
+        Kind::IgnoresTerm => {
+            "trap '' TERM; echo 'not listening'; while :; do sleep 1; done".to_owned()
+        }
+    };
+    let vcpus = if kind == Kind::TooBig { 64 } else { vcpus };
+    json!({
+        "name": format!("demo {number}"),
+        "command": ["sh", "-c", script],
+        "environment": { "LANG": "C" },
+        "cwd": ".",
+        "priority": 500 + number % 3 * 100,
+        "runtime_constraints": { "vcpus": vcpus, "ram": ram },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_there_at_every_size() {
+        for count in [4, 5, 60, 61] {
+            let workload = Workload::new(count);
+            assert_eq!(workload.items.len(), count as usize);
+            for kind in [
+                Kind::Fails,
+                Kind::TooBig,
+                Kind::CancelledHalfWay,
+                Kind::IgnoresTerm,
+            ] {
+                let of_kind = workload.items.iter().filter(|item| item.kind == kind);
+                assert_eq!(of_kind.count(), 1, "{kind:?} of {count}");
+            }
+        }
+    }
+}

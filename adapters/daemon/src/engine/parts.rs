@@ -1,0 +1,187 @@
+//! From the configuration to the parts of the world.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use longshore_arvados::client::{ApiClient, ApiSettings};
+use longshore_arvados::config::ClusterConfig;
+use longshore_cloud::{CloudSettings, SharedCloud};
+use longshore_core::config::Config;
+use longshore_loopback::{LoopbackCloud, LoopbackParams, VmProgram};
+use longshore_secret::Secret;
+use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings};
+use md5::{Digest as _, Md5};
+
+use super::runner_config::RunnerConfig;
+use super::world::CloudParts;
+use crate::cli::LOOPBACK_VM;
+use crate::exit::{Context as _, Failure, Outcome};
+
+/// The runner that was built with this program.
+const OWN_RUNNER: &[u8] = include_bytes!(env!("LONGSHORE_RUNNER_FILE"));
+/// The peer's way to say "the program's own runner".
+const OWN_RUNNER_PATH: &str = "/proc/self/exe";
+const CONNECTS_MAX: usize = 32;
+
+/// What was made of the configuration.
+pub(crate) struct Parts {
+    pub(crate) api: ApiClient,
+    pub(crate) cloud: CloudParts,
+    pub(crate) runner: RunnerConfig,
+    /// The core's configuration, completed by what the driver knows.
+    pub(crate) core: Config,
+    /// Names our instances among those of others.
+    pub(crate) instance_set_id: String,
+}
+
+/// Makes the parts; `state_dir` is for drivers that keep something on this host.
+pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts> {
+    let instance_set_id = instance_set_id(&cluster.system_root_token);
+    let settings = CloudSettings {
+        instance_set_id: instance_set_id.clone(),
+        tag_key_prefix: cluster.cloud.tag_key_prefix.clone(),
+        resource_tags: cluster.cloud.resource_tags.clone(),
+    };
+    let cloud = driver(cluster, settings, state_dir)?;
+    let key =
+        SshKey::parse(&cluster.dispatch_private_key).usage("Containers.DispatchPrivateKey")?;
+    let public_key = cluster
+        .cloud
+        .deploy_public_key
+        .then(|| key.public_line().to_owned());
+    let ssh = SshSettings {
+        user: cloud.remote_user().to_owned(),
+        sudo: cloud.sudo(),
+        default_port: cluster.cloud.ssh_port,
+        key,
+        secret_path: cloud.secret_path().to_owned(),
+        connects_max: CONNECTS_MAX,
+    };
+    let (source, own_runner) = runner_source(cluster)?;
+    let remote = RemoteSettings {
+        cluster_id: cluster.cluster_id.clone(),
+        boot_probe_command: cluster.cloud.boot_probe_command.clone(),
+        runner: source,
+        runner_args: cluster.runner.crunch_run_arguments.clone(),
+        runtime_engine: cluster.runner.runtime_engine.name().to_owned(),
+    };
+    let mut core = cluster.core.clone();
+    core.kill_reaches_tree = own_runner;
+    for offer in core.types.values_mut() {
+        offer.quota_group = cloud.quota_group(offer);
+    }
+    let runner = RunnerConfig {
+        api_host: cluster.services.controller_host.clone(),
+        api_url: cluster.services.controller_url.clone(),
+        api_token: cluster.system_root_token.clone(),
+        api_insecure: cluster.services.tls_insecure,
+        ec2: cluster.cloud.driver == "ec2",
+    };
+    Ok(Parts {
+        api: api(cluster)?,
+        cloud: CloudParts {
+            remote: Remote::new(ssh, remote).usage("Containers.CloudVMs")?,
+            cloud,
+            public_key,
+            init_command: cluster.cloud.instance_init_command.clone(),
+        },
+        runner,
+        core,
+        instance_set_id,
+    })
+}
+
+/// A client of the containers API with the dispatcher's own token.
+pub(crate) fn api(cluster: &ClusterConfig) -> Outcome<ApiClient> {
+    let settings = ApiSettings {
+        base_url: cluster.services.controller_url.clone(),
+        token: cluster.system_root_token.clone(),
+        insecure: cluster.services.tls_insecure,
+        concurrency_max: cluster.api.concurrency_max,
+        ca_pem: None,
+    };
+    ApiClient::new(settings).usage("Services.Controller")
+}
+
+fn driver(
+    cluster: &ClusterConfig,
+    settings: CloudSettings,
+    state_dir: &Path,
+) -> Outcome<SharedCloud> {
+    match cluster.cloud.driver.as_str() {
+        "loopback" => Ok(Arc::new(loopback(cluster, settings, state_dir)?)),
+        other => Err(Failure::Usage(format!(
+            "Containers.CloudVMs.Driver: the driver {other:?} is not in this build; expected \
+             \"loopback\""
+        ))),
+    }
+}
+
+/// The driver whose VMs are processes of this host, run by this program itself.
+pub(crate) fn loopback(
+    cluster: &ClusterConfig,
+    settings: CloudSettings,
+    state_dir: &Path,
+) -> Outcome<LoopbackCloud> {
+    let program = VmProgram {
+        path: own_program()?,
+        args: vec![LOOPBACK_VM.into()],
+    };
+    let default_dir = state_dir.join("loopback");
+    let parameters = &cluster.cloud.driver_parameters;
+    let params = LoopbackParams::from_json(parameters, &default_dir, program)
+        .usage("Containers.CloudVMs")?;
+    LoopbackCloud::new(settings, params).failed("the loopback driver")
+}
+
+fn own_program() -> Outcome<PathBuf> {
+    std::env::current_exe().failed("the path of this program")
+}
+
+/// Where the runner comes from, and whether it is ours, whose KILL reaches the whole tree.
+fn runner_source(cluster: &ClusterConfig) -> Outcome<(RunnerSource, bool)> {
+    let deploy = |binary, name: &str| RunnerSource::Deploy {
+        binary,
+        directory: cluster.cloud.deploy_runner_directory.clone(),
+        name: name.to_owned(),
+    };
+    Ok(match cluster.cloud.deploy_runner_binary.as_str() {
+        "" => {
+            let command = cluster.runner.crunch_run_command.clone();
+            (RunnerSource::Installed { command }, false)
+        }
+        OWN_RUNNER_PATH => (
+            deploy(Bytes::from_static(OWN_RUNNER), "longshore-runner"),
+            true,
+        ),
+        path => {
+            let binary = std::fs::read(path)
+                .usage(format!("Containers.CloudVMs.DeployRunnerBinary: {path}"))?;
+            (deploy(Bytes::from(binary), "crunch-run"), false)
+        }
+    })
+}
+
+/// As the peer computes it, so that its running VMs are taken over: the hash of the root token, or
+/// the uuid in the middle of a `v2/` token.
+fn instance_set_id(token: &Secret) -> String {
+    let mut parts = token.expose().split('/');
+    match (parts.next(), parts.next()) {
+        (Some("v2"), Some(uuid)) => uuid.to_owned(),
+        _ => hex::encode(Md5::digest(token.expose().as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_set_id_tells_nothing_of_the_token() {
+        let plain = instance_set_id(&Secret::new("abc"));
+        assert_eq!(plain, "900150983cd24fb0d6963f7d28e17f72");
+        let v2 = instance_set_id(&Secret::new("v2/zzzzz-gj3su-000000000000000/secret"));
+        assert_eq!(v2, "zzzzz-gj3su-000000000000000");
+    }
+}

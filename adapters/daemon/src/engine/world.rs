@@ -1,0 +1,304 @@
+//! Carries out commands: by the queue, the cloud, the VMs.
+//!
+//! Each command runs as a task of its own until its deadline; its answer is sent to the loop. There
+//! are never more than the core has awaited answers. Nothing is retried here: the core decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use longshore_arvados::client::ApiClient;
+use longshore_cloud::{CreateSpec, Instance, SharedCloud, tag};
+use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
+use longshore_core::config::InstanceType;
+use longshore_core::ids::{CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
+use longshore_core::input::{
+    Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, VmError,
+};
+use longshore_core::time::Timestamp;
+use longshore_secret::Secret;
+use longshore_ssh::{InstanceKey, Remote, Target, init_script};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+use super::runner_config::RunnerConfig;
+use super::vault::Vault;
+
+/// One configured cloud and how to reach its VMs.
+pub(crate) struct CloudParts {
+    pub(crate) cloud: SharedCloud,
+    pub(crate) remote: Remote,
+    /// For the cloud to put on VMs; none where images bring it.
+    pub(crate) public_key: Option<String>,
+    pub(crate) init_command: String,
+}
+
+/// Everything outside. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Inner>);
+
+struct Inner {
+    api: ApiClient,
+    clouds: Vec<CloudParts>,
+    types: BTreeMap<TypeName, InstanceType>,
+    image: ImageId,
+    runner: RunnerConfig,
+    vault: Vault,
+    tasks: TaskTracker,
+    answers: mpsc::Sender<Input>,
+}
+
+impl World {
+    pub(crate) fn new(
+        api: ApiClient,
+        clouds: Vec<CloudParts>,
+        types: BTreeMap<TypeName, InstanceType>,
+        image: ImageId,
+        runner: RunnerConfig,
+        answers: mpsc::Sender<Input>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            api,
+            clouds,
+            types,
+            image,
+            runner,
+            vault: Vault::default(),
+            tasks: TaskTracker::new(),
+            answers,
+        }))
+    }
+
+    /// Begins to carry out a command that was decided at `now`.
+    pub(crate) fn carry_out(&self, now: Timestamp, command: Command) {
+        let inner = Arc::clone(&self.0);
+        let patience = command.deadline.since(now);
+        self.0.tasks.spawn(async move {
+            let CommandId(number) = command.id;
+            let work = inner.answer(command.action, patience);
+            // Past its deadline nobody waits for the answer any more.
+            match tokio::time::timeout(patience, work).await {
+                Ok(answer) => {
+                    let id = command.id;
+                    // The loop is gone only when the process is about to end.
+                    let _ = inner.answers.send(Input::Answer { id, answer }).await;
+                }
+                Err(_) => tracing::debug!(command = number, "given up at its deadline"),
+            }
+        });
+    }
+
+    /// Forgets what was kept about an instance that is gone, in whichever cloud it was.
+    pub(crate) fn forget(&self, instance: &InstanceId) {
+        for (number, parts) in (0..).zip(&self.0.clouds) {
+            let cloud = CloudId(number);
+            self.0.vault.forget(cloud, instance);
+            let instance = instance.clone();
+            parts.remote.forget(&InstanceKey { cloud, instance });
+        }
+    }
+
+    /// When the queue last said that it was overloaded.
+    pub(crate) fn last_503(&self) -> Option<Timestamp> {
+        self.0.api.last_503()
+    }
+
+    /// Waits for the commands under way, at most so long; false if some were left.
+    pub(crate) async fn finish(&self, patience: Duration) -> bool {
+        self.0.tasks.close();
+        tokio::time::timeout(patience, self.0.tasks.wait())
+            .await
+            .is_ok()
+    }
+}
+
+impl Inner {
+    async fn answer(&self, action: Action, patience: Duration) -> Answer {
+        match action {
+            Action::Queue(action) => self.ask_queue(action, patience).await,
+            Action::Cloud { cloud, action } => self.ask_cloud(cloud, action).await,
+            Action::Vm {
+                cloud,
+                instance,
+                address,
+                action,
+            } => {
+                let secret = self.vault.get(cloud, &instance);
+                let target = Target {
+                    cloud,
+                    instance,
+                    address,
+                    secret,
+                };
+                self.ask_vm(&target, action, Instant::now() + patience)
+                    .await
+            }
+        }
+    }
+
+    async fn ask_queue(&self, action: QueueAction, within: Duration) -> Answer {
+        let api = &self.api;
+        match action {
+            QueueAction::Poll { queued_max } => {
+                Answer::Containers(api.poll(queued_max, within).await)
+            }
+            QueueAction::Lookup { ids } => Answer::Containers(api.lookup(&ids, within).await),
+            QueueAction::Lock { id } => Answer::Updated(api.lock(id, within).await),
+            QueueAction::Unlock { id } => Answer::Updated(api.unlock(id, within).await),
+            QueueAction::Cancel { id, error } => {
+                Answer::Updated(api.cancel(id, error.as_deref(), within).await)
+            }
+        }
+    }
+
+    async fn ask_cloud(&self, id: CloudId, action: CloudAction) -> Answer {
+        let Some(parts) = self.clouds.get(usize::from(id.0)) else {
+            let message = format!("there is no cloud number {}", id.0);
+            let error = CloudError::Permanent { message };
+            return match action {
+                CloudAction::List => Answer::Instances(Err(error)),
+                CloudAction::Create { .. } => Answer::Created(Err(error)),
+                CloudAction::Destroy { .. } | CloudAction::Tag { .. } => {
+                    Answer::CloudDone(Err(error))
+                }
+            };
+        };
+        match action {
+            CloudAction::List => Answer::Instances(self.list(id, parts).await),
+            CloudAction::Create {
+                intent,
+                instance_type,
+                image,
+            } => Answer::Created(self.create(id, parts, intent, &instance_type, image).await),
+            CloudAction::Destroy { instance } => {
+                Answer::CloudDone(parts.cloud.destroy(&instance).await)
+            }
+            CloudAction::Tag {
+                instance,
+                idle_behavior,
+            } => {
+                let value = behavior_name(idle_behavior).to_owned();
+                let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), value)]);
+                Answer::CloudDone(parts.cloud.set_tags(&instance, tags).await)
+            }
+        }
+    }
+
+    async fn list(
+        &self,
+        id: CloudId,
+        parts: &CloudParts,
+    ) -> Result<Vec<InstanceRecord>, CloudError> {
+        let instances = parts.cloud.list().await?;
+        Ok(instances.into_iter().map(|i| self.record(id, i)).collect())
+    }
+
+    async fn create(
+        &self,
+        id: CloudId,
+        parts: &CloudParts,
+        intent: IntentId,
+        type_name: &TypeName,
+        image: ImageId,
+    ) -> Result<InstanceRecord, CloudError> {
+        let Some(instance_type) = self.types.get(type_name) else {
+            let message = format!("there is no instance type {type_name}");
+            return Err(CloudError::Permanent { message });
+        };
+        let secret = new_secret()?;
+        let mut tags = BTreeMap::from([
+            (tag::TYPE.to_owned(), type_name.to_string()),
+            (tag::IDLE_BEHAVIOR.to_owned(), "run".to_owned()),
+            (tag::INTENT.to_owned(), intent.to_string()),
+        ]);
+        if image != self.image {
+            tags.insert(tag::IMAGE.to_owned(), image.to_string());
+        }
+        let path = parts.cloud.secret_path();
+        let spec = CreateSpec {
+            intent,
+            type_name: type_name.clone(),
+            instance_type: instance_type.clone(),
+            image,
+            tags,
+            init_script: init_script(&secret, path, &parts.init_command),
+            secret,
+            public_key: parts.public_key.clone(),
+        };
+        let instance = parts.cloud.create(spec).await?;
+        Ok(self.record(id, instance))
+    }
+
+    /// Keeps the secret here and passes the rest on.
+    fn record(&self, cloud: CloudId, instance: Instance) -> InstanceRecord {
+        self.vault.keep(cloud, &instance.id, instance.secret);
+        let tag = |name| instance.tags.get(name).map(String::as_str);
+        InstanceRecord {
+            tags: InstanceTags {
+                instance_type: tag(tag::TYPE).map(TypeName::from),
+                idle_behavior: tag(tag::IDLE_BEHAVIOR).and_then(behavior_named),
+                intent: tag(tag::INTENT).and_then(|text| text.parse().ok()),
+                image: tag(tag::IMAGE).map(ImageId::from),
+            },
+            id: instance.id,
+            address: instance.address,
+            terminated: instance.terminated,
+        }
+    }
+
+    async fn ask_vm(&self, target: &Target, action: VmAction, deadline: Instant) -> Answer {
+        let parts = self.clouds.get(usize::from(target.cloud.0));
+        let remote = parts.map(|parts| &parts.remote);
+        let unknown = || VmError::Unreachable(format!("there is no cloud {}", target.cloud.0));
+        match action {
+            VmAction::Probe { boot } => Answer::Probed(match remote {
+                Some(remote) => remote.probe(target, boot, deadline).await,
+                None => Err(unknown()),
+            }),
+            VmAction::Start {
+                container,
+                instance_type,
+            } => Answer::Started(match (remote, self.types.get(&instance_type)) {
+                (Some(remote), Some(offer)) => {
+                    let config = self.runner.document(container, offer, &target.address);
+                    remote.start(target, container, config, deadline).await
+                }
+                (None, _) => Err(unknown()),
+                (_, None) => Err(VmError::Unreachable(format!(
+                    "instance type {instance_type} is not configured"
+                ))),
+            }),
+            VmAction::Signal { container, signal } => Answer::Signalled(match remote {
+                Some(remote) => remote.signal(target, container, signal, deadline).await,
+                None => Err(unknown()),
+            }),
+        }
+    }
+}
+
+/// 40 hexadecimal digits that only the cloud and the instance learn.
+fn new_secret() -> Result<Secret, CloudError> {
+    let mut bytes = [0; 20];
+    getrandom::fill(&mut bytes).map_err(|error| CloudError::Transient {
+        message: format!("no random numbers from this host: {error}"),
+    })?;
+    Ok(Secret::new(hex::encode(bytes)))
+}
+
+fn behavior_name(behavior: IdleBehavior) -> &'static str {
+    match behavior {
+        IdleBehavior::Run => "run",
+        IdleBehavior::Hold => "hold",
+        IdleBehavior::Drain => "drain",
+    }
+}
+
+fn behavior_named(name: &str) -> Option<IdleBehavior> {
+    match name {
+        "run" => Some(IdleBehavior::Run),
+        "hold" => Some(IdleBehavior::Hold),
+        "drain" => Some(IdleBehavior::Drain),
+        _ => None,
+    }
+}

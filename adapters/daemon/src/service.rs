@@ -1,0 +1,203 @@
+//! A dispatcher put together from a configuration: parts, loop, management API.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use longshore_arvados::config::ClusterConfig;
+use longshore_core::event::Event;
+use longshore_core::input::Input;
+use longshore_core::time::Timestamp;
+use longshore_http::{Management, ManagementSettings, Metrics, ServeError, ServeLimits, Server};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::commands::queue::resolve;
+use crate::engine::parts::{self, Parts};
+use crate::engine::world::World;
+use crate::engine::{Engine, EngineSettings, INPUTS_MAX};
+use crate::exit::{Context as _, Failure, Outcome};
+
+const WATCHED_MAX: usize = 65_536;
+
+/// Where a configuration came from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source {
+    /// SHA-256 of the file, in hexadecimal; empty where there is none.
+    pub(crate) sha256: String,
+    pub(crate) changed_at: Option<Timestamp>,
+}
+
+impl Source {
+    /// Looks at the file once more; standard input cannot be read twice.
+    pub(crate) fn of(path: &Path) -> Self {
+        let changed = std::fs::metadata(path).and_then(|meta| meta.modified());
+        let since_epoch = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
+        Self {
+            sha256: std::fs::read(path)
+                .map(|text| hex::encode(Sha256::digest(text)))
+                .unwrap_or_default(),
+            changed_at: changed
+                .ok()
+                .and_then(since_epoch)
+                .map(|since| Timestamp::EPOCH + since),
+        }
+    }
+}
+
+/// A dispatcher at work.
+pub(crate) struct Service {
+    stop: CancellationToken,
+    engine: JoinHandle<()>,
+    management: JoinHandle<Result<(), ServeError>>,
+    management_stop: CancellationToken,
+    hints: JoinHandle<()>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Service {
+    /// Binds the management API, then begins to dispatch.
+    pub(crate) async fn start(
+        cluster: &ClusterConfig,
+        source: Source,
+        parts: Parts,
+        journal: Option<PathBuf>,
+    ) -> Outcome<Self> {
+        let clock = Clock::start();
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).failed("random numbers")?;
+        let (answers, inputs) = mpsc::channel(INPUTS_MAX);
+        let (ask, questions) = longshore_http::questions();
+        let events = broadcast::Sender::new(WATCHED_MAX);
+        let metrics = Arc::new(Metrics::new());
+        let server = bind(cluster).await?;
+        let settings = ManagementSettings {
+            management_token: cluster.management_token.clone(),
+            config: Arc::new(parts.core.clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_sha256: source.sha256,
+            config_changed_at: source.changed_at,
+            config_loaded_at: clock.now(),
+        };
+        let (_, settings) = watch::channel(Arc::new(settings));
+        let management = Management {
+            settings,
+            questions: ask,
+            metrics: Arc::clone(&metrics),
+            limits: ServeLimits::default(),
+        };
+        let hints = follow_hints(parts.api.clone(), answers.clone());
+        let world = World::new(
+            parts.api,
+            vec![parts.cloud],
+            parts.core.types.clone(),
+            parts.core.image.clone(),
+            parts.runner,
+            answers,
+        );
+        let settings = EngineSettings {
+            config: parts.core,
+            seed,
+            clock,
+            journal,
+        };
+        let engine = Engine::new(settings, world, metrics, inputs, questions, events.clone())
+            .failed("the journal")?;
+        let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self {
+            engine: tokio::spawn(engine.run(stop.clone())),
+            stop,
+            management: serve(server, management, management_stop.clone()),
+            management_stop,
+            hints,
+            events,
+        })
+    }
+
+    /// Everything that happens from now on.
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Ends it: no more commands, then no more API. Containers go on.
+    pub(crate) async fn stop(self) -> Outcome {
+        self.stop.cancel();
+        self.hints.abort();
+        self.engine.await.failed("the dispatcher's loop")?;
+        self.management_stop.cancel();
+        let served = self.management.await.failed("the management API")?;
+        served.failed("the management API")
+    }
+}
+
+/// Binds the first of the configured addresses that can be bound.
+async fn bind(cluster: &ClusterConfig) -> Outcome<Server> {
+    const KEY: &str = "Services.DispatchCloud.InternalURLs";
+    let urls = &cluster.services.dispatch_cloud;
+    let mut refused = Vec::new();
+    for url in urls {
+        match Server::bind(&[resolve(KEY, &url.listen)?]).await {
+            Ok(server) => {
+                tracing::info!(address = ?server.local_addrs(), "management API");
+                return Ok(server);
+            }
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    Err(match refused.as_slice() {
+        [] => Failure::Usage(format!(
+            "{KEY}: expected at least one URL, such as \"http://localhost:9006\": {{}}"
+        )),
+        _ => Failure::Usage(format!("{KEY}: {}", refused.join("; "))),
+    })
+}
+
+/// Answers management requests until `stop`.
+fn serve(
+    server: Server,
+    management: Management,
+    stop: CancellationToken,
+) -> JoinHandle<Result<(), ServeError>> {
+    tokio::spawn(async move {
+        let stopped = async move { stop.cancelled().await };
+        server.serve(management, stopped).await
+    })
+}
+
+/// Turns the queue's push stream into hints for the loop. A hint that finds the loop busy is not
+/// missed: the loop polls all the same.
+fn follow_hints(
+    api: longshore_arvados::client::ApiClient,
+    inputs: mpsc::Sender<Input>,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let hint = || {
+            let _ = inputs.try_send(Input::QueueChanged);
+        };
+        api.changes(hint).await;
+    })
+}
+
+/// Where things are kept on this host, unless the operator chose.
+pub(crate) fn default_state_dir() -> Outcome<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(Path::new("/var/lib/longshore").to_owned());
+    }
+    let set = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    match base {
+        Some(base) if base.is_absolute() => Ok(base.join("longshore")),
+        _ => Err(Failure::Usage(
+            "neither XDG_STATE_HOME nor HOME is an absolute path: give --state-dir".to_owned(),
+        )),
+    }
+}
+
+/// Makes the parts ahead of [`Service::start`], so that a wrong configuration is told before
+/// anything runs.
+pub(crate) fn parts(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts> {
+    parts::build(cluster, state_dir)
+}
