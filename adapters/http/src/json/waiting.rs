@@ -1,0 +1,111 @@
+//! Why a container waits, for programs. These names are ours and stay, whatever the core calls
+//! them.
+
+use longshore_core::ids::TypeName;
+use longshore_core::{Blocked, Waiting};
+use serde::Serialize;
+
+use super::rfc3339;
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub(super) enum WaitingJson<'c> {
+    PriorityZero,
+    Learning,
+    Updating,
+    Retry {
+        at: String,
+    },
+    Starting {
+        instance: &'c str,
+    },
+    EarlierAttempt {
+        instance: &'c str,
+    },
+    Unheard,
+    Booting {
+        instance_type: &'c str,
+        instance: &'c str,
+        exists: bool,
+    },
+    Blocked {
+        types: Vec<BlockedJson<'c>>,
+    },
+    Hopeless {
+        message: &'c str,
+    },
+    New,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct BlockedJson<'c> {
+    instance_type: &'c str,
+    #[serde(flatten)]
+    limit: LimitJson<'c>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "limit", rename_all = "snake_case")]
+enum LimitJson<'c> {
+    MaxInstances,
+    MaxPricePerHour,
+    Quota { until: String, message: &'c str },
+    Cooling { until: String, message: &'c str },
+    Canary,
+    CreatesInFlight,
+    Rate { until: String },
+}
+
+impl<'c> WaitingJson<'c> {
+    pub(super) fn new(waiting: &'c Waiting) -> Self {
+        match waiting {
+            Waiting::PriorityZero => Self::PriorityZero,
+            Waiting::Learning => Self::Learning,
+            Waiting::Updating => Self::Updating,
+            Waiting::Retry { at } => Self::Retry { at: rfc3339(*at) },
+            Waiting::Starting { instance } => Self::Starting { instance },
+            Waiting::EarlierAttempt { instance } => Self::EarlierAttempt { instance },
+            Waiting::Unheard => Self::Unheard,
+            Waiting::Booting {
+                instance_type,
+                instance,
+                exists,
+            } => Self::Booting {
+                instance_type: instance_type.as_str(),
+                instance,
+                exists: *exists,
+            },
+            Waiting::Blocked(blocked) => Self::Blocked {
+                types: blocked.iter().map(BlockedJson::new).collect(),
+            },
+            Waiting::Hopeless(message) => Self::Hopeless { message },
+            Waiting::New => Self::New,
+        }
+    }
+}
+
+impl<'c> BlockedJson<'c> {
+    fn new((instance_type, blocked): &'c (TypeName, Blocked)) -> Self {
+        let limit = match blocked {
+            Blocked::MaxInstances => LimitJson::MaxInstances,
+            Blocked::MaxPricePerHour => LimitJson::MaxPricePerHour,
+            Blocked::Quota { until, why } => LimitJson::Quota {
+                until: rfc3339(*until),
+                message: why,
+            },
+            Blocked::Cooling { until, why } => LimitJson::Cooling {
+                until: rfc3339(*until),
+                message: why,
+            },
+            Blocked::Canary => LimitJson::Canary,
+            Blocked::CreatesInFlight => LimitJson::CreatesInFlight,
+            Blocked::Rate { until } => LimitJson::Rate {
+                until: rfc3339(*until),
+            },
+        };
+        Self {
+            instance_type: instance_type.as_str(),
+            limit,
+        }
+    }
+}

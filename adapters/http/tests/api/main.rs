@@ -1,0 +1,9 @@
+//! The server over HTTP, with a real dispatcher behind it.
+
+mod access;
+mod containers;
+mod instances;
+mod metrics;
+mod server;
+mod support;
+mod world;
