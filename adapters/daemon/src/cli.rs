@@ -50,7 +50,7 @@ pub(crate) enum Command {
     /// Serve the built-in queue.
     #[command(after_help = "Example:\n  longshore queue --config ~/longshore/config.yml")]
     Queue(QueueArgs),
-    /// Dispatch containers from the queue to VMs, until TERM or INT.
+    /// Dispatch containers from the queue to VMs, until TERM or INT. HUP reads the configuration again.
     #[command(
         after_help = "Example:\n  longshore dispatch --config ~/longshore/config.yml --journal /var/log/longshore"
     )]

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use longshore_arvados::config::ClusterConfig;
+use longshore_arvados::config::{ClusterConfig, LogFormat};
+use longshore_cloud::SharedCloud;
 use longshore_core::event::Event;
 use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::commands::queue::resolve;
 use crate::engine::parts::{self, Parts};
-use crate::engine::world::World;
+use crate::engine::world::{Catalog, World};
 use crate::engine::{Engine, EngineSettings, INPUTS_MAX};
 use crate::exit::{Context as _, Failure, Outcome};
 
@@ -56,6 +57,17 @@ pub(crate) struct Service {
     management_stop: CancellationToken,
     hints: JoinHandle<()>,
     events: broadcast::Sender<Event>,
+    reload: Reload,
+    world: World,
+}
+
+/// What taking over a new configuration needs.
+struct Reload {
+    cluster: ClusterConfig,
+    cloud: SharedCloud,
+    inputs: mpsc::Sender<Input>,
+    published: watch::Sender<Arc<ManagementSettings>>,
+    clock: Clock,
 }
 
 impl Service {
@@ -82,7 +94,7 @@ impl Service {
             config_changed_at: source.changed_at,
             config_loaded_at: clock.now(),
         };
-        let (_, settings) = watch::channel(Arc::new(settings));
+        let (published, settings) = watch::channel(Arc::new(settings));
         let management = Management {
             settings,
             questions: ask,
@@ -90,19 +102,27 @@ impl Service {
             limits: ServeLimits::default(),
         };
         let hints = follow_hints(parts.api.clone(), answers.clone());
+        let reload = Reload {
+            cluster: cluster.clone(),
+            cloud: Arc::clone(&parts.cloud.cloud),
+            inputs: answers.clone(),
+            published,
+            clock,
+        };
         let world = World::new(
             parts.api,
             vec![parts.cloud],
-            parts.core.types.clone(),
-            parts.core.image.clone(),
+            Catalog::from(&parts.core),
             parts.runner,
             answers,
         );
+        let for_reload = world.clone();
         let settings = EngineSettings {
             config: parts.core,
             seed,
             clock,
             journal,
+            structured_log: cluster.log.format == LogFormat::Json,
         };
         let engine = Engine::new(settings, world, metrics, inputs, questions, events.clone())
             .failed("the journal")?;
@@ -114,12 +134,38 @@ impl Service {
             management_stop,
             hints,
             events,
+            reload,
+            world: for_reload,
         })
     }
 
     /// Everything that happens from now on.
     pub(crate) fn watch(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
+    }
+
+    /// Takes over a new configuration, whole or not at all. Running work is untouched.
+    pub(crate) async fn reconfigure(&mut self, cluster: ClusterConfig, source: Source) -> Outcome {
+        let reload = &mut self.reload;
+        let core = parts::reconfigured(&reload.cluster, &cluster, &reload.cloud)?;
+        self.world.reconfigure(Catalog::from(&core));
+        let settings = ManagementSettings {
+            management_token: cluster.management_token.clone(),
+            config: Arc::new(core.clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_sha256: source.sha256,
+            config_changed_at: source.changed_at,
+            config_loaded_at: reload.clock.now(),
+        };
+        reload.published.send_replace(Arc::new(settings));
+        let input = Input::Reconfigured(Box::new(core));
+        reload
+            .inputs
+            .send(input)
+            .await
+            .failed("the dispatcher's loop")?;
+        reload.cluster = cluster;
+        Ok(())
     }
 
     /// Ends it: no more commands, then no more API. Containers go on.

@@ -39,6 +39,7 @@ pub(crate) struct Engine {
     world: World,
     metrics: Arc<Metrics>,
     journal: Option<Writer>,
+    structured_log: bool,
     inputs: mpsc::Receiver<Input>,
     questions: mpsc::Receiver<Question>,
     /// For whoever wants to watch; events are lost when nobody does.
@@ -51,6 +52,8 @@ pub(crate) struct EngineSettings {
     pub(crate) seed: Seed,
     pub(crate) clock: Clock,
     pub(crate) journal: Option<std::path::PathBuf>,
+    /// Log lines carry the events themselves.
+    pub(crate) structured_log: bool,
 }
 
 impl Engine {
@@ -68,6 +71,7 @@ impl Engine {
             seed,
             clock,
             journal,
+            structured_log,
         } = settings;
         let now = clock.now();
         let header = Header::new(&config, seed, now);
@@ -82,6 +86,7 @@ impl Engine {
             world,
             metrics,
             journal,
+            structured_log,
             inputs,
             questions,
             watchers,
@@ -152,7 +157,7 @@ impl Engine {
     }
 
     fn publish(&mut self, now: Timestamp, event: Event) {
-        log(&event);
+        log(&event, self.structured_log);
         self.metrics.observe(now, &event);
         if let Event::Gone { instance, .. } = &event {
             self.world.forget(&InstanceId::from(instance.as_str()));
@@ -169,8 +174,16 @@ impl Engine {
     }
 }
 
-/// One line for each event, with the event itself for whoever filters.
-fn log(event: &Event) {
+/// One line for each event, in JSON logs with the event itself for whoever filters.
+fn log(event: &Event, structured: bool) {
+    if !structured {
+        return match event.level() {
+            Level::Debug => tracing::debug!("{event}"),
+            Level::Info => tracing::info!("{event}"),
+            Level::Warn => tracing::warn!("{event}"),
+            Level::Error => tracing::error!("{event}"),
+        };
+    }
     let fields = serde_json::to_string(event).unwrap_or_default();
     match event.level() {
         Level::Debug => tracing::debug!(event = fields, "{event}"),

@@ -66,11 +66,7 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
         runner_args: cluster.runner.crunch_run_arguments.clone(),
         runtime_engine: cluster.runner.runtime_engine.name().to_owned(),
     };
-    let mut core = cluster.core.clone();
-    core.kill_reaches_tree = own_runner;
-    for offer in core.types.values_mut() {
-        offer.quota_group = cloud.quota_group(offer);
-    }
+    let core = core_config(cluster, &cloud, own_runner);
     let runner = RunnerConfig {
         api_host: cluster.services.controller_host.clone(),
         api_url: cluster.services.controller_url.clone(),
@@ -90,6 +86,44 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
         core,
         instance_set_id,
     })
+}
+
+/// The core's configuration, completed by what the driver and the runner are.
+fn core_config(cluster: &ClusterConfig, cloud: &SharedCloud, own_runner: bool) -> Config {
+    let mut core = cluster.core.clone();
+    core.kill_reaches_tree = own_runner;
+    for offer in core.types.values_mut() {
+        offer.quota_group = cloud.quota_group(offer);
+    }
+    core
+}
+
+/// What of a new configuration can be taken over without a restart: everything that decisions depend
+/// on. `before` is the one that the parts were built from.
+pub(crate) fn reconfigured(
+    before: &ClusterConfig,
+    cluster: &ClusterConfig,
+    cloud: &SharedCloud,
+) -> Outcome<Config> {
+    let fixed = |c: &ClusterConfig| {
+        let cloud = &c.cloud;
+        (
+            c.cluster_id.clone(),
+            c.system_root_token.clone(),
+            c.services.clone(),
+            cloud.clone(),
+            c.runner.clone(),
+        )
+    };
+    if fixed(before) != fixed(cluster) {
+        return Err(Failure::Usage(
+            "cluster id, SystemRootToken, Services, the runner and what the driver is told need a \
+             restart: the old configuration stays in force"
+                .to_owned(),
+        ));
+    }
+    let (_, own_runner) = runner_source(cluster)?;
+    Ok(core_config(cluster, cloud, own_runner))
 }
 
 /// A client of the containers API with the dispatcher's own token.

@@ -4,13 +4,13 @@
 //! are never more than the core has awaited answers. Nothing is retried here: the core decides.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use longshore_arvados::client::ApiClient;
 use longshore_cloud::{CreateSpec, Instance, SharedCloud, tag};
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
-use longshore_core::config::InstanceType;
+use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
     Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, VmError,
@@ -34,6 +34,21 @@ pub(crate) struct CloudParts {
     pub(crate) init_command: String,
 }
 
+/// What may change while we run.
+pub(crate) struct Catalog {
+    pub(crate) types: BTreeMap<TypeName, InstanceType>,
+    pub(crate) image: ImageId,
+}
+
+impl From<&Config> for Catalog {
+    fn from(config: &Config) -> Self {
+        Self {
+            types: config.types.clone(),
+            image: config.image.clone(),
+        }
+    }
+}
+
 /// Everything outside. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Inner>);
@@ -41,8 +56,7 @@ pub(crate) struct World(Arc<Inner>);
 struct Inner {
     api: ApiClient,
     clouds: Vec<CloudParts>,
-    types: BTreeMap<TypeName, InstanceType>,
-    image: ImageId,
+    catalog: RwLock<Arc<Catalog>>,
     runner: RunnerConfig,
     vault: Vault,
     tasks: TaskTracker,
@@ -53,16 +67,14 @@ impl World {
     pub(crate) fn new(
         api: ApiClient,
         clouds: Vec<CloudParts>,
-        types: BTreeMap<TypeName, InstanceType>,
-        image: ImageId,
+        catalog: Catalog,
         runner: RunnerConfig,
         answers: mpsc::Sender<Input>,
     ) -> Self {
         Self(Arc::new(Inner {
             api,
             clouds,
-            types,
-            image,
+            catalog: RwLock::new(Arc::new(catalog)),
             runner,
             vault: Vault::default(),
             tasks: TaskTracker::new(),
@@ -87,6 +99,16 @@ impl World {
                 Err(_) => tracing::debug!(command = number, "given up at its deadline"),
             }
         });
+    }
+
+    /// Takes over types and image for the commands from now on.
+    pub(crate) fn reconfigure(&self, catalog: Catalog) {
+        let mut slot = self
+            .0
+            .catalog
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *slot = Arc::new(catalog);
     }
 
     /// Forgets what was kept about an instance that is gone, in whichever cloud it was.
@@ -114,6 +136,11 @@ impl World {
 }
 
 impl Inner {
+    fn catalog(&self) -> Arc<Catalog> {
+        let slot = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&slot)
+    }
+
     async fn answer(&self, action: Action, patience: Duration) -> Answer {
         match action {
             Action::Queue(action) => self.ask_queue(action, patience).await,
@@ -202,7 +229,8 @@ impl Inner {
         type_name: &TypeName,
         image: ImageId,
     ) -> Result<InstanceRecord, CloudError> {
-        let Some(instance_type) = self.types.get(type_name) else {
+        let catalog = self.catalog();
+        let Some(instance_type) = catalog.types.get(type_name) else {
             let message = format!("there is no instance type {type_name}");
             return Err(CloudError::Permanent { message });
         };
@@ -212,7 +240,7 @@ impl Inner {
             (tag::IDLE_BEHAVIOR.to_owned(), "run".to_owned()),
             (tag::INTENT.to_owned(), intent.to_string()),
         ]);
-        if image != self.image {
+        if image != catalog.image {
             tags.insert(tag::IMAGE.to_owned(), image.to_string());
         }
         let path = parts.cloud.secret_path();
@@ -248,6 +276,7 @@ impl Inner {
     }
 
     async fn ask_vm(&self, target: &Target, action: VmAction, deadline: Instant) -> Answer {
+        let catalog = self.catalog();
         let parts = self.clouds.get(usize::from(target.cloud.0));
         let remote = parts.map(|parts| &parts.remote);
         let unknown = || VmError::Unreachable(format!("there is no cloud {}", target.cloud.0));
@@ -259,7 +288,7 @@ impl Inner {
             VmAction::Start {
                 container,
                 instance_type,
-            } => Answer::Started(match (remote, self.types.get(&instance_type)) {
+            } => Answer::Started(match (remote, catalog.types.get(&instance_type)) {
                 (Some(remote), Some(offer)) => {
                     let config = self.runner.document(container, offer, &target.address);
                     remote.start(target, container, config, deadline).await
