@@ -1,1 +1,41 @@
 //! The unmodified core against a seeded world in virtual time.
+//!
+//! A failing run is one number that anyone can replay. The world mirrors the adapters: it takes the
+//! core's commands, changes a truth that the core cannot see, and answers with inputs late, twice,
+//! out of order or never.
+//!
+//! ```
+//! use longshore_sim::{Plan, Profile, Verdict, run};
+//!
+//! let report = run(&Plan::draw(1, Profile::Lite), false);
+//! assert_eq!(report.verdict, Verdict::Ok, "{:?}", report.violations);
+//! ```
+#![forbid(unsafe_code)]
+
+mod chance;
+pub mod cli;
+mod cloud;
+mod faults;
+mod marks;
+mod operator;
+mod oracle;
+mod process;
+mod profile;
+mod queue;
+mod rules;
+mod run;
+mod runner;
+mod stage;
+mod trace;
+mod users;
+mod vm;
+mod watch;
+mod world;
+
+pub use chance::Ratio;
+pub use faults::{Fault, FaultPlan};
+pub use marks::Mark;
+pub use profile::{Plan, Profile};
+pub use run::{Report, Verdict, run};
+pub use stage::Violation;
+pub use world::World;

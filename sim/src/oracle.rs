@@ -1,0 +1,197 @@
+//! What must never happen, seen from the truth and from what a process was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use longshore_core::ShutdownReason;
+use longshore_core::ids::{CommandId, ContainerId, InstanceId, IntentId, TypeName};
+use longshore_core::input::{
+    Answer, CloudError, ContainerState, IdleBehavior, Input, InstanceRecord, Operator, ProbeReport,
+};
+use longshore_core::time::Timestamp;
+
+/// What one life of a process was told and has asked for: the rules about its commands are judged
+/// by this, since it cannot know more.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub(crate) leader: bool,
+    /// Commands without an answer yet.
+    pub(crate) open: BTreeMap<CommandId, Open>,
+    /// Creates that may still make an instance.
+    pub(crate) wishes: BTreeMap<IntentId, Wish>,
+    /// Instances it was shown, and how many lists in a row lacked each since.
+    pub(crate) known: BTreeMap<InstanceId, u32>,
+    pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
+    pub(crate) proved: BTreeSet<InstanceId>,
+    pub(crate) broken: BTreeSet<InstanceId>,
+    pub(crate) states: BTreeMap<ContainerId, ContainerState>,
+    /// Why instances are being given back, and since when.
+    pub(crate) leaving: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
+    pub(crate) destroyed: BTreeSet<InstanceId>,
+    /// Creates whose answer was lost, and that were not heard of since.
+    pub(crate) lost: BTreeSet<IntentId>,
+    /// Containers whose start had no certain end.
+    pub(crate) unsure: BTreeSet<ContainerId>,
+}
+
+/// What an open command is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) deadline: Timestamp,
+    pub(crate) about: About,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    Reading,
+    Record(ContainerId),
+    Create(IntentId),
+    Destroy(InstanceId),
+    Tag(InstanceId),
+    Probe(InstanceId),
+    Start(InstanceId, ContainerId),
+    Signal(InstanceId, ContainerId),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) type_name: TypeName,
+    pub(crate) answered: bool,
+    /// The core stops waiting for the answer then.
+    pub(crate) deadline: Timestamp,
+    /// Counted no longer from then on.
+    pub(crate) until: Timestamp,
+}
+
+impl Ledger {
+    /// Takes note of what the process hears.
+    pub(crate) fn hear(&mut self, now: Timestamp, input: &Input) {
+        match input {
+            Input::Leadership { held } => {
+                *self = Self {
+                    leader: *held,
+                    ..Self::default()
+                };
+            }
+            Input::Answer { id, answer } => {
+                if let Some(open) = self.open.remove(id) {
+                    self.hear_answer(now, &open, answer);
+                }
+            }
+            Input::Operator(wish) => self.hear_operator(now, wish),
+            Input::QueueChanged | Input::Reconfigured(_) => {}
+        }
+    }
+
+    fn hear_answer(&mut self, now: Timestamp, open: &Open, answer: &Answer) {
+        if now > open.deadline {
+            return;
+        }
+        match (&open.about, answer) {
+            (_, Answer::Containers(Ok(records))) => {
+                for record in records {
+                    self.states.insert(record.id, record.state);
+                }
+            }
+            (About::Record(id), Answer::Updated(Ok(update))) => {
+                self.states.insert(*id, update.state);
+            }
+            (About::Create(intent), Answer::Created(made)) => {
+                self.hear_created(now, *intent, made.as_ref());
+            }
+            (_, Answer::Instances(Ok(records))) => self.hear_list(now, records),
+            (About::Probe(instance), Answer::Probed(Ok(report))) => {
+                self.hear_probe(instance, report);
+            }
+            _ => {}
+        }
+    }
+
+    fn hear_created(
+        &mut self,
+        now: Timestamp,
+        intent: IntentId,
+        made: Result<&InstanceRecord, &CloudError>,
+    ) {
+        match made {
+            Ok(record) => {
+                self.wishes.remove(&intent);
+                self.lost.remove(&intent);
+                self.shown(now, record);
+            }
+            Err(CloudError::Ambiguous { .. }) => {
+                self.lost.insert(intent);
+                if let Some(wish) = self.wishes.get_mut(&intent) {
+                    wish.answered = true;
+                }
+            }
+            Err(_) => {
+                self.wishes.remove(&intent);
+            }
+        }
+    }
+
+    fn hear_list(&mut self, now: Timestamp, records: &[InstanceRecord]) {
+        let shown: BTreeSet<&InstanceId> = records.iter().map(|r| &r.id).collect();
+        for (id, missed) in &mut self.known {
+            if !shown.contains(id) {
+                *missed += 1;
+            }
+        }
+        self.known.retain(|_, missed| *missed < 2);
+        for record in records {
+            if record.terminated {
+                self.known.remove(&record.id);
+            } else {
+                self.shown(now, record);
+            }
+        }
+    }
+
+    fn shown(&mut self, now: Timestamp, record: &InstanceRecord) {
+        if let Some(intent) = record.tags.intent
+            && let Some(wish) = self.wishes.remove(&intent)
+            && wish.deadline < now
+        {
+            self.lost.insert(intent);
+        }
+        let first = self.known.insert(record.id.clone(), 0).is_none();
+        if let Some(behavior) = record.tags.idle_behavior
+            && first
+        {
+            self.behavior.insert(record.id.clone(), (behavior, now));
+        }
+    }
+
+    fn hear_probe(&mut self, instance: &InstanceId, report: &ProbeReport) {
+        if report.ready.is_ok() && report.runners.is_some() {
+            self.proved.insert(instance.clone());
+        }
+        match &report.runners {
+            Some(list) if list.broken => {
+                self.broken.insert(instance.clone());
+            }
+            Some(_) => {
+                self.broken.remove(instance);
+            }
+            None => {}
+        }
+    }
+
+    fn hear_operator(&mut self, now: Timestamp, wish: &Operator) {
+        if let Operator::SetIdleBehavior { instance, behavior } = wish {
+            self.behavior.insert(instance.clone(), (*behavior, now));
+        }
+    }
+
+    /// Whether another open command is of this kind.
+    pub(crate) fn any_open(&self, now: Timestamp, test: impl Fn(&About) -> bool) -> bool {
+        self.open
+            .values()
+            .any(|open| open.deadline > now && test(&open.about))
+    }
+
+    /// Creates that still count.
+    pub(crate) fn counted_wishes(&self, now: Timestamp) -> impl Iterator<Item = &Wish> {
+        self.wishes.values().filter(move |wish| wish.until > now)
+    }
+}

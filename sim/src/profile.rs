@@ -1,0 +1,304 @@
+//! What a run is made of: drawn from its seed, by the rules of a profile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_core::config::{Config, InstanceType, Limits, Rate, Timeouts};
+use longshore_core::ids::{CloudId, ImageId, QuotaGroup, TypeName};
+use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
+
+use crate::chance::{Chance, Ratio};
+use crate::faults::{Fault, FaultPlan};
+use crate::users::{Pattern, Workload};
+
+/// How large and how rough a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Small and short: part of every test run.
+    #[default]
+    Lite,
+    /// Any size, any subset of faults.
+    Swarm,
+    /// 10,000 VMs and 100,000 containers, few faults.
+    Scale,
+    /// A simulated month.
+    Soak,
+}
+
+/// All that a run depends on. Equal plans give equal runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) config: Config,
+    pub(crate) faults: FaultPlan,
+    pub(crate) fault_budget: u64,
+    pub(crate) quota: BTreeMap<QuotaGroup, u32>,
+    pub(crate) boot_secs: (u64, u64),
+    pub(crate) pushes: bool,
+    pub(crate) attempts_max: u32,
+    pub(crate) workloads: Vec<Workload>,
+    /// Faults stop then; never in a story.
+    pub(crate) heals_after: Option<Duration>,
+}
+
+const HOUR: u64 = 3600;
+
+impl Plan {
+    /// Draws a plan.
+    #[must_use]
+    pub fn draw(seed: u64, profile: Profile) -> Self {
+        let mut chance = Chance::new(seed, "plan");
+        match profile {
+            Profile::Lite => Self::swarm(seed, &mut chance, 30, (10 * 60, HOUR)),
+            Profile::Swarm => Self::swarm(seed, &mut chance, 1500, (10 * 60, 8 * HOUR)),
+            Profile::Soak => {
+                let mut plan = Self::swarm(seed, &mut chance, 20_000, (720 * HOUR, 720 * HOUR));
+                for workload in &mut plan.workloads {
+                    workload.pattern = Pattern::Steady {
+                        gap: Duration::from_secs(720 * HOUR) / workload.left.max(1),
+                    };
+                }
+                plan
+            }
+            Profile::Scale => Self::scale(seed, &mut chance),
+        }
+    }
+
+    /// A healthy world without work, for stories.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        Self {
+            seed,
+            config: Config {
+                types: calm_types(),
+                image: ImageId::from("image-1"),
+                ..Config::default()
+            },
+            faults: FaultPlan::none(),
+            fault_budget: 0,
+            quota: BTreeMap::new(),
+            boot_secs: (20, 60),
+            pushes: true,
+            attempts_max: 5,
+            workloads: Vec::new(),
+            heals_after: None,
+        }
+    }
+
+    fn swarm(seed: u64, chance: &mut Chance, work_max: u64, chaos_secs: (u64, u64)) -> Self {
+        let config = draw_config(chance);
+        let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
+        let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
+        let count = chance.between(1, 3);
+        let workloads = (0..count)
+            .map(|_| draw_workload(chance, &config, total / u32::try_from(count).unwrap_or(1) + 1, chaos))
+            .collect();
+        let share = chance.between(0, 10);
+        let mut faults = FaultPlan::none();
+        for fault in Fault::ALL {
+            if chance.below(10) < share {
+                let usual = fault.usual();
+                // Mostly as usual, now and then far more or far less often.
+                let of = match chance.below(6) {
+                    0 => usual.of.div_ceil(4).max(2),
+                    1 => usual.of * 8,
+                    _ => usual.of,
+                };
+                faults.ratios.insert(*fault, Ratio::new(usual.times, of));
+            }
+        }
+        let mut quota = BTreeMap::new();
+        if chance.one_in(3) {
+            for offer in config.types.values() {
+                let max = u32::try_from(chance.uneven(1, 40)).unwrap_or(1);
+                quota.insert(offer.quota_group.clone(), max);
+            }
+        }
+        Self {
+            seed,
+            config,
+            faults,
+            fault_budget: chance.uneven(20, 20 * work_max),
+            quota,
+            boot_secs: (chance.between(5, 30), chance.between(30, 240)),
+            pushes: !chance.one_in(4),
+            attempts_max: u32::try_from(chance.between(2, 10)).unwrap_or(2),
+            workloads,
+            heals_after: Some(chaos),
+        }
+    }
+
+    fn scale(seed: u64, chance: &mut Chance) -> Self {
+        let mut plan = Self::calm(seed);
+        plan.config.limits.instances = Some(10_000);
+        plan.config.limits.cloud_ops = Rate::per_second(100);
+        plan.config.limits.queued_per_poll = 100_000;
+        plan.config.limits.containers_per_instance = Some(1);
+        for fault in [Fault::Vanishes, Fault::CreateFails, Fault::StartAnswerLost] {
+            plan.faults.ratios.insert(fault, Ratio::new(1, 500));
+        }
+        plan.fault_budget = 10_000;
+        let demands = (0..20).map(|_| small_demand(chance)).collect();
+        plan.workloads = vec![Workload {
+            pattern: Pattern::Bursty {
+                gap: Duration::from_secs(30),
+                size: 5000,
+            },
+            left: 100_000,
+            demands,
+            run_secs: (300, 1800),
+            priorities: 1000,
+        }];
+        plan.heals_after = Some(Duration::from_secs(2 * HOUR));
+        plan
+    }
+
+    /// By when a healed world must be at rest: all work done one after the other, and every wait
+    /// that the configuration allows, several times.
+    #[must_use]
+    pub(crate) fn patience(&self, work: Duration, containers: u64) -> Duration {
+        let timeouts = &self.config.timeouts;
+        let waits = timeouts.booting
+            + timeouts.probe
+            + timeouts.idle
+            + timeouts.term
+            + timeouts.kill
+            + timeouts.unkillable
+            + timeouts.create_ambiguous
+            + Duration::from_secs(30 * 60);
+        let each = Duration::from_secs(600) * u32::try_from(containers).unwrap_or(u32::MAX);
+        waits * 6 + (work + each) * 2
+    }
+}
+
+/// An instance type with the usual proportions.
+#[must_use]
+pub(crate) fn offer(vcpus: u32, cents: u64, spot: bool) -> InstanceType {
+    InstanceType {
+        cloud: CloudId(0),
+        provider_type: format!("p{vcpus}"),
+        resources: Resources {
+            vcpus,
+            ram: u64::from(vcpus) * 4096 * MIB,
+            scratch: u64::from(vcpus) << 36,
+            gpus: 0,
+        },
+        added_scratch: 0,
+        gpus: None,
+        price: MicroDollars(cents * 10_000),
+        preemptible: spot,
+        quota_group: QuotaGroup::from(if spot { "standard.spot" } else { "standard" }),
+    }
+}
+
+fn calm_types() -> BTreeMap<TypeName, InstanceType> {
+    [
+        ("small", offer(1, 10, false)),
+        ("medium", offer(2, 20, false)),
+        ("large", offer(4, 40, false)),
+        ("huge", offer(8, 80, false)),
+        ("spot", offer(4, 12, true)),
+    ]
+    .into_iter()
+    .map(|(name, offer)| (TypeName::from(name), offer))
+    .collect()
+}
+
+fn small_demand(chance: &mut Chance) -> Demand {
+    Demand {
+        vcpus: u32::try_from(chance.between(0, 2)).unwrap_or(1),
+        ram: chance.between(64, 2000) * MIB,
+        ..Demand::default()
+    }
+}
+
+fn draw_config(chance: &mut Chance) -> Config {
+    let mut types = BTreeMap::new();
+    for number in 0..chance.between(1, 6) {
+        let vcpus = 1 << chance.below(5);
+        let spot = number > 0 && chance.one_in(4);
+        let cents = u64::from(vcpus) * chance.between(5, 15);
+        let mut offer = offer(vcpus, cents, spot);
+        if chance.one_in(4) {
+            offer.quota_group = QuotaGroup::from("other");
+        }
+        types.insert(TypeName::from(format!("type{number}").as_str()), offer);
+    }
+    let rate = |chance: &mut Chance| match chance.below(3) {
+        0 => None,
+        _ => Rate::per_second(u32::try_from(chance.between(1, 10)).unwrap_or(1)),
+    };
+    let some = |chance: &mut Chance, low, high| {
+        let number = u32::try_from(chance.uneven(low, high)).ok();
+        number.filter(|_| !chance.one_in(2))
+    };
+    let limits = Limits {
+        instances: Some(u32::try_from(chance.uneven(1, 64)).unwrap_or(1)),
+        creates_in_flight: some(chance, 1, 8),
+        containers_per_instance: some(chance, 1, 8),
+        probes: None,
+        creates: rate(chance),
+        destroys: rate(chance),
+        lists: rate(chance),
+        cloud_ops: rate(chance),
+        price_per_hour: chance
+            .one_in(4)
+            .then(|| MicroDollars(chance.between(3, 20) * 1_000_000)),
+        queued_per_poll: u32::try_from(chance.uneven(1, 10_000)).unwrap_or(1),
+    };
+    let timeouts = Timeouts {
+        idle: chance.secs(5, 300),
+        booting: chance.secs(400, 900),
+        probe: chance.secs(60, 900),
+        term: chance.secs(5, 180),
+        stale_run_lock: chance.secs(1, 60),
+        unkillable: chance.secs(60, 3600),
+        ..Timeouts::default()
+    };
+    Config {
+        types,
+        image: ImageId::from("image-1"),
+        limits,
+        timeouts,
+        kill_reaches_tree: !chance.one_in(3),
+        ..Config::default()
+    }
+}
+
+fn draw_workload(chance: &mut Chance, config: &Config, total: u32, chaos: Duration) -> Workload {
+    let demand = |chance: &mut Chance| {
+        let mut demand = small_demand(chance);
+        let offers: Vec<&InstanceType> = config.types.values().collect();
+        if let Some(offer) = chance.pick(&offers) {
+            demand.preemptible = offer.preemptible;
+            demand.vcpus = demand.vcpus.min(offer.resources.vcpus);
+            if chance.one_in(2) {
+                let whole = u64::from(offer.resources.vcpus);
+                demand.vcpus = u32::try_from(chance.between(1, whole)).unwrap_or(1);
+                demand.ram = demand.ram.min(offer.resources.ram / 3);
+            }
+        }
+        demand
+    };
+    let demands: Vec<Demand> = (0..chance.between(1, 6)).map(|_| demand(chance)).collect();
+    let size = u32::try_from(chance.uneven(2, u64::from(total.max(2)))).unwrap_or(2);
+    let gap = chaos / total.max(1);
+    let pattern = match chance.below(3) {
+        0 => Pattern::Steady { gap },
+        1 => Pattern::Bursty {
+            gap: gap * size.min(1000),
+            size,
+        },
+        _ => Pattern::Workflow {
+            gap: gap * size.min(20),
+            children: size.min(20),
+        },
+    };
+    Workload {
+        pattern,
+        left: total,
+        demands,
+        run_secs: (1, chance.uneven(10, 3600)),
+        priorities: chance.between(1, 1000),
+    }
+}

@@ -1,0 +1,528 @@
+//! The containers API: the records, what may follow what, and answers that fail or get lost.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_core::command::QueueAction;
+use longshore_core::ids::{CommandId, ContainerId};
+use longshore_core::input::{
+    Answer, ContainerRecord, ContainerState, ContainerUpdate, QueueError,
+};
+use longshore_core::resources::Demand;
+use longshore_core::time::Timestamp;
+
+use crate::chance::Chance;
+use crate::faults::Fault;
+use crate::marks::Mark;
+use crate::runner::RunnerId;
+use crate::stage::{Happening, Origin, Stage, container_id};
+
+/// What happens in the queue by itself.
+#[derive(Clone, Debug)]
+pub(crate) enum QueueStep {
+    /// The weather changes, perhaps.
+    Tick,
+    /// The second half of a reading: locked ones are read first, then queued ones.
+    PollRest {
+        from: Origin,
+        id: CommandId,
+        locked: Vec<ContainerRecord>,
+        queued_max: u32,
+    },
+    /// Everybody is told that something changed.
+    Hint,
+}
+
+/// What a runner says in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    Complete,
+    Cancelled,
+    /// It did not begin: somebody else may.
+    Requeue,
+}
+
+/// A container, as it really is.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) state: ContainerState,
+    pub(crate) priority: u64,
+    pub(crate) ours: bool,
+    pub(crate) lock_count: u32,
+    pub(crate) created_at: Timestamp,
+    pub(crate) demand: Result<Demand, String>,
+    /// The runner that was allowed to run it.
+    runner: Option<RunnerId>,
+    /// What its owner reads in the end.
+    pub(crate) error: Option<String>,
+    pub(crate) deleted: bool,
+    pub(crate) completed: bool,
+    runs_for: Duration,
+    pub(crate) ended_at: Option<Timestamp>,
+    /// Its user once did not want it any more.
+    pub(crate) unwanted: bool,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    chance: Chance,
+    pub(crate) records: BTreeMap<ContainerId, Record>,
+    queued: BTreeSet<(Reverse<u64>, Timestamp, ContainerId)>,
+    locked: BTreeSet<ContainerId>,
+    pub(crate) last: u64,
+    pub(crate) attempts_max: u32,
+    /// Whether it pushes hints at all.
+    pub(crate) pushes: bool,
+    hint_due: bool,
+    storm_until: Timestamp,
+    /// Records that are neither over nor deleted.
+    pub(crate) open: usize,
+    pub(crate) open_peak: usize,
+}
+
+const TICK: Duration = Duration::from_secs(60);
+
+impl Queue {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            chance: Chance::new(seed, "queue"),
+            records: BTreeMap::new(),
+            queued: BTreeSet::new(),
+            locked: BTreeSet::new(),
+            last: 0,
+            attempts_max: 5,
+            pushes: true,
+            hint_due: false,
+            storm_until: Timestamp::EPOCH,
+            open: 0,
+            open_peak: 0,
+        }
+    }
+
+    /// A user submits a container.
+    pub(crate) fn submit(
+        &mut self,
+        stage: &mut Stage,
+        demand: Result<Demand, String>,
+        priority: u64,
+        runs_for: Duration,
+    ) -> ContainerId {
+        self.last += 1;
+        let id = container_id(self.last);
+        let record = Record {
+            state: ContainerState::Queued,
+            priority,
+            ours: false,
+            lock_count: 0,
+            created_at: stage.now,
+            demand,
+            runner: None,
+            error: None,
+            deleted: false,
+            completed: false,
+            runs_for,
+            ended_at: None,
+            unwanted: priority == 0,
+        };
+        self.records.insert(id, record);
+        self.open += 1;
+        self.open_peak = self.open_peak.max(self.open);
+        self.file(id);
+        stage.note(|| format!("{id} is submitted, priority {priority}"));
+        self.hint(stage);
+        id
+    }
+
+    pub(crate) fn state(&self, id: ContainerId) -> Option<ContainerState> {
+        let record = self.records.get(&id).filter(|r| !r.deleted)?;
+        Some(record.state)
+    }
+
+    pub(crate) fn has_completed(&self, id: ContainerId) -> bool {
+        self.records.get(&id).is_some_and(|r| r.completed)
+    }
+
+    pub(crate) fn run_time(&self, id: ContainerId) -> Duration {
+        self.records.get(&id).map(|r| r.runs_for).unwrap_or_default()
+    }
+
+    /// Records that are neither over nor deleted.
+    pub(crate) fn open_records(&self) -> impl Iterator<Item = (&ContainerId, &Record)> {
+        let queued = self.queued.iter().map(|(_, _, id)| id);
+        let ids = queued.chain(self.locked.iter());
+        ids.map(|id| (id, &self.records[id]))
+    }
+
+    pub(crate) fn set_priority(&mut self, stage: &mut Stage, id: ContainerId, priority: u64) {
+        self.change(id, |record| {
+            if !record.state.is_final() {
+                record.priority = priority;
+                record.unwanted |= priority == 0;
+            }
+        });
+        stage.note(|| format!("{id} gets priority {priority}"));
+        self.hint(stage);
+    }
+
+    pub(crate) fn delete(&mut self, stage: &mut Stage, id: ContainerId) {
+        let running = self.state(id) == Some(ContainerState::Running);
+        if running {
+            stage.mark(Mark::DeletedWhileRunning);
+        }
+        self.change(id, |record| record.deleted = true);
+        stage.note(|| format!("{id} is deleted"));
+        self.hint(stage);
+    }
+
+    /// Changes a record; the indexes follow.
+    fn change<R>(&mut self, id: ContainerId, change: impl FnOnce(&mut Record) -> R) -> Option<R> {
+        let record = self.records.get(&id)?;
+        let was_open = !record.deleted && !record.state.is_final();
+        let place = (Reverse(record.priority), record.created_at, id);
+        self.queued.remove(&place);
+        self.locked.remove(&id);
+        let result = change(self.records.get_mut(&id)?);
+        let record = &self.records[&id];
+        let is_open = !record.deleted && !record.state.is_final();
+        self.open += usize::from(is_open);
+        self.open -= usize::from(was_open);
+        self.file(id);
+        Some(result)
+    }
+
+    fn file(&mut self, id: ContainerId) {
+        let record = &self.records[&id];
+        match record.state {
+            _ if record.deleted => {}
+            ContainerState::Queued => {
+                let place = (Reverse(record.priority), record.created_at, id);
+                self.queued.insert(place);
+            }
+            ContainerState::Locked | ContainerState::Running => {
+                self.locked.insert(id);
+            }
+            ContainerState::Complete | ContainerState::Cancelled => {}
+        }
+    }
+
+    fn hint(&mut self, stage: &mut Stage) {
+        if self.pushes && !self.hint_due {
+            self.hint_due = !stage.faults.strikes(&mut self.chance, Fault::NoHint);
+            if self.hint_due {
+                let pause = self.chance.millis(5, 100);
+                stage.after(pause, Happening::Queue(QueueStep::Hint));
+            }
+        }
+    }
+
+    /// True if a hint is to be told.
+    pub(crate) fn step(&mut self, stage: &mut Stage, step: QueueStep) -> bool {
+        match step {
+            QueueStep::Tick => {
+                stage.after(TICK, Happening::Queue(QueueStep::Tick));
+                if stage.faults.strikes(&mut self.chance, Fault::QueueStorm) {
+                    self.storm_until = stage.now + self.chance.secs(10, 600);
+                    stage.note(|| "the queue begins to refuse everything".to_owned());
+                }
+                false
+            }
+            QueueStep::PollRest {
+                from,
+                id,
+                mut locked,
+                queued_max,
+            } => {
+                let wanted = self.queued.iter().filter(|(Reverse(p), ..)| *p > 0);
+                let wanted = wanted.take(queued_max as usize);
+                let queued: Vec<_> = wanted.map(|(_, _, id)| self.show(*id)).collect();
+                let seen: BTreeSet<ContainerId> = locked.iter().map(|r| r.id).collect();
+                locked.extend(queued.into_iter().filter(|r| !seen.contains(&r.id)));
+                if stage.faults.strikes(&mut self.chance, Fault::ShortPoll) {
+                    let chance = &mut self.chance;
+                    locked.retain(|_| !chance.one_in(3));
+                    stage.note(|| "a reading of the queue is incomplete".to_owned());
+                }
+                self.reply(stage, from, id, Answer::Containers(Ok(locked)));
+                false
+            }
+            QueueStep::Hint => {
+                self.hint_due = false;
+                true
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.storm_until = Timestamp::EPOCH;
+    }
+
+    fn show(&self, id: ContainerId) -> ContainerRecord {
+        let record = &self.records[&id];
+        ContainerRecord {
+            id,
+            state: record.state,
+            priority: record.priority,
+            locked_by_us: record.ours,
+            lock_count: record.lock_count,
+            created_at: record.created_at,
+            demand: record.demand.clone(),
+        }
+    }
+
+    fn busy(&mut self, stage: &mut Stage) -> bool {
+        stage.now < self.storm_until || stage.faults.strikes(&mut self.chance, Fault::QueueBusy)
+    }
+
+    /// A command has arrived.
+    pub(crate) fn execute(
+        &mut self,
+        stage: &mut Stage,
+        from: Origin,
+        id: CommandId,
+        action: &QueueAction,
+    ) {
+        let reads = matches!(action, QueueAction::Poll { .. } | QueueAction::Lookup { .. });
+        if self.busy(stage) {
+            let error = QueueError::Overloaded("HTTP 503".to_owned());
+            let answer = if reads {
+                Answer::Containers(Err(error))
+            } else {
+                Answer::Updated(Err(error))
+            };
+            return self.reply(stage, from, id, answer);
+        }
+        match action {
+            QueueAction::Poll { queued_max } => {
+                let locked = self.locked.iter().filter(|id| self.records[id].ours);
+                let rest = QueueStep::PollRest {
+                    from,
+                    id,
+                    locked: locked.map(|id| self.show(*id)).collect(),
+                    queued_max: *queued_max,
+                };
+                let pause = self.chance.millis(1, 200);
+                stage.after(pause, Happening::Queue(rest));
+            }
+            QueueAction::Lookup { ids } => {
+                let known = ids.iter().filter(|id| self.state(**id).is_some());
+                let records = known.map(|id| self.show(*id)).collect();
+                self.reply(stage, from, id, Answer::Containers(Ok(records)));
+            }
+            QueueAction::Lock { id: container } => {
+                self.update(stage, (from, id), *container, Self::lock);
+            }
+            QueueAction::Unlock { id: container } => {
+                self.update(stage, (from, id), *container, Self::unlock);
+            }
+            QueueAction::Cancel {
+                id: container,
+                error,
+            } => {
+                let error = error.clone();
+                self.update(stage, (from, id), *container, move |queue, stage, id| {
+                    queue.cancel(stage, id, error)
+                });
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        stage: &mut Stage,
+        (from, id): (Origin, CommandId),
+        container: ContainerId,
+        change: impl FnOnce(&mut Self, &mut Stage, ContainerId) -> Result<(), String>,
+    ) {
+        let lost = || QueueError::Unavailable("connection reset".to_owned());
+        if stage.faults.strikes(&mut self.chance, Fault::UpdateLost) {
+            return self.reply_or_not(stage, from, id, Answer::Updated(Err(lost())));
+        }
+        let done = match self.state(container) {
+            None => Err("HTTP 404: no such container".to_owned()),
+            Some(_) => change(self, stage, container),
+        };
+        let answer = done.map_err(QueueError::Refused).map(|()| {
+            let record = &self.records[&container];
+            ContainerUpdate {
+                state: record.state,
+                priority: record.priority,
+                locked_by_us: record.ours,
+            }
+        });
+        if answer.is_ok() {
+            self.hint(stage);
+        }
+        if stage.faults.strikes(&mut self.chance, Fault::UpdateAnswerLost) {
+            return self.reply_or_not(stage, from, id, Answer::Updated(Err(lost())));
+        }
+        self.reply(stage, from, id, Answer::Updated(answer));
+    }
+
+    fn lock(&mut self, stage: &mut Stage, id: ContainerId) -> Result<(), String> {
+        self.change(id, |record| match record.state {
+            ContainerState::Queued if record.priority == 0 => {
+                Err("HTTP 422: cannot lock when priority<=0".to_owned())
+            }
+            ContainerState::Queued => {
+                record.state = ContainerState::Locked;
+                record.ours = true;
+                record.lock_count += 1;
+                if record.lock_count > 1 {
+                    stage.mark(Mark::Retried);
+                }
+                Ok(())
+            }
+            other => Err(format!("HTTP 422: cannot lock when {}", other.name())),
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    fn unlock(&mut self, stage: &mut Stage, id: ContainerId) -> Result<(), String> {
+        let (max, now) = (self.attempts_max, stage.now);
+        self.change(id, |record| {
+            if record.state != ContainerState::Locked {
+                let state = record.state.name();
+                return Err(format!("HTTP 422: cannot unlock when {state}"));
+            }
+            if !record.ours {
+                return Err("HTTP 403: locked by a different token".to_owned());
+            }
+            record.ours = false;
+            record.runner = None;
+            if record.lock_count >= max {
+                stage.mark(Mark::AttemptsExhausted);
+                record.error = Some(format!(
+                    "Failed to start container.  Cancelled after exceeding \
+                     'Containers.MaxDispatchAttempts' (lock_count={})",
+                    record.lock_count
+                ));
+                record.state = ContainerState::Cancelled;
+                record.ended_at = Some(now);
+            } else {
+                record.state = ContainerState::Queued;
+            }
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    fn cancel(
+        &mut self,
+        stage: &mut Stage,
+        id: ContainerId,
+        error: Option<String>,
+    ) -> Result<(), String> {
+        let now = stage.now;
+        self.change(id, |record| {
+            if record.state == ContainerState::Complete {
+                let text = format!("{id} is cancelled though it completed: {error:?}");
+                stage.violate("results are kept", text);
+            }
+            let refuses_text = record.state == ContainerState::Queued && error.is_some();
+            if refuses_text {
+                return Err("HTTP 422: runtime_status cannot be set when Queued".to_owned());
+            }
+            if !record.state.is_final() {
+                record.ended_at = Some(now);
+            }
+            record.state = ContainerState::Cancelled;
+            record.ours = false;
+            record.error = error;
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// A runner asks to run its container: the guard against running twice.
+    ///
+    /// # Errors
+    /// When the queue is overloaded.
+    pub(crate) fn may_run(
+        &mut self,
+        stage: &mut Stage,
+        id: ContainerId,
+        runner: RunnerId,
+    ) -> Result<bool, ()> {
+        if self.busy(stage) {
+            return Err(());
+        }
+        if self.state(id).is_none() {
+            return Ok(false);
+        }
+        let taken = self.change(id, |record| match record.state {
+            ContainerState::Locked => {
+                record.state = ContainerState::Running;
+                record.runner = Some(runner);
+                true
+            }
+            ContainerState::Running => record.runner == Some(runner),
+            _ => false,
+        });
+        self.hint(stage);
+        Ok(taken == Some(true))
+    }
+
+    /// A runner tells the result. What the queue refuses is settled too.
+    ///
+    /// # Errors
+    /// When the queue is overloaded.
+    pub(crate) fn report(
+        &mut self,
+        stage: &mut Stage,
+        id: ContainerId,
+        runner: RunnerId,
+        report: Report,
+    ) -> Result<(), ()> {
+        if self.busy(stage) {
+            return Err(());
+        }
+        if self.state(id).is_none() {
+            return Ok(());
+        }
+        if report == Report::Requeue {
+            let _refused = self.unlock(stage, id);
+            self.hint(stage);
+            return Ok(());
+        }
+        let now = stage.now;
+        self.change(id, |record| {
+            if record.state != ContainerState::Running || record.runner != Some(runner) {
+                return;
+            }
+            record.ours = false;
+            record.ended_at = Some(now);
+            if report == Report::Complete {
+                record.state = ContainerState::Complete;
+                record.completed = true;
+                stage.mark(Mark::Completed);
+            } else {
+                record.state = ContainerState::Cancelled;
+            }
+        });
+        self.hint(stage);
+        Ok(())
+    }
+
+    fn reply_or_not(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
+        if self.chance.one_in(2) {
+            self.reply(stage, to, id, answer);
+        }
+    }
+
+    fn reply(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
+        let pause = self.chance.millis(2, 80);
+        if stage.faults.strikes(&mut self.chance, Fault::QueueAnswerTwice) {
+            let again = pause + self.chance.millis(0, 90_000);
+            stage.answer(to, id, answer.clone(), again);
+        }
+        let late = stage.faults.strikes(&mut self.chance, Fault::QueueAnswerLate);
+        let extra = if late {
+            self.chance.secs(1, 120)
+        } else {
+            Duration::ZERO
+        };
+        stage.answer(to, id, answer, pause + extra);
+    }
+}

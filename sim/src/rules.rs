@@ -1,0 +1,390 @@
+//! The rules about commands, each checked where it could be broken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_core::ShutdownReason;
+use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
+use longshore_core::config::{Config, InstanceType};
+use longshore_core::ids::{ContainerId, InstanceId};
+use longshore_core::input::{ContainerState, IdleBehavior};
+use longshore_core::resources::{Demand, MIB, Resources};
+use longshore_core::time::Timestamp;
+
+use crate::oracle::{About, Open, Wish};
+use crate::queue::Record;
+use crate::vm::VmCall;
+use crate::world::World;
+
+/// What the rules remember of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    minute: u64,
+    counts: BTreeMap<(usize, Call), u32>,
+    /// Since when each container has had no better reason to wait than "just seen".
+    pub(crate) vague: BTreeMap<ContainerId, Timestamp>,
+    /// Containers that an operator wanted to be stopped.
+    pub(crate) stopped: BTreeSet<ContainerId>,
+}
+
+/// Calls that are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    Poll,
+    Lookup,
+    List,
+    Create,
+    Update(ContainerId),
+    Destroy(InstanceId),
+    Tag(InstanceId),
+    Probe(InstanceId),
+    Start(InstanceId),
+    Signal(InstanceId, ContainerId),
+}
+
+impl Call {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::Queue(QueueAction::Poll { .. }) => Self::Poll,
+            Action::Queue(QueueAction::Lookup { .. }) => Self::Lookup,
+            Action::Queue(
+                QueueAction::Lock { id }
+                | QueueAction::Unlock { id }
+                | QueueAction::Cancel { id, .. },
+            ) => Self::Update(*id),
+            Action::Cloud { action, .. } => match action {
+                CloudAction::List => Self::List,
+                CloudAction::Create { .. } => Self::Create,
+                CloudAction::Destroy { instance } => Self::Destroy(instance.clone()),
+                CloudAction::Tag { instance, .. } => Self::Tag(instance.clone()),
+            },
+            Action::Vm {
+                instance, action, ..
+            } => match action {
+                VmAction::Probe { .. } => Self::Probe(instance.clone()),
+                VmAction::Start { .. } => Self::Start(instance.clone()),
+                VmAction::Signal { container, .. } => Self::Signal(instance.clone(), *container),
+            },
+        }
+    }
+
+    /// As many a minute are no tight loop yet, whatever goes wrong.
+    fn bound(&self) -> u32 {
+        match self {
+            Self::Poll | Self::Lookup | Self::Create => 700,
+            Self::List | Self::Probe(_) => 130,
+            Self::Update(_) | Self::Signal(..) => 40,
+            Self::Start(_) => 130,
+            Self::Destroy(_) | Self::Tag(_) => 20,
+        }
+    }
+}
+
+impl World {
+    /// A command leaves the core.
+    pub(crate) fn check_command(&mut self, index: usize, command: &Command) {
+        self.count_call(index, command);
+        let about = match &command.action {
+            Action::Queue(QueueAction::Poll { .. } | QueueAction::Lookup { .. })
+            | Action::Cloud {
+                action: CloudAction::List,
+                ..
+            } => About::Reading,
+            Action::Queue(
+                QueueAction::Lock { id }
+                | QueueAction::Unlock { id }
+                | QueueAction::Cancel { id, .. },
+            ) => About::Record(*id),
+            Action::Cloud { action, .. } => match action {
+                CloudAction::List => About::Reading,
+                CloudAction::Create { intent, .. } => About::Create(*intent),
+                CloudAction::Destroy { instance } => {
+                    self.check_destroy(index, instance);
+                    About::Destroy(instance.clone())
+                }
+                CloudAction::Tag { instance, .. } => About::Tag(instance.clone()),
+            },
+            Action::Vm {
+                instance, action, ..
+            } => match action {
+                VmAction::Probe { .. } => About::Probe(instance.clone()),
+                VmAction::Signal { container, .. } => About::Signal(instance.clone(), *container),
+                VmAction::Start { container, .. } => {
+                    self.check_start(index, instance, *container);
+                    About::Start(instance.clone(), *container)
+                }
+            },
+        };
+        let process = &mut self.processes.all[index];
+        let (ledger, stage) = (&mut process.ledger, &mut self.stage);
+        if !ledger.leader {
+            let text = format!("{:?} without the right to act", command.action);
+            stage.violate("leaders only", text);
+        }
+        if about != About::Reading && ledger.any_open(stage.now, |open| *open == about) {
+            let text = format!("{:?} while the same is under way", command.action);
+            stage.violate("one at a time", text);
+        }
+        let creates = match &command.action {
+            Action::Cloud {
+                action:
+                    CloudAction::Create {
+                        intent,
+                        instance_type,
+                        ..
+                    },
+                ..
+            } => Some((*intent, instance_type.clone())),
+            _ => None,
+        };
+        let open = Open {
+            deadline: command.deadline,
+            about,
+        };
+        ledger.open.insert(command.id, open);
+        if let Some((intent, type_name)) = creates {
+            let wish = Wish {
+                type_name,
+                answered: false,
+                deadline: command.deadline,
+                until: command.deadline + process.config.timeouts.create_ambiguous,
+            };
+            ledger.wishes.insert(intent, wish);
+            self.check_limits(index);
+        }
+    }
+
+    fn count_call(&mut self, index: usize, command: &Command) {
+        let minute = self.stage.elapsed().as_secs() / 60;
+        let memory = &mut self.memory;
+        if minute != memory.minute {
+            memory.minute = minute;
+            memory.counts.clear();
+        }
+        let call = Call::of(&command.action);
+        let bound = call.bound();
+        let count = memory.counts.entry((index, call)).or_default();
+        *count += 1;
+        if *count == bound + 1 {
+            let text = format!("more than {bound} times a minute: {:?}", command.action);
+            self.stage.violate("no tight loops", text);
+        }
+    }
+
+    /// Limits hold over all that the process knows of and has asked for.
+    fn check_limits(&mut self, index: usize) {
+        let (process, now) = (&self.processes.all[index], self.stage.now);
+        let ledger = &process.ledger;
+        let known = ledger.known.keys();
+        let known: Vec<_> = known
+            .filter_map(|id| self.cloud.instances.get(id))
+            .filter(|instance| instance.ended.is_none())
+            .collect();
+        let wishes: Vec<_> = ledger.counted_wishes(now).collect();
+        let count = known.len() + wishes.len();
+        let limits = &process.config.limits;
+        let mut broken = Vec::new();
+        if limits.instances.is_some_and(|max| count > max as usize) {
+            broken.push(format!("{count} instances, limit {:?}", limits.instances));
+        }
+        let in_flight = wishes.iter().filter(|wish| !wish.answered).count();
+        if limits
+            .creates_in_flight
+            .is_some_and(|max| in_flight > max as usize)
+        {
+            broken.push(format!("{in_flight} creates in flight"));
+        }
+        let types = &process.config.types;
+        let prices = known.iter().map(|i| &i.type_name);
+        let prices = prices.chain(wishes.iter().map(|w| &w.type_name));
+        let price: u64 = prices
+            .filter_map(|name| types.get(name))
+            .map(|offer| offer.price.0)
+            .sum();
+        if limits.price_per_hour.is_some_and(|max| price > max.0) {
+            broken.push(format!("price {price} an hour"));
+        }
+        for text in broken {
+            self.stage.violate("limits", text);
+        }
+    }
+
+    /// Containers start only where they may and fit.
+    fn check_start(&mut self, index: usize, instance: &InstanceId, container: ContainerId) {
+        let ledger = &self.processes.all[index].ledger;
+        let mut wrong = Vec::new();
+        let behavior = ledger.behavior.get(instance).map(|(b, _)| *b);
+        if behavior.unwrap_or_default() != IdleBehavior::Run {
+            wrong.push(format!("the VM is to {behavior:?}"));
+        }
+        if !ledger.proved.contains(instance) {
+            wrong.push("the VM has not shown that it is ready".to_owned());
+        }
+        if ledger.broken.contains(instance) {
+            wrong.push("the VM reports itself broken".to_owned());
+        }
+        let state = ledger.states.get(&container);
+        if state != Some(&ContainerState::Locked) {
+            wrong.push(format!("the container is {state:?}"));
+        }
+        if !self.rivals {
+            wrong.extend(self.check_room(index, instance, container));
+        }
+        for text in wrong {
+            let text = format!("{container} starts on {instance}, but {text}");
+            self.stage.violate("valid starts", text);
+        }
+    }
+
+    /// What really runs on a VM fits into it.
+    fn check_room(
+        &self,
+        index: usize,
+        instance: &InstanceId,
+        container: ContainerId,
+    ) -> Option<String> {
+        let process = &self.processes.all[index];
+        let vm = self.vms.alive.get(instance)?;
+        let offer = process.config.types.get(&vm.type_name)?;
+        let now = self.stage.now;
+        let open = process.ledger.open.values();
+        let starting = open
+            .filter(|open| open.deadline > now)
+            .filter_map(|open| match &open.about {
+                About::Start(at, id) if at == instance => Some(*id),
+                _ => None,
+            });
+        let on_it = self.runners.containers_on(instance).chain(starting);
+        let mut all: Vec<ContainerId> = on_it.chain([container]).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.retain(|id| !self.vms.late.contains(id));
+        let demand = |id: &ContainerId| self.queue.records.get(id)?.demand.as_ref().ok();
+        let image = demand(&container).and_then(|demand| demand.vm_image.clone());
+        let image = image.unwrap_or_else(|| process.config.image.clone());
+        if image != vm.image {
+            return Some(format!("the VM was booted from {}", vm.image));
+        }
+        let sum = all
+            .iter()
+            .filter_map(demand)
+            .map(least)
+            .fold(Resources::default(), |sum, need| sum.plus(&need));
+        let fits = offer.resources.holds(&sum);
+        (!fits).then(|| format!("{all:?} need {sum:?} of {:?}", offer.resources))
+    }
+
+    /// A VM goes for good reason only, and not while something runs that should not end.
+    fn check_destroy(&mut self, index: usize, instance: &InstanceId) {
+        let ledger = &self.processes.all[index].ledger;
+        let now = self.stage.now;
+        let Some((reason, since)) = ledger.leaving.get(instance).cloned() else {
+            let text = format!("{instance} is destroyed without a reason");
+            return self.stage.violate("reasons", text);
+        };
+        let gently = matches!(
+            reason,
+            ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom
+        );
+        if !ledger.destroyed.contains(instance)
+            && let Some((IdleBehavior::Hold, held_at)) = ledger.behavior.get(instance)
+            && !matches!(reason, ShutdownReason::Operator(_))
+        {
+            let too_late = *held_at >= since && (!gently || now.since(*held_at) < LAST_MOMENT);
+            if !too_late {
+                let text = format!("{instance} is destroyed though it is held: {reason}");
+                self.stage.violate("held VMs stay", text);
+            }
+        }
+        let mut running = self.runners.containers_on(instance);
+        let running = running.find(|id| !self.vms.late.contains(id));
+        if gently
+            && !self.rivals
+            && let Some(container) = running
+        {
+            let text = format!("{instance} is destroyed ({reason}) though {container} runs on it");
+            self.stage.violate("busy VMs stay", text);
+        }
+        let ledger = &mut self.processes.all[index].ledger;
+        ledger.destroyed.insert(instance.clone());
+    }
+
+    /// A change reaches the queue: a cancel must be true.
+    pub(crate) fn check_update(&mut self, index: usize, action: &QueueAction) {
+        let QueueAction::Cancel { id, error } = action else {
+            return;
+        };
+        let Some(record) = self.queue.records.get(id).filter(|r| !r.deleted) else {
+            return;
+        };
+        if self.rivals || self.vms.late.contains(id) {
+            return;
+        }
+        let wrong = match record.state {
+            ContainerState::Running => self
+                .runners
+                .program_on(*id)
+                .map(|vm| format!("it runs on {vm}")),
+            ContainerState::Queued | ContainerState::Locked => {
+                let config = &self.processes.all[index].config;
+                fits_easily(record, config).map(|name| format!("it fits on {name}"))
+            }
+            ContainerState::Complete | ContainerState::Cancelled => None,
+        };
+        if let Some(wrong) = wrong {
+            let text = format!("{id} is cancelled ({error:?}) though {wrong}");
+            self.stage.violate("true ends", text);
+        }
+    }
+
+    /// A signal reaches a VM: what runs and is wanted is left alone.
+    pub(crate) fn check_vm_call(&mut self, call: &VmCall<'_>) {
+        let VmAction::Signal { container, .. } = call.action else {
+            return;
+        };
+        let Some(record) = self.queue.records.get(container) else {
+            return;
+        };
+        let excused = record.deleted
+            || record.unwanted
+            || record.state != ContainerState::Running
+            || self.memory.stopped.contains(container)
+            || self.rivals
+            || self.vms.late.contains(container);
+        if !excused && self.runners.program_on(*container) == Some(call.instance) {
+            let text = format!("{container} is signalled on {} though it is wanted", call.instance);
+            self.stage.violate("running work is left alone", text);
+        }
+    }
+}
+
+/// A hold may come when a destroy is about to leave.
+const LAST_MOMENT: Duration = Duration::from_secs(30);
+
+/// What a container takes at the very least.
+fn least(demand: &Demand) -> Resources {
+    Resources {
+        vcpus: demand.vcpus,
+        ram: demand.ram,
+        scratch: demand.tmp,
+        gpus: demand.gpu.as_ref().map_or(0, |gpu| gpu.count),
+    }
+}
+
+/// A configured type that holds a container with much to spare.
+fn fits_easily(record: &Record, config: &Config) -> Option<String> {
+    let demand = record.demand.as_ref().ok()?;
+    if demand.gpu.is_some() {
+        return None;
+    }
+    let mut roomy = least(demand);
+    roomy.vcpus = roomy.vcpus.max(1);
+    roomy.ram = roomy.ram.saturating_mul(2).saturating_add(4096 * MIB);
+    roomy.scratch = roomy.scratch.saturating_mul(2);
+    let fits = |offer: &InstanceType| {
+        offer.preemptible == demand.preemptible && offer.resources.holds(&roomy)
+    };
+    let mut types = config.types.iter();
+    let (name, _) = types.find(|(_, offer)| fits(offer))?;
+    Some(name.to_string())
+}

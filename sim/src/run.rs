@@ -1,0 +1,131 @@
+//! One run from its plan to its end, and what is to be said of it.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use crate::profile::Plan;
+use crate::stage::{START, Violation};
+use crate::trace::Trace;
+use crate::world::World;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// All rules held, and all came to rest.
+    Ok,
+    /// A rule was broken.
+    Safety,
+    /// Something never came to its end.
+    Liveness,
+}
+
+/// What is to be said of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What it was drawn from.
+    pub seed: u64,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The rules that were broken.
+    pub violations: Vec<Violation>,
+    /// What each thing that is stuck waits for.
+    pub stuck: Vec<String>,
+    /// The last lines before the end, readable; empty if all is well.
+    pub tail: Vec<String>,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// Things that happened in the world.
+    pub happened: u64,
+    /// Inputs that the core took.
+    pub inputs: u64,
+    /// Instances at the peak, and in all.
+    pub instances: (usize, u64),
+    /// Containers at the peak, and in all.
+    pub containers: (usize, u64),
+    /// Strikes of each fault.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often each mark was reached.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// All lines as JSON, if they were wanted.
+    pub trace: Vec<String>,
+}
+
+/// No run goes on for longer, whatever its plan says.
+const HAPPENINGS_MAX: u64 = 2_000_000_000;
+
+/// Runs a plan to its end.
+#[must_use]
+pub fn run(plan: &Plan, keep_trace: bool) -> Report {
+    let trace = if keep_trace {
+        Trace::full()
+    } else {
+        Trace::default()
+    };
+    let mut world = World::new(plan.clone(), trace);
+    let ended = catch_unwind(AssertUnwindSafe(|| go_on(&mut world)));
+    let verdict = match ended {
+        Ok(verdict) => verdict,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            let text = text.unwrap_or_else(|| "a panic without words".to_owned());
+            world.stage.violate("no panics", text);
+            Verdict::Safety
+        }
+    };
+    world.report(verdict)
+}
+
+fn go_on(world: &mut World) -> Verdict {
+    let chaos = world.plan.heals_after.unwrap_or_default();
+    let healed_at = START + chaos;
+    while world.step() {
+        if !world.stage.violations.is_empty() {
+            return Verdict::Safety;
+        }
+        if world.stage.now < healed_at || !world.happened.is_multiple_of(64) {
+            continue;
+        }
+        if world.is_done() {
+            return Verdict::Ok;
+        }
+        let patience = world.plan.patience(world.users.work, world.queue.last);
+        if world.stage.now > healed_at + patience || world.happened > HAPPENINGS_MAX {
+            return Verdict::Liveness;
+        }
+    }
+    Verdict::Liveness
+}
+
+impl World {
+    fn report(mut self, verdict: Verdict) -> Report {
+        let bad = verdict != Verdict::Ok;
+        let stuck = if verdict == Verdict::Liveness {
+            self.stuck()
+        } else {
+            Vec::new()
+        };
+        Report {
+            seed: self.plan.seed,
+            verdict,
+            violations: self.stage.violations.clone(),
+            stuck,
+            tail: if bad {
+                self.stage.trace.tail()
+            } else {
+                Vec::new()
+            },
+            simulated: self.stage.elapsed(),
+            happened: self.happened,
+            inputs: self.processes.inputs,
+            instances: (self.cloud.alive_peak, self.cloud.made),
+            containers: (self.queue.open_peak, self.queue.last),
+            faults: self.stage.faults.counts(),
+            marks: self.stage.marks.counts(),
+            trace: self.stage.trace.take_all(),
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The runners on the VMs and the user processes they care for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_core::command::Signal;
+use longshore_core::ids::{ContainerId, InstanceId};
+use longshore_core::time::Timestamp;
+
+use crate::chance::Chance;
+use crate::faults::Fault;
+use crate::marks::Mark;
+use crate::queue::{Queue, Report};
+use crate::stage::{Happening, Stage};
+use crate::vm::Vms;
+
+/// A runner process, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RunnerId(u64);
+
+/// What a runner does next.
+#[derive(Clone, Debug)]
+pub(crate) enum RunnerStep {
+    /// It asks whether it may run its container.
+    AskToRun,
+    /// Its container's program ends by itself.
+    ProgramEnds,
+    /// It tells the result.
+    Report,
+    /// It is gone.
+    Exit,
+    /// It dies without a word.
+    Crash,
+}
+
+/// How far a runner is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// It prepares: no user code runs.
+    Setup,
+    /// User code runs.
+    Running,
+    /// User code has ended; the result is being told.
+    Reporting(Report),
+    /// Everything is done.
+    Leaving,
+}
+
+#[derive(Clone, Debug)]
+struct Runner {
+    container: ContainerId,
+    instance: InstanceId,
+    life: Life,
+    ignores_term: bool,
+    ignores_kill: bool,
+    lingers: bool,
+    leaves_lock: bool,
+    /// Reports that failed so far.
+    failures: u32,
+}
+
+/// All runners alive.
+#[derive(Debug)]
+pub(crate) struct Runners {
+    chance: Chance,
+    last: u64,
+    alive: BTreeMap<RunnerId, Runner>,
+    by_vm: BTreeSet<(InstanceId, RunnerId)>,
+    by_container: BTreeSet<(ContainerId, RunnerId)>,
+    /// User processes alive, by container.
+    programs: BTreeMap<ContainerId, RunnerId>,
+    pub(crate) peak: usize,
+}
+
+const REPORT_FAILURES_MAX: u32 = 20;
+
+impl Runners {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            chance: Chance::new(seed, "runner"),
+            last: 0,
+            alive: BTreeMap::new(),
+            by_vm: BTreeSet::new(),
+            by_container: BTreeSet::new(),
+            programs: BTreeMap::new(),
+            peak: 0,
+        }
+    }
+
+    fn on_vm<'a>(&'a self, vm: &InstanceId) -> impl Iterator<Item = (RunnerId, &'a Runner)> {
+        let range = (vm.clone(), RunnerId(0))..=(vm.clone(), RunnerId(u64::MAX));
+        self.by_vm.range(range).map(|(_, id)| (*id, &self.alive[id]))
+    }
+
+    /// Whether a runner of this container is alive on that VM.
+    pub(crate) fn holds(&self, vm: &InstanceId, container: ContainerId) -> bool {
+        self.on_vm(vm).any(|(_, r)| r.container == container)
+    }
+
+    /// The containers of all runners alive on a VM.
+    pub(crate) fn containers_on<'a>(
+        &'a self,
+        vm: &InstanceId,
+    ) -> impl Iterator<Item = ContainerId> + 'a {
+        let found: Vec<ContainerId> = self.on_vm(vm).map(|(_, r)| r.container).collect();
+        found.into_iter()
+    }
+
+    /// The VMs on which a container's runners are alive.
+    pub(crate) fn vms_of(&self, container: ContainerId) -> Vec<InstanceId> {
+        let range = (container, RunnerId(0))..=(container, RunnerId(u64::MAX));
+        let ids = self.by_container.range(range).map(|(_, id)| id);
+        ids.map(|id| self.alive[id].instance.clone()).collect()
+    }
+
+    /// The VM on which a container's user process is alive.
+    pub(crate) fn program_on(&self, container: ContainerId) -> Option<&InstanceId> {
+        let id = self.programs.get(&container)?;
+        self.alive.get(id).map(|runner| &runner.instance)
+    }
+
+    pub(crate) fn programs(&self) -> usize {
+        self.programs.len()
+    }
+
+    pub(crate) fn listed_on<'a>(
+        &'a self,
+        vm: &InstanceId,
+    ) -> impl Iterator<Item = ContainerId> + 'a {
+        self.containers_on(vm)
+    }
+
+    /// A runner has taken its lock.
+    pub(crate) fn spawn(
+        &mut self,
+        stage: &mut Stage,
+        vm: &InstanceId,
+        container: ContainerId,
+        (stubborn, immortal): (bool, bool),
+    ) {
+        self.last += 1;
+        let id = RunnerId(self.last);
+        let chance = &mut self.chance;
+        let faults = &mut stage.faults;
+        let ignores_term = faults.strikes(chance, Fault::IgnoresTerm) || stubborn;
+        let ignores_kill = faults.strikes(chance, Fault::IgnoresKill) || immortal;
+        let runner = Runner {
+            container,
+            instance: vm.clone(),
+            life: Life::Setup,
+            ignores_term: ignores_term || ignores_kill,
+            ignores_kill,
+            lingers: faults.strikes(chance, Fault::LingersAfterComplete),
+            leaves_lock: faults.strikes(chance, Fault::StaleLock),
+            failures: 0,
+        };
+        let setup = if faults.strikes(chance, Fault::SlowSetup) {
+            chance.secs(10, 600)
+        } else {
+            chance.millis(200, 8000)
+        };
+        let step = if faults.strikes(chance, Fault::CrashBeforeRunning) {
+            RunnerStep::Crash
+        } else {
+            RunnerStep::AskToRun
+        };
+        stage.note(|| format!("runner of {container} begins on {vm}"));
+        self.alive.insert(id, runner);
+        self.by_vm.insert((vm.clone(), id));
+        self.by_container.insert((container, id));
+        self.peak = self.peak.max(self.alive.len());
+        stage.after(setup, Happening::Runner(id, step));
+        if self.on_vm(vm).count() > 1 {
+            stage.mark(Mark::Packed);
+        }
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        stage: &mut Stage,
+        queue: &mut Queue,
+        vms: &mut Vms,
+        id: RunnerId,
+        step: &RunnerStep,
+    ) {
+        let Some(runner) = self.alive.get(&id) else {
+            return;
+        };
+        match (step, runner.life) {
+            (RunnerStep::AskToRun, Life::Setup) => self.ask_to_run(stage, queue, id),
+            (RunnerStep::ProgramEnds, Life::Running) => {
+                self.end_program(stage, id, Report::Complete);
+            }
+            (RunnerStep::Report, Life::Reporting(report)) => {
+                self.report(stage, queue, id, report);
+            }
+            (RunnerStep::Exit, _) => self.leave(stage, vms, id),
+            (RunnerStep::Crash, Life::Setup | Life::Running) => {
+                stage.note(|| format!("{id:?} crashes"));
+                self.leave(stage, vms, id);
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_to_run(&mut self, stage: &mut Stage, queue: &mut Queue, id: RunnerId) {
+        let runner = self.alive.get_mut(&id).expect("just seen");
+        let container = runner.container;
+        match queue.may_run(stage, container, id) {
+            Ok(true) => {}
+            Ok(false) => {
+                stage.mark(Mark::GuardRefused);
+                stage.note(|| format!("the queue refuses {id:?} of {container}"));
+                runner.life = Life::Leaving;
+                let pause = self.chance.millis(50, 3000);
+                return stage.after(pause, Happening::Runner(id, RunnerStep::Exit));
+            }
+            Err(()) => return self.try_again(stage, id, RunnerStep::AskToRun),
+        }
+        if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
+            let again = queue.may_run(stage, container, id);
+            stage.note(|| format!("{id:?} reports its start again: {again:?}"));
+        }
+        runner.life = Life::Running;
+        runner.failures = 0;
+        if let Some(other) = self.programs.insert(container, id) {
+            let text = format!("{container} runs in {other:?} and in {id:?}");
+            stage.violate("one user process", text);
+        }
+        if queue.has_completed(container) {
+            let text = format!("{container} runs again after it completed");
+            stage.violate("never again", text);
+        }
+        let runs_for = queue.run_time(container);
+        stage.after(runs_for, Happening::Runner(id, RunnerStep::ProgramEnds));
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::CrashWhileRunning)
+        {
+            let pause = self.chance.span(Duration::ZERO, runs_for);
+            stage.after(pause, Happening::Runner(id, RunnerStep::Crash));
+        }
+    }
+
+    fn try_again(&mut self, stage: &mut Stage, id: RunnerId, step: RunnerStep) {
+        let runner = self.alive.get_mut(&id).expect("just seen");
+        runner.failures += 1;
+        if runner.failures > REPORT_FAILURES_MAX {
+            return stage.after(Duration::ZERO, Happening::Runner(id, RunnerStep::Exit));
+        }
+        let pause = self.chance.secs(1, 60);
+        stage.after(pause, Happening::Runner(id, step));
+    }
+
+    fn end_program(&mut self, stage: &mut Stage, id: RunnerId, report: Report) {
+        let runner = self.alive.get_mut(&id).expect("just seen");
+        if self.programs.get(&runner.container) == Some(&id) {
+            self.programs.remove(&runner.container);
+        }
+        runner.life = Life::Reporting(report);
+        let pause = self.chance.millis(50, 2000);
+        stage.after(pause, Happening::Runner(id, RunnerStep::Report));
+    }
+
+    fn report(&mut self, stage: &mut Stage, queue: &mut Queue, id: RunnerId, report: Report) {
+        let runner = self.alive.get_mut(&id).expect("just seen");
+        if queue.report(stage, runner.container, id, report).is_err() {
+            return self.try_again(stage, id, RunnerStep::Report);
+        }
+        if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
+            let again = queue.report(stage, runner.container, id, report);
+            stage.note(|| format!("{id:?} reports its result again: {again:?}"));
+        }
+        runner.life = Life::Leaving;
+        let pause = if runner.lingers {
+            self.chance.secs(5, 400)
+        } else {
+            self.chance.millis(5, 1500)
+        };
+        stage.after(pause, Happening::Runner(id, RunnerStep::Exit));
+    }
+
+    /// A runner is gone; perhaps something keeps its lock.
+    fn leave(&mut self, stage: &mut Stage, vms: &mut Vms, id: RunnerId) {
+        let Some(runner) = self.remove(stage, id) else {
+            return;
+        };
+        if runner.leaves_lock {
+            let until = stage.now + self.chance.secs(1, 1200);
+            vms.leave_stale(&runner.instance, runner.container, until);
+        }
+    }
+
+    fn remove(&mut self, stage: &mut Stage, id: RunnerId) -> Option<Runner> {
+        let runner = self.alive.remove(&id)?;
+        self.by_vm.remove(&(runner.instance.clone(), id));
+        self.by_container.remove(&(runner.container, id));
+        if self.programs.get(&runner.container) == Some(&id) {
+            self.programs.remove(&runner.container);
+        }
+        stage.note(|| format!("runner of {} on {} is gone", runner.container, runner.instance));
+        Some(runner)
+    }
+
+    /// A VM is no more.
+    pub(crate) fn vm_ended(&mut self, stage: &mut Stage, vm: &InstanceId) {
+        let ids: Vec<RunnerId> = self.on_vm(vm).map(|(id, _)| id).collect();
+        for id in ids {
+            self.remove(stage, id);
+        }
+    }
+
+    /// A signal reaches a container's runner; until when its lock stays held, if it leaves it so.
+    pub(crate) fn signal(
+        &mut self,
+        stage: &mut Stage,
+        vm: &InstanceId,
+        container: ContainerId,
+        signal: Signal,
+    ) -> Option<Timestamp> {
+        let mut on_vm = self.on_vm(vm);
+        let id = on_vm.find(|(_, r)| r.container == container)?.0;
+        drop(on_vm);
+        let runner = self.alive.get_mut(&id)?;
+        match signal {
+            Signal::Kill if !runner.ignores_kill => {
+                let leaves_lock = runner.leaves_lock;
+                self.remove(stage, id);
+                let until = stage.now + self.chance.secs(1, 600);
+                leaves_lock.then_some(until)
+            }
+            Signal::Term if !runner.ignores_term => {
+                match runner.life {
+                    Life::Setup => {
+                        runner.life = Life::Reporting(Report::Requeue);
+                        let pause = self.chance.millis(50, 3000);
+                        stage.after(pause, Happening::Runner(id, RunnerStep::Report));
+                    }
+                    Life::Running => {
+                        self.end_program(stage, id, Report::Cancelled);
+                    }
+                    Life::Reporting(_) | Life::Leaving => {}
+                }
+                None
+            }
+            _ => None,
+        }
+    }
+}

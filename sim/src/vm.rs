@@ -1,0 +1,364 @@
+//! The VMs as SSH sees them: whether they boot, answer, are who they should be, and what they list.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use longshore_core::command::{Signal, VmAction};
+use longshore_core::ids::{CommandId, ContainerId, ImageId, InstanceId, TypeName};
+use longshore_core::input::{
+    Answer, ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError,
+};
+use longshore_core::time::Timestamp;
+
+use crate::chance::Chance;
+use crate::faults::Fault;
+use crate::runner::Runners;
+use crate::stage::{Happening, Origin, Stage};
+
+/// What happens to VMs by themselves.
+#[derive(Clone, Debug)]
+pub(crate) enum VmStep {
+    /// An instance begins to boot.
+    Born {
+        instance: InstanceId,
+        type_name: TypeName,
+        image: ImageId,
+    },
+    /// It has an address, or another one.
+    Moved {
+        instance: InstanceId,
+        address: String,
+    },
+    /// A start that was given up takes effect all the same.
+    LateStart {
+        instance: InstanceId,
+        container: ContainerId,
+    },
+}
+
+/// A VM, as it really is.
+#[derive(Clone, Debug)]
+pub(crate) struct Vm {
+    pub(crate) type_name: TypeName,
+    pub(crate) image: ImageId,
+    up_at: Timestamp,
+    ready_at: Timestamp,
+    /// Hangs for good from then on.
+    pub(crate) freezes_at: Timestamp,
+    /// Not reached within this span.
+    pub(crate) silent: (Timestamp, Timestamp),
+    pub(crate) broken_at: Timestamp,
+    pub(crate) impostor: bool,
+    pub(crate) refuses_starts: bool,
+    /// Locks whose runners are gone, and until when something keeps them.
+    pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
+    /// Whatever runs on it ignores TERM.
+    pub(crate) ignores_term: bool,
+    /// Whatever runs on it ignores KILL too.
+    pub(crate) ignores_kill: bool,
+}
+
+/// All VMs that have not ended.
+#[derive(Debug)]
+pub(crate) struct Vms {
+    chance: Chance,
+    pub(crate) alive: BTreeMap<InstanceId, Vm>,
+    by_address: BTreeMap<String, InstanceId>,
+    /// Shortest and longest boot, in seconds.
+    pub(crate) boot_secs: (u64, u64),
+    /// Containers whose start once came after it was given up: nobody can promise much of them.
+    pub(crate) late: BTreeSet<ContainerId>,
+}
+
+/// A command on its way to a VM.
+#[derive(Clone, Debug)]
+pub(crate) struct VmCall<'a> {
+    pub(crate) from: Origin,
+    pub(crate) id: CommandId,
+    pub(crate) deadline: Timestamp,
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) address: &'a str,
+    pub(crate) action: &'a VmAction,
+}
+
+impl Vms {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            chance: Chance::new(seed, "vm"),
+            alive: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            boot_secs: (20, 90),
+            late: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn step(&mut self, stage: &mut Stage, runners: &mut Runners, step: VmStep) {
+        match step {
+            VmStep::Born {
+                instance,
+                type_name,
+                image,
+            } => {
+                let vm = self.fates(stage, type_name, image);
+                self.alive.insert(instance, vm);
+            }
+            VmStep::Moved { instance, address } => {
+                self.by_address.retain(|_, at| *at != instance);
+                self.by_address.insert(address, instance);
+            }
+            VmStep::LateStart {
+                instance,
+                container,
+            } => {
+                if self.alive.contains_key(&instance) && !runners.holds(&instance, container) {
+                    stage.note(|| format!("the start of {container} on {instance} comes late"));
+                    self.spawn(stage, runners, &instance, container);
+                }
+            }
+        }
+    }
+
+    /// A VM ends with everything on it.
+    pub(crate) fn end(&mut self, stage: &mut Stage, runners: &mut Runners, id: &InstanceId) {
+        self.alive.remove(id);
+        self.by_address.retain(|_, at| at != id);
+        runners.vm_ended(stage, id);
+    }
+
+    fn fates(&mut self, stage: &mut Stage, type_name: TypeName, image: ImageId) -> Vm {
+        let now = stage.now;
+        let chance = &mut self.chance;
+        let faults = &mut stage.faults;
+        let mut boot = chance.secs(self.boot_secs.0, self.boot_secs.1);
+        if faults.strikes(chance, Fault::BootsLate) {
+            boot += chance.secs(60, 900);
+        }
+        let mut up_at = now + boot / 2;
+        let mut ready_at = now + boot;
+        if faults.strikes(chance, Fault::NeverBoots) {
+            up_at = Timestamp::NEVER;
+        }
+        if faults.strikes(chance, Fault::BootProbeFails) {
+            ready_at = Timestamp::NEVER;
+        }
+        let mut sometime = |chance: &mut Chance, fault| {
+            let strikes = faults.strikes(chance, fault);
+            let at = now + Duration::from_secs(chance.uneven(1, 7200));
+            if strikes { at } else { Timestamp::NEVER }
+        };
+        let freezes_at = sometime(chance, Fault::Freezes);
+        let silent_at = sometime(chance, Fault::Silent);
+        let broken_at = sometime(chance, Fault::Breaks);
+        let silence = Duration::from_secs(chance.uneven(5, 1800));
+        Vm {
+            type_name,
+            image,
+            up_at,
+            ready_at,
+            freezes_at,
+            silent: (silent_at, silent_at + silence),
+            broken_at,
+            impostor: stage.faults.strikes(chance, Fault::Impostor),
+            refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
+            stale: BTreeMap::new(),
+            ignores_term: false,
+            ignores_kill: false,
+        }
+    }
+
+    /// A command has arrived where its address points to.
+    pub(crate) fn execute(&mut self, stage: &mut Stage, runners: &mut Runners, call: &VmCall<'_>) {
+        let there = self.by_address.get(call.address).cloned();
+        let at_home = there.as_ref() == Some(call.instance);
+        let up = there.as_ref().and_then(|id| self.alive.get(id));
+        let Some(vm) = up.filter(|vm| {
+            let silent = vm.silent.0 <= stage.now && stage.now < vm.silent.1;
+            vm.up_at <= stage.now && !silent
+        }) else {
+            let error = VmError::Unreachable("connection refused".to_owned());
+            return self.fail(stage, call, error);
+        };
+        if vm.freezes_at <= stage.now || stage.faults.strikes(&mut self.chance, Fault::CommandHangs)
+        {
+            return self.hang(stage, call);
+        }
+        if !at_home || vm.impostor {
+            let error = VmError::Impostor("wrong instance secret".to_owned());
+            return self.fail(stage, call, error);
+        }
+        if stage.now > call.deadline {
+            return;
+        }
+        let drops = stage.faults.strikes(&mut self.chance, Fault::ConnectionDrops);
+        if drops && self.chance.one_in(2) {
+            return self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
+        }
+        let answer = match call.action {
+            VmAction::Probe { .. } => Some(Answer::Probed(Ok(self.probe(stage, runners, call)))),
+            VmAction::Start { container, .. } => self.start(stage, runners, call, *container),
+            VmAction::Signal { container, signal } => {
+                let told = self.signal(stage, runners, call, *container, *signal);
+                Some(Answer::Signalled(Ok(told)))
+            }
+        };
+        match answer {
+            Some(_) if drops => self.fail(stage, call, VmError::Lost("broken pipe".to_owned())),
+            Some(answer) => {
+                let pause = self.chance.millis(20, 1200);
+                self.reply(stage, call, answer, pause);
+            }
+            None => {}
+        }
+    }
+
+    fn probe(&mut self, stage: &mut Stage, runners: &Runners, call: &VmCall<'_>) -> ProbeReport {
+        let now = stage.now;
+        let hidden = stage.faults.strikes(&mut self.chance, Fault::NoRunnerList);
+        let vm = self.alive.get_mut(call.instance).expect("it answers");
+        vm.stale.retain(|_, until| *until > now);
+        let ready = if vm.ready_at <= now {
+            Ok(())
+        } else {
+            Err("boot probe: exit status 1".to_owned())
+        };
+        let alive = runners.listed_on(call.instance).map(|container| RunnerSighting {
+            container,
+            stale: false,
+        });
+        let stale = vm.stale.keys().map(|container| RunnerSighting {
+            container: *container,
+            stale: true,
+        });
+        let list = RunnerList {
+            broken: vm.broken_at <= now,
+            runners: alive.chain(stale).collect(),
+        };
+        ProbeReport {
+            ready,
+            runners: (!hidden).then_some(list),
+        }
+    }
+
+    fn start(
+        &mut self,
+        stage: &mut Stage,
+        runners: &mut Runners,
+        call: &VmCall<'_>,
+        container: ContainerId,
+    ) -> Option<Answer> {
+        let now = stage.now;
+        let vm = self.alive.get(call.instance)?;
+        let failed = |text: &str| Some(Answer::Started(Err(VmError::Failed(text.to_owned()))));
+        let stale = vm.stale.get(&container).is_some_and(|until| *until > now);
+        if stale || runners.holds(call.instance, container) {
+            return failed("lock: Resource temporarily unavailable");
+        }
+        if vm.refuses_starts || stage.faults.strikes(&mut self.chance, Fault::StartRefused) {
+            return failed("cannot fork");
+        }
+        if stage.faults.strikes(&mut self.chance, Fault::DetachLate) {
+            let pause = self.chance.secs(1, 120);
+            self.late.insert(container);
+            let late = VmStep::LateStart {
+                instance: call.instance.clone(),
+                container,
+            };
+            stage.after(pause, Happening::Vm(late));
+            self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
+            return None;
+        }
+        self.spawn(stage, runners, call.instance, container);
+        if stage.faults.strikes(&mut self.chance, Fault::StartAnswerLost) {
+            self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
+            return None;
+        }
+        Some(Answer::Started(Ok(())))
+    }
+
+    fn spawn(
+        &mut self,
+        stage: &mut Stage,
+        runners: &mut Runners,
+        instance: &InstanceId,
+        container: ContainerId,
+    ) {
+        let vm = &self.alive[instance];
+        runners.spawn(
+            stage,
+            instance,
+            container,
+            (vm.ignores_term, vm.ignores_kill),
+        );
+    }
+
+    fn signal(
+        &mut self,
+        stage: &mut Stage,
+        runners: &mut Runners,
+        call: &VmCall<'_>,
+        container: ContainerId,
+        signal: Signal,
+    ) -> SignalReport {
+        let stale = runners.signal(stage, call.instance, container, signal);
+        if let Some(until) = stale
+            && let Some(vm) = self.alive.get_mut(call.instance)
+        {
+            vm.stale.insert(container, until);
+        }
+        if runners.holds(call.instance, container) {
+            SignalReport::Alive
+        } else {
+            SignalReport::Gone
+        }
+    }
+
+    /// A runner has left its lock behind.
+    pub(crate) fn leave_stale(
+        &mut self,
+        instance: &InstanceId,
+        container: ContainerId,
+        until: Timestamp,
+    ) {
+        if let Some(vm) = self.alive.get_mut(instance) {
+            vm.stale.insert(container, until);
+        }
+    }
+
+    fn fail(&mut self, stage: &mut Stage, call: &VmCall<'_>, error: VmError) {
+        let answer = match call.action {
+            VmAction::Probe { .. } => Answer::Probed(Err(error)),
+            VmAction::Start { .. } => Answer::Started(Err(error)),
+            VmAction::Signal { .. } => Answer::Signalled(Err(error)),
+        };
+        let pause = self.chance.millis(20, 10_000);
+        self.reply(stage, call, answer, pause);
+    }
+
+    /// Nothing is done; the adapter gives up at the deadline, or never tells.
+    fn hang(&mut self, stage: &mut Stage, call: &VmCall<'_>) {
+        if self.chance.one_in(2) {
+            let error = VmError::Lost("timed out".to_owned());
+            let answer = match call.action {
+                VmAction::Probe { .. } => Answer::Probed(Err(error)),
+                VmAction::Start { .. } => Answer::Started(Err(error)),
+                VmAction::Signal { .. } => Answer::Signalled(Err(error)),
+            };
+            let pause = call.deadline.since(stage.now);
+            stage.answer(call.from, call.id, answer, pause);
+        }
+    }
+
+    fn reply(&mut self, stage: &mut Stage, call: &VmCall<'_>, answer: Answer, pause: Duration) {
+        if stage.faults.strikes(&mut self.chance, Fault::VmAnswerTwice) {
+            let again = pause + self.chance.millis(0, 60_000);
+            stage.answer(call.from, call.id, answer.clone(), again);
+        }
+        let late = stage.faults.strikes(&mut self.chance, Fault::VmAnswerLate);
+        let extra = if late {
+            self.chance.secs(5, 120)
+        } else {
+            Duration::ZERO
+        };
+        stage.answer(call.from, call.id, answer, pause + extra);
+    }
+}

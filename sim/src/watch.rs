@@ -1,0 +1,233 @@
+//! What the core tells and shows, checked and marked.
+
+use std::time::Duration;
+
+use longshore_core::event::{BootOutcome, Event, Level};
+use longshore_core::ids::InstanceId;
+use longshore_core::input::{CloudError, ContainerState};
+use longshore_core::{Blocked, ShutdownReason, StopReason, Waiting};
+
+use crate::marks::Mark;
+use crate::trace::Line;
+use crate::world::World;
+
+/// No container may wait longer than this without a real reason.
+const VAGUE_MAX: Duration = Duration::from_secs(900);
+/// What is over and runs nowhere is forgotten within this.
+const MEMORY_MAX: Duration = Duration::from_secs(2 * 3600);
+
+impl World {
+    /// The core tells something.
+    pub(crate) fn check_event(&mut self, index: usize, event: &Event) {
+        if event.level() == Level::Error {
+            self.stage.violate("no errors", event.to_string());
+        }
+        let now = self.stage.now;
+        let ledger = &mut self.processes.all[index].ledger;
+        match event {
+            Event::Leaving { instance, reason } => {
+                let id = InstanceId::from(instance.as_str());
+                ledger.leaving.insert(id, (reason.clone(), now));
+            }
+            Event::Stayed { instance } => {
+                ledger.leaving.remove(&InstanceId::from(instance.as_str()));
+            }
+            Event::BehaviorChanged { instance, behavior } => {
+                let id = InstanceId::from(instance.as_str());
+                ledger.behavior.insert(id, (*behavior, now));
+            }
+            _ => {}
+        }
+        if let Event::Created { intent, .. } = event
+            && ledger.lost.remove(intent)
+        {
+            self.stage.mark(Mark::LostCreateMatched);
+        }
+        if let Some(mark) = mark_of(event) {
+            self.stage.mark(mark);
+        }
+        self.mark_unsure(index, event);
+    }
+
+    fn mark_unsure(&mut self, index: usize, event: &Event) {
+        let ledger = &mut self.processes.all[index].ledger;
+        match event {
+            Event::StartUnsure { container, .. } => {
+                ledger.unsure.insert(*container);
+            }
+            Event::ContainerState {
+                container,
+                to: ContainerState::Running,
+                ..
+            } if ledger.unsure.remove(container) => self.stage.mark(Mark::StartUnsureFound),
+            _ => {}
+        }
+    }
+
+    /// After everything was drained: a fingerprint, where somebody wants to compare.
+    pub(crate) fn check_state(&mut self, index: usize) {
+        let stage = &mut self.stage;
+        if !stage.trace.is_full() {
+            return;
+        }
+        if let Some(core) = &self.processes.all[index].core {
+            let hash = core.state_hash();
+            let process = index;
+            stage.trace.line(stage.now, || Line::State { process, hash });
+        }
+    }
+
+    /// What is too dear for every event: everything that waits has a reason, and nothing is
+    /// remembered for ever.
+    pub(crate) fn look(&mut self) {
+        let Some(core) = &self.processes.all[0].core else {
+            return;
+        };
+        let view = core.view();
+        if !view.is_leader() {
+            return self.memory.vague.clear();
+        }
+        let now = self.stage.now;
+        let mut wrong = Vec::new();
+        let mut marks = Vec::new();
+        let mut vague = std::collections::BTreeMap::new();
+        for container in view.containers() {
+            let id = container.id;
+            let waits = matches!(
+                container.state,
+                ContainerState::Queued | ContainerState::Locked
+            );
+            match &container.waiting {
+                None if waits => wrong.push(("reasons", format!("{id} waits for no reason"))),
+                Some(Waiting::New | Waiting::Updating) => {
+                    let since = self.memory.vague.get(&id).copied().unwrap_or(now);
+                    if now.since(since) > VAGUE_MAX {
+                        let text = format!("{id} waits without a real reason since {since}");
+                        wrong.push(("reasons", text));
+                    }
+                    vague.insert(id, since);
+                }
+                Some(Waiting::Blocked(blocked)) => {
+                    marks.extend(blocked.iter().filter_map(|(_, why)| match why {
+                        Blocked::MaxInstances => Some(Mark::WaitedForInstances),
+                        Blocked::MaxPricePerHour => Some(Mark::WaitedForPrice),
+                        _ => None,
+                    }));
+                }
+                _ => {}
+            }
+            let record = self.queue.records.get(&id);
+            let ended = record.and_then(|record| record.ended_at);
+            if container.instance.is_none()
+                && ended.is_some_and(|at| now.since(at) > MEMORY_MAX)
+            {
+                wrong.push(("bounded memory", format!("{id} is remembered for too long")));
+            }
+        }
+        self.memory.vague = vague;
+        for mark in marks {
+            self.stage.mark(mark);
+        }
+        for (rule, text) in wrong {
+            self.stage.violate(rule, text);
+        }
+    }
+
+    /// What each thing that is stuck waits for.
+    pub(crate) fn stuck(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let view = self.processes.all[0].core.as_ref().map(|core| core.view());
+        for (id, record) in self.queue.open_records().take(10) {
+            let shown = view.as_ref().and_then(|view| view.container(*id));
+            let why = shown.map(|c| format!("{:?} on {:?}, {:?}", c.state, c.instance, c.waiting));
+            lines.push(format!(
+                "{id} is {:?}, priority {}, locked {} times; the core: {why:?}",
+                record.state, record.priority, record.lock_count
+            ));
+        }
+        for instance in self.cloud.living().take(10) {
+            let id = &instance.record.id;
+            let shown = view.as_ref().and_then(|view| view.instance(id));
+            let why = shown.map(|v| {
+                format!(
+                    "{:?}, {:?}, containers {:?}, leaving {:?}, complaint {:?}",
+                    v.phase, v.idle_behavior, v.containers, v.leaving, v.complaint
+                )
+            });
+            lines.push(format!("{id} exists; the core: {why:?}"));
+        }
+        for instance in view.iter().flat_map(|v| v.instances()).take(10) {
+            let gone = instance.instance.as_ref();
+            if gone.is_none_or(|id| !self.cloud.is_alive(id)) {
+                lines.push(format!("the core has {instance:?}"));
+            }
+        }
+        for container in view.iter().flat_map(|v| v.containers()).take(10) {
+            lines.push(format!("the core has {container:?}"));
+        }
+        lines
+    }
+}
+
+fn mark_of(event: &Event) -> Option<Mark> {
+    Some(match event {
+        Event::ContainerCancelled { error, .. } => {
+            if error.contains("disappeared") {
+                Mark::CancelledVmGone
+            } else if error.contains("without reporting") {
+                Mark::CancelledNoResult
+            } else if error.contains("not satisfiable") || error.contains("mounts") {
+                Mark::HopelessCancelled
+            } else {
+                return None;
+            }
+        }
+        Event::Stopping { reason, .. } => match reason {
+            StopReason::PriorityZero => Mark::StoppedAtPriorityZero,
+            StopReason::EarlierAttempt => Mark::StoppedEarlierAttempt,
+            StopReason::UnknownContainer => Mark::StoppedUnknown,
+            StopReason::Final => Mark::StoppedFinal,
+            _ => return None,
+        },
+        Event::Signalling {
+            signal: longshore_core::command::Signal::Kill,
+            ..
+        } => Mark::KillNeeded,
+        Event::Unkillable { held: true, .. } => Mark::UnkillableHeld,
+        Event::Unkillable { .. } => Mark::KillFailed,
+        Event::CreateWrittenOff { .. } => Mark::CreateWrittenOff,
+        Event::InstanceFound { .. } => Mark::InstanceFound,
+        Event::RunnerFound { .. } => Mark::RunnerAdopted,
+        Event::StartUnsure { .. } => Mark::StartUnsure,
+        Event::Stayed { .. } => Mark::Unfenced,
+        Event::Leaving { reason, .. } => match reason {
+            ShutdownReason::Idle => Mark::IdleShutdown,
+            ShutdownReason::Drained => Mark::DrainShutdown,
+            ShutdownReason::MakeRoom => Mark::MadeRoom,
+            ShutdownReason::BootTimeout => Mark::BootTimeout,
+            ShutdownReason::Unresponsive => Mark::Unresponsive,
+            ShutdownReason::Unkillable => Mark::UnkillableVmDestroyed,
+            ShutdownReason::Operator(_) => return None,
+        },
+        Event::Broken { held: true, .. } => Mark::BrokenHeld,
+        Event::Broken { .. } => Mark::BrokenDrained,
+        Event::Boot {
+            outcome: BootOutcome::Disappeared,
+            ..
+        }
+        | Event::Gone { expected: None, .. } => Mark::Disappeared,
+        Event::DestroyIssued { attempt, .. } if *attempt > 1 => Mark::DestroyRepeated,
+        Event::CloudCalled {
+            error: Some(error), ..
+        } => match error {
+            CloudError::Quota { .. } => Mark::QuotaMet,
+            CloudError::Capacity { .. } => Mark::CapacityMissing,
+            CloudError::RateLimited { .. } => Mark::RateLimited,
+            _ => return None,
+        },
+        Event::AddressChanged { .. } => Mark::AddressChanged,
+        Event::LateAnswer { .. } => Mark::LateAnswer,
+        Event::Reconfigured { .. } => Mark::Reconfigured,
+        _ => return None,
+    })
+}

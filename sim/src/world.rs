@@ -1,0 +1,422 @@
+//! The world: all parts on one stage, and the loop that lets them happen.
+
+use std::time::Duration;
+
+use longshore_core::command::{Action, Command};
+use longshore_core::config::Config;
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
+
+use crate::cloud::{Cloud, CloudStep};
+use crate::faults::{Fault, Faults};
+use crate::marks::Mark;
+use crate::operator::{OperatorPart, OperatorStep, Sight};
+use crate::process::{ProcessStep, Processes};
+use crate::profile::Plan;
+use crate::queue::{Queue, QueueStep};
+use crate::rules::Memory;
+use crate::runner::Runners;
+use crate::stage::{Happening, Origin, Stage};
+use crate::trace::{Line, Trace};
+use crate::users::Users;
+use crate::vm::{VmCall, Vms};
+
+/// A world in which the unmodified core runs.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) stage: Stage,
+    pub(crate) cloud: Cloud,
+    pub(crate) vms: Vms,
+    pub(crate) runners: Runners,
+    pub(crate) queue: Queue,
+    pub(crate) users: Users,
+    pub(crate) operator: OperatorPart,
+    pub(crate) processes: Processes,
+    pub(crate) plan: Plan,
+    /// Several processes acted at once: only the queue's guard still protects.
+    pub(crate) rivals: bool,
+    pub(crate) happened: u64,
+    pub(crate) memory: Memory,
+}
+
+/// Between two looks of the oracles that are too dear for every event.
+const LOOK: Duration = Duration::from_secs(20);
+const PROCESS_TICK: Duration = Duration::from_secs(60);
+
+impl World {
+    /// A world in which nothing has happened yet.
+    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+        let seed = plan.seed;
+        let faults = Faults::new(&plan.faults, plan.fault_budget);
+        let mut cloud = Cloud::new(seed, plan.config.types.clone());
+        cloud.quota.clone_from(&plan.quota);
+        let mut vms = Vms::new(seed);
+        vms.boot_secs = plan.boot_secs;
+        let mut queue = Queue::new(seed);
+        queue.pushes = plan.pushes;
+        queue.attempts_max = plan.attempts_max;
+        let mut world = Self {
+            stage: Stage::new(faults, trace),
+            cloud,
+            vms,
+            runners: Runners::new(seed),
+            queue,
+            users: Users::new(seed, plan.workloads.clone()),
+            operator: OperatorPart::new(seed),
+            processes: Processes::new(seed, &plan.config),
+            plan,
+            rivals: false,
+            happened: 0,
+            memory: Memory::default(),
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        let stage = &mut self.stage;
+        let soon = Duration::ZERO;
+        stage.after(soon, Happening::Process(0, ProcessStep::Restart));
+        stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
+        stage.after(PROCESS_TICK, Happening::Cloud(CloudStep::Tick));
+        stage.after(PROCESS_TICK, Happening::Queue(QueueStep::Tick));
+        stage.after(PROCESS_TICK, Happening::Operator(OperatorStep::Tick));
+        stage.after(LOOK, Happening::Look);
+        self.users.begin(stage);
+        if let Some(after) = self.plan.heals_after {
+            stage.after(after, Happening::Heal);
+        }
+    }
+
+    /// Lets the next thing happen; false if nothing will ever happen again.
+    pub(crate) fn step(&mut self) -> bool {
+        let Some(what) = self.stage.pop() else {
+            return false;
+        };
+        self.happened += 1;
+        match what {
+            Happening::Arrive(from, command) => self.arrive(from, &command),
+            Happening::Deliver(to, input) => self.deliver(to, *input),
+            Happening::Process(index, step) => self.process_step(index, step),
+            Happening::Cloud(step) => self.cloud.step(&mut self.stage, step),
+            Happening::Vm(step) => self.vms.step(&mut self.stage, &mut self.runners, step),
+            Happening::Runner(id, step) => {
+                let (stage, queue, vms) = (&mut self.stage, &mut self.queue, &mut self.vms);
+                self.runners.step(stage, queue, vms, id, &step);
+            }
+            Happening::Queue(step) => {
+                if self.queue.step(&mut self.stage, step) {
+                    self.tell_all(&Input::QueueChanged);
+                }
+            }
+            Happening::Users(step) => {
+                self.users.step(&mut self.stage, &mut self.queue, &step);
+            }
+            Happening::Operator(step) => self.operator_step(step),
+            Happening::VmEnds(id) => {
+                self.vms.end(&mut self.stage, &mut self.runners, &id);
+            }
+            Happening::Heal => self.heal(),
+            Happening::Look => {
+                self.stage.after(LOOK, Happening::Look);
+                self.look();
+            }
+        }
+        true
+    }
+
+    /// From here on nothing new goes wrong, and what is wrong is mended or stays as it is for good.
+    fn heal(&mut self) {
+        self.stage.note(|| "the world heals".to_owned());
+        self.stage.faults.heal();
+        self.cloud.heal();
+        self.queue.heal();
+        self.users.stop();
+    }
+
+    fn arrive(&mut self, from: Origin, command: &Command) {
+        let id = command.id;
+        match &command.action {
+            Action::Queue(action) => {
+                self.check_update(from.process, action);
+                self.queue.execute(&mut self.stage, from, id, action);
+            }
+            Action::Cloud { action, .. } => {
+                self.cloud.execute(&mut self.stage, from, id, action);
+            }
+            Action::Vm {
+                instance,
+                address,
+                action,
+                ..
+            } => {
+                let call = VmCall {
+                    from,
+                    id,
+                    deadline: command.deadline,
+                    instance,
+                    address,
+                    action,
+                };
+                self.check_vm_call(&call);
+                self.vms
+                    .execute(&mut self.stage, &mut self.runners, &call);
+            }
+        }
+    }
+
+    fn deliver(&mut self, to: Origin, input: Input) {
+        if self.processes.origin(to.process) != to {
+            return;
+        }
+        if let Input::Operator(Operator::KillContainer { container, .. }) = &input {
+            self.memory.stopped.insert(*container);
+        }
+        self.processes.hear(&mut self.stage, to.process, input);
+        let processes = &mut self.processes;
+        if self
+            .stage
+            .faults
+            .strikes(&mut processes.chance, Fault::DrainsLate)
+        {
+            let process = &mut processes.all[to.process];
+            if !std::mem::replace(&mut process.drain_due, true) {
+                let pause = processes.chance.millis(1, 400);
+                let drain = ProcessStep::Drain(to.incarnation);
+                self.stage
+                    .after(pause, Happening::Process(to.process, drain));
+            }
+        } else if !processes.all[to.process].drain_due {
+            self.drain(to.process);
+        }
+    }
+
+    pub(crate) fn tell_all(&mut self, input: &Input) {
+        for to in self.processes.up() {
+            self.deliver(to, input.clone());
+        }
+    }
+
+    /// Takes everything out of a core that it has to say.
+    fn drain(&mut self, index: usize) {
+        loop {
+            let Some(core) = &mut self.processes.all[index].core else {
+                return;
+            };
+            let command = core.poll_command();
+            let mut events = Vec::new();
+            while let Some(event) = core.poll_event() {
+                events.push(event);
+            }
+            for event in events {
+                self.check_event(index, &event);
+                let stage = &mut self.stage;
+                stage.trace.line(stage.now, || Line::Event {
+                    process: index,
+                    event,
+                });
+            }
+            let Some(command) = command else { break };
+            if self.issue(index, command) {
+                return;
+            }
+        }
+        self.check_state(index);
+        self.processes.set_alarm(&mut self.stage, index);
+    }
+
+    /// A command leaves; true if the process dies at that.
+    fn issue(&mut self, index: usize, command: Command) -> bool {
+        self.check_command(index, &command);
+        let stage = &mut self.stage;
+        stage.trace.line(stage.now, || Line::Command {
+            process: index,
+            command: command.clone(),
+        });
+        let from = self.processes.origin(index);
+        let chance = &mut self.processes.chance;
+        let dies = stage.faults.strikes(chance, Fault::CrashAtCommand);
+        if !dies || chance.one_in(2) {
+            let pause = chance.millis(1, 60);
+            stage.after(pause, Happening::Arrive(from, Box::new(command)));
+        }
+        if dies {
+            self.crash(index);
+        }
+        dies
+    }
+
+    /// A process dies and is started again.
+    pub(crate) fn crash(&mut self, index: usize) {
+        if self.processes.all[index].core.is_none() {
+            return;
+        }
+        if self.runners.programs() > 0 {
+            self.stage.mark(Mark::RestartedWhileRunning);
+        }
+        self.processes.end(&mut self.stage, index);
+        let chance = &mut self.processes.chance;
+        let slow = self.stage.faults.strikes(chance, Fault::RestartSlow);
+        let pause = if slow {
+            chance.secs(30, 1200)
+        } else {
+            chance.millis(500, 20_000)
+        };
+        if index == 0 {
+            if self.stage.faults.strikes(chance, Fault::Reconfigured) {
+                self.processes.all[0].config = self.other_config();
+            }
+            self.stage
+                .after(pause, Happening::Process(0, ProcessStep::Restart));
+        }
+    }
+
+    fn process_step(&mut self, index: usize, step: ProcessStep) {
+        let incarnation = self.processes.all[index].incarnation;
+        match step {
+            ProcessStep::Tick => self.process_tick(),
+            ProcessStep::Wake(life) if life == incarnation => {
+                self.processes.wake(&mut self.stage, index);
+                self.drain(index);
+            }
+            ProcessStep::Drain(life) if life == incarnation => {
+                self.processes.all[index].drain_due = false;
+                self.drain(index);
+            }
+            ProcessStep::Restart => {
+                if self.processes.all[index].core.is_none() {
+                    self.processes.begin(&mut self.stage, index);
+                    self.stage.mark(Mark::Restarted);
+                    let to = self.processes.origin(index);
+                    self.deliver(to, Input::Leadership { held: true });
+                }
+            }
+            ProcessStep::Leader(life, held) if life == incarnation => {
+                if held {
+                    self.stage.mark(Mark::LeadershipRegained);
+                }
+                let to = self.processes.origin(index);
+                self.deliver(to, Input::Leadership { held });
+            }
+            ProcessStep::Retire => self.processes.end(&mut self.stage, index),
+            ProcessStep::Wake(_) | ProcessStep::Drain(_) | ProcessStep::Leader(..) => {}
+        }
+    }
+
+    fn process_tick(&mut self) {
+        let stage = &mut self.stage;
+        stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
+        let strikes = |world: &mut Self, fault| {
+            let chance = &mut world.processes.chance;
+            world.stage.faults.strikes(chance, fault)
+        };
+        if strikes(self, Fault::Crash) {
+            self.crash(0);
+        }
+        if self.processes.all[0].core.is_none() {
+            return;
+        }
+        if strikes(self, Fault::Reconfigured) {
+            let config = self.other_config();
+            self.reconfigure(config);
+        }
+        if strikes(self, Fault::LeadershipLost) {
+            let pause = self.processes.chance.secs(1, 600);
+            self.lose_leadership(pause);
+        } else if strikes(self, Fault::TwoLeaders) {
+            let overlap = self.processes.chance.secs(1, 60);
+            let reign = overlap + self.processes.chance.secs(1, 300);
+            self.rivals = true;
+            let life = self.processes.all[0].incarnation;
+            let stage = &mut self.stage;
+            stage.note(|| "a second process believes that it may act".to_owned());
+            self.processes.all[1].config = self.processes.all[0].config.clone();
+            stage.after(Duration::ZERO, Happening::Process(1, ProcessStep::Restart));
+            let lost = ProcessStep::Leader(life, false);
+            stage.after(overlap, Happening::Process(0, lost));
+            stage.after(reign, Happening::Process(1, ProcessStep::Retire));
+            let regained = ProcessStep::Leader(life, true);
+            stage.after(reign, Happening::Process(0, regained));
+        }
+    }
+
+    pub(crate) fn lose_leadership(&mut self, pause: Duration) {
+        let life = self.processes.all[0].incarnation;
+        let regained = ProcessStep::Leader(life, true);
+        self.stage.after(pause, Happening::Process(0, regained));
+        let to = self.processes.origin(0);
+        self.deliver(to, Input::Leadership { held: false });
+    }
+
+    pub(crate) fn reconfigure(&mut self, config: Config) {
+        self.processes.all[0].config = config.clone();
+        let to = self.processes.origin(0);
+        self.deliver(to, Input::Reconfigured(Box::new(config)));
+    }
+
+    /// Another configuration that an operator may want: a type less or more, other limits.
+    fn other_config(&mut self) -> Config {
+        let chance = &mut self.processes.chance;
+        let mut config = self.plan.config.clone();
+        let names: Vec<_> = config.types.keys().cloned().collect();
+        if chance.one_in(2)
+            && names.len() > 1
+            && let Some(name) = chance.pick(&names)
+        {
+            config.types.remove(name);
+        }
+        if chance.one_in(3) {
+            let max = chance.between(1, 10);
+            config.limits.instances = u32::try_from(max).ok();
+        }
+        if chance.one_in(3) {
+            config.timeouts.idle = chance.secs(5, 600);
+        }
+        config
+    }
+
+    fn operator_step(&mut self, step: OperatorStep) {
+        let sight = match &self.processes.all[0].core {
+            Some(core) => sight(&core.view()),
+            None => Sight::default(),
+        };
+        let wishes = self.operator.step(&mut self.stage, step, &sight);
+        for wish in wishes {
+            let to = self.processes.origin(0);
+            if self.processes.all[0].core.is_some() {
+                self.deliver(to, Input::Operator(wish));
+            }
+        }
+    }
+
+    /// Whether everything that should happen has happened: no work left, no VM left, nothing
+    /// remembered.
+    pub(crate) fn is_done(&self) -> bool {
+        let waits = |(_, record): (&ContainerId, &crate::queue::Record)| {
+            record.state != ContainerState::Queued || record.priority > 0
+        };
+        let core_done = self.processes.all[0].core.as_ref().is_some_and(|core| {
+            let view = core.view();
+            view.containers().is_empty() && view.instances().is_empty()
+        });
+        core_done
+            && self.users.idle()
+            && self.cloud.alive == 0
+            && !self.queue.open_records().any(waits)
+    }
+}
+
+fn sight(view: &longshore_core::view::View<'_>) -> Sight {
+    let mut sight = Sight::default();
+    for instance in view.instances() {
+        let Some(id) = instance.instance else {
+            continue;
+        };
+        if instance.idle_behavior == IdleBehavior::Hold {
+            sight.held.push(id.clone());
+        }
+        sight.instances.push(id);
+        sight.containers.extend(instance.containers);
+    }
+    sight
+}
