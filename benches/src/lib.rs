@@ -1,1 +1,228 @@
-//! Core throughput, simulation rate, dispatch latency.
+//! Dispatchers of a given size for benchmarks, made through the public face alone.
+
+use std::time::Duration;
+
+use longshore_core::Dispatcher;
+use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
+use longshore_core::config::{Config, InstanceType};
+use longshore_core::ids::{CloudId, ContainerId, InstanceId, QuotaGroup, TypeName};
+use longshore_core::input::{
+    Answer, ContainerRecord, ContainerState, Input, InstanceRecord, InstanceTags, ProbeReport,
+    RunnerList, RunnerSighting,
+};
+use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
+use longshore_core::time::Timestamp;
+
+/// A dispatcher and its time.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    /// The dispatcher.
+    pub core: Dispatcher,
+    /// Its time.
+    pub now: Timestamp,
+}
+
+/// How large.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Ready instances.
+    pub instances: u32,
+    /// Queued containers.
+    pub containers: u32,
+    /// Kinds of container, by need.
+    pub shapes: u32,
+    /// Instance types.
+    pub types: u32,
+}
+
+impl Bench {
+    /// Ready, idle instances of the smallest type, and an empty queue.
+    ///
+    /// # Panics
+    /// If the core does not ask for what it needs.
+    #[must_use]
+    pub fn with_instances(size: Size) -> Self {
+        let now = Timestamp::from_nanos(1);
+        let mut config = config(size.types);
+        config.limits.instances = Some(size.instances);
+        config.limits.queued_per_poll = u32::MAX;
+        config.timeouts.idle = Duration::from_secs(1 << 30);
+        let mut bench = Self {
+            core: Dispatcher::new(config, [0; 32], now),
+            now,
+        };
+        bench
+            .core
+            .handle_input(now, Input::Leadership { held: true });
+        bench.core.handle_timeout(now);
+        for command in bench.drain() {
+            let answer = match command.action {
+                Action::Queue(QueueAction::Poll { .. }) => Answer::Containers(Ok(Vec::new())),
+                Action::Cloud {
+                    action: CloudAction::List,
+                    ..
+                } => Answer::Instances(Ok((0..size.instances).map(instance).collect())),
+                other => panic!("not expected at the start: {other:?}"),
+            };
+            let id = command.id;
+            bench.core.handle_input(now, Input::Answer { id, answer });
+        }
+        bench.pass(1);
+        for command in bench.drain() {
+            if matches!(command.action, Action::Vm { .. }) {
+                bench.answer_probe(&command, &[]);
+            }
+        }
+        bench.drain();
+        bench
+    }
+
+    /// Lets so many seconds pass.
+    pub fn pass(&mut self, secs: u64) {
+        self.now = self.now + Duration::from_secs(secs);
+        self.core.handle_timeout(self.now);
+    }
+
+    /// Everything that is to be done, in order; events are dropped.
+    pub fn drain(&mut self) -> Vec<Command> {
+        let commands = std::iter::from_fn(|| self.core.poll_command()).collect();
+        while self.core.poll_event().is_some() {}
+        commands
+    }
+
+    /// The queue shows these; nothing is decided yet.
+    ///
+    /// # Panics
+    /// If the core does not read the queue within a minute.
+    pub fn queue_shows(&mut self, records: Vec<ContainerRecord>) {
+        self.pass(60);
+        let commands = self.drain();
+        let poll = commands
+            .iter()
+            .rev()
+            .find(|c| matches!(c.action, Action::Queue(QueueAction::Poll { .. })))
+            .expect("a poll is due");
+        let answer = Answer::Containers(Ok(records));
+        let id = poll.id;
+        self.core
+            .handle_input(self.now, Input::Answer { id, answer });
+    }
+
+    /// Answers a probe: ready, with these containers running.
+    pub fn answer_probe(&mut self, probe: &Command, running: &[ContainerId]) {
+        let sighting = |container: &ContainerId| RunnerSighting {
+            container: *container,
+            stale: false,
+        };
+        let report = ProbeReport {
+            ready: Ok(()),
+            runners: Some(RunnerList {
+                broken: false,
+                runners: running.iter().map(sighting).collect(),
+            }),
+        };
+        let answer = Answer::Probed(Ok(report));
+        let id = probe.id;
+        self.core
+            .handle_input(self.now, Input::Answer { id, answer });
+    }
+
+    /// The next probe that leaves.
+    ///
+    /// # Panics
+    /// If none leaves within an hour.
+    pub fn next_probe(&mut self) -> Command {
+        for _ in 0..3600 {
+            let (at, _) = self.core.poll_timeout().expect("something is always due");
+            self.now = self.now.max(at);
+            self.core.handle_timeout(self.now);
+            let probe = |c: &Command| {
+                matches!(
+                    c.action,
+                    Action::Vm {
+                        action: VmAction::Probe { .. },
+                        ..
+                    }
+                )
+            };
+            if let Some(found) = self.drain().into_iter().find(probe) {
+                return found;
+            }
+        }
+        panic!("no probe within an hour");
+    }
+}
+
+/// Queued containers of `size.shapes` kinds, of rising priority.
+#[must_use]
+pub fn containers(size: Size) -> Vec<ContainerRecord> {
+    let record = |n: u32| {
+        let shape = n % size.shapes;
+        ContainerRecord {
+            id: container_id(n),
+            state: ContainerState::Queued,
+            priority: u64::from(n % 1000) + 1,
+            locked_by_us: false,
+            lock_count: 0,
+            created_at: Timestamp::from_nanos(u64::from(n)),
+            demand: Ok(Demand {
+                vcpus: 1 + shape % 4,
+                ram: MIB * u64::from(100 + shape),
+                ..Demand::default()
+            }),
+        }
+    };
+    (0..size.containers).map(record).collect()
+}
+
+/// The nth container's uuid.
+///
+/// # Panics
+/// Never: the text is well formed.
+#[must_use]
+pub fn container_id(n: u32) -> ContainerId {
+    let text = format!("zzzzz-dz642-{n:015}");
+    text.parse().expect("well formed")
+}
+
+fn instance(n: u32) -> InstanceRecord {
+    InstanceRecord {
+        id: InstanceId::new(format!("i-{n:017x}")),
+        address: Some(format!("10.{}.{}.{}:22", n >> 16, n >> 8 & 255, n & 255)),
+        terminated: false,
+        tags: InstanceTags {
+            instance_type: Some(type_name(0)),
+            ..InstanceTags::default()
+        },
+    }
+}
+
+fn type_name(n: u32) -> TypeName {
+    TypeName::new(format!("type{n:04}"))
+}
+
+fn config(types: u32) -> Config {
+    let offer = |n: u32| InstanceType {
+        cloud: CloudId(0),
+        provider_type: format!("provider{n}"),
+        resources: Resources {
+            vcpus: 4 + n % 60,
+            ram: (16_000 + u64::from(n) * 1000) * MIB,
+            scratch: 1 << 40,
+            gpus: 0,
+        },
+        added_scratch: 0,
+        gpus: None,
+        price: MicroDollars(100_000 + u64::from(n) * 1000),
+        preemptible: false,
+        quota_group: QuotaGroup::from("on-demand"),
+    };
+    let mut config = Config {
+        types: (0..types).map(|n| (type_name(n), offer(n))).collect(),
+        ..Config::default()
+    };
+    config.sizing.reserve_extra_ram = 0;
+    config.sizing.keep_buffers_per_vcpu = 0;
+    config.limits.cloud_ops = None;
+    config
+}

@@ -1,1 +1,0 @@
-//! Dispatches containers to cloud VMs.

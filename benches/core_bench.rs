@@ -1,0 +1,69 @@
+//! What the core's work costs: `cargo bench -p longshore-benches`.
+#![allow(missing_docs, reason = "the macros of criterion make public items")]
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use longshore_benches::{Bench, Size, containers};
+
+/// One answer of a steady VM, with what leaves because of it.
+fn steady_probe(c: &mut Criterion) {
+    let mut group = c.benchmark_group("steady_probe");
+    for instances in [100, 1000, 10_000] {
+        let size = Size {
+            instances,
+            containers: 0,
+            shapes: 1,
+            types: 10,
+        };
+        let mut bench = Bench::with_instances(size);
+        group.bench_function(BenchmarkId::from_parameter(instances), |b| {
+            b.iter_batched(
+                || (),
+                |()| {
+                    let probe = bench.next_probe();
+                    bench.answer_probe(&probe, &[]);
+                    black_box(bench.drain());
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// From a full queue and idle VMs to every decision.
+fn place_from_scratch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("place_from_scratch");
+    group.sample_size(10);
+    for (instances, queued, shapes) in [
+        (1000, 1000, 20),
+        (1000, 10_000, 20),
+        (10_000, 100_000, 20),
+        (1000, 20_000, 20_000),
+    ] {
+        let size = Size {
+            instances,
+            containers: queued,
+            shapes,
+            types: 400,
+        };
+        let mut bench = Bench::with_instances(size);
+        bench.queue_shows(containers(size));
+        let name = format!("{queued} containers of {shapes} shapes on {instances} instances");
+        group.bench_function(name, |b| {
+            b.iter_batched(
+                || bench.clone(),
+                |mut bench| {
+                    black_box(bench.drain());
+                    bench
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, steady_probe, place_from_scratch);
+criterion_main!(benches);

@@ -1,0 +1,6 @@
+//! Any text is a configuration or a list of what is wrong with it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let _ = longshore_arvados::config::load(text);
+});

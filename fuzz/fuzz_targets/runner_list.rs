@@ -1,0 +1,7 @@
+//! Whatever a VM prints is a list of runners.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|text: &str| {
+    let list = longshore_ssh::parse_list(text, "zzzzz");
+    assert!(list.runners.len() <= text.lines().count());
+});
