@@ -154,15 +154,17 @@ impl Api {
         .map(drop)
     }
 
-    /// Appends to one of the container's logs.
+    /// Appends to one of the container's logs. `position` counts the bytes of that stream before
+    /// these: by it the API knows the bytes again when an answer was lost and they come twice.
     pub(crate) fn append(
         &self,
         uuid: &str,
         stream: &str,
+        position: u64,
         bytes: &[u8],
         patience: Patience,
     ) -> Result<(), ApiError> {
-        let path = format!("arvados/v1/containers/{uuid}/log?stream={stream}");
+        let path = format!("arvados/v1/containers/{uuid}/log?stream={stream}&position={position}");
         self.call(
             &Method::POST,
             &path,

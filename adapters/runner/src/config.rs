@@ -54,6 +54,8 @@ pub(crate) struct Config {
     /// Price of the instance in dollars an hour, when the dispatcher told.
     pub(crate) price: f64,
     pub(crate) ec2_spot_check: bool,
+    /// `HOST:0` to be reached at, an IPv6 host in brackets; empty when the dispatcher did not tell.
+    pub(crate) gateway_address: String,
     env: BTreeMap<String, Secret>,
 }
 
@@ -110,6 +112,7 @@ impl Config {
             insecure,
             price,
             ec2_spot_check,
+            gateway_address: text("GatewayAddress").to_owned(),
             env,
         })
     }
@@ -130,10 +133,11 @@ impl Config {
 }
 
 /// The variables that the runner reads.
-const READ: [&str; 5] = [
+const READ: [&str; 6] = [
     "ARVADOS_API_HOST",
     "ARVADOS_API_HOST_INSECURE",
     "ARVADOS_API_TOKEN",
+    "GatewayAddress",
     "InstanceType",
     "LONGSHORE_API_URL",
 ];
@@ -209,7 +213,11 @@ mod tests {
         assert!(config.insecure && config.ec2_spot_check && (config.price - 0.25).abs() < 1e-9);
         let document = config.document();
         assert!(!document.expose().contains("hush") && !document.expose().contains("root"));
-        assert_eq!(read(document.expose())?.token.expose(), "tok");
+        let copy = read(document.expose())?;
+        assert_eq!(
+            (copy.token.expose(), copy.gateway_address.as_str()),
+            ("tok", "1.2.3.4:0")
+        );
         Ok(())
     }
 

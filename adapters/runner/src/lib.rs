@@ -5,7 +5,8 @@
 //! `Running`, runs the command, streams what it prints, and reports the result. What it promises:
 //!
 //! - A lock file, inherited by every descendant, tells whether anything of a container lives.
-//! - User code never runs unless the API took the `Running` update.
+//! - User code never runs unless the API took the `Running` update. The update carries an address that
+//!   no other live runner has, so that it can be repeated when its answer was lost.
 //! - After `--kill 9` nothing of the container lives: neither supervisor nor user process.
 //! - No secret reaches the environment, command line or log of a user process.
 //!
@@ -21,6 +22,7 @@ mod cost;
 mod detach;
 mod engine;
 mod flags;
+mod gateway;
 mod kill;
 mod list;
 mod lock;

@@ -164,13 +164,17 @@ impl Shared {
     }
 
     fn send(&self, api: &Api, uuid: &str, say: &dyn Fn(&str)) {
+        let mut positions = [0; STREAMS.len()];
         while let Some(batch) = self.next_batch() {
-            for (stream, bytes) in STREAMS
+            for ((stream, position), bytes) in STREAMS
                 .iter()
+                .zip(&mut positions)
                 .zip(&batch)
                 .filter(|(_, bytes)| !bytes.is_empty())
             {
-                let Err(error) = api.append(uuid, stream, bytes, Patience::RESULT) else {
+                let Err(error) = api.append(uuid, stream, *position, bytes, Patience::RESULT)
+                else {
+                    *position += bytes.len() as u64;
                     continue;
                 };
                 match error {

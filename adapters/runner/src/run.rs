@@ -14,6 +14,7 @@ use crate::container::Container;
 use crate::cost::Meter;
 use crate::engine::{self, Engine, EngineError, Plan, Started};
 use crate::flags::Flags;
+use crate::gateway;
 use crate::lock::LockDir;
 use crate::logs::{self, Logs};
 use crate::signals::{self, Event};
@@ -50,6 +51,9 @@ pub(crate) enum RunError {
     /// Signals or threads cannot be had: the machine is out of something.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// No port can be had to be reached at: the machine is out of something.
+    #[error("listen for the gateway address: {0}")]
+    Gateway(io::Error),
     /// The dispatcher changed its mind before user code ran.
     #[error("stopped by signal {0} before the container ran")]
     Stopped(i32),
@@ -67,6 +71,8 @@ pub(crate) fn run(flags: &Flags, uuid: &str) -> Result<(), RunError> {
     };
     std::thread::sleep(flags.sleep);
     let api = Api::new(&config, flags.ca_certs.as_deref())?;
+    // Before the record is looked at: a rival that saw it Locked as well has a port of its own by then.
+    let gateway_address = gateway::listen(&config.gateway_address).map_err(RunError::Gateway)?;
     let record = api.container(uuid, Patience::START)?;
     match record.get("state").and_then(Value::as_str) {
         Some("Locked") => {}
@@ -80,6 +86,7 @@ pub(crate) fn run(flags: &Flags, uuid: &str) -> Result<(), RunError> {
         uuid,
         config: &config,
         api: &api,
+        gateway_address,
         locks: LockDir::new(&flags.lock_dir),
         sender,
         events,
@@ -119,6 +126,8 @@ struct Job<'a> {
     uuid: &'a str,
     config: &'a Config,
     api: &'a Api,
+    /// Where this runner, and no other, is reached.
+    gateway_address: String,
     locks: LockDir,
     sender: SyncSender<Event>,
     events: Receiver<Event>,
@@ -140,11 +149,7 @@ impl Job<'_> {
             return Err(RunError::Stopped(signal));
         }
         // The guard against running twice: no user code unless the API agrees.
-        if let Err(error) = self.api.update(
-            self.uuid,
-            &change([("state", json!("Running"))]),
-            Patience::START,
-        ) {
+        if let Err(error) = self.report_start() {
             engine.finish();
             return Err(error.into());
         }
@@ -184,6 +189,29 @@ impl Job<'_> {
             );
         }
         watched
+    }
+
+    /// Tells the API that the container runs. A refusal may be about a repeated report, of this runner
+    /// or of a proxy, whose first answer was lost: then the record says that it is this runner's.
+    fn report_start(&self) -> Result<(), ApiError> {
+        let start = change([
+            ("state", json!("Running")),
+            ("gateway_address", json!(self.gateway_address)),
+        ]);
+        let refusal = match self.api.update(self.uuid, &start, Patience::START) {
+            Err(error @ (ApiError::Refused { .. } | ApiError::Rejected { .. })) => error,
+            done => return done,
+        };
+        match self.api.container(self.uuid, Patience::START) {
+            Ok(record)
+                if start
+                    .iter()
+                    .all(|(key, value)| record.get(key) == Some(value)) =>
+            {
+                Ok(())
+            }
+            _ => Err(refusal),
+        }
     }
 
     fn watch(

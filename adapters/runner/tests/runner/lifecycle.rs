@@ -19,10 +19,8 @@ fn a_container_that_succeeds_is_complete_and_leaves_nothing() {
         assert!(world.get("cost").as_f64().unwrap() > 0.0);
         assert!(String::from_utf8_lossy(&world.stdout).contains("/scratch/"));
         assert_eq!(world.stderr, b"done\n");
-        assert_eq!(
-            world.updates[0],
-            *json!({"state": "Running"}).as_object().unwrap()
-        );
+        assert_eq!(world.updates[0].len(), 2, "{:?}", world.updates[0]);
+        assert_eq!(world.updates[0]["state"], "Running");
     }
     eventually("the lock is free", || vm.list().stdout.is_empty());
     assert!(!vm.lockfile(&server.uuid).exists());
@@ -81,38 +79,6 @@ fn a_container_that_is_not_locked_is_left_alone() {
         assert!(ran.stderr.contains(&format!("state is {state}")), "{ran:?}");
         assert!(server.world().updates.is_empty());
     }
-}
-
-#[test]
-fn user_code_never_runs_when_the_api_refuses_running() {
-    let vm = Vm::new();
-    let marker = vm.path("marker");
-    let server = Server::with(json!({"command": ["touch", marker]}));
-    server.world().running_status = Some(422);
-    let ran = vm.run_here(&server, &[]);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("update refused"), "{ran:?}");
-    assert!(!marker.exists() && server.world().updates.is_empty());
-    // The marker works: the same container runs when the API agrees.
-    server.world().running_status = None;
-    assert_eq!(vm.run_here(&server, &[]).code, Some(0));
-    assert!(marker.exists());
-}
-
-#[test]
-fn a_stop_before_the_start_puts_the_container_back() {
-    let vm = Vm::new();
-    let marker = vm.path("marker");
-    let server = Server::with(json!({"command": ["touch", marker]}));
-    // The update to Running is retried while the signal arrives.
-    server.world().running_status = Some(503);
-    assert_eq!(vm.start(&server, &[]).code, Some(0));
-    let before = server.world().requests;
-    server.wait_for("a try to start", |world| world.requests >= before + 4);
-    assert_eq!(vm.kill(15, &server.uuid).code, Some(1));
-    server.world().running_status = None;
-    server.wait_for_state("Cancelled");
-    assert!(!marker.exists());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a container prints, on its way to the API and to the local file.
 
-use crate::support::{Server, Vm};
+use std::fs;
+
+use crate::support::{Server, Vm, World};
 
 #[test]
 fn both_streams_arrive_in_order_while_the_container_runs() {
@@ -57,4 +59,30 @@ fn a_slow_api_stops_the_container_rather_than_filling_memory() {
     server.wait_for_state("Complete");
     assert_eq!(server.world().stdout.len(), bytes);
     assert!(marker.exists());
+}
+
+#[test]
+fn a_lost_answer_puts_nothing_into_a_log_twice() {
+    for redirect in ["", ">&2"] {
+        let vm = Vm::new();
+        let gate = vm.path("gate");
+        let server = Server::script(&format!(
+            "(echo one; until [ -e {} ]; do sleep 0.01; done; echo two) {redirect}",
+            gate.display()
+        ));
+        let text = |world: &World| String::from_utf8([&*world.stdout, &world.stderr].concat());
+        server.world().lost_answers = vec!["POST", "POST"];
+        assert_eq!(vm.start(&server, &[]).code, Some(0));
+        server.wait_for("the third try", |world| world.log_requests == 3);
+        {
+            let mut world = server.world();
+            assert_eq!(text(&world).unwrap(), "one\n");
+            world.lost_answers = vec!["POST"];
+        }
+        fs::write(&gate, "").unwrap();
+        server.wait_for_state("Complete");
+        let world = server.world();
+        assert_eq!(text(&world).unwrap(), "one\ntwo\n");
+        assert_eq!(world.log_requests, 5, "{:?}", world.lost_answers);
+    }
 }

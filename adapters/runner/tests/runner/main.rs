@@ -5,5 +5,6 @@ mod killing;
 mod lifecycle;
 mod listing;
 mod logging;
+mod starting;
 mod support;
 mod trouble;

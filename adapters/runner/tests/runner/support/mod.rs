@@ -3,7 +3,7 @@
 mod server;
 mod vm;
 
-pub(crate) use server::Server;
+pub(crate) use server::{Server, World};
 pub(crate) use vm::{Vm, finish, groups_of, processes_of};
 
 use std::time::{Duration, Instant};

@@ -27,6 +27,14 @@ pub(crate) struct World {
     pub(crate) busy_s: Option<u32>,
     /// Connections are closed without an answer.
     pub(crate) down: bool,
+    /// Methods of requests that will be done but not answered, each once.
+    pub(crate) lost_answers: Vec<&'static str>,
+    /// The gateway address of every update to `Running`, whatever came of it.
+    pub(crate) start_reports: Vec<Value>,
+    /// Every repeated update to `Running` is refused, even of who sent the first.
+    pub(crate) refuses_repeats: bool,
+    /// The gateway address of another runner, whose update to `Running` comes just before the next.
+    pub(crate) rival: Option<&'static str>,
     /// Status of the answer to every request for a log.
     pub(crate) log_status: Option<u16>,
     /// Status of the answer to an update to `Running`.
@@ -167,7 +175,18 @@ fn serve(shared: &(Mutex<World>, Condvar), uuid: &str, mut stream: TcpStream) {
     let answer = match busy {
         _ if world.down => None,
         Some(_) => Some((503, String::new())),
-        None => Some(answer(&mut world, uuid, &request)),
+        None => {
+            let answer = answer(&mut world, uuid, &request);
+            let lost = &mut world.lost_answers;
+            let place = lost.iter().position(|method| *method == request.method);
+            match place.filter(|_| answer.0 == 200) {
+                Some(place) => {
+                    lost.remove(place);
+                    None
+                }
+                None => Some(answer),
+            }
+        }
     };
     drop(world);
     shared.1.notify_all();
@@ -206,22 +225,32 @@ fn answer(world: &mut World, uuid: &str, request: &Request) -> (u16, String) {
             200,
             json!({"uuid": "zzzzz-gj3su-999999999999999", "api_token": "own"}).to_string(),
         ),
-        ("POST", "/log?stream=stdout" | "/log?stream=stderr") => {
-            world.log_requests += 1;
-            if let Some(status) = world.log_status {
-                return error(status, "no logs");
-            }
-            let log = if rest.ends_with("out") {
-                &mut world.stdout
-            } else {
-                &mut world.stderr
-            };
-            log.extend_from_slice(&request.body);
-            (200, "{}".to_owned())
-        }
+        ("POST", rest) => match rest.strip_prefix("/log?stream=") {
+            Some(place) => append(world, place, &request.body),
+            None => error(404, "no such route"),
+        },
         ("PUT", "") => update(world, &request.body),
         _ => error(404, "no such route"),
     }
+}
+
+/// Appends to a log what is not there yet: `place` is the stream and the position in it.
+fn append(world: &mut World, place: &str, body: &[u8]) -> (u16, String) {
+    world.log_requests += 1;
+    if let Some(status) = world.log_status {
+        return (status, json!({"errors": ["no logs"]}).to_string());
+    }
+    let (stream, position) = place.split_once("&position=").unwrap();
+    let log = match stream {
+        "stdout" => &mut world.stdout,
+        "stderr" => &mut world.stderr,
+        _ => panic!("no such stream: {stream}"),
+    };
+    let Some(known) = log.len().checked_sub(position.parse().unwrap()) else {
+        return (422, json!({"errors": ["there is a gap"]}).to_string());
+    };
+    log.extend(body.iter().skip(known));
+    (200, "{}".to_owned())
 }
 
 fn update(world: &mut World, body: &[u8]) -> (u16, String) {
@@ -231,6 +260,15 @@ fn update(world: &mut World, body: &[u8]) -> (u16, String) {
         .find_map(|pair| pair.strip_prefix("container="))
         .unwrap_or_default();
     let change: Map<String, Value> = serde_json::from_str(&form_decode(value)).unwrap();
+    let starts = change.get("state").is_some_and(|state| state == "Running");
+    if starts {
+        let address = change.get("gateway_address").cloned().unwrap_or_default();
+        world.start_reports.push(address);
+        if let Some(rival) = world.rival.take() {
+            world.record.insert("state".into(), "Running".into());
+            world.record.insert("gateway_address".into(), rival.into());
+        }
+    }
     let old = world.state().to_owned();
     let new = change
         .get("state")
@@ -240,11 +278,17 @@ fn update(world: &mut World, body: &[u8]) -> (u16, String) {
     if let Some(status) = world.running_status.filter(|_| new == "Running") {
         return (status, json!({"errors": ["update refused"]}).to_string());
     }
-    let legal = matches!(
-        (old.as_str(), new.as_str()),
+    let legal = match (old.as_str(), new.as_str()) {
+        ("Running", "Running") if starts => {
+            let address = change.get("gateway_address").and_then(Value::as_str);
+            let known = address
+                .is_some_and(|text| !text.is_empty() && world.get("gateway_address") == text);
+            known && !world.refuses_repeats
+        }
         ("Locked", "Queued" | "Running" | "Cancelled")
-            | ("Running", "Running" | "Complete" | "Cancelled")
-    );
+        | ("Running", "Running" | "Complete" | "Cancelled") => true,
+        _ => false,
+    };
     if !legal {
         return (
             422,
