@@ -1,0 +1,84 @@
+//! The program under test.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// What a build of the program leaves.
+struct Built {
+    longshore: PathBuf,
+    runner: PathBuf,
+}
+
+/// The program: `LONGSHORE_BIN`, or else this workspace's, built now if need be.
+#[must_use]
+pub fn longshore() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| match env::var_os("LONGSHORE_BIN") {
+        Some(path) => path.into(),
+        None => built().longshore.clone(),
+    })
+}
+
+/// The runner that the program copies to VMs: `LONGSHORE_RUNNER`, or else this workspace's.
+#[must_use]
+pub fn runner() -> &'static Path {
+    static FOUND: OnceLock<PathBuf> = OnceLock::new();
+    FOUND.get_or_init(|| match env::var_os("LONGSHORE_RUNNER") {
+        Some(path) => path.into(),
+        None => built().runner.clone(),
+    })
+}
+
+/// Builds once in each test process; where everything is fresh, that is a look at some files.
+fn built() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> Built {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--package", "longshore", "--bin", "longshore"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    // What cargo tells this test of itself would make build scripts run again.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        let own = [
+            "CARGO_MANIFEST_DIR",
+            "CARGO_MANIFEST_PATH",
+            "CARGO_TARGET_TMPDIR",
+        ];
+        if text.starts_with("CARGO_PKG_") || own.contains(&&*text) {
+            cargo.env_remove(&name);
+        }
+    }
+    let output = cargo.output().expect("cargo runs");
+    assert!(output.status.success(), "longshore does not build");
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Value> = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let longshore = messages.iter().find_map(|m| m["executable"].as_str());
+    let variables = messages
+        .iter()
+        .filter_map(|m| m["env"].as_array())
+        .flatten();
+    let runner = variables
+        .filter(|pair| pair[0] == "LONGSHORE_RUNNER_FILE")
+        .find_map(|pair| pair[1].as_str());
+    Built {
+        longshore: longshore.expect("cargo names the program").into(),
+        runner: runner.expect("the build script names the runner").into(),
+    }
+}
