@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
-use crate::fleet::vm::{Phase, Vm};
 use crate::ids::{CloudId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::time::Timestamp;
@@ -238,7 +237,7 @@ impl Capacity {
                 Readiness::Canary => {}
             }
         }
-        let in_flight = fleet.iter().filter(|vm| unanswered(vm)).count();
+        let in_flight = fleet.creates_unanswered();
         let serial = !self.groups.is_empty();
         let max = if serial {
             Some(1)
@@ -365,17 +364,5 @@ fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
 
 /// Instances that count against the quota of this type's group.
 pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
-    let counts = |vm: &&Vm| {
-        vm.cloud == offer.cloud
-            && vm
-                .offer
-                .as_ref()
-                .is_some_and(|o| o.quota_group == offer.quota_group)
-    };
-    fleet.iter().filter(counts).count()
-}
-
-/// Whether its create is still under way.
-fn unanswered(vm: &Vm) -> bool {
-    vm.phase == Phase::Creating && vm.write_off_at.is_none()
+    fleet.count_of_group(offer.cloud, &offer.quota_group)
 }

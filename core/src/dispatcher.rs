@@ -48,6 +48,8 @@ use polls::Poll;
 pub struct Dispatcher {
     now: Timestamp,
     config: Config,
+    /// The clouds that the configuration names.
+    clouds: BTreeSet<CloudId>,
     chance: Chance,
     leader: bool,
     /// When leadership was gained: everything known was learned since.
@@ -110,6 +112,7 @@ impl Dispatcher {
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
         Self {
             now,
+            clouds: clouds_of(&config),
             config,
             chance: Chance::new(seed),
             leader: false,
@@ -228,11 +231,8 @@ impl Dispatcher {
 
     /// Whether queue and clouds have each been seen whole since leadership was gained.
     pub(crate) fn knows_the_world(&self) -> bool {
-        self.poll.complete_since.is_some()
-            && self.clouds().iter().all(|cloud| {
-                let sync = self.syncs.get(cloud);
-                sync.is_some_and(|sync| sync.listed)
-            })
+        let listed = |cloud| self.syncs.get(cloud).is_some_and(|sync| sync.listed);
+        self.poll.complete_since.is_some() && self.clouds.iter().all(listed)
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -272,8 +272,8 @@ impl Dispatcher {
         self.out.event(Event::Leadership { held });
         if held {
             self.timers.set(TimeoutReason::PollQueue, self.now);
-            for cloud in self.clouds() {
-                self.timers.set(TimeoutReason::SyncCloud(cloud), self.now);
+            for cloud in &self.clouds {
+                self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
             }
             let stale = self.now + self.config.timeouts.stale_lock;
             self.timers.set(TimeoutReason::StaleLocks, stale);
@@ -281,6 +281,7 @@ impl Dispatcher {
     }
 
     fn on_reconfigured(&mut self, config: Config) {
+        self.clouds = clouds_of(&config);
         self.config = config;
         self.queue.reconfigure(&self.config);
         self.capacity.reconfigure(&self.config);
@@ -294,8 +295,8 @@ impl Dispatcher {
         let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
         self.touched.containers.extend(ids);
         self.touched.placement = true;
-        for cloud in self.clouds() {
-            let due = TimeoutReason::SyncCloud(cloud);
+        for cloud in &self.clouds {
+            let due = TimeoutReason::SyncCloud(*cloud);
             let at = self.now + self.config.intervals.sync;
             self.timers.set_earlier(due, at);
         }
@@ -362,14 +363,6 @@ impl Dispatcher {
         }
     }
 
-    /// The clouds that the configuration names. O(types).
-    fn clouds(&self) -> BTreeSet<CloudId> {
-        let configured = self.config.types.values().map(|offer| offer.cloud);
-        configured
-            .chain(self.fleet.iter().map(|vm| vm.cloud))
-            .collect()
-    }
-
     fn ask_queue(&mut self, purpose: Purpose, action: QueueAction) -> CommandId {
         let patience = self.config.timeouts.queue_answer;
         let action = Action::Queue(action);
@@ -404,4 +397,8 @@ impl Dispatcher {
             .send(self.now, &mut self.timers, patience, purpose, action);
         Some(sent)
     }
+}
+
+fn clouds_of(config: &Config) -> BTreeSet<CloudId> {
+    config.types.values().map(|offer| offer.cloud).collect()
 }

@@ -4,7 +4,9 @@ pub(crate) mod vm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey};
+use crate::ids::{
+    CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
+};
 use crate::resources::{MicroDollars, Resources};
 use vm::{Phase, Runner, Vm};
 
@@ -28,8 +30,11 @@ pub(crate) struct Fleet {
     by_intent: BTreeMap<IntentId, VmKey>,
     hosts: BTreeSet<(ContainerId, VmKey)>,
     open: BTreeMap<Class, BTreeSet<Slot>>,
-    open_slots: BTreeMap<VmKey, (Class, Slot)>,
     unheard: BTreeSet<VmKey>,
+    unanswered: BTreeSet<VmKey>,
+    by_group: BTreeMap<(CloudId, QuotaGroup), usize>,
+    price: u128,
+    filed: BTreeMap<VmKey, Filed>,
 }
 
 impl Fleet {
@@ -86,8 +91,7 @@ impl Fleet {
 
     pub(crate) fn remove(&mut self, key: VmKey) -> Option<Vm> {
         let vm = self.vms.remove(&key)?;
-        self.unfile_slot(key);
-        self.unheard.remove(&key);
+        self.unfile(key);
         if let Some(instance) = &vm.instance {
             let name = (vm.cloud, instance.clone());
             if self.by_instance.get(&name) == Some(&key) {
@@ -193,15 +197,32 @@ impl Fleet {
 
     /// What all instances cost per hour, wishes counted.
     pub(crate) fn price(&self) -> MicroDollars {
-        MicroDollars(
-            self.vms
-                .values()
-                .fold(0, |sum, vm| sum.saturating_add(vm.price().0)),
-        )
+        MicroDollars(u64::try_from(self.price).unwrap_or(u64::MAX))
     }
 
-    fn unfile_slot(&mut self, key: VmKey) {
-        if let Some((class, slot)) = self.open_slots.remove(&key)
+    /// Instances of one quota group, wishes counted.
+    pub(crate) fn count_of_group(&self, cloud: CloudId, group: &QuotaGroup) -> usize {
+        let place = (cloud, group.clone());
+        self.by_group.get(&place).copied().unwrap_or_default()
+    }
+
+    /// Creates that were not yet answered.
+    pub(crate) fn creates_unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// Takes a VM out of every index that depends on more than its name.
+    fn unfile(&mut self, key: VmKey) {
+        let Some(filed) = self.filed.remove(&key) else {
+            return;
+        };
+        self.price -= filed.price;
+        self.unanswered.remove(&key);
+        self.unheard.remove(&key);
+        if let Some(count) = filed.group.as_ref().and_then(|g| self.by_group.get_mut(g)) {
+            *count -= 1;
+        }
+        if let Some((class, slot)) = filed.place
             && let Some(slots) = self.open.get_mut(&class)
         {
             slots.remove(&slot);
@@ -222,11 +243,40 @@ impl Fleet {
         for id in vm.runners.keys() {
             self.hosts.insert((*id, key));
         }
-        if vm.unheard() {
-            self.unheard.insert(key);
-        } else {
-            self.unheard.remove(&key);
+        let filed = Filed::of(vm);
+        if self.filed.get(&key) == Some(&filed) {
+            return;
         }
+        self.unfile(key);
+        self.price += filed.price;
+        if filed.unanswered {
+            self.unanswered.insert(key);
+        }
+        if filed.unheard {
+            self.unheard.insert(key);
+        }
+        if let Some(group) = &filed.group {
+            *self.by_group.entry(group.clone()).or_default() += 1;
+        }
+        if let Some((class, slot)) = &filed.place {
+            self.open.entry(class.clone()).or_default().insert(*slot);
+        }
+        self.filed.insert(key, filed);
+    }
+}
+
+/// What the indexes say of one VM: all of it follows from the VM.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Filed {
+    place: Option<(Class, Slot)>,
+    group: Option<(CloudId, QuotaGroup)>,
+    price: u128,
+    unanswered: bool,
+    unheard: bool,
+}
+
+impl Filed {
+    fn of(vm: &Vm) -> Self {
         let place = vm.takes_containers().then(|| {
             let free = vm.total().minus(&vm.load().used());
             let class = Class {
@@ -234,15 +284,15 @@ impl Fleet {
                 image: vm.image.clone(),
                 ready: vm.phase == Phase::Ready,
             };
-            (class, (vm.idle(), free.vcpus, free.ram, key))
+            (class, (vm.idle(), free.vcpus, free.ram, vm.key))
         });
-        if self.open_slots.get(&key) == place.as_ref() {
-            return;
-        }
-        self.unfile_slot(key);
-        if let Some((class, slot)) = place {
-            self.open.entry(class.clone()).or_default().insert(slot);
-            self.open_slots.insert(key, (class, slot));
+        let group = vm.offer.as_ref().map(|offer| &offer.quota_group);
+        Self {
+            place,
+            group: group.map(|group| (vm.cloud, group.clone())),
+            price: vm.price().0.into(),
+            unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
+            unheard: vm.unheard(),
         }
     }
 }

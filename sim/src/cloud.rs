@@ -75,7 +75,8 @@ pub(crate) struct Cloud {
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
     pub(crate) alive_peak: usize,
-    pub(crate) made: u64,
+    /// Every instance ever made, in order.
+    pub(crate) made: Vec<InstanceId>,
 }
 
 const TICK: Duration = Duration::from_secs(60);
@@ -96,7 +97,7 @@ impl Cloud {
             create_throttle: None,
             alive: 0,
             alive_peak: 0,
-            made: 0,
+            made: Vec::new(),
         }
     }
 
@@ -362,7 +363,7 @@ impl Cloud {
         };
         stage.note(|| format!("{id} ({name}) is made"));
         self.instances.insert(id.clone(), instance);
-        self.made += 1;
+        self.made.push(id.clone());
         self.alive += 1;
         self.alive_peak = self.alive_peak.max(self.alive);
         self.fates(stage, &id);

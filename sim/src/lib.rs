@@ -26,6 +26,7 @@ mod rules;
 mod run;
 mod runner;
 mod stage;
+pub mod story;
 mod trace;
 mod users;
 mod vm;

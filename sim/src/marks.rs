@@ -65,8 +65,6 @@ marks! {
     StartUnsureFound;
     /// A start of unknown outcome happened.
     StartUnsure;
-    /// An idle VM was fenced.
-    Fenced;
     /// A fenced VM was needed after all.
     Unfenced;
     /// A VM was given back after idling.

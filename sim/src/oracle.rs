@@ -23,12 +23,15 @@ pub(crate) struct Ledger {
     pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
     pub(crate) proved: BTreeSet<InstanceId>,
     pub(crate) broken: BTreeSet<InstanceId>,
-    pub(crate) states: BTreeMap<ContainerId, ContainerState>,
+    /// What the queue said last, and since when that is true at least.
+    pub(crate) states: BTreeMap<ContainerId, (ContainerState, Timestamp)>,
     /// Why instances are being given back, and since when.
     pub(crate) leaving: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
     pub(crate) destroyed: BTreeSet<InstanceId>,
     /// Creates whose answer was lost, and that were not heard of since.
     pub(crate) lost: BTreeSet<IntentId>,
+    /// Types that could not be created lately.
+    pub(crate) failed: BTreeSet<TypeName>,
     /// Containers whose start had no certain end.
     pub(crate) unsure: BTreeSet<ContainerId>,
 }
@@ -36,6 +39,7 @@ pub(crate) struct Ledger {
 /// What an open command is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
+    pub(crate) since: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) about: About,
 }
@@ -66,6 +70,7 @@ impl Ledger {
     /// Takes note of what the process hears.
     pub(crate) fn hear(&mut self, now: Timestamp, input: &Input) {
         match input {
+            Input::Leadership { held } if *held == self.leader => {}
             Input::Leadership { held } => {
                 *self = Self {
                     leader: *held,
@@ -89,11 +94,15 @@ impl Ledger {
         match (&open.about, answer) {
             (_, Answer::Containers(Ok(records))) => {
                 for record in records {
-                    self.states.insert(record.id, record.state);
+                    let place = self.states.entry(record.id);
+                    let known = place.or_insert((record.state, open.since));
+                    if known.1 <= open.since {
+                        *known = (record.state, open.since);
+                    }
                 }
             }
             (About::Record(id), Answer::Updated(Ok(update))) => {
-                self.states.insert(*id, update.state);
+                self.states.insert(*id, (update.state, now));
             }
             (About::Create(intent), Answer::Created(made)) => {
                 self.hear_created(now, *intent, made.as_ref());
@@ -125,7 +134,9 @@ impl Ledger {
                 }
             }
             Err(_) => {
-                self.wishes.remove(&intent);
+                if let Some(wish) = self.wishes.remove(&intent) {
+                    self.failed.insert(wish.type_name);
+                }
             }
         }
     }
@@ -141,6 +152,9 @@ impl Ledger {
         for record in records {
             if record.terminated {
                 self.known.remove(&record.id);
+                if let Some(intent) = record.tags.intent {
+                    self.wishes.remove(&intent);
+                }
             } else {
                 self.shown(now, record);
             }

@@ -122,9 +122,12 @@ impl Processes {
         core.handle_input(stage.now, input);
     }
 
-    /// The core's deadlines pass.
+    /// The core's deadlines pass, unless it has asked to be woken at another time since.
     pub(crate) fn wake(&mut self, stage: &mut Stage, index: usize) {
         let process = &mut self.all[index];
+        if process.wake_at != Some(stage.now) {
+            return;
+        }
         process.wake_at = None;
         if let Some(core) = &mut process.core {
             stage
@@ -141,6 +144,7 @@ impl Processes {
         let Some((at, _)) = core.poll_timeout() else {
             return;
         };
+        let at = at.max(stage.now);
         if process.wake_at.is_none_or(|set| at < set) {
             process.wake_at = Some(at);
             let wake = ProcessStep::Wake(process.incarnation);

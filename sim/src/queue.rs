@@ -258,6 +258,11 @@ impl Queue {
         self.storm_until = Timestamp::EPOCH;
     }
 
+    /// Whether it refuses everything.
+    pub(crate) fn is_stormy(&self, now: Timestamp) -> bool {
+        now < self.storm_until
+    }
+
     fn show(&self, id: ContainerId) -> ContainerRecord {
         let record = &self.records[&id];
         ContainerRecord {
@@ -272,7 +277,7 @@ impl Queue {
     }
 
     fn busy(&mut self, stage: &mut Stage) -> bool {
-        stage.now < self.storm_until || stage.faults.strikes(&mut self.chance, Fault::QueueBusy)
+        self.is_stormy(stage.now) || stage.faults.strikes(&mut self.chance, Fault::QueueBusy)
     }
 
     /// A command has arrived.

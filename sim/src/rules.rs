@@ -121,7 +121,9 @@ impl World {
             let text = format!("{:?} without the right to act", command.action);
             stage.violate("leaders only", text);
         }
-        if about != About::Reading && ledger.any_open(stage.now, |open| *open == about) {
+        // Probes only read; a VM that was lost and found again may get one too many.
+        let reads = matches!(about, About::Reading | About::Probe(_));
+        if !reads && ledger.any_open(stage.now, |open| *open == about) {
             let text = format!("{:?} while the same is under way", command.action);
             stage.violate("one at a time", text);
         }
@@ -138,6 +140,7 @@ impl World {
             _ => None,
         };
         let open = Open {
+            since: stage.now,
             deadline: command.deadline,
             about,
         };
@@ -187,7 +190,10 @@ impl World {
         if limits.instances.is_some_and(|max| count > max as usize) {
             broken.push(format!("{count} instances, limit {:?}", limits.instances));
         }
-        let in_flight = wishes.iter().filter(|wish| !wish.answered).count();
+        let in_flight = wishes
+            .iter()
+            .filter(|wish| !wish.answered && wish.deadline > now)
+            .count();
         if limits
             .creates_in_flight
             .is_some_and(|max| in_flight > max as usize)
@@ -223,8 +229,8 @@ impl World {
         if ledger.broken.contains(instance) {
             wrong.push("the VM reports itself broken".to_owned());
         }
-        let state = ledger.states.get(&container);
-        if state != Some(&ContainerState::Locked) {
+        let state = ledger.states.get(&container).map(|(state, _)| *state);
+        if state != Some(ContainerState::Locked) {
             wrong.push(format!("the container is {state:?}"));
         }
         if !self.rivals {

@@ -121,7 +121,7 @@ impl World {
             simulated: self.stage.elapsed(),
             happened: self.happened,
             inputs: self.processes.inputs,
-            instances: (self.cloud.alive_peak, self.cloud.made),
+            instances: (self.cloud.alive_peak, self.cloud.made.len() as u64),
             containers: (self.queue.open_peak, self.queue.last),
             faults: self.stage.faults.counts(),
             marks: self.stage.marks.counts(),

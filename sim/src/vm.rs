@@ -53,9 +53,9 @@ pub(crate) struct Vm {
     /// Locks whose runners are gone, and until when something keeps them.
     pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
     /// Whatever runs on it ignores TERM.
-    pub(crate) ignores_term: bool,
+
     /// Whatever runs on it ignores KILL too.
-    pub(crate) ignores_kill: bool,
+
 }
 
 /// All VMs that have not ended.

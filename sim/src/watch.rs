@@ -43,6 +43,11 @@ impl World {
         {
             self.stage.mark(Mark::LostCreateMatched);
         }
+        if let Event::Created { instance_type, .. } = event
+            && self.processes.all[index].ledger.failed.remove(instance_type)
+        {
+            self.stage.mark(Mark::CanarySucceeded);
+        }
         if let Some(mark) = mark_of(event) {
             self.stage.mark(mark);
         }
@@ -84,7 +89,7 @@ impl World {
             return;
         };
         let view = core.view();
-        if !view.is_leader() {
+        if !view.is_leader() || self.queue.is_stormy(self.stage.now) {
             return self.memory.vague.clear();
         }
         let now = self.stage.now;

@@ -37,6 +37,8 @@ pub struct World {
     pub(crate) rivals: bool,
     pub(crate) happened: u64,
     pub(crate) memory: Memory,
+    /// Commands and events of a story, for its questions; not kept in drawn runs.
+    pub(crate) diary: Option<crate::story::Diary>,
 }
 
 /// Between two looks of the oracles that are too dear for every event.
@@ -68,6 +70,7 @@ impl World {
             rivals: false,
             happened: 0,
             memory: Memory::default(),
+            diary: None,
         };
         world.begin();
         world
@@ -210,6 +213,9 @@ impl World {
             }
             for event in events {
                 self.check_event(index, &event);
+                if let Some(diary) = &mut self.diary {
+                    diary.events.push((self.stage.now, event.clone()));
+                }
                 let stage = &mut self.stage;
                 stage.trace.line(stage.now, || Line::Event {
                     process: index,
@@ -228,6 +234,9 @@ impl World {
     /// A command leaves; true if the process dies at that.
     fn issue(&mut self, index: usize, command: Command) -> bool {
         self.check_command(index, &command);
+        if let Some(diary) = &mut self.diary {
+            diary.commands.push((self.stage.now, command.action.clone()));
+        }
         let stage = &mut self.stage;
         stage.trace.line(stage.now, || Line::Command {
             process: index,

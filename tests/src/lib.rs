@@ -17,6 +17,8 @@ mod site;
 mod sshd;
 mod wait;
 
+pub use rustix::process::Signal;
+
 pub use api::{Answer, Api};
 pub use built::{longshore, runner};
 pub use container::Container;

@@ -17,8 +17,8 @@ use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 
 /// The story so far.
-pub struct Story {
-    pub core: Dispatcher,
+pub(crate) struct Story {
+    pub(crate) core: Dispatcher,
     now: Timestamp,
     records: Vec<ContainerRecord>,
     open: VecDeque<Command>,
@@ -28,7 +28,7 @@ pub struct Story {
 }
 
 /// The nth container, Queued, with priority 1.
-pub fn container(n: u32) -> ContainerRecord {
+pub(crate) fn container(n: u32) -> ContainerRecord {
     ContainerRecord {
         id: id(n),
         state: ContainerState::Queued,
@@ -46,7 +46,7 @@ fn id(n: u32) -> ContainerId {
 }
 
 /// Shorthand for records.
-pub trait Sized {
+pub(crate) trait Sized {
     fn vcpus(self, vcpus: u32) -> Self;
 }
 
@@ -88,7 +88,7 @@ fn config() -> Config {
 
 impl Story {
     /// A dispatcher that has just become the leader.
-    pub fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let now = Timestamp::from_nanos(1_000_000_000);
         let mut story = Self {
             core: Dispatcher::new(config(), [1; 32], now),
@@ -103,21 +103,21 @@ impl Story {
         story
     }
 
-    pub fn trace(&self) -> &str {
+    pub(crate) fn trace(&self) -> &str {
         &self.trace
     }
 
-    pub fn note(&mut self, text: &str) {
+    pub(crate) fn note(&mut self, text: &str) {
         let _ = writeln!(self.trace, "         -- {text}");
     }
 
-    pub fn input(&mut self, input: Input) {
+    pub(crate) fn input(&mut self, input: Input) {
         self.core.handle_input(self.now, input);
         self.drain();
     }
 
     /// Lets time pass, deadline by deadline.
-    pub fn wait_secs(&mut self, secs: u64) {
+    pub(crate) fn wait_secs(&mut self, secs: u64) {
         let end = self.now + Duration::from_secs(secs);
         while let Some((at, _)) = self.core.poll_timeout().filter(|(at, _)| *at <= end) {
             self.now = self.now.max(at);
@@ -129,7 +129,7 @@ impl Story {
     }
 
     /// Lets time pass in which the VM keeps answering that these run.
-    pub fn wait_steadily(&mut self, secs: u64, name: &str, running: &[u32]) {
+    pub(crate) fn wait_steadily(&mut self, secs: u64, name: &str, running: &[u32]) {
         self.steady = Some((name.to_owned(), running.to_vec()));
         self.stay_steady();
         self.wait_secs(secs);
@@ -191,19 +191,19 @@ impl Story {
         self.input(Input::Answer { id, answer });
     }
 
-    pub fn container(&mut self, n: u32) -> &mut ContainerRecord {
+    pub(crate) fn container(&mut self, n: u32) -> &mut ContainerRecord {
         let found = self.records.iter_mut().find(|r| r.id == id(n));
         found.expect("submitted before")
     }
 
-    pub fn hint(&mut self) {
+    pub(crate) fn hint(&mut self) {
         self.wait_secs(1);
         self.input(Input::QueueChanged);
         self.wait_secs(0);
     }
 
     /// Answers the first poll and the first list, which shows nothing.
-    pub fn queue_has(&mut self, records: &[ContainerRecord]) {
+    pub(crate) fn queue_has(&mut self, records: &[ContainerRecord]) {
         self.records = records.to_vec();
         self.answer_poll();
         if self
@@ -215,7 +215,7 @@ impl Story {
         }
     }
 
-    pub fn answer_poll(&mut self) {
+    pub(crate) fn answer_poll(&mut self) {
         let poll = self.take("poll", |a| {
             matches!(a, Action::Queue(QueueAction::Poll { .. }))
         });
@@ -238,7 +238,7 @@ impl Story {
         }
     }
 
-    pub fn list(&mut self, instances: &[(&str, IdleBehavior, Option<IntentId>)]) {
+    pub(crate) fn list(&mut self, instances: &[(&str, IdleBehavior, Option<IntentId>)]) {
         let list = self.take("list", |a| {
             matches!(
                 a,
@@ -256,7 +256,7 @@ impl Story {
     }
 
     /// The first list after a restart.
-    pub fn cloud_has(&mut self, name: &str, behavior: IdleBehavior) {
+    pub(crate) fn cloud_has(&mut self, name: &str, behavior: IdleBehavior) {
         self.list(&[(name, behavior, None)]);
         self.wait_secs(0);
     }
@@ -281,7 +281,7 @@ impl Story {
         (create, intent)
     }
 
-    pub fn vm_appears(&mut self, name: &str) {
+    pub(crate) fn vm_appears(&mut self, name: &str) {
         let (create, intent) = self.take_create();
         self.wait_secs(1);
         let made = record(name, IdleBehavior::Run, Some(intent));
@@ -289,13 +289,13 @@ impl Story {
         self.wait_secs(0);
     }
 
-    pub fn vm_boots(&mut self, name: &str) {
+    pub(crate) fn vm_boots(&mut self, name: &str) {
         self.vm_appears(name);
         self.wait_secs(1);
         self.probe_succeeds(name, &[]);
     }
 
-    pub fn create_fails(&mut self, error: CloudError) -> IntentId {
+    pub(crate) fn create_fails(&mut self, error: CloudError) -> IntentId {
         let (create, intent) = self.take_create();
         self.answer(&create, Answer::Created(Err(error)));
         intent
@@ -309,7 +309,7 @@ impl Story {
     }
 
     /// Answers the latest probe.
-    pub fn probe_succeeds(&mut self, name: &str, running: &[u32]) {
+    pub(crate) fn probe_succeeds(&mut self, name: &str, running: &[u32]) {
         self.wait_secs(0);
         self.answer_probe(name, running);
     }
@@ -331,12 +331,12 @@ impl Story {
         self.answer(&probe, Answer::Probed(Ok(report)));
     }
 
-    pub fn probe_fails(&mut self, name: &str, error: VmError) {
+    pub(crate) fn probe_fails(&mut self, name: &str, error: VmError) {
         let probe = self.take_probe(name);
         self.answer(&probe, Answer::Probed(Err(error)));
     }
 
-    pub fn lock_succeeds(&mut self, n: u32) {
+    pub(crate) fn lock_succeeds(&mut self, n: u32) {
         let lock = self.take_lock(n);
         let record = self.container(n);
         record.state = ContainerState::Locked;
@@ -349,7 +349,7 @@ impl Story {
         self.answer(&lock, Answer::Updated(Ok(update)));
     }
 
-    pub fn lock_fails(&mut self, n: u32, error: QueueError) {
+    pub(crate) fn lock_fails(&mut self, n: u32, error: QueueError) {
         let lock = self.take_lock(n);
         self.answer(&lock, Answer::Updated(Err(error)));
     }
@@ -368,12 +368,12 @@ impl Story {
         })
     }
 
-    pub fn start_succeeds(&mut self, name: &str, n: u32) {
+    pub(crate) fn start_succeeds(&mut self, name: &str, n: u32) {
         let start = self.take_start(name, n);
         self.answer(&start, Answer::Started(Ok(())));
     }
 
-    pub fn start_fails(&mut self, name: &str, n: u32, error: VmError) {
+    pub(crate) fn start_fails(&mut self, name: &str, n: u32, error: VmError) {
         let start = self.take_start(name, n);
         self.answer(&start, Answer::Started(Err(error)));
     }
@@ -394,19 +394,19 @@ impl Story {
         (command, signal)
     }
 
-    pub fn signal_ends(&mut self, name: &str, n: u32, expected: Signal) {
+    pub(crate) fn signal_ends(&mut self, name: &str, n: u32, expected: Signal) {
         let (command, signal) = self.take_signal(name, n);
         assert_eq!(signal, expected);
         self.answer(&command, Answer::Signalled(Ok(SignalReport::Gone)));
     }
 
-    pub fn signal_survived(&mut self, name: &str, n: u32) -> Signal {
+    pub(crate) fn signal_survived(&mut self, name: &str, n: u32) -> Signal {
         let (command, signal) = self.take_signal(name, n);
         self.answer(&command, Answer::Signalled(Ok(SignalReport::Alive)));
         signal
     }
 
-    pub fn destroy_succeeds(&mut self, name: &str) {
+    pub(crate) fn destroy_succeeds(&mut self, name: &str) {
         let destroy = self.take("destroy", |a| {
             matches!(a, Action::Cloud { action: CloudAction::Destroy { instance }, .. }
                 if instance.as_str() == name)
@@ -415,7 +415,7 @@ impl Story {
         self.wait_secs(1);
     }
 
-    pub fn expect_queue(&mut self, wanted: impl Fn(&QueueAction) -> bool) -> QueueAction {
+    pub(crate) fn expect_queue(&mut self, wanted: impl Fn(&QueueAction) -> bool) -> QueueAction {
         let command = self.take(
             "such queue action",
             |a| matches!(a, Action::Queue(action) if wanted(action)),
@@ -426,14 +426,14 @@ impl Story {
         }
     }
 
-    pub fn expect_cloud(&mut self, wanted: impl Fn(&CloudAction) -> bool) {
+    pub(crate) fn expect_cloud(&mut self, wanted: impl Fn(&CloudAction) -> bool) {
         self.take(
             "such cloud action",
             |a| matches!(a, Action::Cloud { action, .. } if wanted(action)),
         );
     }
 
-    pub fn expect_vm(&mut self, name: &str, wanted: impl Fn(&VmAction) -> bool) {
+    pub(crate) fn expect_vm(&mut self, name: &str, wanted: impl Fn(&VmAction) -> bool) {
         self.take("such VM action", |a| {
             matches!(a, Action::Vm { instance, action, .. }
                 if instance.as_str() == name && wanted(action))
