@@ -136,14 +136,13 @@ impl Runners {
         stage: &mut Stage,
         vm: &InstanceId,
         container: ContainerId,
-        (stubborn, immortal): (bool, bool),
     ) {
         self.last += 1;
         let id = RunnerId(self.last);
         let chance = &mut self.chance;
         let faults = &mut stage.faults;
-        let ignores_term = faults.strikes(chance, Fault::IgnoresTerm) || stubborn;
-        let ignores_kill = faults.strikes(chance, Fault::IgnoresKill) || immortal;
+        let ignores_term = faults.strikes(chance, Fault::IgnoresTerm);
+        let ignores_kill = faults.strikes(chance, Fault::IgnoresKill);
         let runner = Runner {
             container,
             instance: vm.clone(),
@@ -165,14 +164,50 @@ impl Runners {
             RunnerStep::AskToRun
         };
         stage.note(|| format!("runner of {container} begins on {vm}"));
-        self.alive.insert(id, runner);
-        self.by_vm.insert((vm.clone(), id));
-        self.by_container.insert((container, id));
-        self.peak = self.peak.max(self.alive.len());
+        self.insert(id, runner);
         stage.after(setup, Happening::Runner(id, step));
         if self.on_vm(vm).count() > 1 {
             stage.mark(Mark::Packed);
         }
+    }
+
+    fn insert(&mut self, id: RunnerId, runner: Runner) {
+        self.by_vm.insert((runner.instance.clone(), id));
+        self.by_container.insert((runner.container, id));
+        self.alive.insert(id, runner);
+        self.peak = self.peak.max(self.alive.len());
+    }
+
+    /// A runner appears in the middle of its work, whoever started it.
+    pub(crate) fn plant(&mut self, vm: &InstanceId, container: ContainerId) {
+        self.last += 1;
+        let id = RunnerId(self.last);
+        let runner = Runner {
+            container,
+            instance: vm.clone(),
+            life: Life::Running,
+            ignores_term: false,
+            ignores_kill: false,
+            lingers: false,
+            leaves_lock: false,
+            failures: 0,
+        };
+        self.insert(id, runner);
+        self.programs.insert(container, id);
+    }
+
+    /// Everything on a VM ignores TERM from now on, and KILL too if so wanted.
+    pub(crate) fn harden(&mut self, vm: &InstanceId, kill_too: bool) {
+        let hardened = self.alive.values_mut().filter(|r| r.instance == *vm);
+        for runner in hardened {
+            runner.ignores_term = true;
+            runner.ignores_kill |= kill_too;
+        }
+    }
+
+    /// Every runner on a VM dies without a word.
+    pub(crate) fn crash_on(&mut self, stage: &mut Stage, vm: &InstanceId) {
+        self.vm_ended(stage, vm);
     }
 
     pub(crate) fn step(

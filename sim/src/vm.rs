@@ -52,10 +52,6 @@ pub(crate) struct Vm {
     pub(crate) refuses_starts: bool,
     /// Locks whose runners are gone, and until when something keeps them.
     pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
-    /// Whatever runs on it ignores TERM.
-
-    /// Whatever runs on it ignores KILL too.
-
 }
 
 /// All VMs that have not ended.
@@ -112,7 +108,7 @@ impl Vms {
             } => {
                 if self.alive.contains_key(&instance) && !runners.holds(&instance, container) {
                     stage.note(|| format!("the start of {container} on {instance} comes late"));
-                    self.spawn(stage, runners, &instance, container);
+                    runners.spawn(stage, &instance, container);
                 }
             }
         }
@@ -161,8 +157,6 @@ impl Vms {
             impostor: stage.faults.strikes(chance, Fault::Impostor),
             refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
             stale: BTreeMap::new(),
-            ignores_term: false,
-            ignores_kill: false,
         }
     }
 
@@ -267,28 +261,12 @@ impl Vms {
             self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
             return None;
         }
-        self.spawn(stage, runners, call.instance, container);
+        runners.spawn(stage, call.instance, container);
         if stage.faults.strikes(&mut self.chance, Fault::StartAnswerLost) {
             self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
             return None;
         }
         Some(Answer::Started(Ok(())))
-    }
-
-    fn spawn(
-        &mut self,
-        stage: &mut Stage,
-        runners: &mut Runners,
-        instance: &InstanceId,
-        container: ContainerId,
-    ) {
-        let vm = &self.alive[instance];
-        runners.spawn(
-            stage,
-            instance,
-            container,
-            (vm.ignores_term, vm.ignores_kill),
-        );
     }
 
     fn signal(
