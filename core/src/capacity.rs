@@ -216,9 +216,10 @@ impl Capacity {
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
             return Err(Blocked::MaxPricePerHour);
         }
+        let under_way = |key| fleet.is_create_unanswered(key);
         if let Some(group) = self.groups.get(&group_of(offer)) {
             let fewer = in_group(fleet, offer) < group.count_at_error;
-            match group.readiness(now) {
+            match group.readiness(now, under_way) {
                 Readiness::Wait(until) if !fewer => {
                     let why = group.why.clone();
                     return Err(Blocked::Quota { until, why });
@@ -228,7 +229,7 @@ impl Capacity {
             }
         }
         if let Some(cooling) = self.offerings.get(name) {
-            match cooling.readiness(now) {
+            match cooling.readiness(now, under_way) {
                 Readiness::Wait(until) => {
                     let why = cooling.why.clone();
                     return Err(Blocked::Cooling { until, why });
@@ -272,13 +273,12 @@ impl Capacity {
         }
     }
 
-    /// Learns from the end of a create; `key` is the VM it was for.
+    /// Learns from the end of a create.
     pub(crate) fn create_ended(
         &mut self,
         now: Timestamp,
         name: &TypeName,
         offer: &InstanceType,
-        key: VmKey,
         error: Option<&CloudError>,
         facts: CreateFacts,
     ) {
@@ -289,12 +289,6 @@ impl Capacity {
             self.offerings.remove(name);
             return;
         };
-        if let Some(cooling) = self.groups.get_mut(&group) {
-            cooling.end_canary(key);
-        }
-        if let Some(cooling) = self.offerings.get_mut(name) {
-            cooling.end_canary(key);
-        }
         let why = error.to_string();
         let (jitter, count) = (facts.jitter, facts.group_count);
         match error {

@@ -54,6 +54,8 @@ pub struct Dispatcher {
     leader: bool,
     /// When leadership was gained: everything known was learned since.
     leader_since: Timestamp,
+    /// Since when every VM that exists is known and was heard.
+    sure_since: Option<Timestamp>,
     queue: Queue,
     fleet: Fleet,
     capacity: Capacity,
@@ -117,6 +119,7 @@ impl Dispatcher {
             chance: Chance::new(seed),
             leader: false,
             leader_since: now,
+            sure_since: None,
             queue: Queue::default(),
             fleet: Fleet::default(),
             capacity: Capacity::default(),
@@ -192,7 +195,8 @@ impl Dispatcher {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         let mut hasher = Fnv::default();
-        (self.now, self.leader, self.leader_since).hash(&mut hasher);
+        let leadership = (self.leader, self.leader_since, self.sure_since);
+        (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
         self.out.hash_into(&mut hasher);
@@ -231,8 +235,17 @@ impl Dispatcher {
 
     /// Whether queue and clouds have each been seen whole since leadership was gained.
     pub(crate) fn knows_the_world(&self) -> bool {
-        let listed = |cloud| self.syncs.get(cloud).is_some_and(|sync| sync.listed);
-        self.poll.complete_since.is_some() && self.clouds.iter().all(listed)
+        self.poll.complete_since.is_some() && self.each_listed(1)
+    }
+
+    /// Whether every cloud was listed so often since leadership was gained.
+    fn each_listed(&self, lists: u32) -> bool {
+        let enough = |cloud| {
+            self.syncs
+                .get(cloud)
+                .is_some_and(|sync| sync.lists >= lists)
+        };
+        self.clouds.iter().all(enough)
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -242,6 +255,9 @@ impl Dispatcher {
 
     /// Makes every decision that is due. Ends, because each decision uses up what called for it.
     fn settle(&mut self) {
+        if self.leader {
+            self.reckon();
+        }
         while self.leader {
             if let Some(id) = self.touched.containers.pop_first() {
                 self.judge_container(id);
@@ -261,6 +277,7 @@ impl Dispatcher {
         }
         self.leader = held;
         self.leader_since = self.now;
+        self.sure_since = None;
         self.out.abandon(&mut self.timers);
         self.timers = Timers::default();
         self.queue = Queue::default();
@@ -275,8 +292,7 @@ impl Dispatcher {
             for cloud in &self.clouds {
                 self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
             }
-            let stale = self.now + self.config.timeouts.stale_lock;
-            self.timers.set(TimeoutReason::StaleLocks, stale);
+            self.await_orphans();
         }
     }
 
@@ -353,7 +369,10 @@ impl Dispatcher {
                 self.touched.containers.insert(id);
             }
             TimeoutReason::Place => self.touched.placement = true,
-            TimeoutReason::StaleLocks => self.touch_orphans(),
+            TimeoutReason::Orphans => {
+                self.touch_orphans();
+                self.await_orphans();
+            }
             TimeoutReason::ProbeVm(key) => self.probe(key),
             TimeoutReason::JudgeVm(key) => {
                 self.touched.vms.insert(key);

@@ -143,6 +143,12 @@ pub enum Event {
         container: ContainerId,
         instance: String,
     },
+    /// Its runner was not started: nothing was done.
+    StartFailed {
+        container: ContainerId,
+        instance: String,
+        error: String,
+    },
     /// Nobody knows whether its runner has taken it; a probe will tell.
     StartUnsure {
         container: ContainerId,
@@ -221,12 +227,17 @@ pub enum Event {
         instance_type: TypeName,
         outcome: BootOutcome,
     },
-    /// A probe was answered.
+    /// A probe was answered, or was not.
     ProbeEnded {
         instance: String,
         took: Duration,
         error: Option<String>,
+        /// In a row.
         failures: u32,
+        /// The error is not the one of the probe before.
+        news: bool,
+        /// Somebody else may answer at its address.
+        impostor: bool,
     },
     /// It reports itself broken, or holds a lock without a runner.
     Broken {
@@ -239,10 +250,11 @@ pub enum Event {
         instance: String,
         behavior: IdleBehavior,
     },
-    /// It is about to be given back.
+    /// It is about to be given back; its last complaint, if its last probe failed.
     Leaving {
         instance: String,
         reason: ShutdownReason,
+        complaint: Option<String>,
     },
     /// It was needed after all: something runs on it.
     Stayed { instance: String },
@@ -283,10 +295,17 @@ impl Event {
                 reason: StopReason::UnknownContainer,
                 ..
             }
+            | Self::StartFailed { .. }
+            | Self::ProbeEnded {
+                news: true,
+                impostor: true,
+                ..
+            }
             | Self::Boot {
                 outcome: BootOutcome::Failure | BootOutcome::Disappeared,
                 ..
             } => Level::Warn,
+            Self::ProbeEnded { news: true, .. } => Level::Info,
             Self::LateAnswer { .. }
             | Self::CloudCalled { .. }
             | Self::ProbeEnded { .. }

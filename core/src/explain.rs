@@ -36,6 +36,8 @@ pub enum Waiting {
         /// Where it runs.
         instance: String,
     },
+    /// The queue does not answer, and what is known is too old to act upon.
+    Queue,
     /// VMs found after a restart have not said yet what runs on them.
     Unheard,
     /// It will fit on a VM that is on its way.
@@ -81,9 +83,10 @@ impl Dispatcher {
             return Some(Waiting::Updating);
         }
         if !self.queue().is_waiting(&entry.id) {
-            let unheard = self.fleet().any_unheard();
-            return Some(if unheard {
+            return Some(if self.fleet().any_unheard() {
                 Waiting::Unheard
+            } else if self.queue_fails() {
+                Waiting::Queue
             } else {
                 Waiting::New
             });
@@ -140,6 +143,7 @@ impl Waiting {
             Self::Retry { at } => format!("another try at {at}"),
             Self::Starting { instance } => format!("the runner on {instance}"),
             Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
+            Self::Queue => "an answer of the queue".to_owned(),
             Self::Unheard => "an answer of the VMs that were found".to_owned(),
             Self::Booting { instance, .. } => format!("the boot of {instance}"),
             Self::Blocked(blocked) => first_room(blocked),
@@ -180,6 +184,7 @@ impl fmt::Display for Description<'_> {
             Waiting::EarlierAttempt { .. } => {
                 f.write_str("Waiting for the previous attempt to exit.")
             }
+            Waiting::Queue => f.write_str("Waiting for the queue to answer."),
             Waiting::Unheard => {
                 f.write_str("Waiting for instances found at start to report what runs on them.")
             }

@@ -206,6 +206,11 @@ impl Fleet {
         self.by_group.get(&place).copied().unwrap_or_default()
     }
 
+    /// Whether the create of a VM was not yet answered.
+    pub(crate) fn is_create_unanswered(&self, key: VmKey) -> bool {
+        self.unanswered.contains(&key)
+    }
+
     /// Creates that were not yet answered.
     pub(crate) fn creates_unanswered(&self) -> usize {
         self.unanswered.len()

@@ -20,8 +20,9 @@ pub enum TimeoutReason {
     RetryContainer(ContainerId),
     /// Something that stood in the way of placement may have ended.
     Place,
-    /// Containers locked before a restart have waited long enough for VMs to be probed.
-    StaleLocks,
+    /// Containers that were locked or running before a restart have waited long enough for their
+    /// VMs to be listed, or to be heard.
+    Orphans,
     /// A VM is due for a probe.
     ProbeVm(VmKey),
     /// A VM has been idle, unresponsive, broken or booting for as long as it may.

@@ -63,10 +63,12 @@ impl Cooling {
         }
     }
 
-    pub(crate) fn readiness(&self, now: Timestamp) -> Readiness {
+    /// `under_way` tells whether the create of a VM is still unanswered; a try whose VM is forgotten
+    /// is over, whatever became of it.
+    pub(crate) fn readiness(&self, now: Timestamp, under_way: impl Fn(VmKey) -> bool) -> Readiness {
         if now < self.until {
             Readiness::Wait(self.until)
-        } else if self.canary.is_some() {
+        } else if self.canary.is_some_and(under_way) {
             Readiness::Trying
         } else {
             Readiness::Canary
@@ -75,13 +77,6 @@ impl Cooling {
 
     pub(crate) fn begin_canary(&mut self, key: VmKey) {
         self.canary = Some(key);
-    }
-
-    /// The try ended without telling anything about this limit.
-    pub(crate) fn end_canary(&mut self, key: VmKey) {
-        if self.canary == Some(key) {
-            self.canary = None;
-        }
     }
 }
 
@@ -122,13 +117,14 @@ mod tests {
         let mut cooling =
             Cooling::after_failure(None, Timestamp::EPOCH, PAUSES, 0, String::new(), 0);
         let end = cooling.until;
-        assert_eq!(cooling.readiness(Timestamp::EPOCH), Readiness::Wait(end));
-        assert_eq!(cooling.readiness(end), Readiness::Canary);
+        let at = |now, open: bool| cooling.readiness(now, |_| open);
+        assert_eq!(at(Timestamp::EPOCH, true), Readiness::Wait(end));
+        assert_eq!(at(end, true), Readiness::Canary);
         cooling.begin_canary(VmKey(1));
-        assert_eq!(cooling.readiness(end), Readiness::Trying);
-        cooling.end_canary(VmKey(2));
-        assert_eq!(cooling.readiness(end), Readiness::Trying);
-        cooling.end_canary(VmKey(1));
-        assert_eq!(cooling.readiness(end), Readiness::Canary);
+        assert_eq!(
+            cooling.readiness(end, |key| key == VmKey(1)),
+            Readiness::Trying
+        );
+        assert_eq!(cooling.readiness(end, |_| false), Readiness::Canary);
     }
 }

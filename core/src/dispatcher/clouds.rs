@@ -19,15 +19,15 @@ use crate::timers::TimeoutReason;
 const SYNC_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DESTROY_PAUSE_MAX: Duration = Duration::from_secs(600);
 const TAG_PAUSE: Duration = Duration::from_secs(10);
-/// Lists in a row that must lack a VM before it counts as gone.
-const ABSENT_LISTS: u32 = 2;
+/// Lists that must lack a VM before it counts as gone: one alone may be behind.
+pub(super) const ABSENT_LISTS: u32 = 2;
 
 /// Where listing one cloud stands.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Sync {
     in_flight: Option<CommandId>,
-    /// A complete list was seen since leadership was gained.
-    pub(super) listed: bool,
+    /// Complete lists since leadership was gained.
+    pub(super) lists: u32,
     /// Quick lists in a row.
     quick: u32,
 }
@@ -67,10 +67,13 @@ impl Dispatcher {
         let sync = self.syncs.entry(cloud).or_default();
         sync.in_flight = None;
         if let Ok(records) = found {
-            let first = !std::mem::replace(&mut sync.listed, true);
+            sync.lists = sync.lists.saturating_add(1);
+            let lists = sync.lists;
             self.compare(started, cloud, &records);
-            if first && self.knows_the_world() {
+            if lists == 1 && self.knows_the_world() {
                 self.touch_everything();
+            } else if lists == ABSENT_LISTS {
+                self.touch_orphans();
             }
         }
         let interval = self.config.intervals.sync;
@@ -79,6 +82,7 @@ impl Dispatcher {
             .iter()
             .any(|vm| vm.cloud == cloud && awaits_list(vm));
         let sync = self.syncs.entry(cloud).or_default();
+        let awaited = awaited || sync.lists < ABSENT_LISTS;
         let pause = if awaited {
             let pause = SYNC_PAUSE_MIN * 2_u32.pow(sync.quick.min(16));
             sync.quick += 1;
@@ -133,6 +137,7 @@ impl Dispatcher {
         self.fleet.update(key, |vm| {
             vm.alive_at = vm.alive_at.max(started);
             vm.absent_lists = 0;
+            vm.absent_since = None;
         });
     }
 
@@ -141,11 +146,17 @@ impl Dispatcher {
         let (now, grace) = (self.now, self.config.timeouts.disappear_grace);
         let gone = self.fleet.update(key, |vm| {
             vm.absent_lists += 1;
-            let old = now.since(vm.appeared_at.unwrap_or(vm.since)) > grace;
-            vm.absent_lists >= ABSENT_LISTS && old
+            let since = *vm.absent_since.get_or_insert(now);
+            let young = now.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
+            // Lists may follow each other quickly, and be behind for longer than that. What we
+            // destroyed ourselves is expected to go.
+            let doubtful = vm.phase != Phase::Shutdown && now.since(since) < grace;
+            vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
-        if gone == Some(true) {
-            self.gone(key);
+        match gone {
+            Some(true) => self.gone(key),
+            // If it is there, it will say so.
+            _ => self.probe_now(key),
         }
     }
 
@@ -265,7 +276,7 @@ impl Dispatcher {
             // Written off or named by a list and gone since; a list will show it if it lives.
             return;
         };
-        let (name, cloud, listed) = (vm.type_name.clone(), vm.cloud, vm.instance.is_some());
+        let (name, cloud, listed) = (vm.type_name.clone(), vm.cloud, vm.instance.clone());
         self.out.event(Event::CloudCalled {
             cloud,
             call: CloudCall::Create,
@@ -279,16 +290,22 @@ impl Dispatcher {
             };
             let error = made.as_ref().err();
             self.capacity
-                .create_ended(self.now, &name, offer, key, error, facts);
+                .create_ended(self.now, &name, offer, error, facts);
         }
         match made {
+            // A list has named it already, otherwise: the cloud made two.
+            Ok(record) if listed.as_ref().is_some_and(|id| *id != record.id) => {
+                if self.fleet.by_instance(cloud, &record.id).is_none() {
+                    self.found(cloud, &record);
+                }
+            }
             Ok(record) => {
                 self.name_vm(key, &record);
                 if record.address.is_none() {
                     self.sync_soon(cloud);
                 }
             }
-            Err(_) if listed => {}
+            Err(_) if listed.is_some() => {}
             Err(CloudError::Ambiguous { .. }) => {
                 let at = self.now + self.config.timeouts.create_ambiguous;
                 self.fleet.update(key, |vm| vm.write_off_at = Some(at));

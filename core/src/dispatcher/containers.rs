@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Dispatcher;
+use super::clouds::ABSENT_LISTS;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::fleet::vm::RunnerPhase;
@@ -96,7 +97,7 @@ impl Dispatcher {
         } else if self.queue.hopeless(entry).is_some() {
             // Its record takes an explanation only from whoever holds its lock.
             Next::Lock
-        } else if entry.lock_count > 0 && self.may_run_unseen() {
+        } else if entry.lock_count > 0 && self.may_run_unheard() {
             Next::Nothing
         } else {
             Next::Wait
@@ -113,10 +114,10 @@ impl Dispatcher {
                 None => Next::Nothing,
             };
         }
-        if self.may_run_unseen() {
+        let Some(event) = self.nothing_runs_since(entry) else {
             return Next::Nothing;
-        }
-        if !entry.judges_exit() {
+        };
+        if !entry.is_newer_than(event) {
             return Next::Look;
         }
         match self.queue.hopeless(entry) {
@@ -129,22 +130,69 @@ impl Dispatcher {
         if hosted && entry.priority == 0 {
             return Next::Stop(StopReason::PriorityZero);
         }
-        if hosted || !self.knows_the_world() || self.fleet.any_unheard() {
+        let exit = entry.exit.as_ref();
+        let event = exit.map(|exit| exit.at).or(self.sure_since);
+        let Some(event) = event.filter(|_| !hosted) else {
             return Next::Nothing;
-        }
-        if !entry.judges_exit() {
+        };
+        if !entry.is_newer_than(event) {
             return Next::Look;
         }
-        let why = entry.exit.as_ref().map(|exit| exit.reason.clone());
         let unseen = "the container runs on no instance that exists";
-        Next::Cancel(Some(why.unwrap_or_else(|| unseen.to_owned())))
+        let why = exit.map_or(unseen, |exit| &exit.reason);
+        Next::Cancel(Some(why.to_owned()))
     }
 
-    /// Whether a runner may be alive on a VM that was found and not heard yet: for a while after a
-    /// restart.
-    fn may_run_unseen(&self) -> bool {
+    /// Since when it is known that a locked container, which no VM is known to host, runs nowhere.
+    /// The queue's word counts only if it is newer.
+    fn nothing_runs_since(&self, entry: &Entry) -> Option<Timestamp> {
+        if let Some(exit) = &entry.exit {
+            return Some(exit.at);
+        }
+        if entry.locked_here {
+            return Some(Timestamp::EPOCH);
+        }
         let patience_ends = self.leader_since + self.config.timeouts.stale_lock;
-        !self.knows_the_world() || self.fleet.any_unheard() && self.now < patience_ends
+        let out_of_patience = self.knows_the_world() && self.now >= patience_ends;
+        self.sure_since
+            .or_else(|| out_of_patience.then_some(patience_ends))
+    }
+
+    /// Keeps account of since when every VM that exists is known and was heard.
+    pub(super) fn reckon(&mut self) {
+        let sure = self.knows_the_world() && self.absence_is_proved() && !self.fleet.any_unheard();
+        match (sure, self.sure_since) {
+            (true, None) => {
+                self.sure_since = Some(self.now);
+                self.touch_orphans();
+            }
+            (false, Some(_)) => self.sure_since = None,
+            _ => {}
+        }
+    }
+
+    /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
+    /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
+    fn may_run_unheard(&self) -> bool {
+        let patience_ends = self.leader_since + self.config.timeouts.stale_lock;
+        self.fleet.any_unheard() && self.now < patience_ends
+    }
+
+    /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
+    /// two that follow each other quickly.
+    fn absence_is_proved(&self) -> bool {
+        let grace_ends = self.leader_since + self.config.timeouts.disappear_grace;
+        self.each_listed(ABSENT_LISTS) && self.now >= grace_ends
+    }
+
+    /// Sets the next time at which what was locked or running before a restart must be judged.
+    pub(super) fn await_orphans(&mut self) {
+        let timeouts = &self.config.timeouts;
+        let ends = [timeouts.disappear_grace, timeouts.stale_lock];
+        let ends = ends.map(|patience| self.leader_since + patience);
+        if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {
+            self.timers.set(TimeoutReason::Orphans, next);
+        }
     }
 
     fn assigned_to(&self, id: ContainerId) -> Option<VmKey> {
@@ -217,7 +265,7 @@ impl Dispatcher {
                     .set(TimeoutReason::RetryContainer(id), now + pause);
                 self.out.event(Event::UpdateFailed {
                     container: id,
-                    update: format!("{op:?}").to_lowercase(),
+                    update: op.map_or("update", Op::name).to_owned(),
                     error: error.to_string(),
                 });
                 self.poll_soon();

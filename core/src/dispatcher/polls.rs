@@ -35,6 +35,11 @@ pub(super) struct Poll {
 }
 
 impl Dispatcher {
+    /// Whether the last look at the queue failed.
+    pub(crate) fn queue_fails(&self) -> bool {
+        self.poll.failures > 0
+    }
+
     /// Reads the queue as soon as is decent.
     pub(super) fn poll_soon(&mut self) {
         if self.poll.in_flight.is_some() {
@@ -170,6 +175,13 @@ impl Dispatcher {
             }
             Merge::Changed => {
                 self.note_state(container, before);
+                self.touched.containers.insert(container);
+            }
+            // What nobody is known to host waits for exactly this: a newer look.
+            Merge::Same
+                if record.state != ContainerState::Queued
+                    && self.fleet.hosts(container).next().is_none() =>
+            {
                 self.touched.containers.insert(container);
             }
             Merge::Same | Merge::Stale => {}

@@ -64,6 +64,7 @@ impl Dispatcher {
             self.fleet.update(key, |vm| vm.probe.in_flight = None);
             return;
         }
+        let impostor = matches!(told, Err(VmError::Impostor(_)));
         let complaint = match &told {
             Ok(report) => report.ready.as_ref().err().cloned(),
             Err(error) => Some(error.to_string()),
@@ -74,7 +75,7 @@ impl Dispatcher {
                 self.apply_list(started, key, list);
             }
         }
-        self.note_probe(started, key, complaint);
+        self.note_probe(started, key, complaint, impostor);
         if matches!(&told, Ok(report) if report.ready.is_ok() && report.runners.is_some()) {
             self.note_ready(started, key);
             self.confirm_fence(started, key);
@@ -84,7 +85,13 @@ impl Dispatcher {
     }
 
     /// Keeps the books of one probe.
-    fn note_probe(&mut self, started: Timestamp, key: VmKey, complaint: Option<String>) {
+    fn note_probe(
+        &mut self,
+        started: Timestamp,
+        key: VmKey,
+        complaint: Option<String>,
+        impostor: bool,
+    ) {
         let now = self.now;
         let booked = self.fleet.update(key, |vm| {
             vm.probe.in_flight = None;
@@ -96,16 +103,20 @@ impl Dispatcher {
                 vm.probe.good_at = Some(now);
                 vm.alive_at = now;
                 vm.absent_lists = 0;
+                vm.absent_since = None;
             }
+            let news = complaint.is_some() && vm.probe.complaint != complaint;
             vm.probe.complaint.clone_from(&complaint);
-            (vm.name(), vm.probe.failures)
+            (vm.name(), vm.probe.failures, news)
         });
-        if let Some((instance, failures)) = booked {
+        if let Some((instance, failures, news)) = booked {
             self.out.event(Event::ProbeEnded {
                 instance,
                 took: now.since(started),
                 error: complaint,
                 failures,
+                news,
+                impostor,
             });
         }
     }
@@ -136,8 +147,11 @@ impl Dispatcher {
             return;
         };
         let booted = matches!(vm.phase, Phase::Booting | Phase::Unknown);
-        // A start that failed after this probe began is not excused by it.
-        let cleared = vm.suspect_since.is_some_and(|since| since <= started);
+        // A start that failed lately is not excused by a probe.
+        let pause = suspicion(vm.start_failures);
+        let cleared = vm
+            .suspect_since
+            .is_some_and(|since| since + pause <= started);
         if !booted && !cleared {
             return;
         }
@@ -205,6 +219,7 @@ impl Dispatcher {
         let now = self.now;
         self.fleet.update(key, |vm| {
             vm.probe.listed = true;
+            vm.broken = list.broken;
             for id in &confirmed {
                 vm.runners.get_mut(id).expect("just seen").phase = RunnerPhase::Alive;
             }
@@ -231,7 +246,7 @@ impl Dispatcher {
             let runner = Runner {
                 phase: RunnerPhase::Alive,
                 since: now,
-                need: need.unwrap_or_default(),
+                need,
                 provable_from: now,
                 ladder: None,
             };
@@ -272,6 +287,11 @@ impl Dispatcher {
         let at = self.now + pause;
         self.timers.set(TimeoutReason::ProbeVm(key), at);
     }
+}
+
+/// How long a VM takes no containers after so many failed starts in a row.
+fn suspicion(failures: u32) -> Duration {
+    RETRY_PAUSE_MIN * 2_u32.pow(failures.min(6))
 }
 
 /// Short at first, doubled with each failure, never longer than the regular interval.

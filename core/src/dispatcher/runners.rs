@@ -13,6 +13,9 @@ use crate::signals::{Ladder, Rung, StopReason};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
+/// After so many failed starts in a row a VM takes no more containers.
+const START_FAILURES_MAX: u32 = 3;
+
 impl Dispatcher {
     /// Keeps room on a VM for a container that is being locked.
     pub(super) fn assign_runner(&mut self, key: VmKey, id: ContainerId, need: Resources) {
@@ -20,7 +23,7 @@ impl Dispatcher {
         let runner = Runner {
             phase: RunnerPhase::Assigned,
             since: now,
-            need,
+            need: Some(need),
             provable_from: Timestamp::NEVER,
             ladder: None,
         };
@@ -99,11 +102,18 @@ impl Dispatcher {
         self.fleet.update(key, |vm| {
             if done.is_err() {
                 vm.suspect_since = Some(now);
+                vm.start_failures += 1;
+            } else {
+                vm.start_failures = 0;
             }
             let runner = vm.runners.get_mut(&id).expect("it was starting");
             runner.phase = phase;
             runner.provable_from = now;
         });
+        let failures = self.fleet.get(key).map_or(0, |vm| vm.start_failures);
+        if failures >= START_FAILURES_MAX {
+            self.break_vm(key, "containers cannot be started on it");
+        }
         let container = id;
         match done {
             Ok(()) => self.out.event(Event::Started {
@@ -113,6 +123,11 @@ impl Dispatcher {
             Err(error) if phase == RunnerPhase::Assigned => {
                 // Nothing was done, so nothing is left there.
                 let reason = format!("it could not be started on {instance}: {error}");
+                self.out.event(Event::StartFailed {
+                    container,
+                    instance,
+                    error: error.to_string(),
+                });
                 self.exit_runner(key, id, reason);
                 self.probe_now(key);
                 return;
@@ -298,7 +313,7 @@ impl Dispatcher {
         for key in hosts {
             self.fleet.update(key, |vm| {
                 if let Some(runner) = vm.runners.get_mut(&id) {
-                    runner.need = need;
+                    runner.need = Some(need);
                 }
             });
         }

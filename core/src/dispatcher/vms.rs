@@ -159,10 +159,14 @@ impl Dispatcher {
             vm.phase = Phase::Fenced;
             vm.leaving = Some(reason.clone());
             vm.shutdown.since = now;
-            vm.name()
+            (vm.name(), vm.probe.complaint.clone())
         });
-        if let Some(instance) = instance {
-            self.out.event(Event::Leaving { instance, reason });
+        if let Some((instance, complaint)) = instance {
+            self.out.event(Event::Leaving {
+                instance,
+                reason,
+                complaint,
+            });
             self.probe_now(key);
             self.touched.vms.insert(key);
         }
@@ -220,9 +224,9 @@ impl Dispatcher {
             let assigned = vm.runners.iter();
             let assigned = assigned.filter(|(_, r)| r.phase == RunnerPhase::Assigned);
             let assigned: Vec<ContainerId> = assigned.map(|(id, _)| *id).collect();
-            (vm.name(), assigned)
+            (vm.name(), vm.probe.complaint.clone(), assigned)
         });
-        let Some((instance, assigned)) = begun else {
+        let Some((instance, complaint, assigned)) = begun else {
             return;
         };
         for id in assigned {
@@ -230,7 +234,11 @@ impl Dispatcher {
             self.touched.containers.insert(id);
         }
         if !fenced {
-            self.out.event(Event::Leaving { instance, reason });
+            self.out.event(Event::Leaving {
+                instance,
+                reason,
+                complaint,
+            });
         }
         self.timers.cancel(TimeoutReason::ProbeVm(key));
         self.destroy(key);

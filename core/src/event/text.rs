@@ -22,6 +22,7 @@ impl fmt::Display for Event {
             | Self::StartIssued { .. }
             | Self::Started { .. }
             | Self::StartUnsure { .. }
+            | Self::StartFailed { .. }
             | Self::RunnerFound { .. }
             | Self::RunnerExited { .. }
             | Self::Stopping { .. }
@@ -114,6 +115,11 @@ impl Event {
                 container,
                 instance,
             } => write!(f, "{container} started on {instance}"),
+            Self::StartFailed {
+                container,
+                instance,
+                error,
+            } => write!(f, "{container} could not be started on {instance}: {error}"),
             Self::StartUnsure {
                 container,
                 instance,
@@ -227,6 +233,7 @@ impl Event {
                 took,
                 error,
                 failures,
+                ..
             } => match error {
                 None => write!(f, "{instance} probed in {took:?}"),
                 Some(error) => write!(f, "{instance} probe failed ({failures} in a row): {error}"),
@@ -246,7 +253,17 @@ impl Event {
             Self::BehaviorChanged { instance, behavior } => {
                 write!(f, "{instance} is now {behavior:?}")
             }
-            Self::Leaving { instance, reason } => write!(f, "{instance} is given back: {reason}"),
+            Self::Leaving {
+                instance,
+                reason,
+                complaint,
+            } => {
+                write!(f, "{instance} is given back: {reason}")?;
+                match complaint {
+                    Some(complaint) => write!(f, "; its last complaint: {complaint}"),
+                    None => Ok(()),
+                }
+            }
             Self::Stayed { instance } => write!(f, "{instance} stays: something runs on it"),
             Self::DestroyIssued { instance, attempt } => {
                 write!(f, "{instance} is destroyed, attempt {attempt}")

@@ -80,8 +80,8 @@ pub enum RunnerPhase {
 pub(crate) struct Runner {
     pub(crate) phase: RunnerPhase,
     pub(crate) since: Timestamp,
-    /// What it takes; nothing is known of one found after a restart until its record is.
-    pub(crate) need: Resources,
+    /// What it takes; unknown for one that was found, until its record is there.
+    pub(crate) need: Option<Resources>,
     /// A probe that began before this cannot prove that it is gone.
     pub(crate) provable_from: Timestamp,
     pub(crate) ladder: Option<Ladder>,
@@ -113,20 +113,26 @@ pub(crate) struct Vm {
     pub(crate) alive_at: Timestamp,
     /// Lists in a row that began after that and lacked it.
     pub(crate) absent_lists: u32,
+    /// When the first of them came.
+    pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
     pub(crate) runners: BTreeMap<ContainerId, Runner>,
     /// The last container that was on it.
     pub(crate) last_container: Option<ContainerId>,
     /// No container, nor a place kept for one, since then.
     pub(crate) idle_since: Timestamp,
+    /// It reports itself broken.
+    pub(crate) broken: bool,
     /// A lock without a runner, since then.
     pub(crate) stale_since: Option<Timestamp>,
     /// Whether a boot outcome was counted.
     pub(crate) boot_counted: bool,
     /// KILL was needed and may have left something behind.
     pub(crate) tainted: bool,
-    /// A start failed on it: it takes no more until a probe succeeds.
+    /// A start failed on it then: it takes no more for a while, and until a probe succeeds.
     pub(crate) suspect_since: Option<Timestamp>,
+    /// Starts that failed, in a row.
+    pub(crate) start_failures: u32,
     /// It became ready, or room on it became free.
     pub(crate) room_since: Timestamp,
     pub(crate) tag: Tag,
@@ -216,14 +222,17 @@ impl Vm {
             write_off_at: None,
             alive_at: now,
             absent_lists: 0,
+            absent_since: None,
             probe: Probe::default(),
             runners: BTreeMap::new(),
             last_container: None,
             idle_since: now,
+            broken: false,
             stale_since: None,
             boot_counted: false,
             tainted: false,
             suspect_since: None,
+            start_failures: 0,
             room_since: now,
             tag: Tag::default(),
             leaving: None,
@@ -232,7 +241,10 @@ impl Vm {
     }
 
     pub(crate) fn load(&self) -> Load {
-        self.runners.values().map(|r| &r.need).collect()
+        self.runners
+            .values()
+            .filter_map(|r| r.need.as_ref())
+            .collect()
     }
 
     /// Runners that exist or may exist; not places kept for one.
@@ -255,6 +267,8 @@ impl Vm {
         self.behavior == IdleBehavior::Run
             && self.offer.is_some()
             && !self.tainted
+            && !self.broken
+            && self.runners.values().all(|r| r.need.is_some())
             && self.suspect_since.is_none()
             && self.stale_since.is_none()
             && matches!(

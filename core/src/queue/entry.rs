@@ -14,6 +14,17 @@ pub(crate) enum Op {
     Cancel,
 }
 
+impl Op {
+    /// For log lines.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Unlock => "unlock",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
 /// How a container's last runner ended, as far as we saw.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Exit {
@@ -42,6 +53,8 @@ pub(crate) struct Entry {
     /// Refusals and failures in a row.
     pub(crate) failures: u32,
     pub(crate) exit: Option<Exit>,
+    /// Its lock was taken by this process, so no runner of this attempt is unknown.
+    pub(crate) locked_here: bool,
     /// The state is at least as new as this.
     pub(crate) known_since: Timestamp,
     /// When our own last change was answered: snapshots that began earlier are stale.
@@ -68,6 +81,7 @@ impl Entry {
             retry_at: None,
             failures: 0,
             exit: None,
+            locked_here: false,
             known_since: started,
             own_change_at: Timestamp::EPOCH,
         }
@@ -85,8 +99,8 @@ impl Entry {
         self.locked_by_us = record.locked_by_us;
         self.lock_count = record.lock_count;
         self.known_since = started;
-        // An exit waits for exactly this: a look that began after it.
-        if before == facts(self) && self.exit.is_none() {
+        self.locked_here &= record.state == ContainerState::Locked;
+        if before == facts(self) {
             Merge::Same
         } else {
             Merge::Changed
@@ -97,7 +111,9 @@ impl Entry {
     pub(crate) fn apply(&mut self, now: Timestamp, issued: Timestamp, update: &ContainerUpdate) {
         if update.state == ContainerState::Locked && self.state == ContainerState::Queued {
             self.lock_count = self.lock_count.saturating_add(1);
+            self.locked_here = true;
         }
+        self.locked_here &= update.state == ContainerState::Locked;
         self.state = update.state;
         self.priority = update.priority;
         self.locked_by_us = update.locked_by_us;
@@ -111,11 +127,9 @@ impl Entry {
         self.own_change_at = now;
     }
 
-    /// Whether the state shown is newer than the end of the last runner, so that it may be judged.
-    pub(crate) fn judges_exit(&self) -> bool {
-        self.exit
-            .as_ref()
-            .is_none_or(|exit| self.known_since > exit.at)
+    /// Whether the state shown is newer than what it is to be judged by.
+    pub(crate) fn is_newer_than(&self, event: Timestamp) -> bool {
+        self.known_since > event
     }
 
     /// Whether it is ours to act upon.

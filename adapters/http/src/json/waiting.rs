@@ -22,6 +22,7 @@ pub(super) enum WaitingJson<'c> {
     EarlierAttempt {
         instance: &'c str,
     },
+    Queue,
     Unheard,
     Booting {
         instance_type: &'c str,
@@ -65,6 +66,7 @@ impl<'c> WaitingJson<'c> {
             Waiting::Retry { at } => Self::Retry { at: rfc3339(*at) },
             Waiting::Starting { instance } => Self::Starting { instance },
             Waiting::EarlierAttempt { instance } => Self::EarlierAttempt { instance },
+            Waiting::Queue => Self::Queue,
             Waiting::Unheard => Self::Unheard,
             Waiting::Booting {
                 instance_type,
