@@ -59,7 +59,9 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
     if from < to {
         Ok((from, to))
     } else {
-        Err(format!("{text:?} is empty: the second number must be greater"))
+        Err(format!(
+            "{text:?} is empty: the second number must be greater"
+        ))
     }
 }
 
@@ -218,7 +220,10 @@ fn print_failure(report: &Report, code: u8) {
     lines.extend(report.stuck.iter().map(|line| format!("  stuck: {line}")));
     lines.extend(report.violations.iter().map(|violation| {
         let after = violation.after.as_secs_f64();
-        format!("  {} after {after:.3} s: {}", violation.rule, violation.what)
+        format!(
+            "  {} after {after:.3} s: {}",
+            violation.rule, violation.what
+        )
     }));
     let _closed = writeln!(out, "{}", lines.join("\n"));
 }

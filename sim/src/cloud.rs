@@ -263,12 +263,18 @@ impl Cloud {
         } else {
             self.chance.millis(300, 8000)
         };
-        if stage.faults.strikes(&mut self.chance, Fault::CreateMadeButFailed) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::CreateMadeButFailed)
+        {
             let message = "internal error".to_owned();
             let error = CloudError::Transient { message };
             return self.reply(stage, from, id, Answer::Created(Err(error)), pause);
         }
-        if stage.faults.strikes(&mut self.chance, Fault::CreateAnswerLost) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::CreateAnswerLost)
+        {
             stage.note(|| format!("the answer about {} is lost", record.id));
             if self.chance.one_in(2) {
                 let message = "connection reset".to_owned();
@@ -386,7 +392,10 @@ impl Cloud {
         };
         let step = CloudStep::Address(id.clone());
         stage.after(pause, Happening::Cloud(step.clone()));
-        if stage.faults.strikes(&mut self.chance, Fault::AddressChanges) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::AddressChanges)
+        {
             let later = pause + self.chance.secs(10, 3600);
             stage.after(later, Happening::Cloud(step));
         }
@@ -406,7 +415,12 @@ impl Cloud {
             self.free_addresses.remove(0)
         } else {
             self.last += 1;
-            format!("10.{}.{}.{}:22", self.last >> 16 & 255, self.last >> 8 & 255, self.last & 255)
+            format!(
+                "10.{}.{}.{}:22",
+                self.last >> 16 & 255,
+                self.last >> 8 & 255,
+                self.last & 255
+            )
         };
         if let Some(instance) = self.instances.get_mut(id) {
             stage.note(|| format!("{id} is at {address}"));
@@ -506,14 +520,23 @@ impl Cloud {
         pause: Duration,
     ) {
         let creates = matches!(answer, Answer::Created(_));
-        if !creates && stage.faults.strikes(&mut self.chance, Fault::CloudAnswerLost) {
+        if !creates
+            && stage
+                .faults
+                .strikes(&mut self.chance, Fault::CloudAnswerLost)
+        {
             return;
         }
-        if stage.faults.strikes(&mut self.chance, Fault::CloudAnswerTwice) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::CloudAnswerTwice)
+        {
             let again = pause + self.chance.millis(0, 200_000);
             stage.answer(to, id, answer.clone(), again);
         }
-        let late = stage.faults.strikes(&mut self.chance, Fault::CloudAnswerLate);
+        let late = stage
+            .faults
+            .strikes(&mut self.chance, Fault::CloudAnswerLate);
         let extra = if late {
             self.chance.secs(10, 300)
         } else {

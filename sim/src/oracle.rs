@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::Duration;
+
 use longshore_core::ShutdownReason;
 use longshore_core::ids::{CommandId, ContainerId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
@@ -62,6 +64,8 @@ pub(crate) struct Wish {
     pub(crate) answered: bool,
     /// The core stops waiting for the answer then.
     pub(crate) deadline: Timestamp,
+    /// Counted for so long after an answer that leaves it open.
+    pub(crate) grace: Duration,
     /// Counted no longer from then on.
     pub(crate) until: Timestamp,
 }
@@ -131,6 +135,7 @@ impl Ledger {
                 self.lost.insert(intent);
                 if let Some(wish) = self.wishes.get_mut(&intent) {
                     wish.answered = true;
+                    wish.until = now + wish.grace;
                 }
             }
             Err(_) => {

@@ -101,9 +101,7 @@ impl Processes {
         let process = &mut self.all[index];
         if process.core.take().is_some() {
             process.incarnation += 1;
-            stage
-                .trace
-                .line(stage.now, || Line::End { process: index });
+            stage.trace.line(stage.now, || Line::End { process: index });
         }
     }
 

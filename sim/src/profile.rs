@@ -91,7 +91,14 @@ impl Plan {
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
         let workloads = (0..count)
-            .map(|_| draw_workload(chance, &config, total / u32::try_from(count).unwrap_or(1) + 1, chaos))
+            .map(|_| {
+                draw_workload(
+                    chance,
+                    &config,
+                    total / u32::try_from(count).unwrap_or(1) + 1,
+                    chaos,
+                )
+            })
             .collect();
         let share = chance.between(0, 10);
         let mut faults = FaultPlan::none();

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use longshore_core::command::QueueAction;
 use longshore_core::ids::{CommandId, ContainerId};
-use longshore_core::input::{
-    Answer, ContainerRecord, ContainerState, ContainerUpdate, QueueError,
-};
+use longshore_core::input::{Answer, ContainerRecord, ContainerState, ContainerUpdate, QueueError};
 use longshore_core::resources::Demand;
 use longshore_core::time::Timestamp;
 
@@ -145,7 +143,10 @@ impl Queue {
     }
 
     pub(crate) fn run_time(&self, id: ContainerId) -> Duration {
-        self.records.get(&id).map(|r| r.runs_for).unwrap_or_default()
+        self.records
+            .get(&id)
+            .map(|r| r.runs_for)
+            .unwrap_or_default()
     }
 
     /// Records that are neither over nor deleted.
@@ -288,7 +289,10 @@ impl Queue {
         id: CommandId,
         action: &QueueAction,
     ) {
-        let reads = matches!(action, QueueAction::Poll { .. } | QueueAction::Lookup { .. });
+        let reads = matches!(
+            action,
+            QueueAction::Poll { .. } | QueueAction::Lookup { .. }
+        );
         if self.busy(stage) {
             let error = QueueError::Overloaded("HTTP 503".to_owned());
             let answer = if reads {
@@ -359,7 +363,10 @@ impl Queue {
         if answer.is_ok() {
             self.hint(stage);
         }
-        if stage.faults.strikes(&mut self.chance, Fault::UpdateAnswerLost) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::UpdateAnswerLost)
+        {
             return self.reply_or_not(stage, from, id, Answer::Updated(Err(lost())));
         }
         self.reply(stage, from, id, Answer::Updated(answer));
@@ -518,11 +525,16 @@ impl Queue {
 
     fn reply(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
         let pause = self.chance.millis(2, 80);
-        if stage.faults.strikes(&mut self.chance, Fault::QueueAnswerTwice) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::QueueAnswerTwice)
+        {
             let again = pause + self.chance.millis(0, 90_000);
             stage.answer(to, id, answer.clone(), again);
         }
-        let late = stage.faults.strikes(&mut self.chance, Fault::QueueAnswerLate);
+        let late = stage
+            .faults
+            .strikes(&mut self.chance, Fault::QueueAnswerLate);
         let extra = if late {
             self.chance.secs(1, 120)
         } else {

@@ -121,9 +121,12 @@ impl World {
             let text = format!("{:?} without the right to act", command.action);
             stage.violate("leaders only", text);
         }
-        // Probes only read; a VM that was lost and found again may get one too many.
-        let reads = matches!(about, About::Reading | About::Probe(_));
-        if !reads && ledger.any_open(stage.now, |open| *open == about) {
+        // The others do no harm when a VM that was lost and found again gets one too many.
+        let once = matches!(
+            about,
+            About::Record(_) | About::Create(_) | About::Start(..) | About::Signal(..)
+        );
+        if once && ledger.any_open(stage.now, |open| *open == about) {
             let text = format!("{:?} while the same is under way", command.action);
             stage.violate("one at a time", text);
         }
@@ -146,11 +149,13 @@ impl World {
         };
         ledger.open.insert(command.id, open);
         if let Some((intent, type_name)) = creates {
+            let grace = process.config.timeouts.create_ambiguous;
             let wish = Wish {
                 type_name,
+                grace,
                 answered: false,
                 deadline: command.deadline,
-                until: command.deadline + process.config.timeouts.create_ambiguous,
+                until: command.deadline + grace,
             };
             ledger.wishes.insert(intent, wish);
             self.check_limits(index);
@@ -254,12 +259,12 @@ impl World {
         let offer = process.config.types.get(&vm.type_name)?;
         let now = self.stage.now;
         let open = process.ledger.open.values();
-        let starting = open
-            .filter(|open| open.deadline > now)
-            .filter_map(|open| match &open.about {
-                About::Start(at, id) if at == instance => Some(*id),
-                _ => None,
-            });
+        let starting =
+            open.filter(|open| open.deadline > now)
+                .filter_map(|open| match &open.about {
+                    About::Start(at, id) if at == instance => Some(*id),
+                    _ => None,
+                });
         let on_it = self.runners.containers_on(instance).chain(starting);
         let mut all: Vec<ContainerId> = on_it.chain([container]).collect();
         all.sort_unstable();
@@ -358,7 +363,10 @@ impl World {
             || self.rivals
             || self.vms.late.contains(container);
         if !excused && self.runners.program_on(*container) == Some(call.instance) {
-            let text = format!("{container} is signalled on {} though it is wanted", call.instance);
+            let text = format!(
+                "{container} is signalled on {} though it is wanted",
+                call.instance
+            );
             self.stage.violate("running work is left alone", text);
         }
     }

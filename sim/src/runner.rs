@@ -89,7 +89,9 @@ impl Runners {
 
     fn on_vm<'a>(&'a self, vm: &InstanceId) -> impl Iterator<Item = (RunnerId, &'a Runner)> {
         let range = (vm.clone(), RunnerId(0))..=(vm.clone(), RunnerId(u64::MAX));
-        self.by_vm.range(range).map(|(_, id)| (*id, &self.alive[id]))
+        self.by_vm
+            .range(range)
+            .map(|(_, id)| (*id, &self.alive[id]))
     }
 
     /// Whether a runner of this container is alive on that VM.
@@ -131,12 +133,7 @@ impl Runners {
     }
 
     /// A runner has taken its lock.
-    pub(crate) fn spawn(
-        &mut self,
-        stage: &mut Stage,
-        vm: &InstanceId,
-        container: ContainerId,
-    ) {
+    pub(crate) fn spawn(&mut self, stage: &mut Stage, vm: &InstanceId, container: ContainerId) {
         self.last += 1;
         let id = RunnerId(self.last);
         let chance = &mut self.chance;
@@ -333,7 +330,12 @@ impl Runners {
         if self.programs.get(&runner.container) == Some(&id) {
             self.programs.remove(&runner.container);
         }
-        stage.note(|| format!("runner of {} on {} is gone", runner.container, runner.instance));
+        stage.note(|| {
+            format!(
+                "runner of {} on {} is gone",
+                runner.container, runner.instance
+            )
+        });
         Some(runner)
     }
 

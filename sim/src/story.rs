@@ -106,7 +106,11 @@ impl Story {
         let end = self.world.stage.now + span;
         while !test(self) {
             let tail = || self.world.stage.trace.tail().join("\n");
-            assert!(self.world.stage.now < end, "{}\nnot within {span:?}: {what}", tail());
+            assert!(
+                self.world.stage.now < end,
+                "{}\nnot within {span:?}: {what}",
+                tail()
+            );
             self.run_for(Duration::from_millis(50));
         }
     }
@@ -121,7 +125,9 @@ impl Story {
     /// Submits a container.
     pub fn submit_as(&mut self, demand: Demand, priority: u64, runs: Duration) -> ContainerId {
         let world = &mut self.world;
-        world.queue.submit(&mut world.stage, Ok(demand), priority, runs)
+        world
+            .queue
+            .submit(&mut world.stage, Ok(demand), priority, runs)
     }
 
     /// Submits a container whose record makes no sense.
@@ -305,7 +311,9 @@ impl Story {
     #[must_use]
     pub fn type_of(&self, vm: usize) -> String {
         let instance = self.world.cloud.instances.get(&self.vm_id(vm));
-        instance.map(|i| i.type_name.to_string()).unwrap_or_default()
+        instance
+            .map(|i| i.type_name.to_string())
+            .unwrap_or_default()
     }
 
     /// What the dispatcher shows of a container.
@@ -335,7 +343,10 @@ impl Story {
     /// How many events so far pass a test.
     #[must_use]
     pub fn count_events(&self, test: impl Fn(&Event) -> bool) -> usize {
-        self.events().into_iter().filter(|event| test(event)).count()
+        self.events()
+            .into_iter()
+            .filter(|event| test(event))
+            .count()
     }
 
     /// How many commands so far pass a test.
@@ -361,7 +372,13 @@ impl Story {
     #[must_use]
     pub fn creates(&self) -> usize {
         self.count_commands(|action| {
-            matches!(action, Action::Cloud { action: CloudAction::Create { .. }, .. })
+            matches!(
+                action,
+                Action::Cloud {
+                    action: CloudAction::Create { .. },
+                    ..
+                }
+            )
         })
     }
 
@@ -369,7 +386,13 @@ impl Story {
     #[must_use]
     pub fn destroys(&self) -> usize {
         self.count_commands(|action| {
-            matches!(action, Action::Cloud { action: CloudAction::Destroy { .. }, .. })
+            matches!(
+                action,
+                Action::Cloud {
+                    action: CloudAction::Destroy { .. },
+                    ..
+                }
+            )
         })
     }
 
@@ -413,7 +436,11 @@ impl Story {
 
     fn explain(&self, id: ContainerId) -> String {
         let tail = self.world.stage.trace.tail().join("\n");
-        format!("{tail}\nerror {:?}, shown {:?}", self.error_of(id), self.shown(id))
+        format!(
+            "{tail}\nerror {:?}, shown {:?}",
+            self.error_of(id),
+            self.shown(id)
+        )
     }
 
     /// Runs until a container's program runs; the VM's number.

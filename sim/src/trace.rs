@@ -101,7 +101,9 @@ impl Trace {
         let stamped = Stamped { at, line: line() };
         if let Some(all) = &mut self.all {
             let text = serde_json::to_string(&stamped);
-            all.push(text.unwrap_or_else(|error| format!("{{\"unwritable\":{:?}}}", error.to_string())));
+            all.push(
+                text.unwrap_or_else(|error| format!("{{\"unwritable\":{:?}}}", error.to_string())),
+            );
         }
         if self.last.len() >= LINES_KEPT {
             self.last.pop_front();

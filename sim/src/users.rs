@@ -93,9 +93,11 @@ impl Users {
         };
         let (now_many, gap) = match workload.pattern {
             Pattern::Steady { gap } => (1, gap),
-            Pattern::Bursty { gap, size } | Pattern::Workflow { gap, children: size } => {
-                (size, gap)
-            }
+            Pattern::Bursty { gap, size }
+            | Pattern::Workflow {
+                gap,
+                children: size,
+            } => (size, gap),
         };
         let supervised = matches!(workload.pattern, Pattern::Workflow { .. });
         let many = now_many.min(workload.left);
@@ -128,7 +130,10 @@ impl Users {
             runs_for += Duration::from_secs(high);
         }
         let priority = 1 + self.chance.below(workload.priorities);
-        let demand = if stage.faults.strikes(&mut self.chance, Fault::RecordMalformed) {
+        let demand = if stage
+            .faults
+            .strikes(&mut self.chance, Fault::RecordMalformed)
+        {
             Err("mounts: expected an object, found a list".to_owned())
         } else if stage.faults.strikes(&mut self.chance, Fault::Unsatisfiable) {
             demand.ram = 1 << 50;

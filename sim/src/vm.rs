@@ -183,7 +183,9 @@ impl Vms {
         if stage.now > call.deadline {
             return;
         }
-        let drops = stage.faults.strikes(&mut self.chance, Fault::ConnectionDrops);
+        let drops = stage
+            .faults
+            .strikes(&mut self.chance, Fault::ConnectionDrops);
         if drops && self.chance.one_in(2) {
             return self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
         }
@@ -215,10 +217,12 @@ impl Vms {
         } else {
             Err("boot probe: exit status 1".to_owned())
         };
-        let alive = runners.listed_on(call.instance).map(|container| RunnerSighting {
-            container,
-            stale: false,
-        });
+        let alive = runners
+            .listed_on(call.instance)
+            .map(|container| RunnerSighting {
+                container,
+                stale: false,
+            });
         let stale = vm.stale.keys().map(|container| RunnerSighting {
             container: *container,
             stale: true,
@@ -262,7 +266,10 @@ impl Vms {
             return None;
         }
         runners.spawn(stage, call.instance, container);
-        if stage.faults.strikes(&mut self.chance, Fault::StartAnswerLost) {
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::StartAnswerLost)
+        {
             self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
             return None;
         }

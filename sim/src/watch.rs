@@ -25,7 +25,7 @@ impl World {
         let now = self.stage.now;
         let ledger = &mut self.processes.all[index].ledger;
         match event {
-            Event::Leaving { instance, reason } => {
+            Event::Leaving { instance, reason, .. } => {
                 let id = InstanceId::from(instance.as_str());
                 ledger.leaving.insert(id, (reason.clone(), now));
             }
@@ -44,7 +44,10 @@ impl World {
             self.stage.mark(Mark::LostCreateMatched);
         }
         if let Event::Created { instance_type, .. } = event
-            && self.processes.all[index].ledger.failed.remove(instance_type)
+            && self.processes.all[index]
+                .ledger
+                .failed
+                .remove(instance_type)
         {
             self.stage.mark(Mark::CanarySucceeded);
         }
@@ -78,7 +81,9 @@ impl World {
         if let Some(core) = &self.processes.all[index].core {
             let hash = core.state_hash();
             let process = index;
-            stage.trace.line(stage.now, || Line::State { process, hash });
+            stage
+                .trace
+                .line(stage.now, || Line::State { process, hash });
         }
     }
 
@@ -86,7 +91,7 @@ impl World {
     /// remembered for ever.
     pub(crate) fn look(&mut self) {
         let Some(core) = &self.processes.all[0].core else {
-            return;
+            return self.memory.vague.clear();
         };
         let view = core.view();
         if !view.is_leader() || self.queue.is_stormy(self.stage.now) {
@@ -123,9 +128,7 @@ impl World {
             }
             let record = self.queue.records.get(&id);
             let ended = record.and_then(|record| record.ended_at);
-            if container.instance.is_none()
-                && ended.is_some_and(|at| now.since(at) > MEMORY_MAX)
-            {
+            if container.instance.is_none() && ended.is_some_and(|at| now.since(at) > MEMORY_MAX) {
                 wrong.push(("bounded memory", format!("{id} is remembered for too long")));
             }
         }

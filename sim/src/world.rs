@@ -162,8 +162,7 @@ impl World {
                     action,
                 };
                 self.check_vm_call(&call);
-                self.vms
-                    .execute(&mut self.stage, &mut self.runners, &call);
+                self.vms.execute(&mut self.stage, &mut self.runners, &call);
             }
         }
     }
@@ -235,7 +234,9 @@ impl World {
     fn issue(&mut self, index: usize, command: Command) -> bool {
         self.check_command(index, &command);
         if let Some(diary) = &mut self.diary {
-            diary.commands.push((self.stage.now, command.action.clone()));
+            diary
+                .commands
+                .push((self.stage.now, command.action.clone()));
         }
         let stage = &mut self.stage;
         stage.trace.line(stage.now, || Line::Command {

@@ -1,0 +1,199 @@
+//! Limits of the cloud and our own.
+
+use longshore_core::config::Rate;
+use longshore_core::resources::{Demand, MicroDollars};
+use longshore_core::{Blocked, Waiting};
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+fn only(names: &[&str], config: &mut longshore_core::config::Config) {
+    config
+        .types
+        .retain(|name, _| names.contains(&name.as_str()));
+}
+
+#[test]
+fn at_the_accounts_quota_containers_wait_and_go_on_when_there_is_room() {
+    let mut story = Story::with(|config| only(&["small"], config));
+    story.set_quota("standard", 2);
+    let all: Vec<_> = (0..4).map(|_| story.submit(cores(1))).collect();
+    story.run_for(minutes(4));
+    let running = all.iter().filter(|id| story.runs_on(**id).is_some());
+    assert_eq!(running.count(), 2);
+    let status = story
+        .shown(all[3])
+        .map(|view| view.status)
+        .unwrap_or_default();
+    assert!(status.contains("limits are reached"), "{status}");
+    assert!(story.creates() < 10, "{} creates", story.creates());
+    story.run_for(minutes(30));
+    for container in all {
+        story.assert_complete(container);
+        assert!(story.lock_count(container) <= 2);
+    }
+}
+
+#[test]
+fn a_quota_that_is_raised_is_noticed_without_any_shutdown() {
+    let mut story = Story::with(|config| only(&["small"], config));
+    story.set_quota("standard", 1);
+    let _long = story.submit_as(cores(1), 900, minutes(300));
+    story.run_for(minutes(3));
+    let waiting = story.submit(cores(1));
+    story.run_for(minutes(2));
+    story.set_quota("standard", 10);
+    story.run_for(minutes(40));
+    story.assert_complete(waiting);
+}
+
+#[test]
+fn the_quota_of_one_group_does_not_stop_another() {
+    let mut story = Story::begin();
+    story.set_quota("standard.spot", 0);
+    let spot = story.submit(Demand {
+        preemptible: true,
+        ..cores(1)
+    });
+    story.run_for(minutes(1));
+    let plain = story.submit(cores(1));
+    story.run_for(minutes(10));
+    story.assert_complete(plain);
+    assert_eq!(story.runs_on(spot), None);
+}
+
+#[test]
+fn missing_capacity_of_one_type_does_not_block_others() {
+    let mut story = Story::with(|config| only(&["small", "huge"], config));
+    story.set_capacity("huge", 0);
+    let blocked = story.submit_as(cores(8), 1000, minutes(5));
+    let other = story.submit(cores(1));
+    story.run_for(minutes(10));
+    story.assert_complete(other);
+    let status = story
+        .shown(blocked)
+        .map(|view| view.status)
+        .unwrap_or_default();
+    assert!(
+        status.contains("huge") && status.contains("at capacity"),
+        "{status}"
+    );
+    story.set_capacity("huge", 1);
+    story.run_for(minutes(60));
+    story.assert_complete(blocked);
+}
+
+#[test]
+fn another_eligible_type_is_taken_when_the_cheapest_has_no_capacity() {
+    let mut story = Story::with(|config| {
+        only(&["small", "medium"], config);
+        config.sizing.max_price_factor_ppm = 2_000_000;
+    });
+    story.set_capacity("small", 0);
+    let container = story.submit(cores(1));
+    story.run_for(minutes(10));
+    story.assert_complete(container);
+    assert_eq!(story.vms_made(), 1);
+}
+
+#[test]
+fn a_rate_limit_is_respected_and_running_work_goes_on() {
+    let mut story = Story::with(|config| only(&["small"], config));
+    story.throttle_creates(seconds(30), 1);
+    let all: Vec<_> = (0..5)
+        .map(|_| story.submit_as(cores(1), 500, minutes(1)))
+        .collect();
+    story.run_for(minutes(30));
+    for container in all {
+        story.assert_complete(container);
+    }
+    assert!(story.creates() < 30, "{} creates", story.creates());
+}
+
+#[test]
+fn our_own_rate_limit_holds() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.creates = Some(Rate {
+            interval: seconds(20),
+            burst: 2,
+        });
+    });
+    for _ in 0..20 {
+        story.submit_as(cores(1), 500, minutes(60));
+    }
+    story.run_for(minutes(2));
+    assert!((2..=8).contains(&story.creates()), "{}", story.creates());
+}
+
+#[test]
+fn a_cloud_that_is_down_does_not_touch_what_runs() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(20));
+    story.strike(Fault::CloudDown, 1);
+    story.run_for(minutes(90));
+    story.assert_complete(container);
+    story.run_for(minutes(30));
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn the_price_limit_holds_and_says_so() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.price_per_hour = Some(MicroDollars(250_000));
+    });
+    let all: Vec<_> = (0..4).map(|_| story.submit(cores(1))).collect();
+    story.run_for(minutes(4));
+    assert_eq!(story.vms_made(), 2, "ten cents each, 25 at most");
+    let waiting = story.shown(all[3]).and_then(|view| view.waiting);
+    let reason = matches!(&waiting, Some(Waiting::Blocked(why))
+        if why.iter().all(|(_, b)| *b == Blocked::MaxPricePerHour));
+    assert!(reason, "{waiting:?}");
+    story.run_for(minutes(30));
+    for container in all {
+        story.assert_complete(container);
+    }
+}
+
+#[test]
+fn max_instances_counts_wishes_under_way() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.instances = Some(3);
+    });
+    story.strike(Fault::CreateSlow, 3);
+    for _ in 0..10 {
+        story.submit(cores(1));
+    }
+    story.run_for(minutes(2));
+    assert_eq!(story.creates(), 3);
+}
+
+#[test]
+fn creates_in_flight_are_limited() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.creates_in_flight = Some(1);
+    });
+    story.strike(Fault::CreateSlow, 1);
+    for _ in 0..3 {
+        story.submit(cores(1));
+    }
+    story.run_for(seconds(25));
+    assert_eq!(story.creates(), 1);
+    story.run_for(minutes(20));
+    assert_eq!(story.vms_made(), 3);
+}
+
+#[test]
+fn a_small_vm_of_low_priority_does_not_take_the_quota_of_the_large_one() {
+    let mut story = Story::with(|config| only(&["small", "huge"], config));
+    story.set_quota("standard", 1);
+    let first = story.submit_as(cores(1), 900, minutes(2));
+    story.until_running(first);
+    let high = story.submit_as(cores(8), 800, minutes(2));
+    let low = story.submit_as(cores(1), 1, minutes(600));
+    story.run_for(minutes(60));
+    story.assert_complete(high);
+    assert!(story.runs_on(low).is_some());
+}

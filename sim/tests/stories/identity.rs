@@ -1,0 +1,44 @@
+//! Only the VM that was rented gets work.
+
+use longshore_core::event::Event;
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+#[test]
+fn a_vm_that_cannot_prove_who_it_is_never_gets_a_start() {
+    let mut story = Story::begin();
+    story.strike(Fault::Impostor, 1);
+    let container = story.submit(cores(1));
+    story.run_for(minutes(9));
+    assert_eq!(story.starts_of(container), 0);
+    assert_eq!(story.vms(), 1);
+    story.run_for(minutes(12));
+    story.assert_complete(container);
+    assert!(story.is_gone(0), "it was given back after TimeoutBooting");
+}
+
+#[test]
+fn a_vm_whose_address_answers_as_another_is_given_back() {
+    let mut story = Story::with(|config| config.timeouts.idle = minutes(60));
+    let (_, vm) = story.running(cores(1), seconds(5));
+    story.run_for(minutes(1));
+    story.vm(vm).be_replaced();
+    let container = story.submit(cores(1));
+    story.run_for(minutes(20));
+    assert!(story.is_gone(vm));
+    story.assert_complete(container);
+}
+
+#[test]
+fn an_address_that_was_used_before_leads_to_nobody_else() {
+    let mut story = Story::begin();
+    let (_, first) = story.running(cores(1), seconds(5));
+    story.run_for(minutes(5));
+    assert!(story.is_gone(first));
+    story.strike(Fault::AddressReused, 1);
+    let container = story.submit(cores(1));
+    story.run_for(minutes(12));
+    story.assert_complete(container);
+    let ready = |e: &Event| matches!(e, Event::Ready { .. });
+    assert_eq!(story.count_events(ready), 2);
+}

@@ -1,0 +1,16 @@
+//! The rules of the dispatcher, told as stories in a simulated world.
+
+mod breaking;
+mod capacity;
+mod creating;
+mod disappearing;
+mod identity;
+mod idling;
+mod leading;
+mod operating;
+mod placing;
+mod queueing;
+mod restarting;
+mod running;
+mod starting;
+mod stopping;

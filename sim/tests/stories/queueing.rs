@@ -1,0 +1,114 @@
+//! A queue that refuses, forgets, and shows only half.
+
+use longshore_core::event::Event;
+use longshore_core::input::ContainerState;
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+#[test]
+fn a_runner_whose_container_nobody_knows_is_killed() {
+    let mut story = Story::with(|config| config.timeouts.idle = minutes(30));
+    let (_, vm) = story.running(cores(1), seconds(5));
+    story.run_for(minutes(1));
+    let stranger = story.vm(vm).run_stranger();
+    story.run_for(minutes(1));
+    assert!(!story.has_runner(stranger));
+    assert_eq!(story.starts_of(stranger), 0);
+}
+
+#[test]
+fn a_record_deleted_while_it_waits_is_dropped() {
+    let mut story = Story::with(|config| config.limits.instances = Some(0));
+    let container = story.submit(cores(1));
+    story.run_for(minutes(1));
+    assert!(story.shown(container).is_some());
+    story.delete(container);
+    story.run_for(minutes(1));
+    assert_eq!(story.shown(container), None);
+}
+
+#[test]
+fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(600));
+    story.delete(container);
+    story.run_for(minutes(2));
+    assert_eq!(story.shown(container), None);
+    assert!(!story.has_runner(container));
+    let dropped = |e: &Event| matches!(e, Event::ContainerDropped { deleted: true, .. });
+    assert_eq!(story.count_events(dropped), 1);
+    story.run_for(minutes(5));
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn an_incomplete_reading_makes_nothing_disappear() {
+    let mut story = Story::begin();
+    let (container, _) = story.running(cores(1), minutes(20));
+    let waiting = story.submit_as(cores(2), 500, minutes(5));
+    story.strike(Fault::ShortPoll, 50);
+    story.run_for(minutes(40));
+    story.assert_complete(container);
+    story.assert_complete(waiting);
+    assert_eq!(story.starts_of(container), 1);
+    let deleted = |e: &Event| matches!(e, Event::ContainerDropped { deleted: true, .. });
+    assert_eq!(story.count_events(deleted), 0);
+}
+
+#[test]
+fn a_storm_of_503_delays_and_loses_nothing() {
+    let mut story = Story::begin();
+    let (container, _) = story.running(cores(1), minutes(10));
+    let waiting = story.submit(cores(2));
+    story.strike(Fault::QueueStorm, 2);
+    story.run_for(minutes(60));
+    story.assert_complete(container);
+    story.assert_complete(waiting);
+}
+
+#[test]
+fn a_lock_whose_answer_is_lost_is_noticed() {
+    let mut story = Story::begin();
+    story.strike(Fault::UpdateAnswerLost, 1);
+    let container = story.submit(cores(1));
+    story.run_for(minutes(15));
+    story.assert_complete(container);
+    assert!(story.lock_count(container) <= 2);
+}
+
+#[test]
+fn a_lock_that_was_not_taken_is_tried_again() {
+    let mut story = Story::begin();
+    story.strike(Fault::UpdateLost, 1);
+    let container = story.submit(cores(1));
+    story.run_for(minutes(15));
+    story.assert_complete(container);
+    assert_eq!(story.lock_count(container), 1);
+}
+
+#[test]
+fn a_priority_that_flaps_ends_in_one_run_at_most() {
+    let mut story = Story::begin();
+    let container = story.submit_as(cores(1), 500, minutes(2));
+    for round in 0..20 {
+        story.set_priority(container, if round % 2 == 0 { 0 } else { 500 });
+        story.run_for(seconds(7));
+    }
+    story.set_priority(container, 500);
+    story.run_for(minutes(30));
+    let state = story.state(container);
+    assert!(state.is_some_and(ContainerState::is_final), "{state:?}");
+    assert_eq!(story.vms(), 0);
+}
+
+#[test]
+fn a_short_reading_limit_still_serves_everybody() {
+    let mut story = Story::with(|config| config.limits.queued_per_poll = 2);
+    let all: Vec<_> = (0..10)
+        .map(|n| story.submit_as(cores(1), 1 + n, seconds(20)))
+        .collect();
+    story.run_for(minutes(60));
+    for container in all {
+        story.assert_complete(container);
+    }
+}

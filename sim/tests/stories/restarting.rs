@@ -1,0 +1,142 @@
+//! A dispatcher that dies and comes back takes over what is there, and nobody notices.
+
+use longshore_core::command::Signal;
+use longshore_core::event::Event;
+use longshore_core::input::ContainerState;
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+#[test]
+fn no_running_container_notices_a_restart() {
+    let mut story = Story::with(|config| config.types.retain(|name, _| name.as_str() == "large"));
+    let all: Vec<_> = (0..6)
+        .map(|_| story.submit_as(cores(1), 500, minutes(30)))
+        .collect();
+    for container in &all {
+        story.until_running(*container);
+    }
+    for _ in 0..4 {
+        story.restart();
+        story.run_for(minutes(2));
+    }
+    let signals = story.count_events(|e| matches!(e, Event::Signalling { .. }));
+    assert_eq!(signals, 0);
+    story.run_for(minutes(60));
+    for container in all {
+        story.assert_complete(container);
+        assert_eq!(story.starts_of(container), 1);
+    }
+    assert_eq!(story.vms_made(), 2);
+    assert_eq!(story.vms(), 0);
+}
+
+#[test]
+fn what_is_queued_is_started_while_an_old_vm_is_still_silent() {
+    let mut story = Story::begin();
+    let (old, vm) = story.running(cores(1), minutes(60));
+    story.vm(vm).be_silent_for(minutes(6));
+    let fresh = story.submit(cores(1));
+    story.restart();
+    story.run_for(minutes(4));
+    assert!(story.runs_on(fresh).is_some(), "{:?}", story.shown(fresh));
+    assert_eq!(story.runs_on(old), Some(vm));
+    story.run_for(minutes(60));
+    story.assert_complete(old);
+}
+
+#[test]
+fn a_running_container_is_not_cancelled_while_a_vm_is_unheard() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(30));
+    story.vm(vm).be_silent_for(minutes(9));
+    story.restart();
+    story.run_for(minutes(7));
+    story.assert_state(container, ContainerState::Running);
+    story.run_for(minutes(40));
+    story.assert_complete(container);
+}
+
+#[test]
+fn a_locked_container_that_is_on_no_vm_is_given_back_after_a_restart() {
+    let mut story = Story::begin();
+    story.strike(Fault::CrashBeforeRunning, 1);
+    let container = story.submit(cores(1));
+    story.run_until("it is locked", minutes(5), |s| {
+        s.state(container) == Some(ContainerState::Locked)
+    });
+    story.restart();
+    story.run_for(minutes(15));
+    story.assert_complete(container);
+    assert_eq!(story.lock_count(container), 2);
+}
+
+#[test]
+fn a_result_reported_while_the_dispatcher_was_away_is_kept() {
+    let mut story = Story::begin();
+    let (container, _) = story.running(cores(1), seconds(40));
+    story.strike(Fault::RestartSlow, 1);
+    story.restart();
+    story.run_for(minutes(40));
+    story.assert_complete(container);
+    assert_eq!(story.starts_of(container), 1);
+    assert_eq!(story.vms(), 0);
+}
+
+#[test]
+fn a_vm_that_vanished_while_the_dispatcher_was_away_is_noticed() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(60));
+    story.strike(Fault::RestartSlow, 1);
+    story.restart();
+    story.vm(vm).vanish();
+    story.run_for(minutes(40));
+    story.assert_cancelled(container, "runs on no instance");
+}
+
+#[test]
+fn a_runner_found_again_counts_against_the_room_on_its_vm() {
+    let mut story = Story::with(|config| {
+        config.types.retain(|name, _| name.as_str() == "large");
+        config.limits.instances = Some(1);
+    });
+    let (running, vm) = story.running(cores(4), minutes(30));
+    let waiting = story.submit(cores(2));
+    story.restart();
+    story.run_for(minutes(10));
+    assert_eq!(story.runs_on(running), Some(vm));
+    assert_eq!(story.starts_of(waiting), 0);
+}
+
+#[test]
+fn an_unkillable_container_is_still_fought_after_a_restart() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(600));
+    story.vm(vm).ignore_kill();
+    story.set_priority(container, 0);
+    story.run_for(minutes(1));
+    story.restart();
+    story.run_for(minutes(6));
+    let kill = |e: &Event| {
+        matches!(
+            e,
+            Event::Signalling {
+                signal: Signal::Kill,
+                ..
+            }
+        )
+    };
+    assert!(story.count_events(kill) > 0);
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn a_create_under_way_at_a_crash_is_found_and_used() {
+    let mut story = Story::begin();
+    let container = story.submit(cores(1));
+    story.run_until("a VM is asked for", minutes(1), |s| s.creates() == 1);
+    story.run_for(seconds(1));
+    story.restart();
+    story.run_for(minutes(10));
+    story.assert_complete(container);
+    assert_eq!(story.vms(), 0);
+}

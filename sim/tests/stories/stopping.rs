@@ -1,0 +1,165 @@
+//! What must stop, stops: TERM, KILL, and in the end the VM goes.
+
+use longshore_core::ShutdownReason;
+use longshore_core::command::Signal;
+use longshore_core::event::Event;
+use longshore_core::input::ContainerState;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+fn signals(story: &Story, wanted: Signal) -> usize {
+    story.count_events(|e| matches!(e, Event::Signalling { signal, .. } if *signal == wanted))
+}
+
+#[test]
+fn priority_0_while_queued_is_forgotten() {
+    let mut story = Story::with(|config| config.limits.instances = Some(0));
+    let container = story.submit(cores(1));
+    story.run_for(minutes(1));
+    assert!(story.shown(container).is_some());
+    story.set_priority(container, 0);
+    story.run_for(minutes(1));
+    assert_eq!(story.shown(container), None);
+    story.assert_state(container, ContainerState::Queued);
+}
+
+#[test]
+fn priority_0_before_the_vm_is_ready_never_starts() {
+    let mut story = Story::begin();
+    let container = story.submit(cores(1));
+    story.run_for(seconds(10));
+    story.set_priority(container, 0);
+    story.run_for(minutes(5));
+    assert_eq!(story.starts_of(container), 0);
+    story.assert_state(container, ContainerState::Queued);
+    assert_eq!(story.vms(), 0, "the VM nobody needs is given back");
+}
+
+#[test]
+fn priority_0_while_locked_stops_the_runner_and_gives_the_lock_back() {
+    let mut story = Story::begin();
+    let container = story.submit(cores(1));
+    story.run_until("its runner begins", minutes(5), |s| s.has_runner(container));
+    story.assert_state(container, ContainerState::Locked);
+    story.set_priority(container, 0);
+    story.run_for(minutes(1));
+    assert!(!story.has_runner(container));
+    assert_ne!(story.state(container), Some(ContainerState::Locked));
+    assert_ne!(story.state(container), Some(ContainerState::Running));
+}
+
+#[test]
+fn priority_0_while_running_stops_it() {
+    let mut story = Story::begin();
+    let (container, _) = story.running(cores(1), minutes(60));
+    story.set_priority(container, 0);
+    story.run_for(seconds(30));
+    story.assert_state(container, ContainerState::Cancelled);
+    assert!(!story.has_runner(container));
+    assert_eq!(signals(&story, Signal::Kill), 0);
+}
+
+#[test]
+fn what_ignores_term_is_killed() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(60));
+    story.vm(vm).ignore_term();
+    story.set_priority(container, 0);
+    story.run_for(seconds(100));
+    assert!(story.has_runner(container));
+    assert!(signals(&story, Signal::Term) > 10);
+    story.run_for(seconds(40));
+    assert!(!story.has_runner(container));
+    assert!(signals(&story, Signal::Kill) > 0);
+    story.run_for(minutes(1));
+    story.assert_state(container, ContainerState::Cancelled);
+}
+
+#[test]
+fn what_cannot_be_killed_takes_its_vm_with_it() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(600));
+    story.vm(vm).ignore_kill();
+    story.set_priority(container, 0);
+    story.run_for(minutes(5));
+    assert!(story.is_gone(vm));
+    let shut = |e: &Event| matches!(e, Event::Leaving { reason, .. } if *reason == ShutdownReason::Unkillable);
+    assert_eq!(story.count_events(shut), 1);
+    story.assert_state(container, ContainerState::Cancelled);
+}
+
+#[test]
+fn its_neighbours_may_finish_first() {
+    let mut story = Story::with(|config| config.types.retain(|name, _| name.as_str() == "large"));
+    let bad = story.submit_as(cores(1), 500, minutes(600));
+    let good = story.submit_as(cores(1), 500, minutes(20));
+    let vm = story.until_running(bad);
+    assert_eq!(story.until_running(good), vm);
+    story.vm(vm).ignore_kill();
+    story.set_priority(bad, 0);
+    story.run_for(minutes(10));
+    assert!(!story.is_gone(vm));
+    let newcomer = story.submit_as(cores(1), 500, seconds(5));
+    story.run_for(minutes(5));
+    story.assert_complete(newcomer);
+    assert_eq!(story.vms_made(), 2, "the bad VM takes nothing new");
+    story.run_for(minutes(10));
+    story.assert_complete(good);
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn its_neighbours_have_a_limited_time() {
+    let mut story = Story::with(|config| {
+        config.types.retain(|name, _| name.as_str() == "large");
+        config.timeouts.unkillable = minutes(10);
+    });
+    let bad = story.submit_as(cores(1), 500, minutes(600));
+    let good = story.submit_as(cores(1), 500, minutes(600));
+    let vm = story.until_running(bad);
+    story.until_running(good);
+    story.vm(vm).ignore_kill();
+    story.set_priority(bad, 0);
+    story.run_for(minutes(16));
+    assert!(story.is_gone(vm));
+    story.run_for(minutes(1));
+    story.assert_cancelled(good, "was shut down");
+}
+
+#[test]
+fn an_unkillable_container_on_a_held_vm_stays_and_is_shouted_about() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(600));
+    story.vm(vm).ignore_kill();
+    story.hold(vm);
+    story.set_priority(container, 0);
+    story.run_for(minutes(120));
+    assert!(!story.is_gone(vm));
+    assert_eq!(
+        story.count_events(|e| matches!(e, Event::Unkillable { held: true, .. })),
+        1
+    );
+}
+
+#[test]
+fn a_runner_that_cannot_promise_the_whole_tree_taints_its_vm() {
+    let mut story = Story::with(|config| {
+        config.kill_reaches_tree = false;
+        config.timeouts.idle = minutes(60);
+    });
+    let (container, vm) = story.running(cores(1), minutes(600));
+    story.vm(vm).ignore_term();
+    story.set_priority(container, 0);
+    story.run_for(minutes(5));
+    assert!(!story.has_runner(container));
+    assert!(story.is_gone(vm), "long before it would have idled");
+}
+
+#[test]
+fn an_operator_may_kill_a_container() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(60));
+    story.kill_container(container);
+    story.run_for(seconds(30));
+    story.assert_state(container, ContainerState::Cancelled);
+    assert!(!story.is_gone(vm));
+}
