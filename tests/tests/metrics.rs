@@ -1,0 +1,185 @@
+//! What monitoring reads.
+
+use longshore_tests::{Container, Site, until};
+
+const PREFIX: &str = "arvados_dispatchcloud_";
+
+/// The value of a series, written as it stands before its value; `None` if there is none.
+fn value(text: &str, series: &str) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        let rest = line.strip_prefix(series);
+        rest.is_some_and(|rest| rest.starts_with(' '))
+    })?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn the_peers_names_are_there_with_plausible_values() {
+    let site = Site::start();
+    let api = site.api();
+    let done: Vec<String> = (0..3)
+        .map(|i| api.submit(&Container::sh(format!("echo {i}"))))
+        .collect();
+    for uuid in &done {
+        assert_eq!(api.exit_code(uuid), Some(0));
+    }
+    for id in site.instance_ids() {
+        site.until_idle(&id);
+    }
+    let running = api.submit(&site.gated("running"));
+    until("the dispatcher knows that one runs", || {
+        let text = site.management().get("/metrics").ok().text;
+        let entries = "queue_entries{instance_type=\"small\",state=\"Running\"}";
+        value(&text, &format!("{PREFIX}{entries}")) == Some(1.0)
+    });
+
+    let vms = site.instance_ids().len() as f64;
+    let text = site.management().get("/metrics").ok().text;
+    let get = |series: &str| {
+        value(&text, &format!("{PREFIX}{series}"))
+            .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    };
+    for (series, expected) in [
+        ("containers_running", 1.0),
+        ("containers_allocated_not_started", 0.0),
+        ("containers_not_allocated_over_quota", 0.0),
+        ("containers_longest_wait_time_seconds", 0.0),
+        (
+            "containers_time_from_queue_to_crunch_run_seconds_count",
+            4.0,
+        ),
+        (
+            "queue_entries{instance_type=\"small\",state=\"Running\"}",
+            1.0,
+        ),
+        (
+            "instances_total{category=\"inuse\",instance_type=\"small\"}",
+            1.0,
+        ),
+        (
+            "instances_total{category=\"idle\",instance_type=\"small\"}",
+            vms - 1.0,
+        ),
+        (
+            "instances_total{category=\"booting\",instance_type=\"small\"}",
+            0.0,
+        ),
+        (
+            "instances_total{category=\"hold\",instance_type=\"large\"}",
+            0.0,
+        ),
+        ("vcpus_total{category=\"inuse\"}", 1.0),
+        (
+            "memory_bytes_total{category=\"inuse\"}",
+            1024.0 * 1024.0 * 1024.0,
+        ),
+        ("boot_outcomes{outcome=\"success\"}", vms),
+        ("boot_outcomes{outcome=\"failure\"}", 0.0),
+        ("boot_outcomes{outcome=\"aborted\"}", 0.0),
+        ("boot_outcomes{outcome=\"disappeared\"}", 0.0),
+        ("instances_time_to_ssh_seconds_count", vms),
+        ("instances_time_to_ready_for_container_seconds_count", vms),
+        (
+            "instances_time_from_shutdown_request_to_disappearance_seconds_count",
+            0.0,
+        ),
+        ("driver_operations{error=\"0\",operation=\"Create\"}", vms),
+        ("driver_operations{error=\"1\",operation=\"Create\"}", 0.0),
+        ("driver_operations{error=\"0\",operation=\"Destroy\"}", 0.0),
+        ("at_quota", 0.0),
+        ("last_503_time", 0.0),
+    ] {
+        assert_eq!(get(series), expected, "{series} in\n{text}");
+    }
+    let price = get("instances_price{category=\"inuse\"}");
+    assert!((price - 0.05).abs() < 1e-9, "{price}");
+    for (series, least, most) in [
+        (
+            "driver_operations{error=\"0\",operation=\"List\"}",
+            1.0,
+            1000.0,
+        ),
+        (
+            "containers_time_from_queue_to_crunch_run_seconds_sum",
+            0.001,
+            240.0,
+        ),
+        ("instances_time_to_ssh_seconds_sum", 0.2, 60.0 * vms),
+        ("probe_age_seconds_max", 0.0, 60.0),
+        ("probe_age_seconds_median", 0.0, 60.0),
+        (
+            "instances_run_probe_duration_seconds_count{outcome=\"success\"}",
+            1.0,
+            10_000.0,
+        ),
+        ("max_concurrent_containers", 0.0, f64::MAX),
+    ] {
+        let value = get(series);
+        assert!((least..=most).contains(&value), "{series}: {value}");
+    }
+    let config = std::fs::read(site.config()).unwrap();
+    let sum = longshore_tests::run_with_input(
+        std::process::Command::new("sha256sum").arg("-"),
+        &String::from_utf8(config).unwrap(),
+    );
+    let sum = sum.text().split(' ').next().unwrap().to_owned();
+    let loaded = format!("arvados_config_load_timestamp_seconds{{sha256=\"{sum}\"}}");
+    assert!(
+        value(&text, &loaded).is_some_and(|at| at > 1.7e9),
+        "{loaded}"
+    );
+    assert!(text.contains("arvados_version_running{version="), "{text}");
+    site.open_gate();
+    assert_eq!(api.exit_code(&running), Some(0));
+}
+
+#[test]
+fn a_vm_that_is_killed_counts_as_disappeared() {
+    let site = Site::start();
+    let uuid = site.api().submit(&site.gated("x"));
+    let instance = site.until_runs(&uuid);
+    site.kill_vm(&instance);
+    site.until_gone(&instance);
+    let text = site.management().get("/metrics").ok().text;
+    let lost = text
+        .lines()
+        .filter(|l| l.starts_with("arvados_dispatchcloud_instances_disappeared"));
+    let lost: f64 = lost
+        .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    assert_eq!(lost, 1.0, "{text}");
+}
+
+#[test]
+fn nobody_reads_them_without_the_token() {
+    let site = Site::start();
+    for path in [
+        "/metrics",
+        "/metrics.json",
+        "/arvados/v1/dispatch/instances",
+    ] {
+        assert_eq!(
+            site.management().with_token("").get(path).status,
+            401,
+            "{path}"
+        );
+        assert_eq!(
+            site.management().with_token("x").get(path).status,
+            403,
+            "{path}"
+        );
+    }
+    let families = site.management().get("/metrics.json").ok().json();
+    let names: Vec<&str> = families
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|family| family["name"].as_str())
+        .collect();
+    assert!(
+        names.contains(&"arvados_dispatchcloud_instances_total"),
+        "{names:?}"
+    );
+    let health = site.management().get("/_health/ping").ok().json();
+    assert_eq!(health["health"], "OK");
+}
