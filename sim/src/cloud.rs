@@ -38,6 +38,8 @@ pub(crate) struct Instance {
     pub(crate) type_name: TypeName,
     pub(crate) offer: InstanceType,
     listed_from: Timestamp,
+    /// When lists began to lack it last.
+    hidden_since: Timestamp,
     pub(crate) leaving: bool,
     /// When it ended, and until when lists show it (as terminated, or as alive by a fault).
     pub(crate) ended: Option<Ended>,
@@ -80,6 +82,8 @@ pub(crate) struct Cloud {
 }
 
 const TICK: Duration = Duration::from_secs(60);
+const HIDDEN_MAX: Duration = Duration::from_secs(30);
+const SHOWN_MIN: Duration = Duration::from_secs(120);
 
 impl Cloud {
     pub(crate) fn new(seed: u64, types: BTreeMap<TypeName, InstanceType>) -> Self {
@@ -234,10 +238,25 @@ impl Cloud {
             .collect();
         if !records.is_empty() && stage.faults.strikes(&mut self.chance, Fault::ListPartial) {
             let index = self.chance.below(records.len() as u64);
-            let lacking = records.remove(usize::try_from(index).unwrap_or(0));
-            stage.note(|| format!("a list lacks {}", lacking.id));
+            let index = usize::try_from(index).unwrap_or(0);
+            if self.may_hide(now, &records[index].id) {
+                let lacking = records.remove(index);
+                stage.note(|| format!("a list lacks {}", lacking.id));
+            }
         }
         Ok(records)
+    }
+
+    /// Lists are behind for a while, not for ever: what was hidden for half a minute is shown for
+    /// the next two.
+    fn may_hide(&mut self, now: Timestamp, id: &InstanceId) -> bool {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return true;
+        };
+        if now.since(instance.hidden_since) > HIDDEN_MAX + SHOWN_MIN {
+            instance.hidden_since = now;
+        }
+        now.since(instance.hidden_since) < HIDDEN_MAX
     }
 
     fn create(
@@ -364,6 +383,7 @@ impl Cloud {
             type_name: name.clone(),
             offer: self.types[name].clone(),
             listed_from: stage.now + lag,
+            hidden_since: Timestamp::EPOCH,
             leaving: false,
             ended: None,
         };

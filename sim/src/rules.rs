@@ -335,12 +335,16 @@ impl World {
             ContainerState::Running => self
                 .runners
                 .program_on(*id)
+                // What it runs on is being destroyed: the end is near.
+                .filter(|vm| !self.cloud.instances.get(vm).is_some_and(|vm| vm.leaving))
+                .filter(|vm| !self.processes.all[index].ledger.destroyed.contains(vm))
                 .map(|vm| format!("it runs on {vm}")),
             ContainerState::Queued | ContainerState::Locked => {
                 let config = &self.processes.all[index].config;
                 fits_easily(record, config).map(|name| format!("it fits on {name}"))
             }
-            ContainerState::Complete | ContainerState::Cancelled => None,
+            ContainerState::Complete => Some("it completed".to_owned()),
+            ContainerState::Cancelled => None,
         };
         if let Some(wrong) = wrong {
             let text = format!("{id} is cancelled ({error:?}) though {wrong}");

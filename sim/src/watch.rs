@@ -112,7 +112,8 @@ impl World {
                 Some(Waiting::New | Waiting::Updating) => {
                     let since = self.memory.vague.get(&id).copied().unwrap_or(now);
                     if now.since(since) > VAGUE_MAX {
-                        let text = format!("{id} waits without a real reason since {since}");
+                        let why = &container.waiting;
+                        let text = format!("{id} waits for {why:?} since {since}");
                         wrong.push(("reasons", text));
                     }
                     vague.insert(id, since);

@@ -51,6 +51,7 @@ fn a_vm_that_is_ready_is_preferred_to_a_new_one() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), seconds(5));
     story.run_until("it ends", minutes(2), |s| !s.has_runner(first));
+    story.run_for(seconds(12));
     let second = story.submit(cores(1));
     story.run_for(seconds(20));
     assert_eq!(story.runs_on(second), Some(vm));
