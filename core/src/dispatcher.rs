@@ -61,6 +61,8 @@ pub struct Dispatcher {
     capacity: Capacity,
     timers: Timers,
     out: Outbox,
+    /// Signals under way; they may outlive the runners that they are for.
+    signals: BTreeMap<(VmKey, ContainerId), CommandId>,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
@@ -125,6 +127,7 @@ impl Dispatcher {
             capacity: Capacity::default(),
             timers: Timers::default(),
             out: Outbox::default(),
+            signals: BTreeMap::new(),
             poll: Poll::default(),
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
@@ -199,6 +202,7 @@ impl Dispatcher {
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
+        self.signals.hash(&mut hasher);
         self.out.hash_into(&mut hasher);
         self.chance.intents.get_word_pos().hash(&mut hasher);
         self.chance.jitter.get_word_pos().hash(&mut hasher);
@@ -235,17 +239,14 @@ impl Dispatcher {
 
     /// Whether queue and clouds have each been seen whole since leadership was gained.
     pub(crate) fn knows_the_world(&self) -> bool {
-        self.poll.complete_since.is_some() && self.each_listed(1)
+        let listed = |sync: &Sync| sync.first_list.is_some();
+        self.poll.complete_since.is_some() && self.each_cloud(listed)
     }
 
-    /// Whether every cloud was listed so often since leadership was gained.
-    fn each_listed(&self, lists: u32) -> bool {
-        let enough = |cloud| {
-            self.syncs
-                .get(cloud)
-                .is_some_and(|sync| sync.lists >= lists)
-        };
-        self.clouds.iter().all(enough)
+    /// Whether the lists of every cloud are like that.
+    fn each_cloud(&self, are: impl Fn(&Sync) -> bool) -> bool {
+        let of = |cloud| self.syncs.get(cloud).is_some_and(&are);
+        self.clouds.iter().all(of)
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -282,6 +283,7 @@ impl Dispatcher {
         self.timers = Timers::default();
         self.queue = Queue::default();
         self.fleet.forget_all();
+        self.signals.clear();
         self.poll = Poll::default();
         self.syncs.clear();
         self.verdicts = Verdicts::default();
@@ -372,6 +374,10 @@ impl Dispatcher {
             TimeoutReason::Orphans => {
                 self.touch_orphans();
                 self.await_orphans();
+                for cloud in &self.clouds {
+                    let list = TimeoutReason::SyncCloud(*cloud);
+                    self.timers.set_earlier(list, self.now);
+                }
             }
             TimeoutReason::ProbeVm(key) => self.probe(key),
             TimeoutReason::JudgeVm(key) => {

@@ -60,6 +60,9 @@ impl Queue {
         record: &ContainerRecord,
     ) -> Merge {
         if let Some(entry) = self.entries.get(&record.id) {
+            if entry.outdates(started) {
+                return Merge::Stale;
+            }
             if entry.priority != record.priority {
                 self.set_waiting(&record.id, false);
             }

@@ -67,9 +67,9 @@ fn a_restarted_dispatcher_takes_its_vms_over() {
     story.queue_has(&[running, locked]);
     story.cloud_has("i-1", IdleBehavior::Run);
     story.probe_succeeds("i-1", &[1]);
-    story.wait_steadily(1, "i-1", &[1]);
+    story.wait_steadily(61, "i-1", &[1]);
     story.list(&[("i-1", IdleBehavior::Run, None)]);
-    story.wait_steadily(62, "i-1", &[1]);
+    story.wait_steadily(1, "i-1", &[1]);
     story.note("nothing is known to run container 2, so it goes back to the queue");
     story.expect_queue(|action| matches!(action, QueueAction::Unlock { .. }));
     insta::assert_snapshot!(story.trace());

@@ -20,14 +20,15 @@ const SYNC_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DESTROY_PAUSE_MAX: Duration = Duration::from_secs(600);
 const TAG_PAUSE: Duration = Duration::from_secs(10);
 /// Lists that must lack a VM before it counts as gone: one alone may be behind.
-pub(super) const ABSENT_LISTS: u32 = 2;
+const ABSENT_LISTS: u32 = 2;
 
 /// Where listing one cloud stands.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Sync {
     in_flight: Option<CommandId>,
-    /// Complete lists since leadership was gained.
-    pub(super) lists: u32,
+    /// When the first complete list since leadership was gained began, and the latest.
+    pub(super) first_list: Option<Timestamp>,
+    pub(super) latest_list: Timestamp,
     /// Quick lists in a row.
     quick: u32,
 }
@@ -67,13 +68,15 @@ impl Dispatcher {
         let sync = self.syncs.entry(cloud).or_default();
         sync.in_flight = None;
         if let Ok(records) = found {
-            sync.lists = sync.lists.saturating_add(1);
-            let lists = sync.lists;
+            let first = sync.first_list.is_none();
+            sync.first_list.get_or_insert(started);
+            sync.latest_list = started;
             self.compare(started, cloud, &records);
-            if lists == 1 && self.knows_the_world() {
+            if first {
+                self.await_orphans();
+            }
+            if first && self.knows_the_world() {
                 self.touch_everything();
-            } else if lists == ABSENT_LISTS {
-                self.touch_orphans();
             }
         }
         let interval = self.config.intervals.sync;
@@ -82,7 +85,6 @@ impl Dispatcher {
             .iter()
             .any(|vm| vm.cloud == cloud && awaits_list(vm));
         let sync = self.syncs.entry(cloud).or_default();
-        let awaited = awaited || sync.lists < ABSENT_LISTS;
         let pause = if awaited {
             let pause = SYNC_PAUSE_MIN * 2_u32.pow(sync.quick.min(16));
             sync.quick += 1;
@@ -149,8 +151,9 @@ impl Dispatcher {
             let since = *vm.absent_since.get_or_insert(now);
             let young = now.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
             // Lists may follow each other quickly, and be behind for longer than that. What we
-            // destroyed ourselves is expected to go.
-            let doubtful = vm.phase != Phase::Shutdown && now.since(since) < grace;
+            // destroyed ourselves is expected to go; but nobody's container is judged by a hope.
+            let expected = vm.phase == Phase::Shutdown && vm.idle();
+            let doubtful = !expected && now.since(since) < grace;
             vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {

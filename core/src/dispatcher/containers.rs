@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Dispatcher;
-use super::clouds::ABSENT_LISTS;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::fleet::vm::RunnerPhase;
@@ -181,15 +180,21 @@ impl Dispatcher {
     /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
     /// two that follow each other quickly.
     fn absence_is_proved(&self) -> bool {
-        let grace_ends = self.leader_since + self.config.timeouts.disappear_grace;
-        self.each_listed(ABSENT_LISTS) && self.now >= grace_ends
+        let grace = self.config.timeouts.disappear_grace;
+        self.each_cloud(|sync| {
+            let first = sync.first_list;
+            first.is_some_and(|first| sync.latest_list > first && sync.latest_list >= first + grace)
+        })
     }
 
     /// Sets the next time at which what was locked or running before a restart must be judged.
     pub(super) fn await_orphans(&mut self) {
         let timeouts = &self.config.timeouts;
-        let ends = [timeouts.disappear_grace, timeouts.stale_lock];
-        let ends = ends.map(|patience| self.leader_since + patience);
+        let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
+        let ends = [
+            self.leader_since + timeouts.stale_lock,
+            first.unwrap_or(self.leader_since) + timeouts.disappear_grace,
+        ];
         if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {
             self.timers.set(TimeoutReason::Orphans, next);
         }

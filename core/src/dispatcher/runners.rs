@@ -241,8 +241,10 @@ impl Dispatcher {
         else {
             return;
         };
-        // A runner that may be about to begin has no lock yet: it would look gone.
-        if ladder.in_flight.is_some() || *phase == RunnerPhase::Starting || gone {
+        // A runner that may be about to begin has no lock yet: it would look gone. A signal to the
+        // runner before it on the same VM may still be under way: its answer brings us here again.
+        let before = self.signals.contains_key(&(key, id));
+        if before || *phase == RunnerPhase::Starting || gone {
             return;
         }
         let mut ladder = ladder.clone();
@@ -263,7 +265,8 @@ impl Dispatcher {
         let action = VmAction::Signal { container, signal };
         let patience = self.config.timeouts.vm_answer;
         ladder.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
-        if ladder.in_flight.is_some() {
+        if let Some(sent) = ladder.in_flight {
+            self.signals.insert((key, id), sent);
             self.out.event(Event::Signalling {
                 container,
                 instance,
@@ -286,12 +289,22 @@ impl Dispatcher {
         id: ContainerId,
         told: Result<SignalReport, VmError>,
     ) {
+        let sent = self.signals.remove(&(key, id));
         let ended = self.fleet.update(key, |vm| {
             let ladder = vm.runners.get_mut(&id)?.ladder.as_mut()?;
+            let answered = ladder.in_flight == sent;
             ladder.in_flight = None;
-            Some(ladder.reason.clone())
+            Some((ladder.reason.clone(), answered))
         });
-        let Some(Some(reason)) = ended else { return };
+        let Some(Some((reason, answered))) = ended else {
+            return;
+        };
+        if !answered {
+            // It was for the runner before this one.
+            self.timers
+                .set(TimeoutReason::SignalRunner(key, id), self.now);
+            return;
+        }
         match told {
             Ok(SignalReport::Gone) => {
                 self.exit_runner(key, id, format!("the container was stopped: {reason}"));

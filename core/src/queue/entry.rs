@@ -87,11 +87,13 @@ impl Entry {
         }
     }
 
-    /// Takes over what a snapshot says that began at `started`.
+    /// Whether a snapshot that began at `started` may be older than what is known.
+    pub(crate) fn outdates(&self, started: Timestamp) -> bool {
+        self.op.is_some() || started < self.own_change_at || started < self.known_since
+    }
+
+    /// Takes over what a snapshot says that began at `started` and is not outdated.
     pub(crate) fn merge(&mut self, started: Timestamp, record: &ContainerRecord) -> Merge {
-        if self.op.is_some() || started < self.own_change_at || started < self.known_since {
-            return Merge::Stale;
-        }
         let facts = |e: &Self| (e.state, e.priority, e.locked_by_us, e.lock_count);
         let before = facts(self);
         self.state = record.state;
