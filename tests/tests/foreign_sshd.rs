@@ -1,6 +1,7 @@
 //! The real runner behind OpenSSH's server, as on a VM that somebody else built.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings, T
 use longshore_tests::{Api, Container, PATIENCE, Sshd, end, free_port, keygen, of_vms, runner};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 const CLUSTER: &str = "other";
@@ -100,7 +103,11 @@ impl World {
     }
 
     async fn start(&self, container: ContainerId) -> Result<(), VmError> {
-        let address = self.queue.local_addr();
+        self.start_by(container, self.queue.local_addr()).await
+    }
+
+    /// Starts a container whose runner finds the queue at this address.
+    async fn start_by(&self, container: ContainerId, address: SocketAddr) -> Result<(), VmError> {
         let document = json!({
             "Env": {
                 "ARVADOS_API_HOST": address.to_string(),
@@ -265,6 +272,35 @@ async fn a_vm_that_is_not_ready_says_why_and_runs_nothing() {
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_whose_file_is_replaced_goes_on() {
+    let world = World::new("true").await;
+    let report = world
+        .remote
+        .probe(&world.target(), true, soon())
+        .await
+        .unwrap();
+    assert_eq!(report.ready, Ok(()));
+    // Who starts the runner asks the queue first: that is the moment.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bin = world.sshd.dir().join("bin");
+    let queue = world.queue.local_addr();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let _ = fs::remove_dir_all(&bin);
+            let mut to = TcpStream::connect(queue).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    let id = world.locked(&Container::sh("echo fine"));
+    world.start_by(id, address).await.unwrap();
+    assert_eq!(world.api.exit_code(id.as_str()), Some(0));
+    assert_eq!(world.api.log(id.as_str()), "fine\n");
+    assert!(!world.sshd.dir().join("bin").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
