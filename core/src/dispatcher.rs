@@ -31,6 +31,7 @@ use crate::ids::{CloudId, CommandId, ContainerId, IntentId, VmKey};
 use crate::input::{Answer, Input};
 use crate::outbox::{Outbox, Pending, Purpose};
 use crate::placement::Verdicts;
+use crate::planted::{Planted, Plants};
 use crate::queue::Queue;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
@@ -62,11 +63,12 @@ pub struct Dispatcher {
     timers: Timers,
     out: Outbox,
     /// Signals under way; they may outlive the runners that they are for.
-    signals: BTreeMap<(VmKey, ContainerId), CommandId>,
+    signals: BTreeMap<(ContainerId, VmKey), CommandId>,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
     touched: Touched,
+    plants: Plants,
 }
 
 /// What must be looked at again before commands leave.
@@ -132,6 +134,7 @@ impl Dispatcher {
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
             touched: Touched::default(),
+            plants: Plants::default(),
         }
     }
 
@@ -237,6 +240,17 @@ impl Dispatcher {
         &self.verdicts
     }
 
+    /// Whether a bug is planted here; only ever in tests of the tests.
+    pub(crate) fn planted(&self, bug: Planted) -> bool {
+        self.plants.has(bug)
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn set_plants(&mut self, plants: Plants) {
+        self.plants = plants;
+        self.capacity.plants = plants;
+    }
+
     /// Whether queue and clouds have each been seen whole since leadership was gained.
     pub(crate) fn knows_the_world(&self) -> bool {
         let listed = |sync: &Sync| sync.first_list.is_some();
@@ -273,7 +287,7 @@ impl Dispatcher {
     }
 
     fn on_leadership(&mut self, held: bool) {
-        if held == self.leader {
+        if held == self.leader || self.planted(Planted::LostLeadershipIgnored) && !held {
             return;
         }
         self.leader = held;
@@ -363,6 +377,10 @@ impl Dispatcher {
             TimeoutReason::SyncCloud(cloud) => self.sync_cloud(cloud),
             TimeoutReason::NoAnswer(id) => {
                 if let Some(pending) = self.out.awaited(id) {
+                    let probe = matches!(pending.purpose, Purpose::Probe(_));
+                    if probe && self.planted(Planted::HungProbeAwaited) {
+                        return;
+                    }
                     let answer = pending.purpose.timed_out();
                     self.settle_answer(id, answer);
                 }

@@ -28,6 +28,7 @@ pub mod ids;
 pub mod input;
 mod outbox;
 mod placement;
+pub mod planted;
 mod queue;
 pub mod resources;
 mod signals;

@@ -56,6 +56,8 @@ pub(crate) trait Hand {
     /// Why no VM of this type may be asked for now.
     fn may_create(&self, name: &TypeName) -> Result<(), Blocked>;
     fn assign(&mut self, container: ContainerId, vm: VmKey);
+    /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it.
+    fn make_room(&mut self, parked: &Parked);
     /// Asks for a VM; its key.
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
@@ -129,6 +131,7 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
                 verdicts.awaiting.insert(container, vm);
             }
             Err(parked) => {
+                hand.make_room(&parked);
                 verdicts.parked.insert(id, parked);
                 continue;
             }

@@ -25,6 +25,7 @@ pub(crate) struct ConfigArg {
     #[arg(
         long,
         short,
+        global = true,
         env = "ARVADOS_CONFIG",
         default_value = "/etc/arvados/config.yml",
         value_name = "FILE"

@@ -112,7 +112,9 @@ fn spawn(
     uuid: &str,
     args: &[OsString],
 ) -> io::Result<(Child, String)> {
-    let program = std::env::current_exe()?;
+    // Not by its path: the file there may have been replaced since we began. The link works as long
+    // as we live, and we live until the child has begun; `/proc/self` would be systemd-cat's.
+    let program = std::path::PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let (words, output, log) = match systemd_cat() {
         Some(cat) => {
             // Twice: the outer one carries a failure of the inner one to the journal.

@@ -167,7 +167,8 @@ pub(crate) fn boot(
 }
 
 /// Puts the runner that comes on standard input in place, and lists. Under its final name there is
-/// never anything but the whole file, whoever else does the same at the same time.
+/// never anything but the whole file, whoever else does the same at the same time; a whole file that
+/// somebody else has put there meanwhile stays.
 pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) -> String {
     let install = format!(
         "umask 022\n\
@@ -181,7 +182,11 @@ pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) 
          echo 'it arrived damaged: wrong checksum' >&2\n\
          exit 1\n\
          fi\n\
+         if [ \"$(sha256sum <\"$d/{file}\" 2>/dev/null)\" = '{sum}  -' ] && [ -x \"$d/{file}\" ]; then\n\
+         rm -f \"$t\"\n\
+         else\n\
          chmod 755 \"$t\" && mv -f \"$t\" \"$d/{file}\" || exit 1\n\
+         fi\n\
          trap - EXIT\n",
         directory = quote_expanding(&deployment.directory),
         file = deployment.file,

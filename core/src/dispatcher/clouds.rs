@@ -11,6 +11,7 @@ use crate::fleet::vm::{Phase, Vm};
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, TypeName, VmKey};
 use crate::input::{CloudError, IdleBehavior, InstanceRecord};
 use crate::outbox::Purpose;
+use crate::planted::Planted;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
@@ -145,7 +146,13 @@ impl Dispatcher {
 
     /// A VM is not in a list that began after its last sign of life.
     fn absent(&mut self, key: VmKey) {
-        let (now, grace) = (self.now, self.config.timeouts.disappear_grace);
+        let (now, mut grace) = (self.now, self.config.timeouts.disappear_grace);
+        if self.planted(Planted::OneListIsEnough) {
+            return self.gone(key);
+        }
+        if self.planted(Planted::GraceIgnored) {
+            grace = Duration::ZERO;
+        }
         let gone = self.fleet.update(key, |vm| {
             vm.absent_lists += 1;
             let since = *vm.absent_since.get_or_insert(now);
@@ -268,7 +275,10 @@ impl Dispatcher {
         let action = CloudAction::Create {
             intent,
             instance_type: name.clone(),
-            image: image.clone(),
+            image: match self.planted(Planted::ImageIgnored) {
+                true => self.config.image.clone(),
+                false => image.clone(),
+            },
         };
         self.ask_cloud(cloud, Purpose::Create(key), action);
         key
@@ -309,7 +319,7 @@ impl Dispatcher {
                 }
             }
             Err(_) if listed.is_some() => {}
-            Err(CloudError::Ambiguous { .. }) => {
+            Err(CloudError::Ambiguous { .. }) if !self.planted(Planted::LostCreateForgotten) => {
                 let at = self.now + self.config.timeouts.create_ambiguous;
                 self.fleet.update(key, |vm| vm.write_off_at = Some(at));
                 self.touched.vms.insert(key);
@@ -373,7 +383,9 @@ impl Dispatcher {
         let doublings = attempts.saturating_sub(1).min(16);
         let pause = self.config.timeouts.shutdown * 2_u32.pow(doublings);
         let at = self.now + pause.min(DESTROY_PAUSE_MAX);
-        self.timers.set(TimeoutReason::DestroyVm(key), at);
+        if !self.planted(Planted::DestroyForgotten) {
+            self.timers.set(TimeoutReason::DestroyVm(key), at);
+        }
         self.sync_soon(cloud);
     }
 
@@ -383,7 +395,8 @@ impl Dispatcher {
             return;
         };
         let (cloud, behavior) = (vm.cloud, vm.behavior);
-        let idle = vm.tag.written == behavior || vm.tag.in_flight.is_some();
+        let mut idle = vm.tag.written == behavior || vm.tag.in_flight.is_some();
+        idle |= self.planted(Planted::TagForgotten);
         if idle || matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
             return;
         }

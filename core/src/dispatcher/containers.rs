@@ -9,6 +9,7 @@ use crate::fleet::vm::RunnerPhase;
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerState, ContainerUpdate, QueueError};
 use crate::outbox::Purpose;
+use crate::planted::Planted;
 use crate::queue::entry::{Entry, Op};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
@@ -89,9 +90,12 @@ impl Dispatcher {
     }
 
     fn next_for_queued(&self, entry: &Entry, hosted: bool) -> Next {
-        if hosted {
+        if hosted && !self.planted(Planted::EarlierRunnerIgnored) {
             Next::Stop(StopReason::EarlierAttempt)
-        } else if entry.priority == 0 {
+        } else if self.signals_under_way(entry.id) {
+            // One of them might hit the next attempt.
+            Next::Nothing
+        } else if entry.priority == 0 && !self.planted(Planted::PriorityZeroKept) {
             Next::Drop
         } else if self.queue.hopeless(entry).is_some() {
             // Its record takes an explanation only from whoever holds its lock.
@@ -116,7 +120,7 @@ impl Dispatcher {
         let Some(event) = self.nothing_runs_since(entry) else {
             return Next::Nothing;
         };
-        if !entry.is_newer_than(event) {
+        if !entry.is_newer_than(event) && !self.planted(Planted::JudgedByOldSnapshot) {
             return Next::Look;
         }
         match self.queue.hopeless(entry) {
@@ -130,11 +134,13 @@ impl Dispatcher {
             return Next::Stop(StopReason::PriorityZero);
         }
         let exit = entry.exit.as_ref();
-        let event = exit.map(|exit| exit.at).or(self.sure_since);
+        // A container that was just seen may have been seen late: only a newer look can tell.
+        let sure = self.sure_since.map(|sure| sure.max(entry.first_seen));
+        let event = exit.map(|exit| exit.at).or(sure);
         let Some(event) = event.filter(|_| !hosted) else {
             return Next::Nothing;
         };
-        if !entry.is_newer_than(event) {
+        if !entry.is_newer_than(event) && !self.planted(Planted::JudgedByOldSnapshot) {
             return Next::Look;
         }
         let unseen = "the container runs on no instance that exists";
@@ -155,6 +161,7 @@ impl Dispatcher {
         let out_of_patience = self.knows_the_world() && self.now >= patience_ends;
         self.sure_since
             .or_else(|| out_of_patience.then_some(patience_ends))
+            .map(|event| event.max(entry.first_seen))
     }
 
     /// Keeps account of since when every VM that exists is known and was heard.
@@ -212,7 +219,7 @@ impl Dispatcher {
         if let Some(entry) = self.queue.get_mut(&id) {
             assert!(entry.op.is_none(), "one change at a time");
             assert!(entry.ours(), "only what is ours is changed");
-            entry.op = Some(op);
+            entry.op = Some(op).filter(|_| !self.plants.has(Planted::ChangesOverlap));
             entry.retry_at = None;
             self.ask_queue(Purpose::Update(id), action);
         }
@@ -265,6 +272,9 @@ impl Dispatcher {
                 entry.failures += 1;
                 let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);
                 entry.retry_at = Some(now + pause);
+                if self.plants.has(Planted::RefusalIsFinal) {
+                    entry.retry_at = Some(Timestamp::NEVER);
+                }
                 entry.refused(now);
                 self.timers
                     .set(TimeoutReason::RetryContainer(id), now + pause);

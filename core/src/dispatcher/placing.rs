@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::fleet::vm::{Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::{self, Hand, Verdicts};
+use crate::placement::{self, Hand, Parked, Verdicts};
 use crate::queue::Queue;
 use crate::queue::entry::Op;
 use crate::timers::TimeoutReason;
@@ -25,38 +25,6 @@ impl Dispatcher {
         match soonest {
             Some(at) => self.timers.set(TimeoutReason::Place, at),
             None => self.timers.cancel(TimeoutReason::Place),
-        }
-        self.make_room();
-    }
-
-    /// Where a limit keeps something waiting, an idle VM that nothing waiting fits on goes. One at a
-    /// time: the next pass sees whether that was enough.
-    fn make_room(&mut self) {
-        let Some((name, why)) = self
-            .verdicts
-            .parked
-            .values()
-            .flat_map(|parked| &parked.blocked)
-            .find(|(_, why)| why.room_helps())
-        else {
-            return;
-        };
-        let Some(wanted) = self.config.types.get(name) else {
-            return;
-        };
-        let helps = |vm: &&Vm| {
-            let same_group = vm.offer.as_ref().map(|o| &o.quota_group) == Some(&wanted.quota_group);
-            !matches!(why, Blocked::Quota { .. }) || vm.cloud == wanted.cloud && same_group
-        };
-        let leaving = |vm: &&Vm| matches!(vm.phase, Phase::Fenced | Phase::Shutdown);
-        if self.fleet.iter().filter(leaving).any(|vm| helps(&vm)) {
-            return;
-        }
-        let idle = self.fleet.idle_ready().into_iter();
-        let dearest_first = |vm: &&Vm| (vm.price(), std::cmp::Reverse(vm.key));
-        if let Some(vm) = idle.filter(helps).max_by_key(dearest_first) {
-            let key = vm.key;
-            self.fence(key, ShutdownReason::MakeRoom);
         }
     }
 }
@@ -88,5 +56,31 @@ impl Hand for Dispatcher {
 
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey {
         Dispatcher::create(self, container, name, image)
+    }
+
+    /// Where a limit keeps something waiting, an idle VM on which it does not fit goes. One at a
+    /// time: the next pass sees whether that was enough. O(instances), for what a limit parks.
+    fn make_room(&mut self, parked: &Parked) {
+        let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
+        let Some((wanted, why)) = limited.find_map(|(name, why)| {
+            let wanted = self.config.types.get(name)?;
+            Some((wanted, why))
+        }) else {
+            return;
+        };
+        let helps = |vm: &&Vm| {
+            let same_group = vm.offer.as_ref().map(|o| &o.quota_group) == Some(&wanted.quota_group);
+            !matches!(why, Blocked::Quota { .. }) || vm.cloud == wanted.cloud && same_group
+        };
+        let leaving = |vm: &&Vm| matches!(vm.phase, Phase::Fenced | Phase::Shutdown);
+        if self.fleet.iter().filter(leaving).any(|vm| helps(&vm)) {
+            return;
+        }
+        let idle = self.fleet.idle_ready().into_iter();
+        let dearest_first = |vm: &&Vm| (vm.price(), std::cmp::Reverse(vm.key));
+        if let Some(vm) = idle.filter(helps).max_by_key(dearest_first) {
+            let key = vm.key;
+            self.fence(key, ShutdownReason::MakeRoom);
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::event::Event;
 use crate::ids::{CommandId, ContainerId};
 use crate::input::{ContainerRecord, ContainerState, QueueError};
 use crate::outbox::Purpose;
+use crate::planted::Planted;
 use crate::queue::Merge;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
@@ -163,6 +164,10 @@ impl Dispatcher {
         {
             return;
         }
+        let started = match self.planted(Planted::StaleSnapshotTaken) {
+            true => self.now,
+            false => started,
+        };
         match self.queue.merge(self.now, started, &self.config, record) {
             Merge::Added => {
                 self.learn_needs(container);
@@ -212,14 +217,19 @@ impl Dispatcher {
         if known_newer {
             return;
         }
-        if let Some(entry) = self.queue.remove(&id) {
+        let spared = if let Some(entry) = self.queue.remove(&id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
                 deleted: true,
             });
+            self.planted(Planted::DeletedRunnerSpared)
+        } else {
+            self.planted(Planted::UnknownRunnerSpared)
+        };
+        if !spared {
+            self.stop_unknown(id);
         }
-        self.stop_unknown(id);
     }
 
     /// Everything must be looked at again, because something that all depend on changed.

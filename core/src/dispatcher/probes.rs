@@ -9,6 +9,8 @@ use crate::fleet::vm::{Phase, Runner, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ProbeReport, RunnerList, VmError};
 use crate::outbox::Purpose;
+use crate::planted::Planted;
+use crate::resources::Resources;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
@@ -76,7 +78,9 @@ impl Dispatcher {
             }
         }
         self.note_probe(started, key, complaint, impostor);
-        if matches!(&told, Ok(report) if report.ready.is_ok() && report.runners.is_some()) {
+        let unready_used = self.planted(Planted::UnreadyUsed);
+        let ready = |report: &ProbeReport| report.ready.is_ok() && report.runners.is_some();
+        if matches!(&told, Ok(report) if ready(report) || unready_used) {
             self.note_ready(started, key);
             self.confirm_fence(started, key);
         }
@@ -216,10 +220,11 @@ impl Dispatcher {
         for id in found {
             self.adopt_runner(key, id);
         }
+        let broken = list.broken && !self.planted(Planted::BrokenIgnored);
         let now = self.now;
         self.fleet.update(key, |vm| {
             vm.probe.listed = true;
-            vm.broken = list.broken;
+            vm.broken = broken;
             for id in &confirmed {
                 vm.runners.get_mut(id).expect("just seen").phase = RunnerPhase::Alive;
             }
@@ -229,7 +234,7 @@ impl Dispatcher {
                 None
             };
         });
-        if list.broken {
+        if broken {
             self.break_vm(key, "it reports itself broken");
         }
         if unheard_before && !self.fleet.any_unheard() {
@@ -240,7 +245,10 @@ impl Dispatcher {
     /// Takes note of a runner that was not known to be there.
     fn adopt_runner(&mut self, key: VmKey, id: ContainerId) {
         let now = self.now;
-        let need = self.known_need(id);
+        let mut need = self.known_need(id);
+        if self.planted(Planted::FoundRunnerWeighsNothing) {
+            need = Some(Resources::default());
+        }
         let known = self.queue.get(&id).is_some();
         let instance = self.fleet.update(key, |vm| {
             let runner = Runner {

@@ -1,12 +1,13 @@
 //! Runners: started, found, stopped, gone.
 
 use super::Dispatcher;
-use crate::command::VmAction;
+use crate::command::{Signal, VmAction};
 use crate::event::Event;
 use crate::fleet::vm::{Phase, Runner, RunnerPhase};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{IdleBehavior, SignalReport, VmError};
 use crate::outbox::Purpose;
+use crate::planted::Planted;
 use crate::queue::entry::Exit;
 use crate::resources::Resources;
 use crate::signals::{Ladder, Rung, StopReason};
@@ -48,7 +49,9 @@ impl Dispatcher {
         else {
             return;
         };
-        if !vm.takes_containers() || vm.phase != Phase::Ready {
+        let mut usable = vm.takes_containers() && vm.phase == Phase::Ready;
+        usable |= self.plants.has(Planted::HoldIgnoredAtStart);
+        if !usable {
             // The VM was held or drained while the lock was under way.
             self.free_runner(key, &id);
             self.touched.containers.insert(id);
@@ -97,6 +100,7 @@ impl Dispatcher {
         let phase = match &done {
             Ok(()) => RunnerPhase::Alive,
             Err(VmError::Unreachable(_) | VmError::Impostor(_)) => RunnerPhase::Assigned,
+            Err(_) if self.planted(Planted::UnsureIsGone) => RunnerPhase::Assigned,
             Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
         };
         self.fleet.update(key, |vm| {
@@ -243,7 +247,7 @@ impl Dispatcher {
         };
         // A runner that may be about to begin has no lock yet: it would look gone. A signal to the
         // runner before it on the same VM may still be under way: its answer brings us here again.
-        let before = self.signals.contains_key(&(key, id));
+        let before = self.signals.contains_key(&(id, key));
         if before || *phase == RunnerPhase::Starting || gone {
             return;
         }
@@ -261,12 +265,15 @@ impl Dispatcher {
             }
             self.touched.vms.insert(key);
         }
-        let signal = ladder.rung.signal();
+        let mut signal = ladder.rung.signal();
+        if self.planted(Planted::KillNeverSent) {
+            signal = Signal::Term;
+        }
         let action = VmAction::Signal { container, signal };
         let patience = self.config.timeouts.vm_answer;
         ladder.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
         if let Some(sent) = ladder.in_flight {
-            self.signals.insert((key, id), sent);
+            self.signals.insert((id, key), sent);
             self.out.event(Event::Signalling {
                 container,
                 instance,
@@ -283,13 +290,20 @@ impl Dispatcher {
         });
     }
 
+    /// Whether a signal to some runner of a container was not answered yet.
+    pub(super) fn signals_under_way(&self, id: ContainerId) -> bool {
+        let all_vms = (id, VmKey(0))..=(id, VmKey(u64::MAX));
+        self.signals.range(all_vms).next().is_some()
+    }
+
     pub(super) fn on_signalled(
         &mut self,
         key: VmKey,
         id: ContainerId,
         told: Result<SignalReport, VmError>,
     ) {
-        let sent = self.signals.remove(&(key, id));
+        let sent = self.signals.remove(&(id, key));
+        self.touched.containers.insert(id);
         let ended = self.fleet.update(key, |vm| {
             let ladder = vm.runners.get_mut(&id)?.ladder.as_mut()?;
             let answered = ladder.in_flight == sent;

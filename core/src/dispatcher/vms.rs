@@ -5,6 +5,7 @@ use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::IdleBehavior;
+use crate::planted::Planted;
 use crate::signals::Rung;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
@@ -69,7 +70,10 @@ impl Dispatcher {
             return Next::Shutdown(ShutdownReason::Drained);
         }
         let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
-        let deadline = begun + self.config.timeouts.booting;
+        let mut deadline = begun + self.config.timeouts.booting;
+        if self.planted(Planted::BootTimeoutIgnored) {
+            deadline = Timestamp::NEVER;
+        }
         // It says what runs on it, and something does: it is left in peace.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
         if deadline > self.now {
@@ -82,7 +86,7 @@ impl Dispatcher {
     }
 
     fn next_for_ready(&self, vm: &Vm) -> Next {
-        let held = vm.behavior == IdleBehavior::Hold;
+        let held = vm.behavior == IdleBehavior::Hold && !self.planted(Planted::IdleHoldIgnored);
         if vm.phase == Phase::Fenced && (held || !vm.idle()) {
             return Next::Unfence;
         }
@@ -94,7 +98,10 @@ impl Dispatcher {
         }
         let mut deadlines = Vec::with_capacity(3);
         let heard = vm.probe.good_at.unwrap_or(vm.since);
-        let silent = heard + self.config.timeouts.probe;
+        let mut silent = heard + self.config.timeouts.probe;
+        if self.planted(Planted::SilenceIgnored) {
+            silent = Timestamp::NEVER;
+        }
         if silent <= self.now {
             return Next::Shutdown(ShutdownReason::Unresponsive);
         }
@@ -129,6 +136,9 @@ impl Dispatcher {
             (ladder.rung == Rung::Unkillable).then_some(ladder.rung_since)
         };
         let first = vm.runners.values().filter_map(rung).min()?;
+        if self.planted(Planted::UnkillableStays) {
+            return Some(Next::Wait(Timestamp::NEVER));
+        }
         let all = vm.runners.values().all(|r| rung(r).is_some());
         let due = first + self.config.timeouts.unkillable;
         if all || due <= self.now {
@@ -164,11 +174,14 @@ impl Dispatcher {
         if let Some((instance, complaint)) = instance {
             self.out.event(Event::Leaving {
                 instance,
-                reason,
+                reason: reason.clone(),
                 complaint,
             });
             self.probe_now(key);
             self.touched.vms.insert(key);
+            if self.planted(Planted::FenceUnconfirmed) {
+                self.begin_shutdown(key, reason);
+            }
         }
     }
 
@@ -196,7 +209,7 @@ impl Dispatcher {
         let confirmed = vm.phase == Phase::Fenced
             && vm.idle()
             && started >= vm.shutdown.since
-            && vm.behavior != IdleBehavior::Hold;
+            && (vm.behavior != IdleBehavior::Hold || self.planted(Planted::IdleHoldIgnored));
         if confirmed && let Some(reason) = vm.leaving.clone() {
             self.begin_shutdown(key, reason);
         }

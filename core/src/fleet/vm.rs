@@ -271,10 +271,12 @@ impl Vm {
             && self.runners.values().all(|r| r.need.is_some())
             && self.suspect_since.is_none()
             && self.stale_since.is_none()
-            && matches!(
-                self.phase,
-                Phase::Creating | Phase::Booting | Phase::Unknown | Phase::Ready
-            )
+            && match self.phase {
+                Phase::Creating | Phase::Booting | Phase::Ready => true,
+                // One that stays silent promises nothing.
+                Phase::Unknown => self.probe.failures == 0,
+                Phase::Fenced | Phase::Shutdown => false,
+            }
     }
 
     /// Whether it may run containers that have not been seen yet.

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use longshore_arvados::config::{BuiltinQueue, ClusterConfig};
-use longshore_queue::{Database, QueueConfig, QueueServer};
+use longshore_queue::{Database, QueueConfig, QueueError, QueueServer};
 
 use super::{block_on, load, terminated};
 use crate::cli::QueueArgs;
@@ -18,7 +18,12 @@ pub(crate) fn run(args: &QueueArgs) -> Outcome {
     block_on(async {
         let server = QueueServer::bind(listen, queue_config(&cluster, queue))
             .await
-            .failed("the queue")?;
+            .map_err(|error| match error {
+                QueueError::Bind { .. } => {
+                    Failure::Usage(format!("Longshore.Queue.Listen: {error}"))
+                }
+                _ => Failure::Failed(format!("the queue: {error}")),
+            })?;
         let root = &cluster.system_root_token;
         server.tokens().set_root(root).await.failed("the queue")?;
         tracing::info!(address = %server.local_addr(), database = %queue.database.display(), "serving");
