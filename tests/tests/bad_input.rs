@@ -20,12 +20,13 @@ fn assert_refused(what: &str, ran: &Ran, words: &[&str]) {
     assert_eq!(ran.code(), Some(2), "{what}: {ran:?}");
 }
 
-#[test]
-fn a_wrong_configuration_is_refused_with_the_place_and_what_was_expected() {
-    let site = Site::prepare(Setup::default());
+type WrongSetup = (&'static str, Setup, &'static [&'static str]);
+
+/// What is wrong, the configuration, and what has to be said.
+fn wrong_parts() -> [WrongSetup; 9] {
     let change = |from: &str, to: &str| Setup::default().replace(from, to);
     let set = |key: &str, value: &str| Setup::default().set(key, value);
-    let cases: [(&str, Setup, &[&str]); 15] = [
+    [
         (
             "no YAML",
             change("Clusters:", "Clusters: ["),
@@ -71,6 +72,13 @@ fn a_wrong_configuration_is_refused_with_the_place_and_what_was_expected() {
             set("BootDelay", "soon"),
             &["DriverParameters.BootDelay", "expected a duration", "soon"],
         ),
+    ]
+}
+
+fn wrong_values() -> [WrongSetup; 6] {
+    let change = |from: &str, to: &str| Setup::default().replace(from, to);
+    let set = |key: &str, value: &str| Setup::default().set(key, value);
+    [
         (
             "duration",
             set("TimeoutIdle", "soon"),
@@ -104,8 +112,13 @@ fn a_wrong_configuration_is_refused_with_the_place_and_what_was_expected() {
             change("\"http://127.0.0.1:{management_port}\": {}", "{}"),
             &["DispatchCloud.InternalURLs", "expected"],
         ),
-    ];
-    for (what, setup, words) in cases {
+    ]
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_the_place_and_what_was_expected() {
+    let site = Site::prepare(Setup::default());
+    for (what, setup, words) in wrong_parts().into_iter().chain(wrong_values()) {
         println!("{what}");
         site.configure(setup);
         assert_refused(what, &site.longshore(&["dispatch"]), words);
@@ -315,13 +328,10 @@ fn record(pointer: &str, value: impl Into<Value>) -> Value {
     body
 }
 
-#[test]
-fn a_wrong_container_is_refused_with_the_path_of_what_is_wrong() {
-    let mut site = Site::prepare(Setup::default());
-    site.start_queue();
-    let api = site.api();
+/// What is submitted, the status of the answer, and what it has to name.
+fn wrong_records() -> Vec<(Value, u16, &'static str)> {
     let long = "x".repeat(5 << 20);
-    let cases = [
+    vec![
         (record("/container/priority", -1), 422, "container.priority"),
         (
             record("/container/priority", "high"),
@@ -398,8 +408,15 @@ fn a_wrong_container_is_refused_with_the_path_of_what_is_wrong() {
         (json!({ "container": [] }), 422, "container"),
         (json!({}), 422, "container"),
         (record("/container/name", long), 413, "bytes"),
-    ];
-    for (body, status, part) in cases {
+    ]
+}
+
+#[test]
+fn a_wrong_container_is_refused_with_the_path_of_what_is_wrong() {
+    let mut site = Site::prepare(Setup::default());
+    site.start_queue();
+    let api = site.api();
+    for (body, status, part) in wrong_records() {
         let answer = api.json("POST", CONTAINERS, &body);
         let shown: String = body.to_string().chars().take(200).collect();
         assert_eq!(answer.status, status, "{shown}: {}", answer.text);
