@@ -12,6 +12,8 @@ use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
 use crate::ids::{CloudId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
+use crate::planted::{Planted, Plants};
+use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use bucket::Bucket;
 use cooling::{Cooling, Pauses, Readiness};
@@ -112,6 +114,7 @@ pub(crate) struct Capacity {
     all_calls: BTreeMap<CloudId, Bucket>,
     barred: BTreeMap<(CloudId, Call), Cooling>,
     pub(crate) probes: Bucket,
+    pub(crate) plants: Plants,
 }
 
 const QUOTA_PAUSES: Pauses = Pauses {
@@ -141,7 +144,9 @@ impl Capacity {
         call: Call,
     ) -> Timestamp {
         let bucket = |b: Option<&Bucket>, rate: Option<Rate>| match (b, rate) {
-            (Some(bucket), Some(rate)) => bucket.next_at(now, rate),
+            (Some(bucket), Some(rate)) if !self.plants.has(Planted::RatesIgnored) => {
+                bucket.next_at(now, rate)
+            }
             _ => now,
         };
         let own = bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
@@ -208,15 +213,22 @@ impl Capacity {
         let limits = &config.limits;
         if limits
             .instances
-            .is_some_and(|max| fleet.len() >= max as usize)
+            .map(|max| max as usize + usize::from(self.plants.has(Planted::OneTooMany)))
+            .is_some_and(|max| fleet.len() >= max)
         {
             return Err(Blocked::MaxInstances);
         }
-        let with_it = fleet.price().0.saturating_add(offer.price.0);
+        let mut price = fleet.price();
+        if self.plants.has(Planted::WishesUnpriced) {
+            let real = fleet.iter().filter(|vm| vm.instance.is_some());
+            price = MicroDollars(real.map(|vm| vm.price().0).sum());
+        }
+        let with_it = price.0.saturating_add(offer.price.0);
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
             return Err(Blocked::MaxPricePerHour);
         }
-        let under_way = |key| fleet.is_create_unanswered(key);
+        let under_way =
+            |key| fleet.is_create_unanswered(key) && !self.plants.has(Planted::NoCanary);
         if let Some(group) = self.groups.get(&group_of(offer)) {
             let fewer = in_group(fleet, offer) < group.count_at_error;
             match group.readiness(now, under_way) {
@@ -292,10 +304,15 @@ impl Capacity {
         let why = error.to_string();
         let (jitter, count) = (facts.jitter, facts.group_count);
         match error {
+            _ if self.plants.has(Planted::FailuresIgnored) => {}
             CloudError::RateLimited { .. } | CloudError::Ambiguous { .. } => {}
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
-                let next = Cooling::after_failure(before, now, QUOTA_PAUSES, jitter, why, count);
+                let mut next =
+                    Cooling::after_failure(before, now, QUOTA_PAUSES, jitter, why, count);
+                if self.plants.has(Planted::QuotaForEver) {
+                    next.until = Timestamp::NEVER;
+                }
                 self.groups.insert(group, next);
             }
             CloudError::Capacity { scope, .. } => {

@@ -9,6 +9,7 @@ use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase};
 use crate::ids::TypeName;
 use crate::input::ContainerState;
+use crate::planted::Planted;
 use crate::queue::entry::{Entry, Op};
 use crate::time::Timestamp;
 
@@ -91,7 +92,7 @@ impl Dispatcher {
                 Waiting::New
             });
         }
-        Some(self.waiting_for_room(entry))
+        (!self.planted(Planted::ReasonForgotten)).then(|| self.waiting_for_room(entry))
     }
 
     fn waiting_at_host(&self, entry: &Entry) -> Option<Waiting> {

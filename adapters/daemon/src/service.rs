@@ -116,6 +116,11 @@ impl Service {
             parts.runner,
             answers,
         );
+        let journal_dir = journal
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .display()
+            .to_string();
         let for_reload = world.clone();
         let settings = EngineSettings {
             config: parts.core,
@@ -125,7 +130,7 @@ impl Service {
             structured_log: cluster.log.format == LogFormat::Json,
         };
         let engine = Engine::new(settings, world, metrics, inputs, questions, events.clone())
-            .failed("the journal")?;
+            .usage(format!("--journal {journal_dir}"))?;
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         Ok(Self {
             engine: tokio::spawn(engine.run(stop.clone())),

@@ -8,6 +8,7 @@ use crate::fleet::Fleet;
 use crate::fleet::vm::{Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::{self, Hand, Parked, Verdicts};
+use crate::planted::Planted;
 use crate::queue::Queue;
 use crate::queue::entry::Op;
 use crate::timers::TimeoutReason;
@@ -52,6 +53,9 @@ impl Hand for Dispatcher {
         let need = self.known_need(container).expect("what waits has a shape");
         self.assign_runner(vm, container, need);
         self.change(container, Op::Lock, QueueAction::Lock { id: container });
+        if self.planted(Planted::StartBeforeLock) {
+            self.start(vm, container);
+        }
     }
 
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey {

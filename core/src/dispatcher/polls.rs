@@ -16,6 +16,9 @@ use crate::timers::TimeoutReason;
 
 /// Between two polls however many hints come, so that a busy queue is not read all the time.
 const POLL_GAP_MIN: Duration = Duration::from_millis(100);
+/// The queue is left alone for so many times as long as a poll takes, so that hints never make it busy
+/// with us for more than a quarter of the time.
+const POLL_GAP_FACTOR: u32 = 3;
 const POLL_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const LOOKUP_IDS_MAX: usize = 1000;
 
@@ -71,7 +74,7 @@ impl Dispatcher {
         match found {
             Ok(records) => {
                 self.poll.failures = 0;
-                self.poll.not_before = self.now + took.max(POLL_GAP_MIN);
+                self.poll.not_before = self.now + (took * POLL_GAP_FACTOR).max(POLL_GAP_MIN);
                 let first = self.poll.complete_since.replace(started).is_none();
                 for record in &records {
                     self.merge(started, record);
