@@ -271,6 +271,16 @@ impl Site {
         self.take_dispatcher().terminate()
     }
 
+    /// Lets the dispatcher read a new configuration.
+    ///
+    /// # Panics
+    /// If none runs.
+    pub fn reload(&self, setup: Setup) {
+        self.configure(setup);
+        let dispatcher = self.dispatcher.as_ref().expect("a dispatcher runs");
+        send(dispatcher.process(), Signal::HUP);
+    }
+
     /// What all dispatchers of the site wrote.
     #[must_use]
     pub fn dispatch_log(&self) -> String {

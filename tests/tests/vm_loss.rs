@@ -123,7 +123,7 @@ fn a_runner_that_is_killed_leaves_its_container_cancelled_with_the_reason() {
         .filter(|process| {
             let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains("longshore-runner") && line.contains(&uuid)
+            line.contains("-no-detach") && line.contains(&uuid)
         })
         .collect();
     assert!(!runners.is_empty(), "no process of the runner is found");
