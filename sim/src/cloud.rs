@@ -73,7 +73,7 @@ pub(crate) struct Cloud {
     /// Instances of a type that exist at most.
     pub(crate) capacity: BTreeMap<TypeName, u32>,
     sold_out: BTreeMap<TypeName, Timestamp>,
-    down_until: Timestamp,
+    pub(crate) down_until: Timestamp,
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
     pub(crate) alive_peak: usize,

@@ -8,6 +8,7 @@ use longshore_core::time::Timestamp;
 use crate::chance::Chance;
 use crate::oracle::Ledger;
 use crate::stage::{Happening, Origin, Stage};
+use crate::tamper::Tamper;
 use crate::trace::Line;
 
 /// What happens to a process by itself.
@@ -44,6 +45,7 @@ pub(crate) struct Processes {
     pub(crate) chance: Chance,
     pub(crate) all: Vec<Process>,
     pub(crate) inputs: u64,
+    pub(crate) tamper: Tamper,
 }
 
 impl Processes {
@@ -60,6 +62,7 @@ impl Processes {
             chance: Chance::new(seed, "process"),
             all: (0..2).map(process).collect(),
             inputs: 0,
+            tamper: Tamper::default(),
         }
     }
 
@@ -88,7 +91,9 @@ impl Processes {
         process.wake_at = None;
         process.drain_due = false;
         let config = process.config.clone();
-        process.core = Some(Dispatcher::new(config.clone(), seed, stage.now));
+        let mut core = Dispatcher::new(config.clone(), seed, stage.now);
+        self.tamper.apply(&mut core);
+        process.core = Some(core);
         stage.trace.line(stage.now, || Line::Begin {
             process: index,
             config: Box::new(config),

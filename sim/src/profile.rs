@@ -9,6 +9,7 @@ use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 
 use crate::chance::{Chance, Ratio};
 use crate::faults::{Fault, FaultPlan};
+use crate::tamper::Tamper;
 use crate::users::{Pattern, Workload};
 
 /// How large and how rough a run is.
@@ -39,6 +40,7 @@ pub struct Plan {
     pub(crate) workloads: Vec<Workload>,
     /// Faults stop then; never in a story.
     pub(crate) heals_after: Option<Duration>,
+    pub(crate) tamper: Tamper,
 }
 
 const HOUR: u64 = 3600;
@@ -82,6 +84,7 @@ impl Plan {
             attempts_max: 5,
             workloads: Vec::new(),
             heals_after: None,
+            tamper: Tamper::default(),
         }
     }
 
@@ -132,6 +135,7 @@ impl Plan {
             attempts_max: u32::try_from(chance.between(2, 10)).unwrap_or(2),
             workloads,
             heals_after: Some(chaos),
+            tamper: Tamper::default(),
         }
     }
 
@@ -139,7 +143,8 @@ impl Plan {
         let mut plan = Self::calm(seed);
         plan.config.limits.instances = Some(10_000);
         plan.config.limits.cloud_ops = Rate::per_second(100);
-        plan.config.limits.queued_per_poll = 100_000;
+        // A hint for each change would have the queue read all the time.
+        plan.pushes = false;
         plan.config.limits.containers_per_instance = Some(1);
         for fault in [Fault::Vanishes, Fault::CreateFails, Fault::StartAnswerLost] {
             plan.faults.ratios.insert(fault, Ratio::new(1, 500));

@@ -71,7 +71,8 @@ impl Call {
     /// As many a minute are no tight loop yet, whatever goes wrong.
     fn bound(&self) -> u32 {
         match self {
-            Self::Poll | Self::Lookup | Self::Create => 700,
+            Self::Create => 20_000,
+            Self::Poll | Self::Lookup => 700,
             Self::List | Self::Probe(_) => 130,
             Self::Update(_) | Self::Signal(..) => 40,
             Self::Start(_) => 130,

@@ -25,7 +25,9 @@ impl World {
         let now = self.stage.now;
         let ledger = &mut self.processes.all[index].ledger;
         match event {
-            Event::Leaving { instance, reason, .. } => {
+            Event::Leaving {
+                instance, reason, ..
+            } => {
                 let id = InstanceId::from(instance.as_str());
                 ledger.leaving.insert(id, (reason.clone(), now));
             }

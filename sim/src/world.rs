@@ -19,6 +19,7 @@ use crate::runner::Runners;
 use crate::stage::{Happening, Origin, Stage};
 use crate::trace::{Line, Trace};
 use crate::users::Users;
+use crate::vigil::Vigil;
 use crate::vm::{VmCall, Vms};
 
 /// A world in which the unmodified core runs.
@@ -37,12 +38,16 @@ pub struct World {
     pub(crate) rivals: bool,
     pub(crate) happened: u64,
     pub(crate) memory: Memory,
+    pub(crate) vigil: Vigil,
     /// Commands and events of a story, for its questions; not kept in drawn runs.
     pub(crate) diary: Option<crate::story::Diary>,
 }
 
 /// Between two looks of the oracles that are too dear for every event.
 const LOOK: Duration = Duration::from_secs(20);
+const LOOK_CROWDED: Duration = Duration::from_secs(600);
+/// So many containers make a look expensive.
+const CROWD: usize = 5000;
 const PROCESS_TICK: Duration = Duration::from_secs(60);
 
 impl World {
@@ -70,8 +75,10 @@ impl World {
             rivals: false,
             happened: 0,
             memory: Memory::default(),
+            vigil: Vigil::default(),
             diary: None,
         };
+        world.processes.tamper = world.plan.tamper.clone();
         world.begin();
         world
     }
@@ -121,8 +128,11 @@ impl World {
             }
             Happening::Heal => self.heal(),
             Happening::Look => {
-                self.stage.after(LOOK, Happening::Look);
+                let crowded = self.queue.open > CROWD;
+                let pause = if crowded { LOOK_CROWDED } else { LOOK };
+                self.stage.after(pause, Happening::Look);
                 self.look();
+                self.vigil_looks();
             }
         }
         true
@@ -174,6 +184,7 @@ impl World {
         if let Input::Operator(Operator::KillContainer { container, .. }) = &input {
             self.memory.stopped.insert(*container);
         }
+        self.vigil_hears(to.process, &input);
         self.processes.hear(&mut self.stage, to.process, input);
         let processes = &mut self.processes;
         if self
@@ -212,6 +223,7 @@ impl World {
             }
             for event in events {
                 self.check_event(index, &event);
+                self.vigil_event(index, &event);
                 if let Some(diary) = &mut self.diary {
                     diary.events.push((self.stage.now, event.clone()));
                 }
@@ -232,6 +244,7 @@ impl World {
 
     /// A command leaves; true if the process dies at that.
     fn issue(&mut self, index: usize, command: Command) -> bool {
+        self.vigil_command(index, &command);
         self.check_command(index, &command);
         if let Some(diary) = &mut self.diary {
             diary
@@ -405,14 +418,14 @@ impl World {
         let waits = |(_, record): (&ContainerId, &crate::queue::Record)| {
             record.state != ContainerState::Queued || record.priority > 0
         };
-        let core_done = self.processes.all[0].core.as_ref().is_some_and(|core| {
-            let view = core.view();
-            view.containers().is_empty() && view.instances().is_empty()
-        });
-        core_done
+        // The cheap questions first: this is asked often.
+        self.cloud.alive == 0
             && self.users.idle()
-            && self.cloud.alive == 0
             && !self.queue.open_records().any(waits)
+            && self.processes.all[0].core.as_ref().is_some_and(|core| {
+                let view = core.view();
+                view.instances().is_empty() && view.containers().is_empty()
+            })
     }
 }
 

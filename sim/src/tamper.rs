@@ -1,0 +1,83 @@
+//! What a test does to a plan before it runs: other weather, other wishes, or a hand on the core.
+
+use std::fmt;
+use std::sync::Arc;
+
+use longshore_core::Dispatcher;
+use longshore_core::ids::ImageId;
+use longshore_core::resources::Demand;
+
+use crate::chance::Ratio;
+use crate::faults::Fault;
+use crate::profile::Plan;
+
+type Hand = dyn Fn(&mut Dispatcher) + Send + Sync;
+
+/// Something that is done to each dispatcher of a run before it hears anything.
+#[derive(Clone, Default)]
+pub(crate) struct Tamper(Option<Arc<Hand>>);
+
+impl Tamper {
+    pub(crate) fn apply(&self, core: &mut Dispatcher) {
+        if let Some(hand) = &self.0 {
+            hand(core);
+        }
+    }
+}
+
+impl fmt::Debug for Tamper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() {
+            "tampered"
+        } else {
+            "as is"
+        })
+    }
+}
+
+impl PartialEq for Tamper {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Tamper {}
+
+impl Plan {
+    /// The same, but `hand` is laid on every dispatcher before it hears anything: so a test plants
+    /// a bug, and sees whether the run notices.
+    #[must_use]
+    pub fn tampered(mut self, hand: impl Fn(&mut Dispatcher) + Send + Sync + 'static) -> Self {
+        self.tamper = Tamper(Some(Arc::new(hand)));
+        self
+    }
+
+    /// The same, but these faults are part of the weather, twice as often as usual.
+    #[must_use]
+    pub fn with_faults(mut self, faults: &[Fault]) -> Self {
+        for fault in faults {
+            let usual = fault.usual();
+            let ratio = Ratio::new(usual.times, usual.of.div_ceil(2).max(2));
+            self.faults.ratios.insert(*fault, ratio);
+        }
+        self
+    }
+
+    /// The same, but half of the work asks for VMs of another image than the configured one.
+    #[must_use]
+    pub fn with_images(mut self) -> Self {
+        for workload in &mut self.workloads {
+            let other = workload.demands.iter().map(|demand| Demand {
+                vm_image: Some(ImageId::from("image-2")),
+                ..demand.clone()
+            });
+            let other: Vec<Demand> = other.collect();
+            workload.demands.extend(other);
+        }
+        self
+    }
+}

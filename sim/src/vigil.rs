@@ -1,0 +1,324 @@
+//! Rules that need a memory of their own: how a process treats what failed, what is silent, and what
+//! must end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use longshore_core::command::{Action, CloudAction, Command, Signal, VmAction};
+use longshore_core::config::Rate;
+use longshore_core::event::Event;
+use longshore_core::ids::{ContainerId, InstanceId, IntentId, TypeName};
+use longshore_core::input::{Answer, CloudError, Input, Operator};
+use longshore_core::time::Timestamp;
+use longshore_core::{Phase, ShutdownReason};
+
+use crate::oracle::About;
+use crate::world::World;
+
+/// A create that failed, the first time since it last worked, is not repeated within this.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Several inputs may be taken before commands are drained: so much later a call may leave.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Whoever has no record is told to stop within this, while all is well.
+const STRANGER_MAX: Duration = Duration::from_secs(300);
+/// An operator's wish is in the tag within this.
+const TAG_MAX: Duration = Duration::from_secs(1200);
+
+/// What is remembered of each process while it may act.
+#[derive(Debug, Default)]
+pub(crate) struct Vigil {
+    of: [Memory; 2],
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    incarnation: u32,
+    /// Creates under way: their types, and when they left.
+    creates: BTreeMap<IntentId, (TypeName, Timestamp)>,
+    /// Types whose last create failed, and since when.
+    failing: BTreeMap<TypeName, Timestamp>,
+    /// When each kind of call will be as rested as ever.
+    rested: BTreeMap<&'static str, Timestamp>,
+    /// The first TERM to each runner that still has to end.
+    terms: BTreeMap<(InstanceId, ContainerId), Timestamp>,
+    /// The last signal to each runner.
+    signalled: BTreeMap<(InstanceId, ContainerId), Timestamp>,
+    /// When the last probe left, and when one that showed an idle VM did, and the last good answer.
+    probes: BTreeMap<InstanceId, Timestamp>,
+    idle: BTreeMap<InstanceId, Timestamp>,
+    good: BTreeMap<InstanceId, Timestamp>,
+    killed: Vec<InstanceId>,
+    /// Since when something has been so at every look.
+    since: BTreeMap<(InstanceId, Lasting), Timestamp>,
+}
+
+/// What must not last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lasting {
+    Probed,
+    Stranger(ContainerId),
+    Untold,
+}
+
+impl World {
+    /// A process is about to hear something.
+    pub(crate) fn vigil_hears(&mut self, index: usize, input: &Input) {
+        let (now, process) = (self.stage.now, &self.processes.all[index]);
+        let memory = &mut self.vigil.of[index];
+        match input {
+            Input::Leadership { .. } => {
+                *memory = Memory {
+                    incarnation: process.incarnation,
+                    ..Memory::default()
+                };
+            }
+            Input::Reconfigured(_) => {
+                memory.failing.clear();
+                memory.rested.clear();
+            }
+            Input::Operator(Operator::KillInstance { instance, .. }) => {
+                memory.killed.push(instance.clone());
+            }
+            Input::Answer { id, answer } => {
+                let open = process.ledger.open.get(id);
+                if let Some(open) = open.filter(|open| open.deadline >= now) {
+                    memory.hear_answer(now, open.since, &open.about, answer);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A process tells something.
+    pub(crate) fn vigil_event(&mut self, index: usize, event: &Event) {
+        let memory = &mut self.vigil.of[index];
+        if let Event::RunnerExited {
+            container,
+            instance,
+        } = event
+        {
+            let place = (InstanceId::from(instance.as_str()), *container);
+            memory.terms.remove(&place);
+        }
+    }
+
+    /// A command leaves a process.
+    pub(crate) fn vigil_command(&mut self, index: usize, command: &Command) {
+        let now = self.stage.now;
+        let wrong = match &command.action {
+            Action::Queue(_) => None,
+            Action::Cloud { action, .. } => {
+                let passed = self.pass_rate(index, action);
+                let also = match action {
+                    CloudAction::Create {
+                        intent,
+                        instance_type,
+                        ..
+                    } => self.begin_create(index, *intent, instance_type),
+                    CloudAction::Destroy { instance } => self.unconfirmed(index, instance),
+                    _ => None,
+                };
+                also.or(passed)
+            }
+            Action::Vm {
+                instance, action, ..
+            } => {
+                let memory = &mut self.vigil.of[index];
+                match action {
+                    VmAction::Probe { .. } => {
+                        memory.probes.insert(instance.clone(), now);
+                        None
+                    }
+                    VmAction::Start { .. } => None,
+                    VmAction::Signal { container, signal } => {
+                        let place = (instance.clone(), *container);
+                        memory.signalled.insert(place.clone(), now);
+                        let first = *memory.terms.entry(place).or_insert(now);
+                        let patience = self.processes.all[index].config.timeouts.term;
+                        (*signal == Signal::Term && now >= first + patience).then(|| {
+                            let text = format!("{container} still gets TERM after {patience:?}");
+                            ("the ladder goes down", text)
+                        })
+                    }
+                }
+            }
+        };
+        if let Some((rule, text)) = wrong {
+            self.stage.violate(rule, text);
+        }
+    }
+
+    /// What is judged now and then.
+    pub(crate) fn vigil_looks(&mut self) {
+        let process = &self.processes.all[0];
+        let memory = &mut self.vigil.of[0];
+        let Some(core) = process.core.as_ref().filter(|core| core.view().is_leader()) else {
+            return memory.since.clear();
+        };
+        if memory.incarnation != process.incarnation || self.rivals {
+            return memory.since.clear();
+        }
+        let (now, config) = (self.stage.now, &process.config);
+        let probes_max = config.intervals.probe + config.timeouts.vm_answer * 4;
+        let stormy = self.queue.is_stormy(now);
+        let mut lasting = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for shown in core.view().instances() {
+            let Some(id) = &shown.instance else { continue };
+            if !matches!(shown.phase, Phase::Ready | Phase::Unknown) {
+                continue;
+            }
+            let mut last = |what: Lasting, renewed: Option<Timestamp>, max: Duration| {
+                let place = (id.clone(), what);
+                let begun = memory.since.get(&place).copied().unwrap_or(now);
+                let since = renewed.map_or(begun, |at| at.max(begun));
+                lasting.insert(place, since);
+                now.since(since) > max + DRAIN_MAX
+            };
+            if last(Lasting::Probed, memory.probes.get(id).copied(), probes_max) {
+                wrong.push(("probes go on", format!("{id} is not probed any more")));
+            }
+            let tag = self.cloud.instances.get(id);
+            let tag = tag.and_then(|i| i.record.tags.idle_behavior);
+            if tag.unwrap_or_default() != shown.idle_behavior
+                && now >= self.cloud.down_until
+                && last(Lasting::Untold, None, TAG_MAX)
+            {
+                let text = format!("{id} is to {:?}, its tag says {tag:?}", shown.idle_behavior);
+                wrong.push(("tags tell", text));
+            }
+            if shown.phase != Phase::Ready || shown.complaint.is_some() || stormy {
+                continue;
+            }
+            for container in self.runners.containers_on(id) {
+                let record = self.queue.records.get(&container);
+                let signalled = memory.signalled.get(&(id.clone(), container)).copied();
+                if record.is_none_or(|record| record.deleted)
+                    && last(Lasting::Stranger(container), signalled, STRANGER_MAX)
+                {
+                    let text = format!("{container} runs on {id} without a record");
+                    wrong.push(("strangers are stopped", text));
+                }
+            }
+        }
+        memory.since = lasting;
+        for (rule, text) in wrong {
+            self.stage.violate(rule, text);
+        }
+    }
+
+    /// What failed is left alone for a while; then one try decides.
+    fn begin_create(
+        &mut self,
+        index: usize,
+        intent: IntentId,
+        name: &TypeName,
+    ) -> Option<(&'static str, String)> {
+        let now = self.stage.now;
+        let wishes = &self.processes.all[index].ledger.wishes;
+        let memory = &mut self.vigil.of[index];
+        let under_way = |intent: &IntentId| {
+            let wish = wishes.get(intent);
+            wish.is_some_and(|wish| !wish.answered && wish.deadline > now)
+        };
+        let since = memory.failing.get(name).copied();
+        let other = |since| {
+            let mut others = memory.creates.iter();
+            others.any(|(other, (of, at))| of == name && *at > since && under_way(other))
+        };
+        let wrong = match since {
+            Some(since) if now.since(since) < PAUSE_MIN => {
+                Some(("what failed rests", format!("{name} failed at {since}")))
+            }
+            Some(since) if other(since) => {
+                let text = format!("two creates of {name} try whether it works again");
+                Some(("one canary", text))
+            }
+            _ => None,
+        };
+        memory.creates.retain(|intent, _| under_way(intent));
+        memory.creates.insert(intent, (name.clone(), now));
+        wrong
+    }
+
+    /// A VM that idled goes only when a probe begun after the decision has shown nothing on it.
+    fn unconfirmed(&self, index: usize, instance: &InstanceId) -> Option<(&'static str, String)> {
+        let process = &self.processes.all[index];
+        let (ledger, memory) = (&process.ledger, &self.vigil.of[index]);
+        let (reason, since) = ledger.leaving.get(instance)?;
+        let gently = matches!(
+            reason,
+            ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom
+        );
+        let good = memory.good.get(instance)?;
+        let silent = *good + process.config.timeouts.probe <= self.stage.now;
+        let confirmed = memory.idle.get(instance).is_some_and(|at| at >= since);
+        let excused = silent
+            || ledger.destroyed.len() > 1 && memory.killed.contains(instance)
+            || memory.killed.contains(instance);
+        (gently && !confirmed && !excused && ledger.proved.contains(instance)).then(|| {
+            let text = format!("{instance} is destroyed ({reason}) without a fresh probe");
+            ("idle VMs are asked first", text)
+        })
+    }
+
+    /// Our own rates hold, whatever is to be done.
+    fn pass_rate(&mut self, index: usize, action: &CloudAction) -> Option<(&'static str, String)> {
+        let now = self.stage.now;
+        let limits = &self.processes.all[index].config.limits;
+        let (class, rate) = match action {
+            CloudAction::Create { .. } => ("creates", limits.creates),
+            CloudAction::Destroy { .. } => ("destroys", limits.destroys),
+            CloudAction::List => ("lists", limits.lists),
+            CloudAction::Tag { .. } => ("tags", None),
+        };
+        let memory = &mut self.vigil.of[index];
+        let mut passed = |class, rate: Option<Rate>| {
+            let rate = rate?;
+            let rested = memory.rested.entry(class).or_insert(now);
+            *rested = (*rested).max(now) + rate.interval;
+            let debt = rested.since(now);
+            (debt > rate.interval * (rate.burst + 1) + DRAIN_MAX).then(|| {
+                (
+                    "rates",
+                    format!("{class} are ahead of their rate by {debt:?}"),
+                )
+            })
+        };
+        let own = passed(class, rate);
+        own.or(passed("calls", limits.cloud_ops))
+    }
+}
+
+impl Memory {
+    fn hear_answer(&mut self, now: Timestamp, began: Timestamp, about: &About, answer: &Answer) {
+        match (about, answer) {
+            (About::Create(intent), Answer::Created(made)) => {
+                let Some((name, _)) = self.creates.remove(intent) else {
+                    return;
+                };
+                match made {
+                    Ok(_) => {
+                        self.failing.remove(&name);
+                    }
+                    Err(
+                        CloudError::RateLimited { .. }
+                        | CloudError::Ambiguous { .. }
+                        | CloudError::Quota { .. },
+                    ) => {}
+                    Err(_) => {
+                        self.failing.entry(name).or_insert(now);
+                    }
+                }
+            }
+            (About::Probe(instance), Answer::Probed(Ok(report))) if report.ready.is_ok() => {
+                self.good.insert(instance.clone(), now);
+                let list = report.runners.as_ref();
+                if list.is_some_and(|list| list.runners.iter().all(|runner| runner.stale)) {
+                    self.idle.insert(instance.clone(), began);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Tests the tester: each planted bug of the core must be noticed by a rule that it breaks.
+//!
+//! `PLANTED_BUGS.md` tells what was found; rewrite it with
+//! `LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test planted_bugs`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use longshore_core::planted::Planted;
+use longshore_sim::{Fault, Plan, Profile, Report, Verdict, run};
+
+/// How a planted bug is looked for.
+struct Case {
+    bug: Planted,
+    /// The rules that may notice it first.
+    rules: &'static [&'static str],
+    /// Seeds in which it must be noticed.
+    within: u64,
+    /// Weather without which it does no harm.
+    faults: &'static [Fault],
+    /// Whether containers ask for different images.
+    images: bool,
+}
+
+const fn case(
+    bug: Planted,
+    rules: &'static [&'static str],
+    within: u64,
+    faults: &'static [Fault],
+) -> Case {
+    Case {
+        bug,
+        rules,
+        within,
+        faults,
+        images: false,
+    }
+}
+
+const CASES: &[Case] = &[
+    case(
+        Planted::FenceUnconfirmed,
+        &["idle VMs are asked first"],
+        50,
+        &[],
+    ),
+    case(
+        Planted::DestroyForgotten,
+        &["liveness"],
+        50,
+        &[Fault::DestroyFails],
+    ),
+    case(
+        Planted::OneListIsEnough,
+        &["true ends", "limits"],
+        200,
+        &[Fault::ListPartial],
+    ),
+    case(
+        Planted::GraceIgnored,
+        &["true ends", "limits"],
+        500,
+        &[Fault::ListLate, Fault::ListPartial],
+    ),
+    case(
+        Planted::UnsureIsGone,
+        &["one user process", "valid starts"],
+        500,
+        &[Fault::StartAnswerLost],
+    ),
+    case(
+        Planted::HoldIgnoredAtStart,
+        &["valid starts"],
+        2000,
+        &[Fault::OperatorHolds, Fault::OperatorDrains],
+    ),
+    case(
+        Planted::BrokenIgnored,
+        &["valid starts"],
+        200,
+        &[Fault::Breaks],
+    ),
+    case(Planted::UnreadyUsed, &["valid starts"], 50, &[]),
+    case(
+        Planted::FoundRunnerWeighsNothing,
+        &["valid starts"],
+        500,
+        &[Fault::Crash],
+    ),
+    case(Planted::StartBeforeLock, &["valid starts"], 20, &[]),
+    case(Planted::OneTooMany, &["limits"], 50, &[]),
+    case(
+        Planted::WishesUnpriced,
+        &["limits"],
+        500,
+        &[Fault::CreateSlow],
+    ),
+    case(
+        Planted::NoCanary,
+        &["one canary"],
+        500,
+        &[Fault::CreateFails, Fault::CreateSlow],
+    ),
+    case(
+        Planted::FailuresIgnored,
+        &["what failed rests"],
+        50,
+        &[Fault::CreateFails],
+    ),
+    case(Planted::RatesIgnored, &["rates"], 500, &[]),
+    case(
+        Planted::QuotaForEver,
+        &["liveness"],
+        500,
+        &[Fault::QuotaShrinks],
+    ),
+    case(Planted::JudgedByOldSnapshot, &["true ends"], 200, &[]),
+    case(
+        Planted::StaleSnapshotTaken,
+        &["one at a time", "true ends", "valid starts"],
+        200,
+        &[],
+    ),
+    case(Planted::ChangesOverlap, &["one at a time"], 50, &[]),
+    case(
+        Planted::RefusalIsFinal,
+        &["liveness", "reasons"],
+        50,
+        &[Fault::QueueBusy],
+    ),
+    case(
+        Planted::EarlierRunnerIgnored,
+        &["one user process", "valid starts", "one at a time"],
+        500,
+        &[Fault::UserFlaps],
+    ),
+    case(
+        Planted::KillNeverSent,
+        &["the ladder goes down"],
+        200,
+        &[Fault::IgnoresTerm, Fault::UserCancels],
+    ),
+    case(
+        Planted::UnkillableStays,
+        &["liveness"],
+        500,
+        &[Fault::IgnoresTerm, Fault::IgnoresKill, Fault::UserCancels],
+    ),
+    case(
+        Planted::IdleHoldIgnored,
+        &["held VMs stay"],
+        200,
+        &[Fault::OperatorHolds],
+    ),
+    case(
+        Planted::TagForgotten,
+        &["tags tell"],
+        500,
+        &[Fault::OperatorHolds],
+    ),
+    case(
+        Planted::LostCreateForgotten,
+        &["limits"],
+        200,
+        &[Fault::CreateAnswerLost],
+    ),
+    case(
+        Planted::UnknownRunnerSpared,
+        &["strangers are stopped"],
+        2000,
+        &[Fault::RecordDeleted, Fault::Crash],
+    ),
+    case(
+        Planted::DeletedRunnerSpared,
+        &["strangers are stopped"],
+        500,
+        &[Fault::RecordDeleted],
+    ),
+    case(
+        Planted::LostLeadershipIgnored,
+        &["leaders only"],
+        50,
+        &[Fault::LeadershipLost],
+    ),
+    Case {
+        images: true,
+        ..case(Planted::ImageIgnored, &["valid starts"], 20, &[])
+    },
+    case(
+        Planted::HungProbeAwaited,
+        &["probes go on"],
+        500,
+        &[Fault::CommandHangs],
+    ),
+    case(
+        Planted::BootTimeoutIgnored,
+        &["liveness"],
+        50,
+        &[Fault::NeverBoots],
+    ),
+    case(
+        Planted::SilenceIgnored,
+        &["liveness"],
+        200,
+        &[Fault::Freezes],
+    ),
+    case(Planted::ReasonForgotten, &["reasons"], 50, &[]),
+    case(
+        Planted::PriorityZeroKept,
+        &["liveness"],
+        200,
+        &[Fault::UserCancels],
+    ),
+];
+
+/// What became of the search for one bug.
+struct Found {
+    seed: u64,
+    rule: &'static str,
+}
+
+impl Case {
+    fn plan(&self, seed: u64) -> Plan {
+        let plan = Plan::draw(seed, Profile::Lite).with_faults(self.faults);
+        if self.images {
+            plan.with_images()
+        } else {
+            plan
+        }
+    }
+
+    /// The first seed whose run notices the bug by a rule that it breaks, and is well without it;
+    /// otherwise what was noticed instead.
+    fn search(&self) -> Result<Found, String> {
+        let mut other = BTreeSet::new();
+        let bug = self.bug;
+        for seed in 0..self.within {
+            let report = run(
+                &self.plan(seed).tampered(move |core| core.plant(bug)),
+                false,
+            );
+            let Some(rule) = broken_rule(&report) else {
+                continue;
+            };
+            if !self.rules.contains(&rule) {
+                other.insert(rule);
+            } else if run(&self.plan(seed), false).verdict == Verdict::Ok {
+                return Ok(Found { seed, rule });
+            }
+        }
+        let within = self.within;
+        Err(format!(
+            "{bug:?} was not noticed within {within} seeds; other rules: {other:?}"
+        ))
+    }
+}
+
+fn broken_rule(report: &Report) -> Option<&'static str> {
+    match report.verdict {
+        Verdict::Ok => None,
+        Verdict::Safety => report.violations.first().map(|violation| violation.rule),
+        Verdict::Liveness => Some("liveness"),
+    }
+}
+
+/// Searches on all cores; the order of the results is the order of the cases.
+fn search_all() -> Vec<Result<Found, String>> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<Found, String>>>> =
+        Mutex::new(CASES.iter().map(|_| None).collect());
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some((at, case)) = {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    CASES.get(at).map(|case| (at, case))
+                } {
+                    let result = case.search();
+                    let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
+                    results[at] = Some(result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.into_iter().flatten().collect()
+}
+
+const INTRODUCTION: &str = "\
+# Planted bugs
+
+What the simulator is worth: each of these bugs, planted in the core alone, is noticed by a rule
+that it breaks. The seeds are drawn worlds of the profile `lite`, some with the weather that makes
+the bug harmful; the same world without the bug is well. Written by
+`LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test planted_bugs`.
+
+| bug | what it breaks | rule of behaviour | noticed by | first seed | must be found within |
+|---|---|---|---|---:|---:|
+";
+
+fn page(found: &[(&Case, &Found)]) -> String {
+    let mut page = INTRODUCTION.to_owned();
+    for (case, found) in found {
+        let (name, what, rule) = (case.bug.name(), case.bug.what(), case.bug.rule());
+        let _ = writeln!(
+            page,
+            "| {name} | {} | {rule} | {} | {} | {} seeds |",
+            what.trim(),
+            found.rule,
+            found.seed,
+            case.within
+        );
+    }
+    page
+}
+
+/// The page without the seeds, which change with the world.
+fn lasting(page: &str) -> Vec<String> {
+    let without_seed = |line: &str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        match cells.len() {
+            8 => format!("{} {} {} {}", cells[1], cells[2], cells[3], cells[6]),
+            _ => line.to_owned(),
+        }
+    };
+    page.lines().map(without_seed).collect()
+}
+
+#[test]
+fn every_planted_bug_is_noticed() {
+    let cases: BTreeSet<Planted> = CASES.iter().map(|case| case.bug).collect();
+    let all: BTreeSet<Planted> = Planted::ALL.iter().copied().collect();
+    assert_eq!(cases, all, "every bug has its case");
+    let results = search_all();
+    let mut found = Vec::new();
+    let mut missed = Vec::new();
+    for (case, result) in CASES.iter().zip(&results) {
+        match result {
+            Ok(one) => found.push((case, one)),
+            Err(text) => missed.push(text.as_str()),
+        }
+    }
+    let page = page(&found);
+    println!("{page}");
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/PLANTED_BUGS.md");
+    if std::env::var_os("LONGSHORE_REWRITE").is_some() {
+        std::fs::write(path, &page).expect("the page is written");
+    }
+    let written = std::fs::read_to_string(path).expect("the page is there");
+    assert_eq!(lasting(&written), lasting(&page), "rewrite {path}");
+}
