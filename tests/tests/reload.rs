@@ -12,7 +12,7 @@ fn after_hup_new_limits_and_timeouts_apply_and_running_work_is_untouched() {
     until("the dispatcher knows that it waits", || {
         site.dispatch_log().contains(&format!("{waiting} seen"))
     });
-    assert_eq!(site.instance_ids(), [instance.clone()]);
+    assert_eq!(site.instance_ids(), [&*instance]);
 
     let roomier = Setup::default()
         .set("MaxInstances", "2")
@@ -44,6 +44,7 @@ fn a_wrong_configuration_is_told_of_and_the_old_one_stays() {
     });
     site.open_gate();
     assert_eq!(api.exit_code(&running), Some(0));
+    site.until_idle(&instance);
     let next = api.submit(&site.gated("next"));
     assert_eq!(api.exit_code(&next), Some(0));
     assert_eq!(site.instance_ids(), [instance]);
