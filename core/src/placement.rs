@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use crate::capacity::Blocked;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::fleet::vm::Vm;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::sizing::{Load, Shape};
 use crate::queue::Queue;
@@ -62,39 +61,78 @@ pub(crate) trait Hand {
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
 
-/// VMs on their way, with what this pass has promised of each.
+/// A VM on its way, and what it holds once it is there: what it runs, and what this pass promised.
+struct Room {
+    key: VmKey,
+    total: Resources,
+    load: Load,
+}
+
+/// VMs on their way, by what is asked of them, oldest first. Making it costs O(VMs on their way).
 struct Arriving {
-    vms: Vec<(VmKey, TypeName, ImageId, Resources, Load)>,
+    classes: BTreeMap<(TypeName, ImageId), Vec<Room>>,
+    /// For each shape and type, how many of the class have no room for it. Promises only add up, so
+    /// what has no room now has none for the rest of the pass.
+    full: BTreeMap<(ShapeId, TypeName), usize>,
 }
 
 impl Arriving {
     fn new(fleet: &Fleet) -> Self {
-        let describe = |vm: &Vm| {
-            let load = vm.load();
-            (
-                vm.key,
-                vm.type_name.clone(),
-                vm.image.clone(),
-                vm.total(),
-                load,
-            )
-        };
-        Self {
-            vms: fleet.arriving().into_iter().map(describe).collect(),
+        let mut classes: BTreeMap<_, Vec<Room>> = BTreeMap::new();
+        for vm in fleet.arriving() {
+            let class = (vm.type_name.clone(), vm.image.clone());
+            classes.entry(class).or_default().push(Room {
+                key: vm.key,
+                total: vm.total(),
+                load: vm.load(),
+            });
         }
+        let full = BTreeMap::new();
+        Self { classes, full }
     }
 
-    /// Promises room on the oldest VM that has it. O(arriving VMs).
-    fn take(&mut self, shape: &Shape, types: &[TypeName], max: Option<u32>) -> Option<VmKey> {
-        let fits = |(_, name, image, total, load): &&mut (_, TypeName, ImageId, _, Load)| {
-            types.contains(name)
-                && *image == shape.image
-                && max.is_none_or(|max| load.count < max)
-                && load.admits(&shape.need, total)
-        };
-        let (key, .., load) = self.vms.iter_mut().find(fits)?;
-        load.add(&shape.need);
-        Some(*key)
+    /// Promises room on the oldest VM that has it. O(types · log) on average: each VM is passed over
+    /// once for each shape.
+    fn take(
+        &mut self,
+        id: ShapeId,
+        shape: &Shape,
+        types: &[TypeName],
+        max: Option<u32>,
+    ) -> Option<VmKey> {
+        let mut oldest: Option<(VmKey, (TypeName, ImageId), usize)> = None;
+        for name in types {
+            let class = (name.clone(), shape.image.clone());
+            let Some(rooms) = self.classes.get(&class) else {
+                continue;
+            };
+            let fits = |room: &Room| {
+                max.is_none_or(|max| room.load.count < max)
+                    && room.load.admits(&shape.need, &room.total)
+            };
+            let full = self.full.entry((id, name.clone())).or_default();
+            while rooms.get(*full).is_some_and(|room| !fits(room)) {
+                *full += 1;
+            }
+            if let Some(room) = rooms.get(*full)
+                && oldest.as_ref().is_none_or(|(key, ..)| room.key < *key)
+            {
+                oldest = Some((room.key, class, *full));
+            }
+        }
+        let (key, class, place) = oldest?;
+        let room = self.classes.get_mut(&class)?.get_mut(place)?;
+        room.load.add(&shape.need);
+        Some(key)
+    }
+
+    /// A VM that was asked for in this pass, for a container of this need.
+    fn add(&mut self, class: (TypeName, ImageId), key: VmKey, total: Resources, need: &Resources) {
+        let load = [need].into_iter().collect();
+        self.classes
+            .entry(class)
+            .or_default()
+            .push(Room { key, total, load });
     }
 }
 
@@ -125,9 +163,7 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
                 let vm = hand.create(container, &type_name, &image);
                 let group = hand.queue().shape(id);
                 let total = hand.config().types[&type_name].resources;
-                let mut load = Load::default();
-                load.add(&group.shape.need);
-                arriving.vms.push((vm, type_name, image, total, load));
+                arriving.add((type_name, image), vm, total, &group.shape.need);
                 verdicts.awaiting.insert(container, vm);
             }
             Err(parked) => {
@@ -161,7 +197,7 @@ fn place(
     if let Some(vm) = ready {
         return Ok(Decision::Assign { container, vm });
     }
-    if let Some(vm) = arriving.take(shape, types, max) {
+    if let Some(vm) = arriving.take(id, shape, types, max) {
         return Ok(Decision::Await { container, vm });
     }
     let mut blocked = Vec::new();

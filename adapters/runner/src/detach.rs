@@ -151,6 +151,10 @@ fn spawn(
         .arg(OsStr::new(crate::NO_DETACH))
         .args(args)
         .process_group(0);
+    if words.len() == 1 {
+        // So that operators find it by its name.
+        command.arg0("longshore-runner");
+    }
     let input = if flags.stdin_config {
         Stdio::piped()
     } else {
