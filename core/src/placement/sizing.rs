@@ -189,6 +189,8 @@ impl<'a> FromIterator<&'a Resources> for Load {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::InstanceType;
     use crate::ids::{CloudId, QuotaGroup};
@@ -312,5 +314,66 @@ mod tests {
         };
         let config = config(&[("small", offer(2, 4000, 100))]);
         assert!(Shape::of(&absurd, &config).eligible(&config).is_err());
+    }
+
+    fn any_need() -> impl Strategy<Value = Resources> {
+        (0u32..8, 0u64..1000, 0u64..1000, 0u32..3).prop_map(|(vcpus, ram, scratch, gpus)| {
+            Resources {
+                vcpus,
+                ram,
+                scratch,
+                gpus,
+            }
+        })
+    }
+
+    fn any_types() -> impl Strategy<Value = Config> {
+        let one = (1u32..16, 1u64..64_000, 1u64..1000);
+        proptest::collection::vec(one, 1..12).prop_map(|offers| {
+            let named = offers.into_iter().enumerate();
+            let named = named.map(|(i, (vcpus, ram, price))| {
+                (TypeName::new(format!("t{i}")), offer(vcpus, ram, price))
+            });
+            Config {
+                types: named.collect(),
+                ..Config::default()
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_admitted_never_exceeds_the_vm(needs in proptest::collection::vec(any_need(), 0..40)) {
+            let total = Resources { vcpus: 12, ram: 3000, scratch: 3000, gpus: 4 };
+            let mut load = Load::default();
+            for need in &needs {
+                if load.admits(need, &total) {
+                    load.add(need);
+                }
+            }
+            prop_assert!(total.holds(&load.used()));
+        }
+
+        #[test]
+        fn eligible_types_all_fit_and_are_sorted_by_price_within_the_bound(
+            config in any_types(), vcpus in 0u32..16, ram in 0u64..40_000,
+        ) {
+            let shape = Shape::of(&demand(vcpus, ram), &config);
+            match shape.eligible(&config) {
+                Ok(names) => {
+                    let offers: Vec<_> = names.iter().map(|name| &config.types[name]).collect();
+                    prop_assert!(offers.iter().all(|o| o.resources.holds(&shape.alone())));
+                    prop_assert!(offers.is_sorted_by_key(|o| o.price));
+                    let (first, last) = (offers[0].price.0, offers[offers.len() - 1].price.0);
+                    prop_assert!(last * 1_000_000 <= first * config.sizing.max_price_factor_ppm);
+                    let cheaper = config.types.values().filter(|o| o.price.0 < first);
+                    prop_assert!(cheaper.into_iter().all(|o| !o.resources.holds(&shape.alone())));
+                }
+                Err(Misfit(text)) => {
+                    prop_assert!(config.types.values().all(|o| !o.resources.holds(&shape.alone())));
+                    prop_assert!(text.contains("nearest is"));
+                }
+            }
+        }
     }
 }
