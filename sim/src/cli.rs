@@ -11,7 +11,9 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::minimize::minimize;
 use crate::profile::{Plan, Profile};
+use crate::replay::{ReplayError, replay};
 use crate::run::{Report, Verdict, run};
 
 /// Runs the dispatcher's core against a seeded world in virtual time.
@@ -23,6 +25,8 @@ use crate::run::{Report, Verdict, run};
   longshore-sim --seed 42 --trace out.jsonl        one line for each event
   longshore-sim --seed 42 --check-determinism      run twice and find the first difference
   longshore-sim --seeds 0..10000 --jobs 2          a batch, with fault and mark counts
+  longshore-sim --minimize 42                      fewer faults and containers that still fail
+  longshore-sim --replay out.jsonl                 feed a saved trace to the core again
   longshore-sim --seeds 0..10 --profile scale      10,000 VMs, 100,000 containers
 
 Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 3 two runs differed, 4 wrong usage."
@@ -46,6 +50,12 @@ struct Args {
     /// Run each seed twice and compare.
     #[arg(long)]
     check_determinism: bool,
+    /// Make this failing seed's faults and workload smaller while it fails in the same way.
+    #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "seeds", "replay"])]
+    minimize: Option<u64>,
+    /// Feed a trace written by --trace to the core again and compare.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds"])]
+    replay: Option<PathBuf>,
     /// Go on after a failing seed.
     #[arg(long)]
     keep_going: bool,
@@ -80,20 +90,75 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { USAGE });
         }
     };
+    if let Some(path) = &args.replay {
+        return replay_file(path);
+    }
+    // A panic of the core is reported with its seed; the usual message would only get in the way.
+    std::panic::set_hook(Box::new(|_| {}));
+    if let Some(seed) = args.minimize {
+        return minimize_seed(seed, args.profile);
+    }
     let seeds = match (args.seed, args.seeds) {
         (Some(seed), _) => (seed, seed + 1),
         (None, Some(range)) => range,
         (None, None) => {
-            eprintln!("longshore-sim: say --seed N or --seeds A..B; --help has examples");
+            eprintln!(
+                "longshore-sim: say --seed N, --seeds A..B, --minimize N or --replay FILE; --help has examples"
+            );
             return ExitCode::from(USAGE);
         }
     };
-    // A panic of the core is reported with its seed; the usual message would only get in the way.
-    std::panic::set_hook(Box::new(|_| {}));
     let watch = Stopwatch::start();
     let batch = batch(&args, seeds);
     batch.print(&args, watch.elapsed());
     ExitCode::from(batch.code)
+}
+
+fn replay_file(path: &std::path::Path) -> ExitCode {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            eprintln!("longshore-sim: cannot read {}: {error}", path.display());
+            return ExitCode::from(USAGE);
+        }
+    };
+    match replay(&text) {
+        Ok(lines) => {
+            println!("the core did the same again: {lines} lines compared");
+            ExitCode::SUCCESS
+        }
+        Err(error @ ReplayError::Unreadable { .. }) => {
+            eprintln!("longshore-sim: {}: {error}", path.display());
+            ExitCode::from(USAGE)
+        }
+        Err(error) => {
+            println!("{error}");
+            ExitCode::from(NONDETERMINISM)
+        }
+    }
+}
+
+fn minimize_seed(seed: u64, profile: Profile) -> ExitCode {
+    let Some(small) = minimize(&Plan::draw(seed, profile)) else {
+        println!("seed {seed} does not fail");
+        return ExitCode::SUCCESS;
+    };
+    let code = code_of(small.report.verdict);
+    print_failure(&small.report, code);
+    let names: Vec<&str> = small.faults.iter().map(|fault| fault.name()).collect();
+    println!(
+        "after {} runs: {} containers, faults {names:?}",
+        small.runs, small.containers
+    );
+    ExitCode::from(code)
+}
+
+fn code_of(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Ok => 0,
+        Verdict::Safety => 1,
+        Verdict::Liveness => 2,
+    }
 }
 
 /// Wall time, for the summary alone.
@@ -176,11 +241,7 @@ fn one(args: &Args, seed: u64) -> (Report, u8) {
     let plan = Plan::draw(seed, args.profile);
     let keeps = args.trace.is_some() || args.check_determinism;
     let mut report = run(&plan, keeps);
-    let mut code = match report.verdict {
-        Verdict::Ok => 0,
-        Verdict::Safety => 1,
-        Verdict::Liveness => 2,
-    };
+    let mut code = code_of(report.verdict);
     if args.check_determinism {
         let again = run(&plan, true);
         if let Some(difference) = first_difference(&report.trace, &again.trace) {

@@ -346,7 +346,7 @@ impl World {
         if strikes(self, Fault::LeadershipLost) {
             let pause = self.processes.chance.secs(1, 600);
             self.lose_leadership(pause);
-        } else if strikes(self, Fault::TwoLeaders) {
+        } else if self.processes.all[1].core.is_none() && strikes(self, Fault::TwoLeaders) {
             let overlap = self.processes.chance.secs(1, 60);
             let reign = overlap + self.processes.chance.secs(1, 300);
             self.rivals = true;

@@ -1,0 +1,171 @@
+//! A saved trace, fed again to the core: it must do and say the same, line by line.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use longshore_core::Dispatcher;
+use longshore_core::command::Command;
+
+use crate::trace::{Line, Stamped};
+
+/// Why a trace could not be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// A line is not one of a trace: was the file written by `--trace`, by this version?
+    #[error("line {line} is not a line of a trace: {why}")]
+    Unreadable {
+        /// From 1.
+        line: usize,
+        /// The parser's words.
+        why: String,
+    },
+    /// The core did something else: it changed since, or it is not deterministic.
+    #[error("line {line}: the trace has {expected}, the core {found}")]
+    Differs {
+        /// From 1.
+        line: usize,
+        /// By the trace.
+        expected: String,
+        /// By the core.
+        found: String,
+    },
+}
+
+/// A core with the commands that were taken out of it ahead of their lines.
+struct Replayed {
+    core: Dispatcher,
+    held: VecDeque<Command>,
+}
+
+impl Replayed {
+    /// Lets the core decide, so that its events are there before its commands are asked for.
+    fn decide(&mut self) {
+        self.held.extend(self.core.poll_command());
+    }
+}
+
+/// Replays a trace; how many lines were compared.
+///
+/// # Errors
+/// At the first line that cannot be read, or where the core differs.
+pub fn replay(text: &str) -> Result<usize, ReplayError> {
+    let mut cores: BTreeMap<usize, Replayed> = BTreeMap::new();
+    let mut compared = 0;
+    for (index, row) in text.lines().enumerate() {
+        let line = index + 1;
+        let stamped: Stamped =
+            serde_json::from_str(row).map_err(|error| ReplayError::Unreadable {
+                line,
+                why: error.to_string(),
+            })?;
+        let outcome = one(&mut cores, stamped);
+        match outcome {
+            Ok(counts) => compared += usize::from(counts),
+            Err((expected, found)) => {
+                return Err(ReplayError::Differs {
+                    line,
+                    expected,
+                    found,
+                });
+            }
+        }
+    }
+    Ok(compared)
+}
+
+/// Replays one line; whether it was compared, or what was expected and found.
+fn one(cores: &mut BTreeMap<usize, Replayed>, row: Stamped) -> Result<bool, (String, String)> {
+    let at = row.at;
+    match row.line {
+        Line::Begin {
+            process,
+            config,
+            seed,
+        } => {
+            let core = Dispatcher::new(*config, seed, at);
+            let held = VecDeque::new();
+            cores.insert(process, Replayed { core, held });
+        }
+        Line::End { process } => {
+            cores.remove(&process);
+        }
+        Line::Input { process, input } => {
+            if let Some(replayed) = cores.get_mut(&process) {
+                replayed.core.handle_input(at, input);
+            }
+        }
+        Line::Timeout { process } => {
+            if let Some(replayed) = cores.get_mut(&process) {
+                replayed.core.handle_timeout(at);
+            }
+        }
+        Line::Event { process, event } => {
+            let Some(replayed) = cores.get_mut(&process) else {
+                return Ok(false);
+            };
+            replayed.decide();
+            let found = replayed.core.poll_event();
+            return same(Some(event), found);
+        }
+        Line::Command { process, command } => {
+            let Some(replayed) = cores.get_mut(&process) else {
+                return Ok(false);
+            };
+            if replayed.held.is_empty() {
+                replayed.decide();
+            }
+            return same(Some(command), replayed.held.pop_front());
+        }
+        Line::State { process, hash } => {
+            let Some(replayed) = cores.get_mut(&process) else {
+                return Ok(false);
+            };
+            replayed.decide();
+            same(None, replayed.held.pop_front())?;
+            return same(hash, replayed.core.state_hash());
+        }
+        Line::Note(_) => {}
+    }
+    Ok(false)
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T) -> Result<bool, (String, String)> {
+    if expected == found {
+        Ok(true)
+    } else {
+        Err((format!("{expected:?}"), format!("{found:?}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Plan, Profile};
+    use crate::run::run;
+
+    #[test]
+    fn a_saved_trace_is_done_again_line_by_line() {
+        for seed in 0..10 {
+            let trace = run(&Plan::draw(seed, Profile::Lite), true).trace;
+            let compared = replay(&trace.join("\n"));
+            assert!(matches!(compared, Ok(lines) if lines > 100), "{compared:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_the_core_would_not_write_is_found() {
+        let mut trace = run(&Plan::draw(3, Profile::Lite), true).trace;
+        let last = trace.iter().rposition(|row| row.contains("\"state\":"));
+        let last = last.expect("every drain leaves a fingerprint");
+        trace[last] = r#"{"at":1,"state":{"process":0,"hash":7}}"#.to_owned();
+        let differs = replay(&trace.join("\n"));
+        assert!(
+            matches!(differs, Err(ReplayError::Differs { line, .. }) if line == last + 1),
+            "{differs:?}"
+        );
+        let unreadable = replay("not a trace");
+        assert!(matches!(
+            unreadable,
+            Err(ReplayError::Unreadable { line: 1, .. })
+        ));
+    }
+}
