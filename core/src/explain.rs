@@ -127,13 +127,13 @@ impl Dispatcher {
 }
 
 impl Waiting {
-    /// What would end the wait, for an operator who asks.
-    #[must_use]
-    pub fn remedy(&self) -> String {
+    /// What would end the wait, for an operator who asks now.
+    pub(crate) fn remedy(&self, now: Timestamp) -> String {
+        let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
         let first_room = |blocked: &[(TypeName, Blocked)]| {
             let soonest = blocked.iter().filter_map(|(_, why)| why.until()).min();
             match soonest {
-                Some(at) => format!("a container ends, or the next try at {at}"),
+                Some(at) => format!("a container ends, or the next try {}", ahead(at)),
                 None => "a container ends, or the limit is raised".to_owned(),
             }
         };
@@ -141,7 +141,7 @@ impl Waiting {
             Self::PriorityZero => "a priority above 0".to_owned(),
             Self::Learning => "the first answers of the queue and the cloud".to_owned(),
             Self::Updating => "the queue's answer".to_owned(),
-            Self::Retry { at } => format!("another try at {at}"),
+            Self::Retry { at } => format!("another try {}", ahead(*at)),
             Self::Starting { instance } => format!("the runner on {instance}"),
             Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
             Self::Queue => "an answer of the queue".to_owned(),

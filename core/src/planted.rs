@@ -49,6 +49,8 @@ bugs! {
     GraceIgnored: "§4: DisappearGrace";
     /// A start whose answer was lost counts as not done.
     UnsureIsGone: "§1: never start while an earlier runner may be alive";
+    /// What an operator sets a VM to is not taken over.
+    WishUnheard: "§4: hold, drain, run";
     /// A place on a VM is used although the VM was held or drained meanwhile.
     HoldIgnoredAtStart: "§3: nothing starts on a VM that is held";
     /// A VM's word that it is broken is not heard.

@@ -49,6 +49,8 @@ pub struct ContainerView {
     pub waiting: Option<Waiting>,
     /// The same as a sentence; empty once it runs.
     pub status: String,
+    /// What would end the wait.
+    pub unblocked_by: Option<String>,
 }
 
 /// An instance, as far as the dispatcher knows it.
@@ -277,6 +279,7 @@ impl<'a> View<'a> {
                 Some(waiting) => waiting.describe(position).to_string(),
                 None => String::new(),
             },
+            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now())),
             waiting,
         }
     }

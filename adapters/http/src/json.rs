@@ -11,6 +11,7 @@ use serde::Serialize;
 
 pub(crate) use instance::instances;
 pub(crate) use types::Catalog;
+pub use types::TypeJson;
 
 /// `{"items": [...]}`, or `{"items": null}`.
 pub(crate) fn items<T: Serialize>(items: Option<Vec<T>>) -> Vec<u8> {

@@ -49,6 +49,7 @@ mod server;
 mod settings;
 
 pub use error::ServeError;
+pub use json::TypeJson;
 pub use metrics::{Gathered, Metrics};
 pub use question::{Dated, Health, Outcome, Question, Reply, questions};
 pub use server::{Management, Server};

@@ -4,6 +4,7 @@ use super::Dispatcher;
 use crate::fleet::vm::ShutdownReason;
 use crate::ids::VmKey;
 use crate::input::Operator;
+use crate::planted::Planted;
 use crate::signals::StopReason;
 
 impl Dispatcher {
@@ -12,7 +13,9 @@ impl Dispatcher {
     pub(super) fn on_operator(&mut self, wish: Operator) {
         match wish {
             Operator::SetIdleBehavior { instance, behavior } => {
-                if let Some(key) = self.vm_named(&instance) {
+                if let Some(key) = self.vm_named(&instance)
+                    && !self.planted(Planted::WishUnheard)
+                {
                     self.set_behavior(key, behavior);
                 }
             }

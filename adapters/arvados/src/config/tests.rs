@@ -253,7 +253,10 @@ fn nulls_count_as_absent() {
 fn keys_of_the_peer_without_effect_are_told() {
     let told = warnings(&vms("SupervisorFraction: 0.5, InitialQuotaEstimate: 5"));
     assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told.iter().all(|line| line.contains("has no effect in this version")));
+    assert!(
+        told.iter()
+            .all(|line| line.contains("has no effect in this version"))
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::ContainerId;
-use longshore_core::resources::{GpuStack, Gpus};
+use longshore_http::TypeJson;
 use longshore_secret::Secret;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -81,40 +81,11 @@ fn instance_type_text(offer: &InstanceType) -> String {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut to = serde_json::Serializer::with_formatter(&mut text, formatter);
-    let written = serde::Serialize::serialize(&instance_type(offer), &mut to);
+    let written = serde::Serialize::serialize(&TypeJson::new(offer), &mut to);
     assert!(written.is_ok(), "JSON in memory is always written");
     let mut text = String::from_utf8(text).expect("JSON is UTF-8");
     text.push('\n');
     text
-}
-
-fn instance_type(offer: &InstanceType) -> Value {
-    let scratch = offer.resources.scratch;
-    json!({
-        "ProviderType": offer.provider_type,
-        "VCPUs": offer.resources.vcpus,
-        "RAM": offer.resources.ram,
-        "IncludedScratch": scratch.saturating_sub(offer.added_scratch),
-        "AddedScratch": offer.added_scratch,
-        "Price": offer.price.0 as f64 / 1e6,
-        "Preemptible": offer.preemptible,
-        "GPU": gpu(offer.gpus.as_ref()),
-    })
-}
-
-fn gpu(gpus: Option<&Gpus>) -> Value {
-    let Some(gpus) = gpus else {
-        return json!({
-            "Stack": "", "DriverVersion": "", "HardwareTarget": "", "DeviceCount": 0, "VRAM": 0,
-        });
-    };
-    json!({
-        "Stack": match gpus.stack { GpuStack::Cuda => "cuda", GpuStack::Rocm => "rocm" },
-        "DriverVersion": format!("{}.{}", gpus.driver.major, gpus.driver.minor),
-        "HardwareTarget": gpus.target,
-        "DeviceCount": gpus.count,
-        "VRAM": gpus.vram,
-    })
 }
 
 #[cfg(test)]

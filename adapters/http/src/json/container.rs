@@ -24,7 +24,7 @@ pub(crate) struct EntryJson<'c, 'a> {
     /// Ours: what it waits for.
     waiting: Option<WaitingJson<'c>>,
     /// Ours: what would end the wait.
-    unblocked_by: Option<String>,
+    unblocked_by: Option<&'c str>,
 }
 
 /// What the dispatcher keeps of the record; clients read absent fields as zero.
@@ -82,7 +82,7 @@ impl<'a> Catalog<'a> {
             instance: view.instance.as_deref(),
             position: view.position,
             waiting: view.waiting.as_ref().map(WaitingJson::new),
-            unblocked_by: view.waiting.as_ref().map(|waiting| waiting.remedy()),
+            unblocked_by: view.unblocked_by.as_deref(),
         }
     }
 }

@@ -39,8 +39,9 @@ impl<'a> Catalog<'a> {
     }
 }
 
+/// An instance type as the peer's API and runners know it: without its name.
 #[derive(Debug, Serialize)]
-pub(super) struct TypeJson<'a> {
+pub struct TypeJson<'a> {
     #[serde(rename = "ProviderType")]
     provider_type: &'a str,
     #[serde(rename = "VCPUs")]
@@ -87,7 +88,9 @@ struct GpuJson<'a> {
 }
 
 impl<'a> TypeJson<'a> {
-    fn new(offer: &'a InstanceType) -> Self {
+    /// Shapes a configured type.
+    #[must_use]
+    pub fn new(offer: &'a InstanceType) -> Self {
         let resources = &offer.resources;
         Self {
             provider_type: &offer.provider_type,

@@ -116,7 +116,9 @@ async fn the_secret_can_be_read_where_the_driver_says() {
     let host = Host::new();
     let cloud = host.cloud();
     let (made, client) = vm(&cloud, 7).await;
-    let shown = client.run(&format!("cat \"{}\"", cloud.secret_path())).await;
+    let shown = client
+        .run(&format!("cat \"{}\"", cloud.secret_path()))
+        .await;
     assert_eq!(
         (shown.text(), shown.status),
         (made.secret.expose(), Some(0))
