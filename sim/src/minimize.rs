@@ -80,6 +80,8 @@ mod tests {
         let mut plan = Plan::draw(3, Profile::Lite);
         // Nothing ever boots in time, so nothing ever ends.
         plan.config.timeouts.booting = std::time::Duration::from_secs(1);
+        let never_matters = crate::chance::Ratio::new(1, 3);
+        plan.faults.ratios.insert(Fault::NoHint, never_matters);
         let before = plan.workloads.iter().map(|w| w.left).sum::<u32>();
         let small = minimize(&plan).expect("it fails");
         assert_eq!(small.report.verdict, Verdict::Liveness);
