@@ -76,7 +76,6 @@ const PLAUSIBLE: &[(&str, f64, f64)] = &[
         1.0,
         10_000.0,
     ),
-    ("max_concurrent_containers", 0.0, f64::MAX),
 ];
 
 /// The value of a series, written as it stands before its value; `None` if there is none.
