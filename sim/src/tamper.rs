@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use longshore_core::Dispatcher;
+use longshore_core::config::Rate;
 use longshore_core::ids::ImageId;
-use longshore_core::resources::Demand;
+use longshore_core::resources::{Demand, MicroDollars};
 
 use crate::chance::Ratio;
 use crate::faults::Fault;
@@ -64,6 +65,22 @@ impl Plan {
             let ratio = Ratio::new(usual.times, usual.of.div_ceil(2).max(2));
             self.faults.ratios.insert(*fault, ratio);
         }
+        self
+    }
+
+    /// The same, but all instances together may cost no more than this many of the dearest type.
+    #[must_use]
+    pub fn with_money_for(mut self, count: u64) -> Self {
+        let prices = self.config.types.values().map(|offer| offer.price.0);
+        let dearest = prices.max().unwrap_or_default();
+        self.config.limits.price_per_hour = Some(MicroDollars(dearest * count));
+        self
+    }
+
+    /// The same, but creates are as rare as this.
+    #[must_use]
+    pub fn with_create_rate(mut self, rate: Rate) -> Self {
+        self.config.limits.creates = Some(rate);
         self
     }
 

@@ -1,14 +1,14 @@
 //! Rules that need a memory of their own: how a process treats what failed, what is silent, and what
 //! must end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_core::command::{Action, CloudAction, Command, Signal, VmAction};
+use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal, VmAction};
 use longshore_core::config::Rate;
 use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, InstanceId, IntentId, TypeName};
-use longshore_core::input::{Answer, CloudError, Input, Operator};
+use longshore_core::input::{Answer, CloudError, Input, Operator, RunnerList};
 use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
@@ -19,6 +19,8 @@ use crate::world::World;
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Several inputs may be taken before commands are drained: so much later a call may leave.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// No create is awaited for longer.
+const CREATE_MAX: Duration = Duration::from_secs(600);
 /// Whoever has no record is told to stop within this, while all is well.
 const STRANGER_MAX: Duration = Duration::from_secs(300);
 /// An operator's wish is in the tag within this.
@@ -47,7 +49,11 @@ struct Memory {
     probes: BTreeMap<InstanceId, Timestamp>,
     idle: BTreeMap<InstanceId, Timestamp>,
     good: BTreeMap<InstanceId, Timestamp>,
-    killed: Vec<InstanceId>,
+    killed: BTreeSet<InstanceId>,
+    /// When the cloud first showed what was asked for.
+    appeared: BTreeMap<InstanceId, Timestamp>,
+    /// How many lists of a VM's runners in a row showed each.
+    listed: BTreeMap<(InstanceId, ContainerId), u32>,
     /// Since when something has been so at every look.
     since: BTreeMap<(InstanceId, Lasting), Timestamp>,
 }
@@ -77,7 +83,7 @@ impl World {
                 memory.rested.clear();
             }
             Input::Operator(Operator::KillInstance { instance, .. }) => {
-                memory.killed.push(instance.clone());
+                memory.killed.insert(instance.clone());
             }
             Input::Answer { id, answer } => {
                 let open = process.ledger.open.get(id);
@@ -91,14 +97,35 @@ impl World {
 
     /// A process tells something.
     pub(crate) fn vigil_event(&mut self, index: usize, event: &Event) {
+        let now = self.stage.now;
         let memory = &mut self.vigil.of[index];
-        if let Event::RunnerExited {
-            container,
-            instance,
-        } = event
-        {
-            let place = (InstanceId::from(instance.as_str()), *container);
-            memory.terms.remove(&place);
+        match event {
+            Event::RunnerExited {
+                container,
+                instance,
+            } => {
+                let place = (InstanceId::from(instance.as_str()), *container);
+                memory.terms.remove(&place);
+                memory.listed.remove(&place);
+            }
+            Event::Created { instance, .. } => {
+                let id = InstanceId::from(instance.as_str());
+                memory.appeared.insert(id, now);
+            }
+            Event::Gone {
+                instance, expected, ..
+            } => {
+                let id = InstanceId::from(instance.as_str());
+                memory.listed.retain(|(on, _), _| *on != id);
+                let appeared = memory.appeared.remove(&id);
+                let grace = self.processes.all[index].config.timeouts.disappear_grace;
+                let young = appeared.is_some_and(|at| now.since(at) <= grace);
+                if expected.is_none() && young && self.cloud.is_alive(&id) {
+                    let text = format!("{id} is young and alive, and taken for gone");
+                    self.stage.violate("missing is not dead", text);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -106,6 +133,7 @@ impl World {
     pub(crate) fn vigil_command(&mut self, index: usize, command: &Command) {
         let now = self.stage.now;
         let wrong = match &command.action {
+            Action::Queue(QueueAction::Lock { id }) => self.runs_already(index, *id),
             Action::Queue(_) => None,
             Action::Cloud { action, .. } => {
                 let passed = self.pass_rate(index, action);
@@ -165,7 +193,7 @@ impl World {
         let mut wrong = Vec::new();
         for shown in core.view().instances() {
             let Some(id) = &shown.instance else { continue };
-            if !matches!(shown.phase, Phase::Ready | Phase::Unknown) {
+            if shown.phase != Phase::Ready {
                 continue;
             }
             let mut last = |what: Lasting, renewed: Option<Timestamp>, max: Duration| {
@@ -187,7 +215,7 @@ impl World {
                 let text = format!("{id} is to {:?}, its tag says {tag:?}", shown.idle_behavior);
                 wrong.push(("tags tell", text));
             }
-            if shown.phase != Phase::Ready || shown.complaint.is_some() || stormy {
+            if shown.complaint.is_some() || stormy {
                 continue;
             }
             for container in self.runners.containers_on(id) {
@@ -205,6 +233,14 @@ impl World {
         for (rule, text) in wrong {
             self.stage.violate(rule, text);
         }
+    }
+
+    /// A container whose runner was listed time and again is not locked for another attempt.
+    fn runs_already(&self, index: usize, id: ContainerId) -> Option<(&'static str, String)> {
+        let mut listed = self.vigil.of[index].listed.iter();
+        let ((on, _), _) = listed.find(|((_, of), times)| *of == id && **times > 1)?;
+        let text = format!("{id} is locked though its runner lives on {on}");
+        Some(("earlier runners end first", text))
     }
 
     /// What failed is left alone for a while; then one try decides.
@@ -236,7 +272,9 @@ impl World {
             }
             _ => None,
         };
-        memory.creates.retain(|intent, _| under_way(intent));
+        memory
+            .creates
+            .retain(|_, (_, at)| now.since(*at) < CREATE_MAX);
         memory.creates.insert(intent, (name.clone(), now));
         wrong
     }
@@ -253,9 +291,7 @@ impl World {
         let good = memory.good.get(instance)?;
         let silent = *good + process.config.timeouts.probe <= self.stage.now;
         let confirmed = memory.idle.get(instance).is_some_and(|at| at >= since);
-        let excused = silent
-            || ledger.destroyed.len() > 1 && memory.killed.contains(instance)
-            || memory.killed.contains(instance);
+        let excused = silent || memory.killed.contains(instance);
         (gently && !confirmed && !excused && ledger.proved.contains(instance)).then(|| {
             let text = format!("{instance} is destroyed ({reason}) without a fresh probe");
             ("idle VMs are asked first", text)
@@ -311,7 +347,13 @@ impl Memory {
                     }
                 }
             }
-            (About::Probe(instance), Answer::Probed(Ok(report))) if report.ready.is_ok() => {
+            (About::Probe(instance), Answer::Probed(Ok(report))) => {
+                if let Some(list) = &report.runners {
+                    self.hear_list(instance, list);
+                }
+                if report.ready.is_err() {
+                    return;
+                }
                 self.good.insert(instance.clone(), now);
                 let list = report.runners.as_ref();
                 if list.is_some_and(|list| list.runners.iter().all(|runner| runner.stale)) {
@@ -319,6 +361,19 @@ impl Memory {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn hear_list(&mut self, instance: &InstanceId, list: &RunnerList) {
+        let live = list.runners.iter().filter(|runner| !runner.stale);
+        let live: BTreeSet<ContainerId> = live.map(|runner| runner.container).collect();
+        self.listed
+            .retain(|(on, of), _| on != instance || live.contains(of));
+        for container in live {
+            *self
+                .listed
+                .entry((instance.clone(), container))
+                .or_default() += 1;
         }
     }
 }

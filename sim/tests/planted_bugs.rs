@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
+use longshore_core::config::Rate;
 use longshore_core::planted::Planted;
 use longshore_sim::{Fault, Plan, Profile, Report, Verdict, run};
 
@@ -21,8 +23,8 @@ struct Case {
     within: u64,
     /// Weather without which it does no harm.
     faults: &'static [Fault],
-    /// Whether containers ask for different images.
-    images: bool,
+    /// What else makes it harmful.
+    tune: fn(Plan) -> Plan,
 }
 
 const fn case(
@@ -36,7 +38,7 @@ const fn case(
         rules,
         within,
         faults,
-        images: false,
+        tune: |plan| plan,
     }
 }
 
@@ -44,38 +46,48 @@ const CASES: &[Case] = &[
     case(
         Planted::FenceUnconfirmed,
         &["idle VMs are asked first"],
-        50,
+        20,
         &[],
     ),
     case(
         Planted::DestroyForgotten,
         &["liveness"],
-        50,
+        100,
         &[Fault::DestroyFails],
     ),
     case(
         Planted::OneListIsEnough,
-        &["true ends", "limits"],
-        200,
+        &["true ends", "limits", "missing is not dead"],
+        100,
         &[Fault::ListPartial],
     ),
     case(
         Planted::GraceIgnored,
-        &["true ends", "limits"],
-        500,
-        &[Fault::ListLate, Fault::ListPartial],
+        &["missing is not dead"],
+        200,
+        &[Fault::ListLate, Fault::ListPartial, Fault::CreateSlow],
     ),
     case(
         Planted::UnsureIsGone,
-        &["one user process", "valid starts"],
+        &["earlier runners end first", "one user process", "true ends"],
         500,
         &[Fault::StartAnswerLost],
+    ),
+    case(
+        Planted::WishUnheard,
+        &["valid starts", "held VMs stay"],
+        100,
+        &[Fault::OperatorHolds],
     ),
     case(
         Planted::HoldIgnoredAtStart,
         &["valid starts"],
         2000,
-        &[Fault::OperatorHolds, Fault::OperatorDrains],
+        &[
+            Fault::OperatorHolds,
+            Fault::OperatorDrains,
+            Fault::QueueAnswerLate,
+        ],
     ),
     case(
         Planted::BrokenIgnored,
@@ -87,21 +99,24 @@ const CASES: &[Case] = &[
     case(
         Planted::FoundRunnerWeighsNothing,
         &["valid starts"],
-        500,
+        1000,
         &[Fault::Crash],
     ),
     case(Planted::StartBeforeLock, &["valid starts"], 20, &[]),
     case(Planted::OneTooMany, &["limits"], 50, &[]),
-    case(
-        Planted::WishesUnpriced,
-        &["limits"],
-        500,
-        &[Fault::CreateSlow],
-    ),
+    Case {
+        tune: |plan| plan.with_money_for(2),
+        ..case(
+            Planted::WishesUnpriced,
+            &["limits"],
+            50,
+            &[Fault::CreateSlow],
+        )
+    },
     case(
         Planted::NoCanary,
         &["one canary"],
-        500,
+        200,
         &[Fault::CreateFails, Fault::CreateSlow],
     ),
     case(
@@ -110,37 +125,40 @@ const CASES: &[Case] = &[
         50,
         &[Fault::CreateFails],
     ),
-    case(Planted::RatesIgnored, &["rates"], 500, &[]),
+    Case {
+        tune: |plan| plan.with_create_rate(SELDOM),
+        ..case(Planted::RatesIgnored, &["rates"], 50, &[])
+    },
     case(
         Planted::QuotaForEver,
         &["liveness"],
-        500,
+        100,
         &[Fault::QuotaShrinks],
     ),
-    case(Planted::JudgedByOldSnapshot, &["true ends"], 200, &[]),
+    case(Planted::JudgedByOldSnapshot, &["true ends"], 100, &[]),
     case(
         Planted::StaleSnapshotTaken,
         &["one at a time", "true ends", "valid starts"],
-        200,
+        500,
         &[],
     ),
-    case(Planted::ChangesOverlap, &["one at a time"], 50, &[]),
+    case(Planted::ChangesOverlap, &["one at a time"], 200, &[]),
     case(
         Planted::RefusalIsFinal,
         &["liveness", "reasons"],
-        50,
+        100,
         &[Fault::QueueBusy],
     ),
     case(
         Planted::EarlierRunnerIgnored,
-        &["one user process", "valid starts", "one at a time"],
-        500,
-        &[Fault::UserFlaps],
+        &["earlier runners end first", "one user process"],
+        2000,
+        &[Fault::Crash, Fault::StartAnswerLost, Fault::UpdateLost],
     ),
     case(
         Planted::KillNeverSent,
         &["the ladder goes down"],
-        200,
+        100,
         &[Fault::IgnoresTerm, Fault::UserCancels],
     ),
     case(
@@ -152,19 +170,19 @@ const CASES: &[Case] = &[
     case(
         Planted::IdleHoldIgnored,
         &["held VMs stay"],
-        200,
+        50,
         &[Fault::OperatorHolds],
     ),
     case(
         Planted::TagForgotten,
         &["tags tell"],
-        500,
+        50,
         &[Fault::OperatorHolds],
     ),
     case(
         Planted::LostCreateForgotten,
         &["limits"],
-        200,
+        50,
         &[Fault::CreateAnswerLost],
     ),
     case(
@@ -186,13 +204,13 @@ const CASES: &[Case] = &[
         &[Fault::LeadershipLost],
     ),
     Case {
-        images: true,
+        tune: Plan::with_images,
         ..case(Planted::ImageIgnored, &["valid starts"], 20, &[])
     },
     case(
         Planted::HungProbeAwaited,
         &["probes go on"],
-        500,
+        100,
         &[Fault::CommandHangs],
     ),
     case(
@@ -204,17 +222,23 @@ const CASES: &[Case] = &[
     case(
         Planted::SilenceIgnored,
         &["liveness"],
-        200,
+        1000,
         &[Fault::Freezes],
     ),
     case(Planted::ReasonForgotten, &["reasons"], 50, &[]),
     case(
         Planted::PriorityZeroKept,
         &["liveness"],
-        200,
+        100,
         &[Fault::UserCancels],
     ),
 ];
+
+/// One create each half minute.
+const SELDOM: Rate = Rate {
+    interval: Duration::from_secs(30),
+    burst: 1,
+};
 
 /// What became of the search for one bug.
 struct Found {
@@ -224,12 +248,8 @@ struct Found {
 
 impl Case {
     fn plan(&self, seed: u64) -> Plan {
-        let plan = Plan::draw(seed, Profile::Lite).with_faults(self.faults);
-        if self.images {
-            plan.with_images()
-        } else {
-            plan
-        }
+        let drawn = Plan::draw(seed, Profile::Lite);
+        (self.tune)(drawn.with_faults(self.faults))
     }
 
     /// The first seed whose run notices the bug by a rule that it breaks, and is well without it;
@@ -246,7 +266,7 @@ impl Case {
                 continue;
             };
             if !self.rules.contains(&rule) {
-                other.insert(rule);
+                other.insert(format!("{rule} (seed {seed})"));
             } else if run(&self.plan(seed), false).verdict == Verdict::Ok {
                 return Ok(Found { seed, rule });
             }
