@@ -8,7 +8,7 @@ use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal,
 use longshore_core::config::Rate;
 use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, InstanceId, IntentId, TypeName};
-use longshore_core::input::{Answer, CloudError, Input, Operator, RunnerList};
+use longshore_core::input::{Answer, CloudError, IdleBehavior, Input, Operator, RunnerList};
 use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
@@ -50,6 +50,8 @@ struct Memory {
     idle: BTreeMap<InstanceId, Timestamp>,
     good: BTreeMap<InstanceId, Timestamp>,
     killed: BTreeSet<InstanceId>,
+    /// The last tag that was asked for.
+    tagged: BTreeMap<InstanceId, IdleBehavior>,
     /// When the cloud first showed what was asked for.
     appeared: BTreeMap<InstanceId, Timestamp>,
     /// How many lists of a VM's runners in a row showed each.
@@ -88,6 +90,13 @@ impl World {
             Input::Answer { id, answer } => {
                 let open = process.ledger.open.get(id);
                 if let Some(open) = open.filter(|open| open.deadline >= now) {
+                    // A list has shown it: an error may come after its end, and say nothing.
+                    let shown = |intent| !process.ledger.wishes.contains_key(intent);
+                    if let (About::Create(intent), Answer::Created(Err(_))) = (&open.about, answer)
+                        && shown(intent)
+                    {
+                        memory.creates.remove(intent);
+                    }
                     memory.hear_answer(now, open.since, &open.about, answer);
                 }
             }
@@ -144,7 +153,15 @@ impl World {
                         ..
                     } => self.begin_create(index, *intent, instance_type),
                     CloudAction::Destroy { instance } => self.unconfirmed(index, instance),
-                    _ => None,
+                    CloudAction::Tag {
+                        instance,
+                        idle_behavior,
+                    } => {
+                        let tagged = &mut self.vigil.of[index].tagged;
+                        tagged.insert(instance.clone(), *idle_behavior);
+                        None
+                    }
+                    CloudAction::List => None,
                 };
                 also.or(passed)
             }
@@ -208,7 +225,10 @@ impl World {
             }
             let tag = self.cloud.instances.get(id);
             let tag = tag.and_then(|i| i.record.tags.idle_behavior);
+            // A write that took effect late may have overtaken a newer one.
+            let told = memory.tagged.get(id) == Some(&shown.idle_behavior);
             if tag.unwrap_or_default() != shown.idle_behavior
+                && !told
                 && now >= self.cloud.down_until
                 && last(Lasting::Untold, None, TAG_MAX)
             {
@@ -291,7 +311,8 @@ impl World {
         let good = memory.good.get(instance)?;
         let silent = *good + process.config.timeouts.probe <= self.stage.now;
         let confirmed = memory.idle.get(instance).is_some_and(|at| at >= since);
-        let excused = silent || memory.killed.contains(instance);
+        let again = ledger.destroyed.contains(instance);
+        let excused = again || silent || memory.killed.contains(instance);
         (gently && !confirmed && !excused && ledger.proved.contains(instance)).then(|| {
             let text = format!("{instance} is destroyed ({reason}) without a fresh probe");
             ("idle VMs are asked first", text)
