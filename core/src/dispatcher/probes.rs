@@ -113,6 +113,13 @@ impl Dispatcher {
             vm.probe.complaint.clone_from(&complaint);
             (vm.name(), vm.probe.failures, news)
         });
+        if booked
+            .as_ref()
+            .is_some_and(|(_, failures, _)| *failures == 1)
+        {
+            // Whoever was to wait for its room waits no longer.
+            self.touched.placement = true;
+        }
         if let Some((instance, failures, news)) = booked {
             self.out.event(Event::ProbeEnded {
                 instance,
