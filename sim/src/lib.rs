@@ -18,6 +18,7 @@ mod cloud;
 mod faults;
 mod marks;
 mod minimize;
+pub mod naive;
 mod operator;
 mod oracle;
 mod process;
