@@ -227,7 +227,7 @@ impl Dispatcher {
         vm.found = true;
         vm.appeared_at = Some(self.now);
         vm.behavior = tags.idle_behavior.unwrap_or_default();
-        vm.tag.written = vm.behavior;
+        vm.tag.written = Some(vm.behavior);
         self.out.event(Event::InstanceFound {
             instance: vm.name(),
             instance_type: type_name,
@@ -395,7 +395,7 @@ impl Dispatcher {
             return;
         };
         let (cloud, behavior) = (vm.cloud, vm.behavior);
-        let mut idle = vm.tag.written == behavior || vm.tag.in_flight.is_some();
+        let mut idle = vm.tag.written == Some(behavior) || vm.tag.in_flight.is_some();
         idle |= self.planted(Planted::TagForgotten);
         if idle || matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
             return;
@@ -416,8 +416,10 @@ impl Dispatcher {
             idle_behavior: behavior,
         };
         let sent = self.ask_cloud(cloud, Purpose::Tag(key), action);
-        self.fleet
-            .update(key, |vm| vm.tag.in_flight = Some((sent, behavior)));
+        self.fleet.update(key, |vm| {
+            vm.tag.in_flight = Some((sent, behavior));
+            vm.tag.written = None;
+        });
     }
 
     pub(super) fn on_tagged(&mut self, key: VmKey, done: Result<(), CloudError>) {
@@ -429,7 +431,7 @@ impl Dispatcher {
         self.fleet.update(key, |vm| {
             if let Some((_, behavior)) = vm.tag.in_flight.take() {
                 match done {
-                    Ok(()) => vm.tag.written = behavior,
+                    Ok(()) => vm.tag.written = Some(behavior),
                     Err(_) => vm.tag.retry_at = retry_at,
                 }
             }

@@ -180,7 +180,8 @@ pub(crate) struct Probe {
 /// What the cloud's tag says of the idle behaviour.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Tag {
-    pub(crate) written: IdleBehavior,
+    /// Unknown while a write is under way, and after one that may or may not have been made.
+    pub(crate) written: Option<IdleBehavior>,
     pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
     /// Not to be tried again before this.
     pub(crate) retry_at: Timestamp,
@@ -234,7 +235,10 @@ impl Vm {
             suspect_since: None,
             start_failures: 0,
             room_since: now,
-            tag: Tag::default(),
+            tag: Tag {
+                written: Some(IdleBehavior::Run),
+                ..Tag::default()
+            },
             leaving: None,
             shutdown: Shutdown::default(),
         }
