@@ -4,7 +4,8 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use longshore_benches::{Bench, Size, containers};
+use longshore_benches::{Bench, Size, containers, wanted};
+use longshore_sim::naive::Naive;
 
 /// One answer of a steady VM, with what leaves because of it.
 fn steady_probe(c: &mut Criterion) {
@@ -65,5 +66,31 @@ fn place_from_scratch(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steady_probe, place_from_scratch);
+/// The same work, container by container and VM by VM: what the indexes of the real pass save.
+fn place_naively(c: &mut Criterion) {
+    let mut group = c.benchmark_group("place_naively");
+    group.sample_size(10);
+    let size = Size {
+        instances: 1000,
+        containers: 10_000,
+        shapes: 20,
+        types: 400,
+    };
+    let mut bench = Bench::with_instances(size);
+    bench.queue_shows(containers(size));
+    let wanted = wanted(&bench, size);
+    let config = bench.core.config().clone();
+    let naive = Naive::of(&bench.core.view(), &config);
+    let name = "10000 containers of 20 shapes on 1000 instances";
+    group.bench_function(name, |b| {
+        b.iter_batched(
+            || naive.clone(),
+            |mut naive| black_box(naive.place(&wanted)),
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, steady_probe, place_from_scratch, place_naively);
 criterion_main!(benches);

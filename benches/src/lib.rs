@@ -12,6 +12,7 @@ use longshore_core::input::{
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
+use longshore_sim::naive::Wanted;
 
 /// A dispatcher and its time.
 #[derive(Clone, Debug)]
@@ -173,6 +174,26 @@ pub fn containers(size: Size) -> Vec<ContainerRecord> {
         }
     };
     (0..size.containers).map(record).collect()
+}
+
+/// The same containers as the reference placement sees them, once the queue has shown them.
+///
+/// # Panics
+/// If the core does not know one of them.
+#[must_use]
+pub fn wanted(bench: &Bench, size: Size) -> Vec<Wanted> {
+    let view = bench.core.view();
+    let wanted = |n: u32| {
+        let shown = view.container(container_id(n)).expect("the queue shows it");
+        Wanted {
+            id: shown.id,
+            priority: shown.priority,
+            need: shown.need.expect("its record is well formed"),
+            eligible: shown.eligible,
+            image: bench.core.config().image.clone(),
+        }
+    };
+    (0..size.containers).map(wanted).collect()
 }
 
 /// The nth container's uuid.
