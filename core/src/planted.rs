@@ -146,3 +146,14 @@ impl crate::Dispatcher {
         self.set_plants(Plants { bug: Some(bug) });
     }
 }
+
+#[cfg(all(test, not(feature = "planted-bugs")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_the_feature_there_is_nothing_to_carry_along() {
+        assert_eq!(size_of::<Plants>(), 0);
+        assert!(Planted::ALL.iter().all(|bug| !Plants::default().has(*bug)));
+    }
+}
