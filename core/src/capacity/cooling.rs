@@ -48,16 +48,18 @@ impl Cooling {
         why: String,
         count_at_error: usize,
     ) -> Self {
-        // Failures of creates that were already under way say nothing new.
+        // Failures of creates that were already under way do not escalate, but what has just failed
+        // rests for the shortest pause at least.
         let known = before.filter(|b| now < b.until);
         let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
         let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
         let extra = pause / 8 * (jitter % 256) / 256;
         let until = now + pause + extra;
         Self {
-            until: known.map_or(until, |b| b.until),
+            until: known.map_or(until, |b| b.until.max(now + pauses.min)),
             step,
-            canary: None,
+            // An old create's failure does not end the try that is under way.
+            canary: before.and_then(|b| b.canary),
             why,
             count_at_error,
         }
@@ -104,11 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_within_the_pause_does_not_lengthen_it() {
+    fn a_failure_within_the_pause_does_not_escalate() {
         let first = Cooling::after_failure(None, Timestamp::EPOCH, PAUSES, 0, String::new(), 0);
         let now = Timestamp::EPOCH + Duration::from_secs(30);
         let second = Cooling::after_failure(Some(&first), now, PAUSES, 0, String::new(), 0);
-        assert_eq!(second.until, first.until);
+        assert_eq!(second.until, now + PAUSES.min);
         assert_eq!(second.step, first.step);
     }
 
