@@ -205,9 +205,16 @@ impl Dispatcher {
             .filter(|(id, runner)| started >= runner.provable_from && !lives(id))
             .map(|(id, _)| *id)
             .collect();
+        // Where only a place is kept for a container, the runner is that of an earlier attempt.
+        let doubted = |runner: &Runner| match runner.phase {
+            RunnerPhase::Unsure => true,
+            RunnerPhase::Assigned => started >= vm.room_since,
+            RunnerPhase::Starting | RunnerPhase::Alive => false,
+        };
         let confirmed: Vec<ContainerId> = vm
-            .live_runners()
-            .filter(|(id, runner)| runner.phase == RunnerPhase::Unsure && lives(id))
+            .runners
+            .iter()
+            .filter(|(id, runner)| doubted(runner) && lives(id))
             .map(|(id, _)| *id)
             .collect();
         let found: Vec<ContainerId> = list
@@ -233,7 +240,9 @@ impl Dispatcher {
             vm.probe.listed = true;
             vm.broken = broken;
             for id in &confirmed {
-                vm.runners.get_mut(id).expect("just seen").phase = RunnerPhase::Alive;
+                let runner = vm.runners.get_mut(id).expect("just seen");
+                runner.phase = RunnerPhase::Alive;
+                runner.provable_from = now;
             }
             vm.stale_since = if stale {
                 vm.stale_since.or(Some(now))
