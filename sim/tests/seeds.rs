@@ -45,3 +45,17 @@ fn equal_seeds_give_equal_runs() {
         assert!(!one.trace.is_empty());
     }
 }
+
+#[test]
+fn what_once_failed_never_fails_again() {
+    let numbers = |text: &str| -> Vec<u64> {
+        let parsed = text.lines().map(str::parse).collect();
+        Result::unwrap(parsed)
+    };
+    for number in numbers(include_str!("../corpus/lite.txt")) {
+        seed(number, Profile::Lite);
+    }
+    for number in numbers(include_str!("../corpus/swarm.txt")) {
+        seed(number, Profile::Swarm);
+    }
+}
