@@ -17,6 +17,7 @@ use crate::files::StoreError;
 use crate::procs::{DIR_VARIABLE, Identity};
 use crate::store::{VmDir, VmRecord};
 use children::Children;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Where a shell finds its commands.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -76,6 +77,14 @@ pub async fn run_vm(dir: &Path) -> Result<(), VmRunError> {
     rustix::process::setsid().map_err(system("start a session"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(system("take over the care of orphans"))?;
+    // Whoever started us may ignore these, as nohup and the background jobs of shells do; what is
+    // ignored stays so in every command, what is caught does not.
+    let _caught = [
+        SignalKind::hangup(),
+        SignalKind::interrupt(),
+        SignalKind::quit(),
+    ]
+    .map(signal);
     dir.write_process(&Identity::own().map_err(system("find its own start"))?)?;
     let children = Children::watch().map_err(system("watch its children"))?;
     let environment = Environment::new(&dir, &record.remote_user);
