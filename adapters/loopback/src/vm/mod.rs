@@ -13,11 +13,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use crate::files::StoreError;
 use crate::procs::{DIR_VARIABLE, Identity};
 use crate::store::{VmDir, VmRecord};
 use children::Children;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Where a shell finds its commands.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
