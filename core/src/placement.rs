@@ -149,7 +149,14 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
         return verdicts;
     }
     let mut arriving = Arriving::new(hand.fleet());
+    // Room is made before anything of lower priority takes it; among equals, what fits on an idle VM
+    // goes first, so that VMs do not come and go with each of them.
+    let mut without_room: Vec<Parked> = Vec::new();
+    let mut priority = None;
     while let Some(Reverse((rank, id))) = heads.pop() {
+        if priority.replace(rank.0) != Some(rank.0) {
+            make_room(hand, &mut without_room);
+        }
         match place(hand, &mut arriving, rank.2, id) {
             Ok(Decision::Assign { container, vm }) => hand.assign(container, vm),
             Ok(Decision::Await { container, vm }) => {
@@ -167,7 +174,7 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
                 verdicts.awaiting.insert(container, vm);
             }
             Err(parked) => {
-                hand.make_room(&parked);
+                without_room.push(parked.clone());
                 verdicts.parked.insert(id, parked);
                 continue;
             }
@@ -178,7 +185,14 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
             heads.push(Reverse((*next, id)));
         }
     }
+    make_room(hand, &mut without_room);
     verdicts
+}
+
+fn make_room(hand: &mut impl Hand, without_room: &mut Vec<Parked>) {
+    for parked in without_room.drain(..) {
+        hand.make_room(&parked);
+    }
 }
 
 fn place(

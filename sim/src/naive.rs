@@ -70,6 +70,8 @@ pub struct Naive<'a> {
     pub creates: Vec<(TypeName, ImageId)>,
     /// What is given back to make room.
     pub given_back: Option<String>,
+    /// Something of the priority being placed waits for a limit.
+    lacks_room: bool,
 }
 
 impl<'a> Naive<'a> {
@@ -107,6 +109,7 @@ impl<'a> Naive<'a> {
             vms: vms.collect(),
             creates: Vec::new(),
             given_back: None,
+            lacks_room: false,
         }
     }
 
@@ -115,8 +118,15 @@ impl<'a> Naive<'a> {
     pub fn place(&mut self, wanted: &[Wanted]) -> Vec<(ContainerId, Choice)> {
         let mut order: Vec<&Wanted> = wanted.iter().collect();
         order.sort_by_key(|one| (Reverse(one.priority), one.id));
-        let choices = order.into_iter().map(|one| (one.id, self.choose(one)));
-        choices.collect()
+        let mut choices = Vec::new();
+        for equals in order.chunk_by(|a, b| a.priority == b.priority) {
+            self.lacks_room = false;
+            choices.extend(equals.iter().map(|one| (one.id, self.choose(one))));
+            if self.lacks_room {
+                self.make_room();
+            }
+        }
+        choices
     }
 
     fn choose(&mut self, one: &Wanted) -> Choice {
@@ -146,9 +156,7 @@ impl<'a> Naive<'a> {
                 return self.create(one, name, offer);
             }
         }
-        if lacks_room {
-            self.make_room();
-        }
+        self.lacks_room |= lacks_room;
         Choice::Waits
     }
 
