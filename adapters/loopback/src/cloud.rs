@@ -202,7 +202,7 @@ impl Inner {
             });
         }
         let record = self.record(spec, public_key)?;
-        let tags = self.all_tags(spec);
+        let tags = self.settings.tags_for(spec);
         let dir = self.make(spec, &record, &tags)?;
         tracing::info!(instance = %record.id, instance_type = %record.type_name, "loopback VM made");
         self.show(&dir, &record, tags)
@@ -225,25 +225,6 @@ impl Inner {
             public_key: public_key.to_owned(),
             boot_delay_ms: u64::try_from(self.params.boot_delay.as_millis()).unwrap_or(u64::MAX),
         })
-    }
-
-    /// Ours with their prefix, and the operator's; ours win.
-    fn all_tags(&self, spec: &CreateSpec) -> BTreeMap<String, String> {
-        let mut ours = spec.tags.clone();
-        ours.insert(tag::SET.to_owned(), self.settings.instance_set_id.clone());
-        ours.insert(tag::INTENT.to_owned(), spec.intent.to_string());
-        let mut tags = self.settings.resource_tags.clone();
-        tags.extend(self.prefixed(ours));
-        tags
-    }
-
-    fn prefixed(
-        &self,
-        tags: BTreeMap<String, String>,
-    ) -> impl Iterator<Item = (String, String)> + '_ {
-        let prefix = &self.settings.tag_key_prefix;
-        tags.into_iter()
-            .map(move |(name, value)| (format!("{prefix}{name}"), value))
     }
 
     /// Makes the directory, then starts the process. Whoever is killed in between leaves a VM whose
@@ -404,7 +385,7 @@ impl Inner {
         if matches!(dir.state()?, VmState::Terminated(_)) {
             return Err(missing(()));
         }
-        all.extend(self.prefixed(tags));
+        all.extend(self.settings.prefixed(tags));
         dir.write_tags(&all)?;
         Ok(())
     }
@@ -444,8 +425,7 @@ impl Inner {
 
     fn own_tags(&self, dir: &VmDir) -> Result<Option<BTreeMap<String, String>>, StoreError> {
         let tags = dir.tags()?;
-        let set = tags.get(&format!("{}{}", self.settings.tag_key_prefix, tag::SET));
-        let own = set == Some(&self.settings.instance_set_id);
+        let own = self.settings.is_own(&tags);
         Ok(own.then_some(tags))
     }
 
@@ -474,16 +454,11 @@ impl Inner {
             VmState::Alive => dir.address()?,
             _ => None,
         };
-        let prefix = self.settings.tag_key_prefix.as_str();
-        let ours = |(name, value): (String, String)| {
-            let name = name.strip_prefix(prefix)?.to_owned();
-            Some((name, value))
-        };
         Ok(Instance {
             id: record.id.clone(),
             address,
             terminated: matches!(state, VmState::Terminated(_)),
-            tags: tags.into_iter().filter_map(ours).collect(),
+            tags: self.settings.ours(tags).tags,
             secret,
         })
     }
