@@ -1,5 +1,6 @@
 //! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
 
+pub(crate) mod boots;
 pub(crate) mod bucket;
 pub(crate) mod cooling;
 
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
-use crate::ids::{CloudId, QuotaGroup, TypeName, VmKey};
+use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::planted::{Planted, Plants};
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
+use boots::Boots;
 use bucket::Bucket;
 use cooling::{Cooling, Pauses, Readiness};
 
@@ -39,7 +41,16 @@ pub enum Blocked {
         /// The cloud's words.
         why: String,
     },
-    /// One create after such a pause is under way, and decides.
+    /// Its last boots with the container's image all failed.
+    BootsFail {
+        /// When one is tried again.
+        until: Timestamp,
+        /// How many in a row.
+        failures: u32,
+        /// The last complaint.
+        why: String,
+    },
+    /// One create or boot after such a pause is under way, and decides.
     Canary,
     /// `MaxConcurrentInstanceCreateOps` are under way, or one is while a quota error is recent.
     CreatesInFlight,
@@ -55,9 +66,10 @@ impl Blocked {
     #[must_use]
     pub fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::Quota { until, .. } | Self::Cooling { until, .. } | Self::Rate { until } => {
-                Some(*until)
-            }
+            Self::Quota { until, .. }
+            | Self::Cooling { until, .. }
+            | Self::BootsFail { until, .. }
+            | Self::Rate { until } => Some(*until),
             _ => None,
         }
     }
@@ -78,6 +90,9 @@ impl std::fmt::Display for Blocked {
             Self::MaxPricePerHour => f.write_str("MaxPricePerHour is reached"),
             Self::Quota { why, .. } => write!(f, "at the cloud account's limit ({why})"),
             Self::Cooling { why, .. } => write!(f, "at capacity ({why})"),
+            Self::BootsFail { failures, why, .. } => {
+                write!(f, "its last {failures} boots failed ({why})")
+            }
             Self::Canary => f.write_str("being tried again"),
             Self::CreatesInFlight => f.write_str("other instances are being created"),
             Self::Rate { .. } => f.write_str("rate limited"),
@@ -113,6 +128,7 @@ pub(crate) struct Capacity {
     buckets: BTreeMap<(CloudId, Call), Bucket>,
     all_calls: BTreeMap<CloudId, Bucket>,
     barred: BTreeMap<(CloudId, Call), Cooling>,
+    pub(crate) boots: Boots,
     pub(crate) probes: Bucket,
     pub(crate) plants: Plants,
 }
@@ -201,13 +217,13 @@ impl Capacity {
         }
     }
 
-    /// Whether an instance of this type may be asked for now.
+    /// Whether an instance of this type, booted from this image, may be asked for now.
     pub(crate) fn may_create(
         &self,
         now: Timestamp,
         config: &Config,
         fleet: &Fleet,
-        name: &TypeName,
+        (name, image): (&TypeName, &ImageId),
         offer: &InstanceType,
     ) -> Result<(), Blocked> {
         let limits = &config.limits;
@@ -250,6 +266,11 @@ impl Capacity {
                 Readiness::Canary => {}
             }
         }
+        if !self.plants.has(Planted::BootsRepeated) {
+            let booting = |key| fleet.get(key).is_some_and(|vm| !vm.boot_counted);
+            let kind = (name.clone(), image.clone());
+            self.boots.may_boot(now, &kind, booting)?;
+        }
         let in_flight = fleet.creates_unanswered();
         let serial = !self.groups.is_empty();
         let max = if serial {
@@ -272,7 +293,7 @@ impl Capacity {
         &mut self,
         now: Timestamp,
         limits: &Limits,
-        name: &TypeName,
+        (name, image): (&TypeName, &ImageId),
         offer: &InstanceType,
         key: VmKey,
     ) {
@@ -283,6 +304,7 @@ impl Capacity {
         if let Some(cooling) = self.offerings.get_mut(name) {
             cooling.begin_canary(key);
         }
+        self.boots.begin(&(name.clone(), image.clone()), key);
     }
 
     /// Learns from the end of a create.
@@ -347,6 +369,9 @@ impl Capacity {
             .retain(|name, _| config.types.contains_key(name));
         self.groups
             .retain(|group, _| config.types.values().any(|offer| group_of(offer) == *group));
+        let pauses = config.limits.boot_failures.is_some();
+        self.boots
+            .reconfigure(|name| config.types.contains_key(name), pauses);
     }
 }
 

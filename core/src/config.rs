@@ -138,6 +138,9 @@ pub struct Limits {
     pub cloud_ops: Option<Rate>,
     /// Sum of the prices of all instances, wishes counted (`MaxPricePerHour`, new).
     pub price_per_hour: Option<MicroDollars>,
+    /// After so many failed boots in a row of one type with one image, no more of them are created
+    /// for a while (`BootFailuresBeforePause`, new).
+    pub boot_failures: Option<u32>,
     /// Queued containers fetched by one poll, highest priority first.
     pub queued_per_poll: u32,
 }
@@ -233,6 +236,7 @@ impl Default for Limits {
             lists: None,
             cloud_ops: Rate::per_second(10),
             price_per_hour: None,
+            boot_failures: Some(5),
             queued_per_poll: 10_000,
         }
     }

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Signal;
 use crate::fleet::vm::{Phase, ShutdownReason};
-use crate::ids::{CloudId, CommandId, ContainerId, IntentId, TypeName};
+use crate::ids::{CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName};
 use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
+use crate::time::Timestamp;
 
 /// How much an event matters to an operator. At `Info` one can follow a container and a VM from
 /// birth to end.
@@ -227,6 +228,20 @@ pub enum Event {
         instance_type: TypeName,
         outcome: BootOutcome,
     },
+    /// Too many boots of a type with an image failed in a row: no more are created until then.
+    BootsPaused {
+        instance_type: TypeName,
+        image: ImageId,
+        failures: u32,
+        until: Timestamp,
+        /// The last complaint.
+        why: String,
+    },
+    /// One of them booted at last.
+    BootsResumed {
+        instance_type: TypeName,
+        image: ImageId,
+    },
     /// A probe was answered, or was not.
     ProbeEnded {
         instance: String,
@@ -289,6 +304,7 @@ impl Event {
             | Self::Unkillable { .. }
             | Self::CreateWrittenOff { .. }
             | Self::Broken { .. }
+            | Self::BootsPaused { .. }
             | Self::Gone { expected: None, .. }
             | Self::CloudCalled { error: Some(_), .. }
             | Self::Stopping {

@@ -216,6 +216,10 @@ impl Description<'_> {
                 f,
                 ": all eligible instance types ({names}) are at capacity."
             )
+        } else if all(|why| matches!(why, Blocked::BootsFail { .. })) {
+            let boots = blocked.first().map(|(_, why)| why.to_string());
+            let why = boots.unwrap_or_default();
+            write!(f, ": instances of type {names} do not boot: {why}.")
         } else if all(|why| matches!(why, Blocked::Quota { .. })) {
             f.write_str(": the cloud account's limits are reached.")
         } else if all(|why| matches!(why, Blocked::MaxInstances)) {

@@ -52,8 +52,8 @@ pub(crate) trait Hand {
     fn config(&self) -> &Config;
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
-    /// Why no VM of this type may be asked for now.
-    fn may_create(&self, name: &TypeName) -> Result<(), Blocked>;
+    /// Why no VM of this type with this image may be asked for now.
+    fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
     fn assign(&mut self, container: ContainerId, vm: VmKey);
     /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it.
     fn make_room(&mut self, parked: &Parked);
@@ -216,7 +216,7 @@ fn place(
     }
     let mut blocked = Vec::new();
     for name in types {
-        match hand.may_create(name) {
+        match hand.may_create(name, &shape.image) {
             Ok(()) => {
                 return Ok(Decision::Create {
                     container,

@@ -69,6 +69,8 @@ bugs! {
     NoCanary: "§6: one canary when the pause ends";
     /// A create that failed is repeated at once.
     FailuresIgnored: "§6: never a tight loop";
+    /// What never boots is created again and again.
+    BootsRepeated: "§4: the boot breaker";
     /// Our own rates are counted and not kept.
     RatesIgnored: "§6: token buckets";
     /// A quota that was met once is never tried again.

@@ -92,6 +92,21 @@ pub struct InstanceView {
     pub leaving: Option<ShutdownReason>,
 }
 
+/// A type and image of which none is created for a while, because its last boots all failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootPause {
+    /// The configured type.
+    pub instance_type: TypeName,
+    /// The image that it was booted from.
+    pub image: ImageId,
+    /// Boots that failed in a row.
+    pub failures: u32,
+    /// One is tried at this time; where that is past, the try is under way or nobody needs one.
+    pub until: Timestamp,
+    /// The last complaint.
+    pub why: String,
+}
+
 /// How instances are counted in metrics: the first that applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Category {
@@ -153,6 +168,8 @@ pub struct Totals {
     pub last_probes: Vec<Timestamp>,
     /// Whether some quota was met lately.
     pub at_quota: bool,
+    /// Types and images that do not boot.
+    pub boot_pauses: Vec<BootPause>,
     /// Commands whose answers are awaited, by kind.
     pub in_flight: BTreeMap<String, u64>,
 }
@@ -228,11 +245,26 @@ impl<'a> View<'a> {
         self.core.fleet().hosts(id).next().is_some()
     }
 
+    /// Types and images that do not boot, and until when none is created. O(those).
+    #[must_use]
+    pub fn boot_pauses(&self) -> Vec<BootPause> {
+        let paused = self.core.capacity().boots.paused();
+        let described = paused.map(|(kind, failures, pause)| BootPause {
+            instance_type: kind.0.clone(),
+            image: kind.1.clone(),
+            failures,
+            until: pause.until,
+            why: pause.why.clone(),
+        });
+        described.collect()
+    }
+
     /// Sums for metrics. O(n).
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             at_quota: self.core.capacity().at_quota(),
+            boot_pauses: self.boot_pauses(),
             ..Totals::default()
         };
         for entry in self.core.queue().iter() {

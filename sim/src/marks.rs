@@ -91,6 +91,12 @@ marks! {
     CapacityMissing;
     /// A create succeeded for a type that had failed before.
     CanarySucceeded;
+    /// So many boots of a type and image failed that no more were created.
+    BootsPaused;
+    /// What did not boot did after such a pause.
+    BootsResumed;
+    /// Something waited for the end of such a pause.
+    WaitedForBoots;
     /// The cloud throttled us.
     RateLimited;
     /// Something waited for MaxInstances.

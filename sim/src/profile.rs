@@ -89,7 +89,8 @@ impl Plan {
     }
 
     fn swarm(seed: u64, chance: &mut Chance, work_max: u64, chaos_secs: (u64, u64)) -> Self {
-        let config = draw_config(chance);
+        let mut config = draw_config(chance);
+        draw_loss(&mut Chance::new(seed, "loss"), &mut config);
         let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
@@ -257,6 +258,7 @@ fn draw_config(chance: &mut Chance) -> Config {
             .one_in(4)
             .then(|| MicroDollars(chance.between(3, 20) * 1_000_000)),
         queued_per_poll: u32::try_from(chance.uneven(1, 10_000)).unwrap_or(1),
+        ..Limits::default()
     };
     let timeouts = Timeouts {
         idle: chance.secs(5, 300),
@@ -275,6 +277,12 @@ fn draw_config(chance: &mut Chance) -> Config {
         kill_reaches_tree: !chance.one_in(3),
         ..Config::default()
     }
+}
+
+/// How VMs that do not boot, or are taken back, are dealt with: a stream of its own.
+fn draw_loss(chance: &mut Chance, config: &mut Config) {
+    let failures = u32::try_from(chance.between(1, 5)).ok();
+    config.limits.boot_failures = failures.filter(|_| !chance.one_in(4));
 }
 
 fn draw_workload(chance: &mut Chance, config: &Config, total: u32, chaos: Duration) -> Workload {

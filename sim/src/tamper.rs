@@ -84,6 +84,13 @@ impl Plan {
         self
     }
 
+    /// The same, but what failed to boot so often in a row rests.
+    #[must_use]
+    pub fn with_boot_failures(mut self, max: u32) -> Self {
+        self.config.limits.boot_failures = Some(max);
+        self
+    }
+
     /// The same, but half of the work asks for VMs of another image than the configured one.
     #[must_use]
     pub fn with_images(mut self) -> Self {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal, VmAction};
 use longshore_core::config::Rate;
-use longshore_core::event::Event;
-use longshore_core::ids::{ContainerId, InstanceId, IntentId, TypeName};
+use longshore_core::event::{BootOutcome, Event};
+use longshore_core::ids::{ContainerId, ImageId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{Answer, CloudError, IdleBehavior, Input, Operator, RunnerList};
 use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
@@ -17,6 +17,8 @@ use crate::world::World;
 
 /// A create that failed, the first time since it last worked, is not repeated within this.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
+/// What failed to boot too often is not created again within this.
+const BOOT_PAUSE_MIN: Duration = Duration::from_secs(300);
 /// Several inputs may be taken before commands are drained: so much later a call may leave.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// No create is awaited for longer.
@@ -39,6 +41,10 @@ struct Memory {
     creates: BTreeMap<IntentId, (TypeName, Timestamp)>,
     /// Types whose last create failed, and since when.
     failing: BTreeMap<TypeName, Timestamp>,
+    /// Types and images whose last boots failed: how many in a row, since when, and the one try.
+    boots: BTreeMap<(TypeName, ImageId), Boots>,
+    /// What was created for which wish.
+    made: BTreeMap<InstanceId, IntentId>,
     /// When each kind of call will be as rested as ever.
     rested: BTreeMap<&'static str, Timestamp>,
     /// The first TERM to each runner that still has to end.
@@ -58,6 +64,15 @@ struct Memory {
     listed: BTreeMap<(InstanceId, ContainerId), u32>,
     /// Since when something has been so at every look.
     since: BTreeMap<(InstanceId, Lasting), Timestamp>,
+}
+
+/// Boots that failed in a row.
+#[derive(Clone, Copy, Debug)]
+struct Boots {
+    failures: u32,
+    since: Timestamp,
+    /// The wish that has been sent since then and has no end yet.
+    canary: Option<IntentId>,
 }
 
 /// What must not last.
@@ -82,6 +97,7 @@ impl World {
             }
             Input::Reconfigured(_) => {
                 memory.failing.clear();
+                memory.boots.clear();
                 memory.rested.clear();
             }
             Input::Operator(Operator::KillInstance { instance, .. }) => {
@@ -96,6 +112,11 @@ impl World {
                         && shown(intent)
                     {
                         memory.creates.remove(intent);
+                    } else if let (About::Create(intent), Answer::Created(Err(error))) =
+                        (&open.about, answer)
+                        && !matches!(error, CloudError::Ambiguous { .. })
+                    {
+                        memory.end_canary(*intent);
                     }
                     memory.hear_answer(now, open.since, &open.about, answer);
                 }
@@ -117,9 +138,26 @@ impl World {
                 memory.terms.remove(&place);
                 memory.listed.remove(&place);
             }
-            Event::Created { instance, .. } => {
+            Event::Created {
+                instance, intent, ..
+            } => {
                 let id = InstanceId::from(instance.as_str());
-                memory.appeared.insert(id, now);
+                memory.appeared.insert(id.clone(), now);
+                memory.made.insert(id, *intent);
+            }
+            Event::CreateWrittenOff { intent, .. } => memory.end_canary(*intent),
+            Event::Boot {
+                instance, outcome, ..
+            } => {
+                let id = InstanceId::from(instance.as_str());
+                if let Some(intent) = memory.made.remove(&id) {
+                    memory.end_canary(intent);
+                }
+                if let Some(made) = self.cloud.instances.get(&id) {
+                    let image = made.record.tags.image.clone();
+                    let image = image.unwrap_or_else(|| ImageId::from(""));
+                    memory.hear_boot(now, (made.type_name.clone(), image), *outcome);
+                }
             }
             Event::Gone {
                 instance, expected, ..
@@ -150,8 +188,12 @@ impl World {
                     CloudAction::Create {
                         intent,
                         instance_type,
-                        ..
-                    } => self.begin_create(index, *intent, instance_type),
+                        image,
+                    } => {
+                        let kind = (instance_type.clone(), image.clone());
+                        let boots = self.begin_boot(index, *intent, kind);
+                        self.begin_create(index, *intent, instance_type).or(boots)
+                    }
                     CloudAction::Destroy { instance } => self.unconfirmed(index, instance),
                     CloudAction::Tag {
                         instance,
@@ -299,6 +341,27 @@ impl World {
         wrong
     }
 
+    /// What does not boot is left alone for a while; then one try decides.
+    fn begin_boot(
+        &mut self,
+        index: usize,
+        intent: IntentId,
+        kind: (TypeName, ImageId),
+    ) -> Option<(&'static str, String)> {
+        let now = self.stage.now;
+        let max = self.processes.all[index].config.limits.boot_failures?;
+        let boots = self.vigil.of[index].boots.get_mut(&kind)?;
+        if boots.failures < max {
+            return None;
+        }
+        let wrong = (now.since(boots.since) < BOOT_PAUSE_MIN || boots.canary.is_some()).then(|| {
+            let text = format!("{kind:?} is created, but {boots:?}");
+            ("what does not boot rests", text)
+        });
+        boots.canary = Some(intent);
+        wrong
+    }
+
     /// A VM that idled goes only when a probe begun after the decision has shown nothing on it.
     fn unconfirmed(&self, index: usize, instance: &InstanceId) -> Option<(&'static str, String)> {
         let process = &self.processes.all[index];
@@ -348,6 +411,30 @@ impl World {
 }
 
 impl Memory {
+    fn hear_boot(&mut self, now: Timestamp, kind: (TypeName, ImageId), outcome: BootOutcome) {
+        match outcome {
+            BootOutcome::Success => {
+                self.boots.remove(&kind);
+            }
+            BootOutcome::Failure => {
+                let boots = self.boots.entry(kind).or_insert(Boots {
+                    failures: 0,
+                    since: now,
+                    canary: None,
+                });
+                boots.failures += 1;
+                boots.since = now;
+            }
+            BootOutcome::Aborted | BootOutcome::Disappeared => {}
+        }
+    }
+
+    fn end_canary(&mut self, intent: IntentId) {
+        for boots in self.boots.values_mut() {
+            boots.canary.take_if(|canary| *canary == intent);
+        }
+    }
+
     fn hear_answer(&mut self, now: Timestamp, began: Timestamp, about: &About, answer: &Answer) {
         match (about, answer) {
             (About::Create(intent), Answer::Created(made)) => {

@@ -124,6 +124,7 @@ impl World {
                     marks.extend(blocked.iter().filter_map(|(_, why)| match why {
                         Blocked::MaxInstances => Some(Mark::WaitedForInstances),
                         Blocked::MaxPricePerHour => Some(Mark::WaitedForPrice),
+                        Blocked::BootsFail { .. } => Some(Mark::WaitedForBoots),
                         _ => None,
                     }));
                 }
@@ -236,6 +237,8 @@ fn mark_of(event: &Event) -> Option<Mark> {
             CloudError::RateLimited { .. } => Mark::RateLimited,
             _ => return None,
         },
+        Event::BootsPaused { .. } => Mark::BootsPaused,
+        Event::BootsResumed { .. } => Mark::BootsResumed,
         Event::AddressChanged { .. } => Mark::AddressChanged,
         Event::LateAnswer { .. } => Mark::LateAnswer,
         Event::Reconfigured { .. } => Mark::Reconfigured,

@@ -126,6 +126,15 @@ const CASES: &[Case] = &[
         &[Fault::CreateFails],
     ),
     Case {
+        tune: |plan| plan.with_boot_failures(2),
+        ..case(
+            Planted::BootsRepeated,
+            &["what does not boot rests"],
+            50,
+            &[Fault::NeverBoots],
+        )
+    },
+    Case {
         tune: |plan| plan.with_create_rate(SELDOM),
         ..case(Planted::RatesIgnored, &["rates"], 50, &[])
     },

@@ -265,7 +265,7 @@ impl Dispatcher {
         vm.intent = Some(intent);
         let limits = &self.config.limits;
         self.capacity
-            .create_sent(self.now, limits, name, offer, key);
+            .create_sent(self.now, limits, (name, image), offer, key);
         self.fleet.insert(vm);
         self.out.event(Event::CreateIssued {
             intent,

@@ -43,10 +43,11 @@ impl Hand for Dispatcher {
         &self.queue
     }
 
-    fn may_create(&self, name: &TypeName) -> Result<(), Blocked> {
+    fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked> {
         let offer = &self.config.types[name];
+        let kind = (name, image);
         self.capacity
-            .may_create(self.now, &self.config, &self.fleet, name, offer)
+            .may_create(self.now, &self.config, &self.fleet, kind, offer)
     }
 
     fn assign(&mut self, container: ContainerId, vm: VmKey) {

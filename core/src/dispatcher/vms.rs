@@ -1,6 +1,7 @@
 //! What happens next to one VM.
 
 use super::Dispatcher;
+use crate::capacity::boots::Kind;
 use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
@@ -226,7 +227,8 @@ impl Dispatcher {
         }
         let fenced = vm.phase == Phase::Fenced;
         let outcome = match reason {
-            ShutdownReason::BootTimeout => BootOutcome::Failure,
+            // One that the cloud may have taken away says nothing about others.
+            ShutdownReason::BootTimeout if vm.absent_lists == 0 => BootOutcome::Failure,
             _ => BootOutcome::Aborted,
         };
         self.count_boot(key, outcome);
@@ -352,15 +354,50 @@ impl Dispatcher {
     pub(super) fn count_boot(&mut self, key: VmKey, outcome: BootOutcome) {
         let counted = self.fleet.update(key, |vm| {
             let first = !std::mem::replace(&mut vm.boot_counted, true);
-            (first && !vm.found).then(|| (vm.name(), vm.type_name.clone()))
+            let kind = (vm.type_name.clone(), vm.image.clone());
+            (first && !vm.found).then(|| (vm.name(), kind, vm.last_words()))
         });
-        if let Some(Some((instance, instance_type))) = counted {
+        if let Some(Some((instance, kind, why))) = counted {
             self.out.event(Event::Boot {
                 instance,
-                instance_type,
+                instance_type: kind.0.clone(),
                 outcome,
             });
+            self.learn_from_boot(kind, outcome, why);
         }
+    }
+
+    /// What fails to boot time and again rests. A VM that was taken away, or that nobody needs any
+    /// more, tells nothing.
+    fn learn_from_boot(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
+        let (instance_type, image) = kind.clone();
+        let boots = &mut self.capacity.boots;
+        match outcome {
+            BootOutcome::Success => {
+                if boots.succeeded(&kind) {
+                    self.out.event(Event::BootsResumed {
+                        instance_type,
+                        image,
+                    });
+                }
+            }
+            BootOutcome::Failure => {
+                let (max, jitter) = (self.config.limits.boot_failures, self.chance.jitter());
+                if boots.failed(self.now, max, kind.clone(), jitter, why) {
+                    let paused = boots.paused().find(|(paused, ..)| **paused == kind);
+                    let (_, failures, pause) = paused.expect("a pause has just begun");
+                    self.out.event(Event::BootsPaused {
+                        instance_type,
+                        image,
+                        failures,
+                        until: pause.until,
+                        why: pause.why.clone(),
+                    });
+                }
+            }
+            BootOutcome::Aborted | BootOutcome::Disappeared => {}
+        }
+        self.touched.placement = true;
     }
 
     /// Takes over what a new configuration says of each VM's type.

@@ -228,6 +228,23 @@ impl Event {
             } => {
                 write!(f, "{instance} boot outcome: {}", outcome.name())
             }
+            Self::BootsPaused {
+                instance_type,
+                image,
+                failures,
+                until,
+                why,
+            } => {
+                write!(
+                    f,
+                    "{instance_type} with image {image}: {failures} boots in a row failed, no more \
+                     until {until}; the last complaint: {why}"
+                )
+            }
+            Self::BootsResumed {
+                instance_type,
+                image,
+            } => write!(f, "{instance_type} with image {image} boots again"),
             Self::ProbeEnded {
                 instance,
                 took,

@@ -300,6 +300,15 @@ impl Vm {
         }
     }
 
+    /// What stood in the way of its boot, as far as it said.
+    pub(crate) fn last_words(&self) -> String {
+        match &self.probe.complaint {
+            Some(complaint) => complaint.clone(),
+            None if self.broken => "it reports itself broken".to_owned(),
+            None => "it never answered".to_owned(),
+        }
+    }
+
     /// The name that operators know; for a wish, the wish.
     pub(crate) fn name(&self) -> String {
         match (&self.instance, &self.intent) {

@@ -1,5 +1,6 @@
 //! The rules of the dispatcher, told as stories in a simulated world.
 
+mod breaker;
 mod breaking;
 mod capacity;
 mod creating;

@@ -80,6 +80,7 @@ fn limits(vms: &Section<'_>) -> Limits {
         price_per_hour: vms
             .millionths_above_zero("MaxPricePerHour", 0)
             .map(MicroDollars),
+        boot_failures: vms.count_above_zero("BootFailuresBeforePause", 5),
         ..Limits::default()
     }
 }

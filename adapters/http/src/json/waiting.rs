@@ -52,9 +52,16 @@ enum LimitJson<'c> {
     MaxPricePerHour,
     Quota { until: String, message: &'c str },
     Cooling { until: String, message: &'c str },
+    BootsFail {
+        until: String,
+        failures: u32,
+        message: &'c str,
+    },
     Canary,
     CreatesInFlight,
-    Rate { until: String },
+    Rate {
+        until: String,
+    },
 }
 
 impl<'c> WaitingJson<'c> {
@@ -97,6 +104,15 @@ impl<'c> BlockedJson<'c> {
             },
             Blocked::Cooling { until, why } => LimitJson::Cooling {
                 until: rfc3339(*until),
+                message: why,
+            },
+            Blocked::BootsFail {
+                until,
+                failures,
+                why,
+            } => LimitJson::BootsFail {
+                until: rfc3339(*until),
+                failures: *failures,
                 message: why,
             },
             Blocked::Canary => LimitJson::Canary,
