@@ -354,10 +354,11 @@ impl World {
         if boots.failures < max {
             return None;
         }
-        let wrong = (now.since(boots.since) < BOOT_PAUSE_MIN || boots.canary.is_some()).then(|| {
-            let text = format!("{kind:?} is created, but {boots:?}");
-            ("what does not boot rests", text)
-        });
+        let wrong =
+            (now.since(boots.since) < BOOT_PAUSE_MIN || boots.canary.is_some()).then(|| {
+                let text = format!("{kind:?} is created, but {boots:?}");
+                ("what does not boot rests", text)
+            });
         boots.canary = Some(intent);
         wrong
     }

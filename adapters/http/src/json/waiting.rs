@@ -50,8 +50,14 @@ pub(super) struct BlockedJson<'c> {
 enum LimitJson<'c> {
     MaxInstances,
     MaxPricePerHour,
-    Quota { until: String, message: &'c str },
-    Cooling { until: String, message: &'c str },
+    Quota {
+        until: String,
+        message: &'c str,
+    },
+    Cooling {
+        until: String,
+        message: &'c str,
+    },
     BootsFail {
         until: String,
         failures: u32,
