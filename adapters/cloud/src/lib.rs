@@ -9,7 +9,9 @@
 //! - [`tags`]: whose an instance is, and our tags among others.
 //! - [`error`]: from a cloud's own words to a [`CloudError`].
 //! - [`layer`]: what can be put around any driver: [`Deadlines`] and [`Instrument`].
+//! - [`conformance`]: the suite that proves a driver right.
 
+pub mod conformance;
 pub mod driver;
 pub mod error;
 pub mod instance;
