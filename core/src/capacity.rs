@@ -74,6 +74,11 @@ impl Blocked {
         }
     }
 
+    /// Whether it is no matter of seconds: what waits for its end waits for a VM that exists.
+    pub(crate) fn lasts(&self) -> bool {
+        self.room_helps() || matches!(self, Self::Cooling { .. })
+    }
+
     /// Whether giving back an idle instance could help.
     pub(crate) fn room_helps(&self) -> bool {
         matches!(

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{
     CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
 };
+use crate::placement::Kept;
 use crate::resources::{MicroDollars, Resources};
 use vm::{Phase, Runner, Vm};
 
@@ -136,7 +137,7 @@ impl Fleet {
     }
 
     /// The ready VM that suits best: busy before idle, then the least free, then by type in the
-    /// order given, then the oldest. O(types · log instances), as long as cores and memory rule out
+    /// order given, then the oldest; not one that is kept for another. O(types · log instances), as long as cores and memory rule out
     /// what does not fit; VMs short of scratch or GPUs alone are stepped over one by one.
     pub(crate) fn best_ready(
         &self,
@@ -144,6 +145,7 @@ impl Fleet {
         image: &ImageId,
         need: &Resources,
         containers_max: Option<u32>,
+        kept: &Kept,
     ) -> Option<VmKey> {
         types
             .iter()
@@ -155,10 +157,12 @@ impl Fleet {
                     ready: true,
                 };
                 let slots = self.open.get(&class)?;
+                let kept = kept.get(&(class.type_name, class.image)).copied();
                 let fits = |slot: &&Slot| {
                     let vm = &self.vms[&slot.3];
                     let load = vm.load();
-                    containers_max.is_none_or(|max| load.count < max)
+                    kept != Some(slot.3)
+                        && containers_max.is_none_or(|max| load.count < max)
                         && load.admits(need, &vm.total())
                 };
                 let from = |idle| (idle, need.vcpus, 0, VmKey(0));
@@ -169,6 +173,23 @@ impl Fleet {
             })
             .min()
             .map(|(.., key)| key)
+    }
+
+    /// The busy ready VM of these types that has most room left, for one that waits until it has
+    /// more. O(types · log instances).
+    pub(crate) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<VmKey> {
+        let of = |name: &TypeName| {
+            let class = Class {
+                type_name: name.clone(),
+                image: image.clone(),
+                ready: true,
+            };
+            let first_idle = (true, 0, 0, VmKey(0));
+            let mut busy = self.open.get(&class)?.range(..first_idle);
+            busy.next_back().copied()
+        };
+        let most_free = types.iter().filter_map(of).max();
+        most_free.map(|(.., key)| key)
     }
 
     /// VMs that will have room once they are ready, oldest first. O(those).

@@ -55,11 +55,16 @@ pub(crate) trait Hand {
     /// Why no VM of this type with this image may be asked for now.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
     fn assign(&mut self, container: ContainerId, vm: VmKey);
-    /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it.
-    fn make_room(&mut self, parked: &Parked);
+    /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
+    /// none goes, the busy one that is kept free of lower ones from here on.
+    fn make_room(&mut self, shape: ShapeId, parked: &Parked, kept: &Kept) -> Option<VmKey>;
     /// Asks for a VM; its key.
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
+
+/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
+/// wherever nobody is waited for.
+pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 
 /// A VM on its way, and what it holds once it is there: what it runs, and what this pass promised.
 struct Room {
@@ -151,13 +156,14 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
     let mut arriving = Arriving::new(hand.fleet());
     // Room is made before anything of lower priority takes it; among equals, what fits on an idle VM
     // goes first, so that VMs do not come and go with each of them.
-    let mut without_room: Vec<Parked> = Vec::new();
+    let mut without_room: Vec<ShapeId> = Vec::new();
+    let mut kept = Kept::new();
     let mut priority = None;
     while let Some(Reverse((rank, id))) = heads.pop() {
         if priority.replace(rank.0) != Some(rank.0) {
-            make_room(hand, &mut without_room);
+            make_room(hand, &verdicts, &mut without_room, &mut kept);
         }
-        match place(hand, &mut arriving, rank.2, id) {
+        match place(hand, &mut arriving, &kept, rank.2, id) {
             Ok(Decision::Assign { container, vm }) => hand.assign(container, vm),
             Ok(Decision::Await { container, vm }) => {
                 verdicts.awaiting.insert(container, vm);
@@ -174,7 +180,7 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
                 verdicts.awaiting.insert(container, vm);
             }
             Err(parked) => {
-                without_room.push(parked.clone());
+                without_room.push(id);
                 verdicts.parked.insert(id, parked);
                 continue;
             }
@@ -185,19 +191,30 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
             heads.push(Reverse((*next, id)));
         }
     }
-    make_room(hand, &mut without_room);
+    make_room(hand, &verdicts, &mut without_room, &mut kept);
     verdicts
 }
 
-fn make_room(hand: &mut impl Hand, without_room: &mut Vec<Parked>) {
-    for parked in without_room.drain(..) {
-        hand.make_room(&parked);
+fn make_room(
+    hand: &mut impl Hand,
+    verdicts: &Verdicts,
+    without_room: &mut Vec<ShapeId>,
+    kept: &mut Kept,
+) {
+    for shape in without_room.drain(..) {
+        let parked = &verdicts.parked[&shape];
+        if let Some(vm) = hand.make_room(shape, parked, kept)
+            && let Some(vm) = hand.fleet().get(vm)
+        {
+            kept.insert((vm.type_name.clone(), vm.image.clone()), vm.key);
+        }
     }
 }
 
 fn place(
     hand: &impl Hand,
     arriving: &mut Arriving,
+    kept: &Kept,
     container: ContainerId,
     id: ShapeId,
 ) -> Result<Decision, Parked> {
@@ -207,7 +224,7 @@ fn place(
     let max = hand.config().limits.containers_per_instance;
     let ready = hand
         .fleet()
-        .best_ready(types, &shape.image, &shape.need, max);
+        .best_ready(types, &shape.image, &shape.need, max, kept);
     if let Some(vm) = ready {
         return Ok(Decision::Assign { container, vm });
     }

@@ -111,6 +111,8 @@ bugs! {
     SilenceIgnored: "§4: TimeoutProbe";
     /// What waits for room is shown without a reason.
     ReasonForgotten: "§8: every waiting container has a reason";
+    /// What is blocked has no VM kept for it.
+    NothingKept: "§3: backfill never takes the last VM that a blocked one waits for";
     /// A queued container of priority 0 is remembered for ever.
     PriorityZeroKept: "§1: Queued, priority 0: forget";
 }

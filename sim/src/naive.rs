@@ -48,6 +48,8 @@ struct Vm {
     standing: Standing,
     unanswered: bool,
     needs: Vec<Resources>,
+    /// It is to have room for one that is blocked: nobody of lower priority gets it.
+    kept: bool,
 }
 
 /// What becomes of a container.
@@ -70,7 +72,7 @@ pub struct Naive<'a> {
     pub creates: Vec<(TypeName, ImageId)>,
     /// What is given back to make room.
     pub given_back: Option<String>,
-    /// Something of the priority being placed waits for a limit.
+    /// What waits for a limit, of the priority being placed: whether it does so in the end.
     lacks_room: bool,
 }
 
@@ -102,6 +104,7 @@ impl<'a> Naive<'a> {
                 standing,
                 unanswered: shown.phase == Phase::Creating,
                 needs: needs.unwrap_or_default(),
+                kept: false,
             }
         });
         Self {
@@ -120,10 +123,18 @@ impl<'a> Naive<'a> {
         order.sort_by_key(|one| (Reverse(one.priority), one.id));
         let mut choices = Vec::new();
         for equals in order.chunk_by(|a, b| a.priority == b.priority) {
-            self.lacks_room = false;
-            choices.extend(equals.iter().map(|one| (one.id, self.choose(one))));
-            if self.lacks_room {
-                self.make_room();
+            let mut without_room = Vec::new();
+            for one in equals {
+                self.lacks_room = false;
+                choices.push((one.id, self.choose(one)));
+                if self.lacks_room {
+                    without_room.push(*one);
+                }
+            }
+            for one in without_room {
+                if !self.make_room() {
+                    self.keep_one_for(one);
+                }
             }
         }
         choices
@@ -167,6 +178,7 @@ impl<'a> Naive<'a> {
             let mut with: Vec<Resources> = vm.needs.clone();
             with.push(one.need);
             vm.standing == standing
+                && !vm.kept
                 && vm.image == one.image
                 && one.eligible.contains(&vm.type_name)
                 && max.is_none_or(|max| with.len() <= max as usize)
@@ -201,6 +213,7 @@ impl<'a> Naive<'a> {
             standing: Standing::Arriving,
             unanswered: true,
             needs: vec![one.need],
+            kept: false,
         };
         let choice = Choice::Awaits(vm.name.clone());
         self.creates.push((name.clone(), one.image.clone()));
@@ -208,16 +221,40 @@ impl<'a> Naive<'a> {
         choice
     }
 
-    /// The dearest idle VM goes, the oldest of those, unless one is going already.
-    fn make_room(&mut self) {
+    /// The dearest idle VM goes, the oldest of those, unless one is going already; false if none is
+    /// going then.
+    fn make_room(&mut self) -> bool {
         if self.vms.iter().any(|vm| vm.standing == Standing::Leaving) {
-            return;
+            return true;
         }
         let idle = |vm: &&mut Vm| vm.standing == Standing::Ready && vm.needs.is_empty();
         let idle = self.vms.iter_mut().filter(idle);
-        if let Some(vm) = idle.min_by_key(|vm| Reverse(vm.price)) {
-            vm.standing = Standing::Leaving;
-            self.given_back = Some(vm.name.clone());
+        let Some(vm) = idle.min_by_key(|vm| Reverse(vm.price)) else {
+            return false;
+        };
+        vm.standing = Standing::Leaving;
+        self.given_back = Some(vm.name.clone());
+        true
+    }
+
+    /// The busy VM with most room is kept, unless one that would do is kept already.
+    fn keep_one_for(&mut self, one: &Wanted) {
+        let would_do = |vm: &Vm| {
+            let busy = vm.standing == Standing::Ready && !vm.needs.is_empty();
+            busy && vm.image == one.image && one.eligible.contains(&vm.type_name)
+        };
+        if self.vms.iter().any(|vm| vm.kept && would_do(vm)) {
+            return;
+        }
+        let all = 0..self.vms.len();
+        let candidates = all.filter(|index| would_do(&self.vms[*index]));
+        let best = candidates.max_by_key(|index| {
+            let vm = &self.vms[*index];
+            let free = vm.total.minus(&used(&vm.needs));
+            (free.vcpus, free.ram, *index)
+        });
+        if let Some(index) = best {
+            self.vms[index].kept = true;
         }
     }
 }

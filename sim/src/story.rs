@@ -262,6 +262,12 @@ impl Story {
         self.world.queue.state(id)
     }
 
+    /// Whether it is Complete or Cancelled.
+    #[must_use]
+    pub fn has_ended(&self, id: ContainerId) -> bool {
+        self.state(id).is_some_and(ContainerState::is_final)
+    }
+
     /// What its owner reads.
     #[must_use]
     pub fn error_of(&self, id: ContainerId) -> String {

@@ -7,10 +7,11 @@ use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::fleet::vm::{Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::{self, Hand, Parked, Verdicts};
+use crate::placement::{self, Hand, Kept, Parked, Verdicts};
 use crate::planted::Planted;
 use crate::queue::Queue;
 use crate::queue::entry::Op;
+use crate::queue::shapes::ShapeId;
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
@@ -65,13 +66,38 @@ impl Hand for Dispatcher {
 
     /// Where a limit keeps something waiting, an idle VM on which it does not fit goes. One at a
     /// time: the next pass sees whether that was enough. O(instances), for what a limit parks.
-    fn make_room(&mut self, parked: &Parked) {
+    /// Where none can go, the busy one that has most room is kept, unless one that would do is kept
+    /// already: whoever ranks higher comes first there.
+    fn make_room(&mut self, shape: ShapeId, parked: &Parked, kept: &Kept) -> Option<VmKey> {
+        if !parked.blocked.iter().any(|(_, why)| why.lasts()) {
+            return None;
+        }
+        if self.gives_one_back(parked) {
+            return None;
+        }
+        let image = &self.queue.shape(shape).shape.image;
+        let types: Vec<TypeName> = parked
+            .blocked
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        let waited_for = |name: &TypeName| kept.contains_key(&(name.clone(), image.clone()));
+        if types.iter().any(waited_for) || self.planted(Planted::NothingKept) {
+            return None;
+        }
+        self.fleet.least_busy(&types, image)
+    }
+}
+
+impl Dispatcher {
+    /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
+    fn gives_one_back(&mut self, parked: &Parked) -> bool {
         let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
         let Some((wanted, why)) = limited.find_map(|(name, why)| {
             let wanted = self.config.types.get(name)?;
             Some((wanted, why))
         }) else {
-            return;
+            return false;
         };
         let helps = |vm: &&Vm| {
             let same_group = vm.offer.as_ref().map(|o| &o.quota_group) == Some(&wanted.quota_group);
@@ -79,13 +105,18 @@ impl Hand for Dispatcher {
         };
         let leaving = |vm: &&Vm| matches!(vm.phase, Phase::Fenced | Phase::Shutdown);
         if self.fleet.iter().filter(leaving).any(|vm| helps(&vm)) {
-            return;
+            return true;
         }
         let idle = self.fleet.idle_ready().into_iter();
         let dearest_first = |vm: &&Vm| (vm.price(), std::cmp::Reverse(vm.key));
-        if let Some(vm) = idle.filter(helps).max_by_key(dearest_first) {
-            let key = vm.key;
-            self.fence(key, ShutdownReason::MakeRoom);
-        }
+        let Some(key) = idle
+            .filter(helps)
+            .max_by_key(dearest_first)
+            .map(|vm| vm.key)
+        else {
+            return false;
+        };
+        self.fence(key, ShutdownReason::MakeRoom);
+        true
     }
 }

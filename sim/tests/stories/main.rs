@@ -8,6 +8,7 @@ mod disappearing;
 mod identity;
 mod idling;
 mod leading;
+mod limiting;
 mod operating;
 mod placing;
 mod queueing;
