@@ -52,7 +52,8 @@ pub enum Blocked {
     },
     /// One create or boot after such a pause is under way, and decides.
     Canary,
-    /// `MaxConcurrentInstanceCreateOps` are under way, or one is while a quota error is recent.
+    /// `MaxConcurrentInstanceCreateOps` are under way, or one is while an error of a quota or a rate
+    /// is recent.
     CreatesInFlight,
     /// A rate limit, ours or the cloud's.
     Rate {
@@ -277,7 +278,9 @@ impl Capacity {
             self.boots.may_boot(now, &kind, booting)?;
         }
         let in_flight = fleet.creates_unanswered();
-        let serial = !self.groups.is_empty();
+        // What was refused lately is tried by one create, not by as many as there is room for.
+        let limited = self.barred.contains_key(&(offer.cloud, Call::Create));
+        let serial = limited || !self.groups.is_empty();
         let max = if serial {
             Some(1)
         } else {
@@ -291,6 +294,13 @@ impl Capacity {
             return Err(Blocked::Rate { until: at });
         }
         Ok(())
+    }
+
+    /// Whether a type is left alone, or being tried again, because the cloud lately had none of it.
+    pub(crate) fn rests(&self, now: Timestamp, fleet: &Fleet, name: &TypeName) -> bool {
+        let under_way = |key| fleet.is_create_unanswered(key);
+        let cooling = self.offerings.get(name);
+        cooling.is_some_and(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
     }
 
     /// Counts a create that leaves, for a type that [`Capacity::may_create`] allowed.

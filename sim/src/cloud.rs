@@ -352,7 +352,7 @@ impl Cloud {
     }
 
     /// Makes an instance, whatever the caller will be told.
-    fn make(
+    pub(crate) fn make(
         &mut self,
         stage: &mut Stage,
         intent: IntentId,

@@ -399,7 +399,11 @@ fn fits_easily(record: &Record, config: &Config) -> Option<String> {
     let mut roomy = least(demand);
     roomy.vcpus = roomy.vcpus.max(1);
     roomy.ram = roomy.ram.saturating_mul(2).saturating_add(4096 * MIB);
-    roomy.scratch = roomy.scratch.saturating_mul(2);
+    roomy.ram = roomy
+        .ram
+        .saturating_add(demand.keep_cache_ram.saturating_mul(2));
+    let cached = demand.keep_cache_disk.saturating_add(demand.image_size);
+    roomy.scratch = roomy.scratch.saturating_add(cached).saturating_mul(2);
     let fits = |offer: &InstanceType| {
         offer.preemptible == demand.preemptible && offer.resources.holds(&roomy)
     };

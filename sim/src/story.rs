@@ -9,6 +9,8 @@
 //! story.assert_complete(container);
 //! ```
 
+mod scenery;
+
 use std::time::Duration;
 
 use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
@@ -24,8 +26,9 @@ use crate::cloud::Throttle;
 use crate::faults::Fault;
 use crate::profile::Plan;
 use crate::stage::container_id;
-use crate::trace::Trace;
 use crate::world::World;
+
+pub use scenery::{bare, number_types, numbered_types};
 
 /// So many seconds.
 #[must_use]
@@ -76,9 +79,7 @@ impl Story {
     pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut plan = Plan::calm(1);
         change(&mut plan.config);
-        let mut world = World::new(plan, Trace::default());
-        world.diary = Some(Diary::default());
-        Self { world }
+        Self::of(plan)
     }
 
     /// Lets so much time pass.

@@ -42,7 +42,7 @@ pub(crate) struct Vm {
     pub(crate) type_name: TypeName,
     pub(crate) image: ImageId,
     up_at: Timestamp,
-    ready_at: Timestamp,
+    pub(crate) ready_at: Timestamp,
     /// Hangs for good from then on.
     pub(crate) freezes_at: Timestamp,
     /// Not reached within this span.
@@ -50,6 +50,8 @@ pub(crate) struct Vm {
     pub(crate) broken_at: Timestamp,
     pub(crate) impostor: bool,
     pub(crate) refuses_starts: bool,
+    /// The next start hangs and does nothing.
+    pub(crate) hangs_start: bool,
     /// Locks whose runners are gone, and until when something keeps them.
     pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
 }
@@ -62,6 +64,8 @@ pub(crate) struct Vms {
     by_address: BTreeMap<String, InstanceId>,
     /// Shortest and longest boot, in seconds.
     pub(crate) boot_secs: (u64, u64),
+    /// Types whose VMs never boot.
+    pub(crate) dead_types: BTreeSet<TypeName>,
     /// Containers whose start once came after it was given up: nobody can promise much of them.
     pub(crate) late: BTreeSet<ContainerId>,
 }
@@ -84,6 +88,7 @@ impl Vms {
             alive: BTreeMap::new(),
             by_address: BTreeMap::new(),
             boot_secs: (20, 90),
+            dead_types: BTreeSet::new(),
             late: BTreeSet::new(),
         }
     }
@@ -131,7 +136,8 @@ impl Vms {
         }
         let mut up_at = now + boot / 2;
         let mut ready_at = now + boot;
-        if faults.strikes(chance, Fault::NeverBoots) {
+        let dead = self.dead_types.contains(&type_name);
+        if faults.strikes(chance, Fault::NeverBoots) || dead {
             up_at = Timestamp::NEVER;
         }
         if faults.strikes(chance, Fault::BootProbeFails) {
@@ -156,6 +162,7 @@ impl Vms {
             broken_at,
             impostor: stage.faults.strikes(chance, Fault::Impostor),
             refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
+            hangs_start: false,
             stale: BTreeMap::new(),
         }
     }
@@ -245,7 +252,11 @@ impl Vms {
         container: ContainerId,
     ) -> Option<Answer> {
         let now = stage.now;
-        let vm = self.alive.get(call.instance)?;
+        let vm = self.alive.get_mut(call.instance)?;
+        if std::mem::take(&mut vm.hangs_start) {
+            self.hang(stage, call);
+            return None;
+        }
         let failed = |text: &str| Some(Answer::Started(Err(VmError::Failed(text.to_owned()))));
         let stale = vm.stale.get(&container).is_some_and(|until| *until > now);
         if stale || runners.holds(call.instance, container) {

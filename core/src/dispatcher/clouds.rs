@@ -30,6 +30,8 @@ pub(super) struct Sync {
     /// When the first complete list since leadership was gained began, and the latest.
     pub(super) first_list: Option<Timestamp>,
     pub(super) latest_list: Timestamp,
+    /// When the latest list was asked for.
+    asked_at: Timestamp,
     /// Quick lists in a row.
     quick: u32,
 }
@@ -41,7 +43,11 @@ impl Dispatcher {
             return;
         }
         let limits = &self.config.limits;
-        let at = self.capacity.call_at(self.now, limits, cloud, Call::List);
+        let mut at = self.capacity.call_at(self.now, limits, cloud, Call::List);
+        if let Some(all) = limits.cloud_ops {
+            // At least every other call is left to creates and destroys.
+            at = at.max(sync.asked_at + all.interval * 2);
+        }
         if at > self.now {
             self.timers.set(TimeoutReason::SyncCloud(cloud), at);
             return;
@@ -49,7 +55,8 @@ impl Dispatcher {
         self.capacity
             .count_call(self.now, limits, cloud, Call::List);
         let id = self.ask_cloud(cloud, Purpose::List(cloud), CloudAction::List);
-        self.syncs.entry(cloud).or_default().in_flight = Some(id);
+        let sync = self.syncs.entry(cloud).or_default();
+        (sync.in_flight, sync.asked_at) = (Some(id), self.now);
     }
 
     /// Lists a cloud soon, since something is awaited from it.

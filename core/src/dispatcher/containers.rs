@@ -157,7 +157,7 @@ impl Dispatcher {
         if entry.locked_here {
             return Some(Timestamp::EPOCH);
         }
-        let patience_ends = self.leader_since + self.config.timeouts.stale_lock;
+        let patience_ends = self.patience_ends();
         let out_of_patience = self.knows_the_world() && self.now >= patience_ends;
         self.sure_since
             .or_else(|| out_of_patience.then_some(patience_ends))
@@ -180,8 +180,15 @@ impl Dispatcher {
     /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
     /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
     fn may_run_unheard(&self) -> bool {
-        let patience_ends = self.leader_since + self.config.timeouts.stale_lock;
-        self.fleet.any_unheard() && self.now < patience_ends
+        self.fleet.any_unheard() && self.now < self.patience_ends()
+    }
+
+    /// Until when locks of an earlier life wait for VMs to be heard: these have a chance only once
+    /// they are listed.
+    fn patience_ends(&self) -> Timestamp {
+        let listed = self.syncs.values().filter_map(|sync| sync.first_list).max();
+        let begun = listed.map_or(self.leader_since, |at| at.max(self.leader_since));
+        begun + self.config.timeouts.stale_lock
     }
 
     /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
@@ -199,7 +206,7 @@ impl Dispatcher {
         let timeouts = &self.config.timeouts;
         let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let ends = [
-            self.leader_since + timeouts.stale_lock,
+            self.patience_ends(),
             first.unwrap_or(self.leader_since) + timeouts.disappear_grace,
         ];
         if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {

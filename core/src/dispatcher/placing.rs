@@ -92,7 +92,10 @@ impl Hand for Dispatcher {
 impl Dispatcher {
     /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
     fn gives_one_back(&mut self, parked: &Parked) -> bool {
-        let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
+        let mut limited = parked.blocked.iter().filter(|(name, why)| {
+            let rests = self.capacity.rests(self.now, &self.fleet, name);
+            why.room_helps() && !rests
+        });
         let Some((wanted, why)) = limited.find_map(|(name, why)| {
             let wanted = self.config.types.get(name)?;
             Some((wanted, why))

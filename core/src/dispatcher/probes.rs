@@ -68,7 +68,12 @@ impl Dispatcher {
         }
         let impostor = matches!(told, Err(VmError::Impostor(_)));
         let complaint = match &told {
-            Ok(report) => report.ready.as_ref().err().cloned(),
+            // One that cannot say what runs on it is no better than one that does not answer.
+            Ok(report) => match (&report.ready, &report.runners) {
+                (Err(why), _) => Some(why.clone()),
+                (Ok(()), None) => Some("its runners could not be listed".to_owned()),
+                (Ok(()), Some(_)) => None,
+            },
             Err(error) => Some(error.to_string()),
         };
         if let Ok(report) = &told {

@@ -1,0 +1,204 @@
+//! `SCENARIOS.md` is true: nothing is missing in it, and what it names exists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::items;
+
+/// One line of a table: its item, what that is, and where it is shown.
+struct Line {
+    item: String,
+    shown: String,
+}
+
+fn simulator() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn index() -> String {
+    fs::read_to_string(simulator().join("SCENARIOS.md")).expect("the index is there")
+}
+
+/// All tables of the index, but the one of what is expected to fail.
+fn lines(index: &str) -> Vec<Line> {
+    let (_, tables) = index.split_once("\n## Pains").expect("the tables begin");
+    let rows = tables.lines().filter(|line| line.starts_with("| "));
+    rows.map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [item, .., shown] = cells[..] else {
+            panic!("a line with too few cells: {line}")
+        };
+        let (item, shown) = (item.to_owned(), shown.to_owned());
+        Line { item, shown }
+    })
+    .filter(|line| line.item != "item")
+    .collect()
+}
+
+/// The tests that a cell names, as file and name.
+fn references(cell: &str) -> Vec<(String, String)> {
+    let quoted = cell.split('`').skip(1).step_by(2);
+    let named = quoted.filter_map(|text| text.split_once("::"));
+    named.map(|(f, n)| (f.to_owned(), n.to_owned())).collect()
+}
+
+/// Where a file that is named in the index is: a story, or from the root.
+fn resolve(file: &str) -> PathBuf {
+    let story = simulator().join("tests").join(file);
+    if story.exists() {
+        return story;
+    }
+    simulator().join("..").join(file)
+}
+
+/// The tests of one file, each with its text up to the next.
+fn tests_of(path: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut tests: BTreeMap<String, String> = BTreeMap::new();
+    let (mut announced, mut current) = (false, None);
+    for line in text.lines() {
+        let line = line.trim();
+        let attribute = line.starts_with("#[");
+        announced |= attribute && (line.ends_with("test]") || line.contains("test("));
+        let name = line
+            .split_once("fn ")
+            .and_then(|(_, rest)| rest.split_once('('));
+        if let Some((name, _)) = name.filter(|_| !line.starts_with("//")) {
+            if std::mem::take(&mut announced) {
+                current = Some(name.to_owned());
+                tests.insert(name.to_owned(), String::new());
+            } else if !line.starts_with("let ") && !line.starts_with("move ") {
+                current = None;
+            }
+        }
+        if let Some(text) = current.as_ref().and_then(|name| tests.get_mut(name)) {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    tests
+}
+
+/// The files of the catalogue that hold scenarios.
+fn catalogue() -> Vec<PathBuf> {
+    let entries = fs::read_dir(simulator().join("tests/catalogue")).expect("it is there");
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    let other = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        !["main.rs", "index.rs", "items.rs"]
+            .iter()
+            .any(|other| name == *other)
+    };
+    let mut paths: Vec<PathBuf> = paths.filter(other).collect();
+    paths.sort();
+    paths
+}
+
+fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("catalogue/{}", name.to_string_lossy())
+}
+
+#[test]
+fn no_item_is_missing_and_none_is_there_twice() {
+    let index = index();
+    let mut found: Vec<String> = lines(&index).into_iter().map(|line| line.item).collect();
+    let mut wanted = items::all();
+    found.sort();
+    wanted.sort();
+    let known: BTreeSet<&String> = wanted.iter().collect();
+    let there: BTreeSet<&String> = found.iter().collect();
+    let missing: Vec<_> = known.difference(&there).collect();
+    let unknown: Vec<_> = there.difference(&known).collect();
+    assert!(missing.is_empty(), "not in SCENARIOS.md: {missing:?}");
+    assert!(unknown.is_empty(), "no such item: {unknown:?}");
+    assert_eq!(found.len(), there.len(), "an item is there twice");
+}
+
+#[test]
+fn every_line_names_a_test_that_exists_or_says_why_it_cannot_happen() {
+    for line in lines(&index()) {
+        let named = references(&line.shown);
+        if line.shown.starts_with("cannot happen to us") {
+            assert!(line.shown.contains("because"), "{}: why not?", line.item);
+        } else if !line.shown.starts_with("not built yet") {
+            assert!(!named.is_empty(), "{} names no test", line.item);
+        }
+        for (file, name) in named {
+            let path = resolve(&file);
+            assert!(path.exists(), "{}: there is no {file}", line.item);
+            let known = tests_of(&path).contains_key(&name);
+            assert!(known, "{}: {file} has no test {name}", line.item);
+        }
+    }
+}
+
+#[test]
+fn every_scenario_of_the_catalogue_is_in_the_index() {
+    let named: BTreeSet<(String, String)> = lines(&index())
+        .iter()
+        .flat_map(|line| references(&line.shown))
+        .collect();
+    for path in catalogue() {
+        let file = name_of(&path);
+        for test in tests_of(&path).into_keys() {
+            let place = (file.clone(), test);
+            assert!(
+                named.contains(&place),
+                "{}::{} is in no line",
+                place.0,
+                place.1
+            );
+        }
+    }
+}
+
+#[test]
+fn every_scenario_names_its_source() {
+    for path in catalogue() {
+        let text = fs::read_to_string(&path).expect("readable");
+        let all: Vec<&str> = text.lines().collect();
+        for (number, line) in all.iter().enumerate() {
+            if line.trim() == "#[test]" {
+                let documented = number > 0 && all[number - 1].starts_with("///");
+                assert!(
+                    documented,
+                    "{}:{} names no source",
+                    path.display(),
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_expected_to_fail_is_listed_and_counted() {
+    let index = index();
+    let mut wanted: BTreeSet<String> = BTreeSet::new();
+    for path in catalogue() {
+        let failing = tests_of(&path).into_iter();
+        let failing = failing.filter(|(_, text)| text.contains("expected_to_fail("));
+        wanted.extend(failing.map(|(name, _)| format!("`{}::{name}`", name_of(&path))));
+    }
+    let not_built = lines(&index).into_iter();
+    let not_built = not_built.filter(|line| line.shown.starts_with("not built yet"));
+    wanted.extend(not_built.map(|line| line.item));
+    let (_, list) = index
+        .split_once("\n## Expected to fail: ")
+        .expect("the list is there");
+    let (count, list) = list.split_once('\n').expect("and its lines");
+    let (list, _) = list.split_once("\n## ").expect("and its end");
+    let found: BTreeSet<String> = list
+        .lines()
+        .filter_map(|line| line.strip_prefix("- "))
+        .map(|line| line.split(" — ").next().unwrap_or(line).to_owned())
+        .collect();
+    assert_eq!(found, wanted);
+    assert_eq!(
+        count.trim(),
+        wanted.len().to_string(),
+        "the count in its title"
+    );
+}

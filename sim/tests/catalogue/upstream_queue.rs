@@ -1,0 +1,375 @@
+//! The peer's scenarios of one pass over the queue.
+//!
+//! The peer locks a container as soon as a VM is on its way for it, and unlocks it when that comes to
+//! nothing; here a container is locked when a ready VM is kept for it. What the peer's scenarios say of
+//! locks that come and go is said here of starts and creates.
+
+use longshore_core::ids::TypeName;
+use longshore_core::resources::{Demand, MIB};
+use longshore_core::{Blocked, Waiting};
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, bare, minutes, number_types, seconds};
+
+/// Upstream run_queue: UseIdleWorkers.
+#[test]
+fn the_first_takes_what_is_idle_and_the_others_get_new_vms_of_their_own_size() {
+    let mut story = Story::with(|config| number_types(config, &[1, 2]));
+    let idle = story.idle_vms(&["type1", "type2"]);
+    let all: Vec<_> = (1..=4)
+        .map(|priority| story.submit_as(bare(1), priority, minutes(20)))
+        .collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.runs_on(all[3]), Some(idle[0]));
+    assert_eq!(story.creates_of("type1"), 3, "an idle type2 costs too much");
+    assert_eq!(story.creates_of("type2"), 0);
+    assert_eq!(story.how_many_run(&all), 4);
+}
+
+/// Upstream run_queue: Pack_NewInstance.
+#[test]
+fn four_of_one_core_make_two_new_vms_of_two() {
+    let mut story = Story::with(|config| number_types(config, &[2, 4]));
+    let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
+    story.run_for(minutes(3));
+    assert_eq!((story.creates_of("type2"), story.creates()), (2, 2));
+    assert_eq!(story.how_many_run(&all), 4);
+}
+
+/// Upstream run_queue: Pack_IdleInstance.
+#[test]
+fn an_idle_vm_that_is_a_little_larger_is_filled_before_one_is_made() {
+    let mut story = Story::with(|config| number_types(config, &[2, 3]));
+    let idle = story.idle_vms(&["type3"]);
+    let all: Vec<_> = (0..4)
+        .map(|n| story.submit_as(bare(1), 10 - n, minutes(20)))
+        .collect();
+    story.run_for(minutes(3));
+    for container in &all[..3] {
+        assert_eq!(story.runs_on(*container), Some(idle[0]));
+    }
+    assert_eq!((story.creates_of("type2"), story.creates()), (1, 1));
+    assert_eq!(story.how_many_run(&all), 4);
+}
+
+/// Upstream run_queue: Pack_IdleInstance, too big.
+#[test]
+fn an_idle_vm_that_is_far_too_dear_is_left_alone() {
+    let mut story = Story::with(|config| number_types(config, &[2, 4]));
+    let idle = story.idle_vms(&["type4"]);
+    let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.creates_of("type2"), 2);
+    assert!(all.iter().all(|id| story.runs_on(*id) != Some(idle[0])));
+}
+
+/// Upstream run_queue: Pack_SpareResources.
+#[test]
+fn what_is_left_of_a_busy_vm_is_used_first() {
+    let mut story = Story::with(|config| number_types(config, &[2, 3]));
+    let used = story.idle_vms(&["type3"])[0];
+    let (_, vm) = story.running(bare(1), minutes(30));
+    assert_eq!(vm, used);
+    let all: Vec<_> = (0..3)
+        .map(|n| story.submit_as(bare(1), 10 - n, minutes(20)))
+        .collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.runs_on(all[0]), Some(used));
+    assert_eq!(story.runs_on(all[1]), Some(used));
+    assert_eq!(story.creates(), 1);
+    assert!(story.runs_on(all[2]).is_some_and(|vm| vm != used));
+}
+
+/// Upstream run_queue: Pack_IdleBehaviorHold.
+#[test]
+fn nothing_is_packed_onto_a_held_vm() {
+    let mut story = Story::with(|config| number_types(config, &[2, 3]));
+    let held = story.idle_vms(&["type3"])[0];
+    story.hold(held);
+    let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.creates_of("type2"), 2);
+    assert_eq!(story.how_many_run(&all), 4);
+    assert!(all.iter().all(|id| story.runs_on(*id) != Some(held)));
+}
+
+/// Upstream run_queue: Pack_DisabledInConfig.
+#[test]
+fn with_one_container_on_each_vm_one_starts_and_three_vms_are_made() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[2, 3]);
+        config.limits.containers_per_instance = Some(1);
+    });
+    let idle = story.idle_vms(&["type3"])[0];
+    let all: Vec<_> = (0..4)
+        .map(|n| story.submit_as(bare(1), 10 - n, minutes(20)))
+        .collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.runs_on(all[0]), Some(idle));
+    assert_eq!((story.creates_of("type2"), story.creates()), (3, 3));
+}
+
+/// Upstream run_queue: Pack_LimitedInConfig.
+#[test]
+fn with_two_containers_on_each_vm_four_make_two_however_large_they_are() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[8]);
+        config.limits.containers_per_instance = Some(2);
+    });
+    let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
+    story.run_for(minutes(3));
+    assert_eq!(story.creates_of("type8"), 2);
+    assert_eq!(story.how_many_run(&all), 4);
+}
+
+/// Upstream run_queue: Pack_InstanceStateUnknown. Here a VM that was found counts as room until it
+/// has failed to answer; the peer counts on it for as long as it may boot.
+#[test]
+fn a_vm_that_was_found_and_not_heard_yet_counts_as_room() {
+    let mut story = Story::with(|config| number_types(config, &[2]));
+    let found = story.leave_vm("type2");
+    story.run_until("it is found", minutes(2), |story| {
+        story.shown_vm(found).is_some()
+    });
+    // Each command to it hangs until its deadline.
+    story.vm(found).freeze();
+    let all: Vec<_> = (0..4)
+        .map(|n| story.submit_as(bare(1), 10 - n, minutes(20)))
+        .collect();
+    story.run_until("one is asked for", minutes(1), |story| story.creates() == 1);
+    story.run_for(seconds(2));
+    assert_eq!(
+        story.creates(),
+        1,
+        "the found one has room for the other two"
+    );
+    for container in &all[..2] {
+        assert_eq!(
+            story.until_running(*container),
+            1,
+            "the new one is idle first"
+        );
+    }
+    story.run_for(minutes(5));
+    assert_eq!(story.how_many_run(&all), 4, "nobody waits for a silent VM");
+}
+
+/// Upstream run_queue: Pack_Resources.
+#[test]
+fn cores_memory_and_disk_are_packed_together() {
+    let mut story = Story::with(|config| number_types(config, &[1, 2, 4, 8, 16]));
+    let needs = |vcpus: u32, gib: u64, disk: u64| Demand {
+        vcpus,
+        ram: gib * 1024 * MIB,
+        tmp: disk << 30,
+        ..Demand::default()
+    };
+    let nothing: Vec<_> = (0..4).map(|_| story.submit(bare(0))).collect();
+    let large = story.submit(bare(16));
+    // Each of them needs a type8 for another reason; together they fit on one.
+    let three = [needs(5, 1, 1), needs(1, 6, 1), needs(2, 0, 5)];
+    let three: Vec<_> = three.into_iter().map(|need| story.submit(need)).collect();
+    story.run_for(minutes(4));
+    for (name, count) in [("type1", 1), ("type2", 0), ("type8", 1), ("type16", 1)] {
+        assert_eq!(story.creates_of(name), count, "{name}");
+    }
+    for group in [&nothing, &three] {
+        let vm = story.runs_on(group[0]);
+        assert!(vm.is_some());
+        assert!(group.iter().all(|id| story.runs_on(*id) == vm));
+    }
+    assert!(story.runs_on(large).is_some());
+}
+
+/// Upstream run_queue: Pack_0VCPUs.
+#[test]
+fn a_container_with_all_cores_of_a_vm_is_alone_on_it() {
+    let mut story = Story::with(|config| number_types(config, &[2]));
+    let full = story.submit_as(bare(2), 900, minutes(20));
+    story.until_running(full);
+    let none = story.submit(bare(0));
+    story.until_running(none);
+    assert_ne!(story.runs_on(full), story.runs_on(none));
+}
+
+/// Upstream run_queue: ShutdownAtQuota, quota 2. The peer ends both idle VMs and starts nothing; here
+/// one VM makes room for the first, and the second starts on the other at once.
+#[test]
+fn at_the_limit_one_idle_vm_makes_room_for_the_first_and_the_second_takes_the_other() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[2, 3]);
+        config.sizing.max_price_factor_ppm = 1_000_000;
+        config.limits.instances = Some(2);
+    });
+    let idle = story.idle_vms(&["type2", "type2"]);
+    let first = story.submit_as(bare(3), 900, minutes(20));
+    let second = story.submit_as(bare(2), 800, minutes(20));
+    story.run_for(minutes(4));
+    assert!(story.runs_on(second).is_some_and(|vm| idle.contains(&vm)));
+    assert_eq!(story.creates_of("type3"), 1);
+    assert!(story.runs_on(first).is_some());
+    assert_eq!(story.vms(), 2);
+    assert_eq!(story.unlocks(), 0);
+}
+
+/// Upstream run_queue: ShutdownAtQuota, quota 3.
+#[test]
+fn below_the_limit_the_first_gets_its_vm_and_the_second_an_idle_one() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[2, 3]);
+        config.sizing.max_price_factor_ppm = 1_000_000;
+        config.limits.instances = Some(3);
+    });
+    let idle = story.idle_vms(&["type2", "type2"]);
+    let first = story.submit_as(bare(3), 900, minutes(20));
+    let second = story.submit_as(bare(2), 800, minutes(20));
+    story.run_for(seconds(20));
+    assert!(story.runs_on(second).is_some_and(|vm| idle.contains(&vm)));
+    story.until_running(first);
+    assert_eq!((story.creates(), story.destroys()), (1, 0));
+}
+
+/// Upstream run_queue: InstanceCapacity.
+#[test]
+fn what_waits_for_a_type_at_capacity_is_left_alone_and_lower_ones_get_another() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[1, 4]);
+        config.limits.containers_per_instance = Some(1);
+    });
+    story.set_capacity("type4", 1);
+    let top = story.submit_as(bare(4), 900, minutes(60));
+    story.until_running(top);
+    let waiting: Vec<_> = (0..2)
+        .map(|_| story.submit_as(bare(4), 800, minutes(5)))
+        .collect();
+    story.run_for(minutes(1));
+    let low = story.submit_as(bare(1), 1, minutes(20));
+    story.run_for(minutes(3));
+    assert!(story.runs_on(low).is_some());
+    assert_eq!(story.creates_of("type1"), 1);
+    for container in waiting {
+        let why = story.shown(container).and_then(|shown| shown.waiting);
+        let cooling = |(name, why): &(TypeName, Blocked)| {
+            name.as_str() == "type4" && matches!(why, Blocked::Cooling { .. } | Blocked::Canary)
+        };
+        assert!(
+            matches!(&why, Some(Waiting::Blocked(all)) if all.iter().all(cooling)),
+            "{why:?}"
+        );
+        assert_eq!(story.lock_count(container), 0, "nothing was tried with it");
+    }
+}
+
+/// Upstream run_queue: EqualPriority.
+#[test]
+fn equals_at_the_limit_are_locked_once_each_and_never_unlocked() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[2]);
+        config.limits.instances = Some(2);
+        config.limits.containers_per_instance = Some(1);
+    });
+    let all: Vec<_> = (0..8)
+        .map(|_| story.submit_as(bare(2), 5, minutes(3)))
+        .collect();
+    story.run_for(minutes(30));
+    for container in all {
+        story.assert_complete(container);
+        assert_eq!(story.lock_count(container), 1);
+    }
+    assert_eq!(story.unlocks(), 0);
+}
+
+/// Upstream run_queue: StartWhileCreating.
+#[test]
+fn what_is_idle_starts_now_what_boots_is_kept_and_the_rest_is_asked_for() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[1, 2]);
+        config.sizing.max_price_factor_ppm = 1_000_000;
+        config.limits.containers_per_instance = Some(1);
+    });
+    story.boots_take((300, 300));
+    for vcpus in [1, 2] {
+        let given_up = story.submit(bare(vcpus));
+        story.run_for(seconds(5));
+        story.set_priority(given_up, 0);
+    }
+    story.boots_take((1, 2));
+    let idle = story.idle_vms(&["type1", "type2"]);
+    assert_eq!(story.creates(), 2, "one of each boots");
+    story.boots_take((300, 300));
+    let of = |story: &mut Story, vcpus| -> Vec<_> {
+        (0..3)
+            .map(|n| story.submit_as(bare(vcpus), 10 - n, minutes(60)))
+            .collect()
+    };
+    let small = of(&mut story, 1);
+    let large = of(&mut story, 2);
+    story.run_for(seconds(20));
+    assert_eq!(story.runs_on(small[0]), Some(idle[0]));
+    assert_eq!(story.runs_on(large[0]), Some(idle[1]));
+    assert_eq!(story.how_many_run(&small) + story.how_many_run(&large), 2);
+    assert_eq!(story.creates_of("type1"), 2);
+    assert_eq!(story.creates_of("type2"), 2);
+}
+
+/// Upstream run_queue: ContainersMetrics.
+#[test]
+fn what_waits_is_counted_by_what_it_waits_for() {
+    let mut story = Story::with(|config| {
+        number_types(config, &[1]);
+        config.limits.instances = Some(1);
+    });
+    let first = story.submit_as(bare(1), 900, minutes(20));
+    let begun = story.elapsed();
+    story.run_for(seconds(10));
+    let totals = story.totals();
+    assert_eq!((totals.allocated_not_started, totals.not_allocated), (1, 0));
+    let oldest = totals.oldest_waiting.expect("it waits");
+    assert_eq!(story.since_begin(oldest), begun);
+    let _second = story.submit(bare(1));
+    story.run_for(seconds(1));
+    let totals = story.totals();
+    assert_eq!((totals.allocated_not_started, totals.not_allocated), (1, 1));
+    story.until_running(first);
+    story.run_for(seconds(5));
+    let totals = story.totals();
+    assert_eq!((totals.allocated_not_started, totals.not_allocated), (0, 1));
+    assert_eq!(totals.runners, 1);
+}
+
+/// Upstream queue: what fits no type, and what makes no sense, is cancelled and never waits for a VM.
+#[test]
+fn what_can_never_run_is_cancelled_once_and_never_waits_for_a_vm() {
+    let mut story = Story::begin();
+    story.strike(Fault::QueueAnswerLate, 2);
+    let hopeless = story.submit(bare(64));
+    let malformed = story.submit_malformed();
+    story.run_for(minutes(10));
+    story.assert_cancelled(
+        hopeless,
+        "constraints not satisfiable by any configured instance type",
+    );
+    story.assert_cancelled(malformed, "expected an object");
+    assert_eq!(story.creates(), 0);
+    for container in [hopeless, malformed] {
+        assert_eq!(story.cancels_of(container), 1);
+        assert_eq!(story.lock_count(container), 1, "to write the reason");
+    }
+}
+
+/// Upstream queue: a Queued container cannot be unlocked, a locked one not locked, a cancelled one
+/// neither. Whatever the queue answers, the core never asks for it: it knows the state.
+#[test]
+fn nothing_is_asked_of_the_queue_that_it_must_refuse() {
+    let mut story = Story::begin();
+    let all: Vec<_> = (0..5)
+        .map(|n| story.submit_as(bare(1), n + 1, minutes(1)))
+        .collect();
+    story.run_for(seconds(90));
+    story.set_priority(all[0], 0);
+    story.run_for(minutes(20));
+    let refused = story.count_events(|event| {
+        matches!(event, longshore_core::event::Event::UpdateFailed { error, .. }
+            if error.contains("refused"))
+    });
+    assert_eq!(refused, 0);
+}
