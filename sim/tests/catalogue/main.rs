@@ -4,6 +4,7 @@
 mod index;
 mod items;
 mod pains;
+mod rules;
 mod tickets;
 mod upstream_dispatcher;
 mod upstream_pool;
@@ -17,6 +18,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// # Panics
 /// If the story passes: then it is to be taken off the list.
 #[track_caller]
+#[expect(
+    dead_code,
+    reason = "for rules that are not built yet; there is none today"
+)]
 fn expected_to_fail(reason: &str, story: impl FnOnce()) {
     let failed = catch_unwind(AssertUnwindSafe(story)).is_err();
     assert!(
