@@ -1,13 +1,13 @@
 //! Lists, creates, destroys and tags: what is asked of clouds, and what their answers change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Dispatcher;
 use crate::capacity::{Call, CreateFacts, in_group};
 use crate::command::CloudAction;
 use crate::event::{CloudCall, Event};
-use crate::fleet::vm::{Phase, Vm};
+use crate::fleet::vm::{Phase, ShutdownReason, Vm};
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, TypeName, VmKey};
 use crate::input::{CloudError, IdleBehavior, InstanceRecord};
 use crate::outbox::Purpose;
@@ -30,6 +30,10 @@ pub(super) struct Sync {
     /// When the first complete list since leadership was gained began, and the latest.
     pub(super) first_list: Option<Timestamp>,
     pub(super) latest_list: Timestamp,
+    /// VMs that we destroyed and that lists have not shown since, until when that is remembered, and
+    /// why they went: a list that shows one again is behind, or was before. As many as are destroyed
+    /// within `DisappearGrace`.
+    pub(super) buried: BTreeMap<InstanceId, (Timestamp, ShutdownReason)>,
     /// When the latest list was asked for.
     asked_at: Timestamp,
     /// Quick lists in a row.
@@ -79,6 +83,8 @@ impl Dispatcher {
             let first = sync.first_list.is_none();
             sync.first_list.get_or_insert(started);
             sync.latest_list = started;
+            let now = self.now;
+            sync.buried.retain(|_, (until, _)| *until > now);
             self.compare(started, cloud, &records);
             if first {
                 self.await_orphans();
@@ -248,6 +254,12 @@ impl Dispatcher {
         }
         self.touched.vms.insert(key);
         self.touched.placement = true;
+        let buried = self.syncs.get(&cloud).map(|sync| &sync.buried);
+        if let Some((_, reason)) = buried.and_then(|b| b.get(&record.id)).cloned() {
+            // Its end is near, and what ran on it was judged when it went.
+            self.fleet.update(key, |vm| vm.probe.listed = true);
+            self.begin_shutdown(key, reason);
+        }
         key
     }
 

@@ -269,6 +269,11 @@ impl Dispatcher {
         self.forget_timers(&vm);
         let instance = vm.name();
         let shutdown = vm.phase == Phase::Shutdown;
+        if let (Some(id), Some(reason), true) = (&vm.instance, &vm.leaving, shutdown) {
+            let until = self.now + self.config.timeouts.disappear_grace;
+            let sync = self.syncs.entry(vm.cloud).or_default();
+            sync.buried.insert(id.clone(), (until, reason.clone()));
+        }
         let why = match (&vm.leaving, shutdown) {
             (Some(reason), true) => format!("instance {instance} was shut down: {reason}"),
             _ => format!("instance {instance} disappeared while the container ran"),
