@@ -138,6 +138,9 @@ fn the_peers_names_are_there_with_plausible_values() {
         "{loaded}"
     );
     assert!(text.contains("arvados_version_running{version="), "{text}");
+    let calls =
+        "longshore_cloud_call_duration_seconds_count{operation=\"Create\",outcome=\"done\"}";
+    assert_eq!(value(&text, calls), Some(3.0), "{text}");
     site.open_gate();
     assert_eq!(api.exit_code(&running), Some(0));
 }

@@ -157,7 +157,7 @@ pub struct Patience {
     pub boot: Duration,
     /// From the first call to destroy until the instance is gone.
     pub gone: Duration,
-    /// How long a second instance, that should not be there, is looked for.
+    /// How long an instance that should not be there is looked for.
     pub settle: Duration,
     /// Between two looks, after the first few.
     pub pause: Duration,

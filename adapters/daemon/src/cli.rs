@@ -59,6 +59,16 @@ pub(crate) enum Command {
     /// Run a queue, a dispatcher and VMs on this host, and watch 60 containers go through.
     #[command(after_help = "Example:\n  longshore demo --journal /tmp/demo")]
     Demo(DemoArgs),
+    /// Try the cloud account, image and keys of the configuration before containers do: rent an
+    /// instance, reach it, give it back, and say what is wrong on the way.
+    ///
+    /// It makes one instance at a time (in each configured subnet), which costs what a few minutes of
+    /// that type cost, and destroys whatever it made, also after a failure and on TERM or INT. Its
+    /// instances are of a set of their own: those of a dispatcher at work are not touched.
+    #[command(
+        after_help = "Example:\n  longshore cloudtest --config /etc/arvados/config.yml --command 'df -h /tmp'\n\nExit status: 0 all well, 1 a step failed or the test was stopped, 2 the command line or the configuration is wrong."
+    )]
+    Cloudtest(CloudtestArgs),
     /// Submit a container.
     #[command(
         after_help = "Example:\n  longshore submit --vcpus 2 --ram 1GiB --follow -- sh -c 'echo hello'"
@@ -134,6 +144,38 @@ pub(crate) struct DemoArgs {
     /// Record every input in a new file in this directory, for `longshore replay`.
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CloudtestArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    /// Value of the tag InstanceSetID on the instances of the test.
+    #[arg(long, value_name = "ID", default_value = "zzzzz-zzzzz-zzzzzzcloudtest",
+          value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) instance_set_id: String,
+    /// The image to boot from, instead of ImageID.
+    #[arg(long, value_name = "ID")]
+    pub(crate) image_id: Option<String>,
+    /// A name under InstanceTypes; by default the cheapest.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) instance_type: Option<String>,
+    /// Destroy instances of the same set that are there already, such as those of an earlier test;
+    /// otherwise they end the test.
+    #[arg(long)]
+    pub(crate) destroy_existing: bool,
+    /// Shell command to run on the instance once it is ready; the test fails if it does.
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
+    /// Wait for Enter before the instance is destroyed, and tell how to log in.
+    #[arg(long)]
+    pub(crate) pause_before_destroy: bool,
+    /// Where the loopback driver keeps its VMs. By default /var/lib/longshore for root, else
+    /// longshore in the user's state directory.
+    #[arg(long, env = "LONGSHORE_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }

@@ -8,7 +8,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Begins to write log lines. Libraries are heard from `warn` on, unless `RUST_LOG` says otherwise.
 pub(crate) fn init(log: &Log) {
-    let ours = ["", "_arvados", "_http", "_loopback", "_queue", "_ssh"];
+    let ours = [
+        "",
+        "_arvados",
+        "_cloud",
+        "_http",
+        "_loopback",
+        "_queue",
+        "_ssh",
+    ];
     let level = log.level.name();
     let default = ours.iter().fold("warn".to_owned(), |filter, part| {
         format!("{filter},longshore{part}={level}")

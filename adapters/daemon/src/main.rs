@@ -37,6 +37,7 @@ fn run(command: Command) -> Outcome<u8> {
         Command::Init(args) => commands::init::run(&args),
         Command::Queue(args) => commands::queue::run(&args),
         Command::Dispatch(args) => commands::dispatch::run(&args),
+        Command::Cloudtest(args) => commands::cloudtest::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Submit(args) => return commands::containers::submit(&args),
         Command::Ps(args) => commands::containers::ps(&args),

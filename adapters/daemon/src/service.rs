@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::commands::queue::resolve;
+use crate::engine::calls::timed;
 use crate::engine::parts::{self, Parts};
 use crate::engine::world::{Catalog, World};
 use crate::engine::{Engine, EngineSettings, INPUTS_MAX};
@@ -75,7 +76,7 @@ impl Service {
     pub(crate) async fn start(
         cluster: &ClusterConfig,
         source: Source,
-        parts: Parts,
+        mut parts: Parts,
         journal: Option<PathBuf>,
     ) -> Outcome<Self> {
         let clock = Clock::start();
@@ -85,6 +86,7 @@ impl Service {
         let (ask, questions) = longshore_http::questions();
         let events = broadcast::Sender::new(WATCHED_MAX);
         let metrics = Arc::new(Metrics::new());
+        parts.cloud.cloud = timed(parts.cloud.cloud, Arc::clone(&metrics));
         let server = bind(cluster).await?;
         let settings = ManagementSettings {
             management_token: cluster.management_token.clone(),

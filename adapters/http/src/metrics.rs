@@ -24,7 +24,8 @@ use longshore_core::view::Totals;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::question::Dated;
@@ -58,6 +59,9 @@ const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
 
+/// From VMs on this host to a cloud that is given up, in seconds.
+const CALL_BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+
 /// Counts what happens, for `/metrics`.
 ///
 /// Quantiles of summaries are over the last 10 minutes, and over the last 1,000 observations in
@@ -76,6 +80,7 @@ pub struct Metrics {
     boots_by_type: IntCounterVec,
     calls: IntCounterVec,
     call_errors: IntCounterVec,
+    call_duration: HistogramVec,
     dispatch_latency: Histogram,
     queue_to_start: Series,
     to_ssh: Series,
@@ -143,6 +148,7 @@ impl Metrics {
                 "Calls to a cloud that failed, by class of error.",
                 &["cloud", "operation", "class"],
             ),
+            call_duration: register(&registry, call_duration()),
             dispatch_latency: register(&registry, latency()),
             queue_to_start: summary(
                 "containers_time_from_queue_to_crunch_run_seconds",
@@ -233,6 +239,14 @@ impl Metrics {
     /// Notes that the queue was overloaded (HTTP status 503).
     pub fn set_last_503(&self, at: Timestamp) {
         self.last_503.fetch_max(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Counts a call of a driver when it has ended: `done`, `failed`, or `abandoned` because nobody
+    /// waited for it any longer.
+    pub fn driver_call_ended(&self, operation: &str, outcome: &str, took: Duration) {
+        let labels = [operation, outcome];
+        let series = self.call_duration.with_label_values(&labels);
+        series.observe(took.as_secs_f64());
     }
 
     /// Everything, at the time of the sums.
@@ -403,6 +417,17 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     let made = IntCounterVec::new(Opts::new(name, help), labels);
     // Names and labels are constants of this file.
+    made.unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn call_duration() -> HistogramVec {
+    let options = HistogramOpts::new(
+        "longshore_cloud_call_duration_seconds",
+        "Time that a call of a driver took, until it ended or was given up.",
+    );
+    let options = options.buckets(CALL_BUCKETS.to_vec());
+    let made = HistogramVec::new(options, &["operation", "outcome"]);
+    // Name, labels and buckets are constants of this file.
     made.unwrap_or_else(|error| unreachable!("{error}"))
 }
 

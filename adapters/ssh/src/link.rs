@@ -189,6 +189,11 @@ impl Link {
         state.forgotten = true;
     }
 
+    /// The host key that the VM was first seen with, once its identity was proved.
+    pub(crate) fn pin(&self) -> Option<PublicKey> {
+        self.state().pin.clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -115,6 +115,13 @@ impl Pool {
         ))
     }
 
+    /// The host key of an instance that has proved its identity, a line in OpenSSH format.
+    #[must_use]
+    pub fn host_key(&self, instance: &InstanceKey) -> Option<String> {
+        let link = self.links().get(instance).map(Arc::clone)?;
+        link.pin()?.to_openssh().ok()
+    }
+
     /// Drops an instance that is gone: its connection, what runs on it, and its host key. It may be
     /// used again afterwards and is then new.
     pub fn forget(&self, instance: &InstanceKey) {

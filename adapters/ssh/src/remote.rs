@@ -142,6 +142,25 @@ impl Remote {
         }
     }
 
+    /// Runs any command on a VM that has proved its identity, as [`Pool::run`].
+    ///
+    /// # Errors
+    /// See [`ExecError`] for what each means. A non-zero exit status is no error here.
+    pub async fn command(
+        &self,
+        target: &Target,
+        exec: &Exec,
+        deadline: Instant,
+    ) -> Result<Output, ExecError> {
+        self.pool.run(target, exec, deadline).await
+    }
+
+    /// The host key of an instance that has proved its identity, a line in OpenSSH format.
+    #[must_use]
+    pub fn host_key(&self, instance: &InstanceKey) -> Option<String> {
+        self.pool.host_key(instance)
+    }
+
     /// Drops everything that is known about an instance that is gone.
     pub fn forget(&self, instance: &InstanceKey) {
         self.pool.forget(instance);

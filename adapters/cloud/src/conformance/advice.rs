@@ -170,7 +170,8 @@ pub(super) fn checks(point: Point, class: Option<ErrorClass>, words: &str) -> Ve
         Point::List if checks.is_empty() => {
             &[Check::Credentials, Check::Permissions, Check::Endpoint]
         }
-        Point::Leftovers => &[Check::Leftovers],
+        Point::Leftovers if of_the_cloud => &[Check::Permissions, Check::ByHand],
+        Point::Leftovers if words.contains("from before") => &[Check::Leftovers],
         Point::Create if checks.is_empty() => &[
             Check::Permissions,
             Check::Subnet,

@@ -214,7 +214,8 @@ impl Run<'_> {
         }
         self.made.extend(made.iter().cloned());
         for (spec, id) in specs.iter().zip(&made) {
-            if let Err(miss) = self.each_its_own(spec, id).await {
+            // The answer with this place must be about the wish with this place.
+            if let Err(miss) = self.until_tagged(spec, id).await {
                 wrong.push(match miss {
                     Miss::Failed { words, .. } | Miss::Skipped(words) => words,
                 });
@@ -225,14 +226,6 @@ impl Run<'_> {
             true => Ok(((), String::new())),
             false => broken(wrong.join("; ")),
         }
-    }
-
-    /// The answer with this place must be about the wish with this place.
-    async fn each_its_own(&self, spec: &CreateSpec, id: &InstanceId) -> Result<(), Miss> {
-        let what = format!("the tags of {id}");
-        self.until_right(&what, id, |instance| self.tags_wrong(spec, instance))
-            .await
-            .map(drop)
     }
 }
 

@@ -57,8 +57,12 @@ impl Run<'_> {
             Err(error) => error,
         };
         let what = format!("an instance all the same, after {error}");
+        let patience = match error {
+            CloudError::Ambiguous { .. } => self.patience.appear,
+            _ => self.patience.settle,
+        };
         let found = self
-            .until(&what, self.patience.appear, |seen| {
+            .until(&what, patience, |seen| {
                 let wanted = |i: &&Instance| intent(i) == Some(spec.intent) && !i.terminated;
                 Ok(seen.iter().find(wanted).cloned())
             })
@@ -114,14 +118,17 @@ impl Run<'_> {
     }
 
     pub(super) async fn tags(&self, subject: &mut Subject) -> Found<()> {
-        let seen = self.until_tagged(subject, &subject.spec).await?;
-        subject.instance = seen;
-        self.resource_tags(&subject.instance.id).await
+        let id = subject.instance.id.clone();
+        subject.instance = self.until_tagged(&subject.spec, &id).await?;
+        self.resource_tags(&id).await
     }
 
-    /// Looks at the instance until it bears the tags of this wish.
-    async fn until_tagged(&self, subject: &Subject, spec: &CreateSpec) -> Result<Instance, Miss> {
-        let id = &subject.instance.id;
+    /// Looks at an instance until it bears the tags of this wish.
+    pub(super) async fn until_tagged(
+        &self,
+        spec: &CreateSpec,
+        id: &InstanceId,
+    ) -> Result<Instance, Miss> {
         let what = format!("the tags of {id}");
         self.until_right(&what, id, |instance| self.tags_wrong(spec, instance))
             .await
@@ -129,7 +136,7 @@ impl Run<'_> {
 
     /// Looks at an instance until nothing is wrong with it. What is still wrong in the end is what
     /// is said.
-    pub(super) async fn until_right(
+    async fn until_right(
         &self,
         what: &str,
         id: &InstanceId,
@@ -152,7 +159,7 @@ impl Run<'_> {
     }
 
     /// Which tags are not as they were wished for; nothing where all are.
-    pub(super) fn tags_wrong(&self, spec: &CreateSpec, instance: &Instance) -> String {
+    fn tags_wrong(&self, spec: &CreateSpec, instance: &Instance) -> String {
         let own = [
             (tag::SET.to_owned(), self.bench.instance_set_id().to_owned()),
             (tag::INTENT.to_owned(), spec.intent.to_string()),

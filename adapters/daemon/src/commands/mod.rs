@@ -1,5 +1,6 @@
 //! One file for each command, or group of them.
 
+pub(crate) mod cloudtest;
 pub(crate) mod containers;
 pub(crate) mod dispatch;
 pub(crate) mod init;

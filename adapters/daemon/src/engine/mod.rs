@@ -3,9 +3,11 @@
 //! One task owns the core; everything else sends it messages. Data flows one way: world → inputs →
 //! core → commands → world.
 
+pub(crate) mod calls;
 pub(crate) mod parts;
 pub(crate) mod runner_config;
 pub(crate) mod vault;
+pub(crate) mod wish;
 pub(crate) mod world;
 
 use std::sync::Arc;

@@ -38,12 +38,39 @@ pub(crate) struct Parts {
 /// Makes the parts; `state_dir` is for drivers that keep something on this host.
 pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts> {
     let instance_set_id = instance_set_id(&cluster.system_root_token);
-    let settings = CloudSettings {
-        instance_set_id: instance_set_id.clone(),
+    let cloud = driver(cluster, settings(cluster, &instance_set_id), state_dir)?;
+    let (cloud, own_runner) = cloud_parts(cluster, cloud)?;
+    let core = core_config(cluster, &cloud.cloud, own_runner);
+    let runner = RunnerConfig {
+        api_host: cluster.services.controller_host.clone(),
+        api_url: cluster.services.controller_url.clone(),
+        api_token: cluster.system_root_token.clone(),
+        api_insecure: cluster.services.tls_insecure,
+        ec2: cluster.cloud.driver == "ec2",
+    };
+    Ok(Parts {
+        api: api(cluster)?,
+        cloud,
+        runner,
+        core,
+        instance_set_id,
+    })
+}
+
+/// What a driver is told for an instance set.
+pub(crate) fn settings(cluster: &ClusterConfig, instance_set_id: &str) -> CloudSettings {
+    CloudSettings {
+        instance_set_id: instance_set_id.to_owned(),
         tag_key_prefix: cluster.cloud.tag_key_prefix.clone(),
         resource_tags: cluster.cloud.resource_tags.clone(),
-    };
-    let cloud = driver(cluster, settings, state_dir)?;
+    }
+}
+
+/// A driver with the way to its VMs; and whether the runner there is ours.
+pub(crate) fn cloud_parts(
+    cluster: &ClusterConfig,
+    cloud: SharedCloud,
+) -> Outcome<(CloudParts, bool)> {
     let key =
         SshKey::parse(&cluster.dispatch_private_key).usage("Containers.DispatchPrivateKey")?;
     let public_key = cluster
@@ -66,26 +93,13 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
         runner_args: cluster.runner.crunch_run_arguments.clone(),
         runtime_engine: cluster.runner.runtime_engine.name().to_owned(),
     };
-    let core = core_config(cluster, &cloud, own_runner);
-    let runner = RunnerConfig {
-        api_host: cluster.services.controller_host.clone(),
-        api_url: cluster.services.controller_url.clone(),
-        api_token: cluster.system_root_token.clone(),
-        api_insecure: cluster.services.tls_insecure,
-        ec2: cluster.cloud.driver == "ec2",
+    let parts = CloudParts {
+        remote: Remote::new(ssh, remote).usage("Containers.CloudVMs")?,
+        cloud,
+        public_key,
+        init_command: cluster.cloud.instance_init_command.clone(),
     };
-    Ok(Parts {
-        api: api(cluster)?,
-        cloud: CloudParts {
-            remote: Remote::new(ssh, remote).usage("Containers.CloudVMs")?,
-            cloud,
-            public_key,
-            init_command: cluster.cloud.instance_init_command.clone(),
-        },
-        runner,
-        core,
-        instance_set_id,
-    })
+    Ok((parts, own_runner))
 }
 
 /// The core's configuration, completed by what the driver and the runner are.
@@ -138,7 +152,8 @@ pub(crate) fn api(cluster: &ClusterConfig) -> Outcome<ApiClient> {
     ApiClient::new(settings).usage("Services.Controller")
 }
 
-fn driver(
+/// The configured driver.
+pub(crate) fn driver(
     cluster: &ClusterConfig,
     settings: CloudSettings,
     state_dir: &Path,

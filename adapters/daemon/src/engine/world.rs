@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use longshore_arvados::client::ApiClient;
-use longshore_cloud::{CreateSpec, Instance, SharedCloud, tag};
+use longshore_cloud::{Instance, SharedCloud, tag};
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
@@ -16,14 +16,14 @@ use longshore_core::input::{
     Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, VmError,
 };
 use longshore_core::time::Timestamp;
-use longshore_secret::Secret;
-use longshore_ssh::{InstanceKey, Remote, Target, init_script};
+use longshore_ssh::{InstanceKey, Remote, Target};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::runner_config::RunnerConfig;
 use super::vault::Vault;
+use super::wish::Wish;
 
 /// One configured cloud and how to reach its VMs.
 pub(crate) struct CloudParts {
@@ -234,27 +234,17 @@ impl Inner {
             let message = format!("there is no instance type {type_name}");
             return Err(CloudError::Permanent { message });
         };
-        let secret = new_secret()?;
-        let mut tags = BTreeMap::from([
-            (tag::TYPE.to_owned(), type_name.to_string()),
-            (tag::IDLE_BEHAVIOR.to_owned(), "run".to_owned()),
-            (tag::INTENT.to_owned(), intent.to_string()),
-        ]);
-        if image != catalog.image {
-            tags.insert(tag::IMAGE.to_owned(), image.to_string());
-        }
-        let path = parts.cloud.secret_path();
-        let spec = CreateSpec {
+        let wish = Wish {
             intent,
-            type_name: type_name.clone(),
-            instance_type: instance_type.clone(),
+            type_name,
+            offer: instance_type,
             image,
-            tags,
-            init_script: init_script(&secret, path, &parts.init_command),
-            secret,
+            configured_image: &catalog.image,
+            secret_path: parts.cloud.secret_path(),
+            init_command: &parts.init_command,
             public_key: parts.public_key.clone(),
         };
-        let instance = parts.cloud.create(spec).await?;
+        let instance = parts.cloud.create(wish.spec()?).await?;
         Ok(self.record(id, instance))
     }
 
@@ -304,15 +294,6 @@ impl Inner {
             }),
         }
     }
-}
-
-/// 40 hexadecimal digits that only the cloud and the instance learn.
-fn new_secret() -> Result<Secret, CloudError> {
-    let mut bytes = [0; 20];
-    getrandom::fill(&mut bytes).map_err(|error| CloudError::Transient {
-        message: format!("no random numbers from this host: {error}"),
-    })?;
-    Ok(Secret::new(hex::encode(bytes)))
 }
 
 fn behavior_name(behavior: IdleBehavior) -> &'static str {

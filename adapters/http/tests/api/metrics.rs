@@ -385,6 +385,24 @@ fn what_is_no_longer_configured_is_still_counted() {
 }
 
 #[test]
+fn calls_of_drivers_are_timed_by_their_end() {
+    let metrics = Metrics::new();
+    metrics.driver_call_ended("Create", "done", Duration::from_millis(20));
+    metrics.driver_call_ended("Create", "done", Duration::from_secs(20));
+    metrics.driver_call_ended("Create", "abandoned", Duration::from_secs(61));
+    let scrape = of(&metrics);
+    let name = "longshore_cloud_call_duration_seconds";
+    assert_eq!(scrape.types[name], "histogram");
+    let value = |suffix: &str, labels: &str| scrape.value(&format!("{name}_{suffix}{{{labels}}}"));
+    let done = "operation=\"Create\",outcome=\"done\"";
+    assert_eq!(value("count", done), 2.0);
+    assert!((value("sum", done) - 20.02).abs() < 1e-9);
+    assert_eq!(value("bucket", &format!("{done},le=\"15\"")), 1.0);
+    let abandoned = "operation=\"Create\",outcome=\"abandoned\"";
+    assert_eq!(value("count", abandoned), 1.0);
+}
+
+#[test]
 fn the_last_overload_of_the_queue_is_kept() {
     let metrics = Metrics::new();
     metrics.set_last_503(START);

@@ -44,14 +44,18 @@ async fn a_missing_secret_stops_everything_else_until_it_is_there() {
     vm.write("secret", crate::support::SECRET);
     // The next attempts come by themselves after the back-off.
     let deadline = soon();
+    let key = vm.target().key();
     while pool
         .run(&vm.target(), &Exec::new("true"), soon())
         .await
         .is_err()
     {
+        assert_eq!(pool.host_key(&key), None, "not before it is proved");
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
+    let shown = pool.host_key(&key);
+    assert!(shown.is_some_and(|key| key.starts_with("ssh-ed25519 ")));
 }
 
 #[tokio::test]

@@ -1,0 +1,207 @@
+//! The suite's bench: a configuration, and its instances over SSH.
+
+use std::io::BufRead as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use longshore_arvados::config::ClusterConfig;
+use longshore_cloud::conformance::{Bench, CommandError, Patience, Promises, Proof};
+use longshore_cloud::{Cloud as _, CreateSpec, Instance, SharedCloud};
+use longshore_core::ids::{CloudId, IntentId};
+use longshore_ssh::{Exec, ExecError, Output, Remote, Target};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Subject;
+use crate::engine::wish::Wish;
+
+/// One try to reach an instance, or to have its boot probe answered.
+const TRY_MAX: Duration = Duration::from_secs(30);
+/// The wanted command may install things.
+const COMMAND_MAX: Duration = Duration::from_secs(3600);
+/// Of a command's output, this much is shown.
+const SHOWN_CHARS_MAX: usize = 4000;
+
+/// What the user wanted.
+pub(super) struct Wanted<'a> {
+    pub(super) set: &'a str,
+    pub(super) command: Option<&'a str>,
+    pub(super) pause: bool,
+    /// Standard output is for JSON alone.
+    pub(super) json: bool,
+}
+
+/// See the module.
+pub(super) struct CliBench<'a> {
+    pub(super) cloud: SharedCloud,
+    pub(super) other: SharedCloud,
+    pub(super) remote: Remote,
+    pub(super) public_key: Option<String>,
+    pub(super) cluster: &'a ClusterConfig,
+    pub(super) subject: &'a Subject,
+    pub(super) wanted: Wanted<'a>,
+    pub(super) stop: CancellationToken,
+    pub(super) promises: Promises,
+    pub(super) patience: Patience,
+}
+
+#[async_trait]
+impl Bench for CliBench<'_> {
+    fn cloud(&self) -> SharedCloud {
+        SharedCloud::clone(&self.cloud)
+    }
+
+    fn instance_set_id(&self) -> &str {
+        self.wanted.set
+    }
+
+    fn other_set(&self) -> Option<SharedCloud> {
+        Some(SharedCloud::clone(&self.other))
+    }
+
+    fn spec(&self) -> Result<CreateSpec, String> {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits)
+            .map_err(|error| format!("no random numbers from this host: {error}"))?;
+        let wish = Wish {
+            intent: IntentId::new(u128::from_ne_bytes(bits)),
+            type_name: &self.subject.type_name,
+            offer: &self.subject.offer,
+            image: self.subject.image.clone(),
+            configured_image: &self.cluster.core.image,
+            secret_path: self.cloud.secret_path(),
+            init_command: &self.cluster.cloud.instance_init_command,
+            public_key: self.public_key.clone(),
+        };
+        wish.spec().map_err(|error| error.to_string())
+    }
+
+    async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
+        let target = target(instance)?;
+        // No command is sent before the secret has come back.
+        let output = self.run(&target, "true", TRY_MAX).await?;
+        if !output.is_success() {
+            return Err(format!("the command `true`: {}", output.complaint()));
+        }
+        Ok(Proof {
+            host_key: self.remote.host_key(&target.key()),
+        })
+    }
+
+    async fn boot_probe(&self, instance: &Instance) -> Result<(), String> {
+        let target = target(instance)?;
+        let deadline = Instant::now() + TRY_MAX;
+        let report = self.remote.probe(&target, true, deadline).await;
+        report.map_err(|error| error.to_string())?.ready
+    }
+
+    async fn command(&self, instance: &Instance) -> Result<String, CommandError> {
+        let Some(command) = self.wanted.command else {
+            return Err(CommandError::NotWanted);
+        };
+        let target = target(instance).map_err(CommandError::Failed)?;
+        let output = tokio::select! {
+            output = self.run(&target, command, COMMAND_MAX) => output,
+            () = self.stop.cancelled() => Err("stopped".to_owned()),
+        };
+        let output = output.map_err(CommandError::Failed)?;
+        let words = [&output.stdout, &output.stderr].map(|words| shown(words));
+        let words = words.join("\n");
+        match output.is_success() {
+            true => Ok(words.trim().to_owned()),
+            false => Err(CommandError::Failed(format!(
+                "{}\n{}",
+                output.exit,
+                words.trim()
+            ))),
+        }
+    }
+
+    async fn pause(&self, instance: &Instance) -> bool {
+        if !self.wanted.pause {
+            return false;
+        }
+        let hint = self.hint(instance);
+        if self.wanted.json {
+            eprintln!("{hint}");
+        } else {
+            println!("{hint}");
+        }
+        let (done, pressed) = oneshot::channel();
+        // Not a task of the runtime: it could not end while nobody presses anything.
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let _ = std::io::stdin().lock().read_line(&mut line);
+            let _ = done.send(());
+        });
+        tokio::select! {
+            _ = pressed => {}
+            () = self.stop.cancelled() => {}
+        }
+        true
+    }
+
+    fn promises(&self) -> Promises {
+        self.promises
+    }
+
+    fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+impl CliBench<'_> {
+    async fn run(&self, target: &Target, command: &str, max: Duration) -> Result<Output, String> {
+        let deadline = Instant::now() + max;
+        let done = self
+            .remote
+            .command(target, &Exec::new(command), deadline)
+            .await;
+        done.map_err(|error| match &error {
+            ExecError::Deadline { stdout, stderr } => {
+                format!("{error}: {} {}", shown(stdout), shown(stderr))
+            }
+            other => other.to_string(),
+        })
+    }
+
+    fn hint(&self, instance: &Instance) -> String {
+        let address = instance.address.as_deref().unwrap_or_default();
+        let (host, port) = match address.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host.trim_matches(['[', ']']), port.to_owned())
+            }
+            _ => (address, self.cluster.cloud.ssh_port.to_string()),
+        };
+        format!(
+            "{} is up. Log in with the key in DispatchPrivateKey:\n  ssh -p {port} -i KEYFILE {}@{host}\n\
+             Press Enter to destroy it and go on.",
+            instance.id,
+            self.cloud.remote_user(),
+        )
+    }
+}
+
+fn target(instance: &Instance) -> Result<Target, String> {
+    let address = instance.address.clone();
+    Ok(Target {
+        cloud: CloudId(0),
+        instance: instance.id.clone(),
+        address: address.ok_or("it has no address any more")?,
+        secret: instance.secret.clone(),
+    })
+}
+
+/// The end of what was printed, without what could steer a terminal.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let text = text.trim();
+    let skipped = text.chars().count().saturating_sub(SHOWN_CHARS_MAX);
+    let plain = |c: &char| !c.is_control() || *c == '\n' || *c == '\t';
+    text.chars().skip(skipped).filter(plain).collect()
+}

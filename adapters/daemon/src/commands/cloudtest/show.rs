@@ -1,0 +1,205 @@
+//! What the user sees: a row for each step as it ends, and the sum; or one JSON document.
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use longshore_arvados::config::ClusterConfig;
+use longshore_cloud::conformance::{Check, Outcome as StepOutcome, Point, Progress, Report, Step};
+use serde_json::json;
+
+use super::Subject;
+use crate::cli::CloudtestArgs;
+use crate::exit::{Failure, Outcome};
+
+const TITLE_WIDTH: usize = 32;
+const TICK: Duration = Duration::from_millis(200);
+
+/// One run of the suite.
+pub(super) struct Subnet {
+    /// Where the driver lets one choose.
+    pub(super) subnet: Option<String>,
+    pub(super) report: Report,
+}
+
+/// All that was shown.
+pub(super) struct Shown {
+    json: bool,
+    driver: String,
+    set: String,
+    type_name: String,
+    provider_type: String,
+    image: String,
+    done: Vec<Subnet>,
+}
+
+impl Shown {
+    pub(super) fn new(cluster: &ClusterConfig, args: &CloudtestArgs, subject: &Subject) -> Self {
+        let shown = Self {
+            json: args.json.json,
+            driver: cluster.cloud.driver.clone(),
+            set: args.instance_set_id.clone(),
+            type_name: subject.type_name.to_string(),
+            provider_type: subject.offer.provider_type.clone(),
+            image: subject.image.to_string(),
+            done: Vec::new(),
+        };
+        if !shown.json {
+            println!(
+                "driver {}, instance set {}, type {} ({}), image {}",
+                shown.driver, shown.set, shown.type_name, shown.provider_type, shown.image
+            );
+        }
+        shown
+    }
+
+    /// Begins the rows of a subnet.
+    pub(super) fn begin(&self, subnet: Option<&str>) -> Rows {
+        if !self.json {
+            if let Some(subnet) = subnet {
+                println!("\nsubnet {subnet}");
+            }
+            println!("{:TITLE_WIDTH$} {:8} {:>9}", "STEP", "RESULT", "SECONDS");
+        }
+        Rows::new(self.json)
+    }
+
+    pub(super) fn add(&mut self, done: Subnet) {
+        self.done.push(done);
+    }
+
+    /// Prints the sum; fails if a step did.
+    pub(super) fn finish(self, stopped: bool) -> Outcome {
+        let failures: Vec<String> = self.done.iter().flat_map(failures).collect();
+        let passed = failures.is_empty() && !stopped;
+        if self.json {
+            println!("{}", self.document(passed));
+        }
+        if !failures.is_empty() {
+            return Err(Failure::Failed(format!("failed: {}", failures.join(", "))));
+        }
+        if stopped {
+            return Err(Failure::Failed(
+                "stopped before the end; what was made is destroyed".to_owned(),
+            ));
+        }
+        if !self.json {
+            println!("All well.");
+        }
+        Ok(())
+    }
+
+    fn document(&self, passed: bool) -> serde_json::Value {
+        let step = |step: &Step| {
+            let mut value = json!(step);
+            value["title"] = step.point.title().into();
+            if let StepOutcome::Failed { check, .. } = &step.outcome {
+                value["advice"] = check.iter().map(|check| check.advice()).collect();
+            }
+            value
+        };
+        let run = |done: &Subnet| {
+            let steps: Vec<_> = done.report.steps.iter().map(step).collect();
+            json!({
+                "subnet": done.subnet,
+                "passed": done.report.passed(),
+                "steps": steps,
+            })
+        };
+        let runs: Vec<_> = self.done.iter().map(run).collect();
+        json!({
+            "passed": passed,
+            "driver": self.driver,
+            "instance_set_id": self.set,
+            "instance_type": self.type_name,
+            "provider_type": self.provider_type,
+            "image": self.image,
+            "runs": runs,
+        })
+    }
+}
+
+fn failures(done: &Subnet) -> Vec<String> {
+    let named = |point: Point| match &done.subnet {
+        Some(subnet) => format!("{} ({subnet})", point.title()),
+        None => point.title().to_owned(),
+    };
+    done.report.failures().into_iter().map(named).collect()
+}
+
+/// The rows of one run, as they come; on a terminal with a line below that moves.
+pub(super) struct Rows {
+    json: bool,
+    moving: ProgressBar,
+}
+
+impl Rows {
+    fn new(json: bool) -> Self {
+        let target = match std::io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let moving = ProgressBar::with_draw_target(None, target);
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}") {
+            moving.set_style(style);
+        }
+        moving.enable_steady_tick(TICK);
+        Self { json, moving }
+    }
+
+    pub(super) fn finish(&self) {
+        self.moving.finish_and_clear();
+    }
+}
+
+impl Progress for Rows {
+    fn began(&self, point: Point) {
+        self.moving.reset_elapsed();
+        self.moving.set_prefix(point.title());
+        self.moving.set_message("");
+        if point == Point::Pause {
+            // A human reads and writes now.
+            self.moving.disable_steady_tick();
+            self.moving.suspend(|| {});
+        }
+    }
+
+    fn note(&self, words: &str) {
+        self.moving.set_message(words.to_owned());
+    }
+
+    fn ended(&self, step: &Step) {
+        if step.point == Point::Pause {
+            self.moving.enable_steady_tick(TICK);
+        }
+        if !self.json {
+            self.moving.suspend(|| print!("{}", rows(step)));
+        }
+    }
+}
+
+/// The row of a step, and the lines below it.
+fn rows(step: &Step) -> String {
+    let seconds = step.took.as_secs_f64();
+    let row = |result: &str, words: &str| {
+        let title = step.point.title();
+        let row = format!("{title:TITLE_WIDTH$} {result:8} {seconds:9.2}  {words}");
+        format!("{}\n", row.trim_end())
+    };
+    match &step.outcome {
+        StepOutcome::Passed { note } => match note.contains('\n') {
+            false => row("ok", note),
+            true => format!("{}{}", row("ok", ""), indented(note)),
+        },
+        StepOutcome::Skipped { why } => row("-", why),
+        StepOutcome::Failed { words, check } => {
+            let checks = check.iter().map(Check::to_string);
+            let checks: String = checks.map(|check| format!("    check {check}\n")).collect();
+            format!("{}{}{checks}", row("FAILED", ""), indented(words))
+        }
+    }
+}
+
+fn indented(words: &str) -> String {
+    words.lines().map(|line| format!("    {line}\n")).collect()
+}
