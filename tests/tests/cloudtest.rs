@@ -249,5 +249,14 @@ fn wrong_options_are_told_before_anything_is_made() {
     let done = site.longshore(&["cloudtest", "--instance-type", "huge"]);
     assert_eq!(done.code(), Some(2), "{done:#?}");
     assert!(done.stderr.contains("large, small"), "{}", done.stderr);
-    assert!(!site.path("vms/vms").exists() || living(&site).is_empty());
+    // The hash of the root token: what a dispatcher's VMs bear.
+    let token = "roottoken1roottoken2roottoken3roottoken4roottoken5";
+    let mut md5 = std::process::Command::new("md5sum");
+    let sum = run_with_input(&mut md5, token).succeeded();
+    let dispatchers = sum.text().split(' ').next().expect("a sum").to_owned();
+    let args = ["cloudtest", "--destroy-existing", "--instance-set-id"];
+    let done = site.longshore(&[&args[..], &[&dispatchers]].concat());
+    assert_eq!(done.code(), Some(2), "{done:#?}");
+    assert!(done.stderr.contains("dispatcher's own"), "{}", done.stderr);
+    assert_eq!(living(&site), Vec::<String>::new());
 }

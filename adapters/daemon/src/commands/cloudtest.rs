@@ -35,6 +35,12 @@ pub(crate) fn run(args: &CloudtestArgs) -> Outcome {
     };
     block_on(async {
         let set = args.instance_set_id.as_str();
+        if set == parts::instance_set_id(&cluster.system_root_token) {
+            return Err(Failure::Usage(format!(
+                "--instance-set-id {set:?}: expected another one than the dispatcher's own, which \
+                 would take the test's instances for its own, and the test the dispatcher's"
+            )));
+        }
         let cloud = parts::driver(&cluster, parts::settings(&cluster, set), &state_dir)?;
         let elsewhere = format!("{set}-other");
         let other = parts::driver(&cluster, parts::settings(&cluster, &elsewhere), &state_dir)?;

@@ -214,7 +214,7 @@ fn runner_source(cluster: &ClusterConfig) -> Outcome<(RunnerSource, bool)> {
 
 /// As the peer computes it, so that its running VMs are taken over: the hash of the root token, or
 /// the uuid in the middle of a `v2/` token.
-fn instance_set_id(token: &Secret) -> String {
+pub(crate) fn instance_set_id(token: &Secret) -> String {
     let mut parts = token.expose().split('/');
     match (parts.next(), parts.next()) {
         (Some("v2"), Some(uuid)) => uuid.to_owned(),

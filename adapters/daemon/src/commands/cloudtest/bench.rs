@@ -107,14 +107,11 @@ impl Bench for CliBench<'_> {
         };
         let output = output.map_err(CommandError::Failed)?;
         let words = [&output.stdout, &output.stderr].map(|words| shown(words));
-        let words = words.join("\n");
+        let words = words.join("\n").trim().to_owned();
         match output.is_success() {
-            true => Ok(words.trim().to_owned()),
-            false => Err(CommandError::Failed(format!(
-                "{}\n{}",
-                output.exit,
-                words.trim()
-            ))),
+            true => Ok(words),
+            false if words.is_empty() => Err(CommandError::Failed(output.exit.to_string())),
+            false => Err(CommandError::Failed(format!("{}\n{words}", output.exit))),
         }
     }
 
