@@ -54,6 +54,8 @@ const ERROR_CLASSES: [&str; 7] = [
     "permanent",
     "transient",
 ];
+/// The peer's summary of probes.
+const PROBES: &str = "instances_run_probe_duration_seconds";
 /// From a loop that answers at once to a minute, in seconds.
 const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
@@ -112,11 +114,7 @@ impl Metrics {
             register(&registry, SummaryVec::new(&clock, name, help, labels))
         };
         let summary = |name, help| summaries(&dispatch(name), help, &[]).with(&[]);
-        let probes = summaries(
-            &dispatch("instances_run_probe_duration_seconds"),
-            "Time that a probe took.",
-            &["outcome"],
-        );
+        let probes = summaries(&dispatch(PROBES), "Time that a probe took.", &["outcome"]);
         let metrics = Self {
             disappeared: counters(
                 &dispatch("instances_disappeared"),
