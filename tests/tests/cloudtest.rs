@@ -1,8 +1,6 @@
 //! `longshore cloudtest`: an account is tried before it is used.
 
-use longshore_tests::{
-    Container, Daemon, Setup, Signal, Site, run_with_input, send, until, until_some,
-};
+use longshore_tests::{Daemon, Setup, Signal, Site, run_with_input, send, until, until_some};
 use serde_json::Value;
 
 /// What a step came to.
@@ -151,12 +149,16 @@ fn leftovers_stop_it_until_it_is_told_to_destroy_them() {
         "{}",
         refused.stdout
     );
-    assert_eq!(living(&site), [left.clone()], "nothing was done");
+    assert_eq!(
+        living(&site),
+        std::slice::from_ref(&left),
+        "nothing was done"
+    );
 
     // Those of another set are nobody's business here.
     let other = site.longshore(&["cloudtest", "--instance-set-id", "somebody@somewhere"]);
     let _ = other.succeeded();
-    assert_eq!(living(&site), [left.clone()]);
+    assert_eq!(living(&site), std::slice::from_ref(&left));
 
     let done = site
         .longshore(&["cloudtest", "--destroy-existing"])
