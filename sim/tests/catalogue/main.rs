@@ -18,14 +18,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// # Panics
 /// If the story passes: then it is to be taken off the list.
 #[track_caller]
-#[expect(
-    dead_code,
-    reason = "for rules that are not built yet; there is none today"
-)]
 fn expected_to_fail(reason: &str, story: impl FnOnce()) {
     let failed = catch_unwind(AssertUnwindSafe(story)).is_err();
     assert!(
         failed,
         "it passes now ({reason}): take `expected_to_fail` off and its line out of SCENARIOS.md"
     );
+}
+
+#[test]
+fn a_story_that_passes_against_expectation_is_told_of() {
+    expected_to_fail("it fails", || panic!("as expected"));
+    let told = catch_unwind(|| expected_to_fail("it does not", || {}));
+    let told = told.expect_err("the list is out of date");
+    let words = told.downcast_ref::<String>().expect("a sentence");
+    assert!(words.starts_with("it passes now (it does not)"), "{words}");
 }
