@@ -119,6 +119,7 @@ impl Bench {
             ready: Ok(()),
             runners: Some(RunnerList {
                 broken: false,
+                taken_back_at: None,
                 runners: running.iter().map(sighting).collect(),
             }),
         };
@@ -211,6 +212,7 @@ fn instance(n: u32) -> InstanceRecord {
         id: InstanceId::new(format!("i-{n:017x}")),
         address: Some(format!("10.{}.{}.{}:22", n >> 16, n >> 8 & 255, n & 255)),
         terminated: false,
+        taken_back: false,
         tags: InstanceTags {
             instance_type: Some(type_name(0)),
             ..InstanceTags::default()

@@ -373,6 +373,20 @@ impl Capacity {
         self.offerings.insert(name.clone(), next);
     }
 
+    /// Whether every one of these types has been failing to be created for so long. O(types · log).
+    pub(crate) fn all_fail(&self, now: Timestamp, types: &[TypeName], after: Duration) -> bool {
+        let fails = |name| {
+            let cooling = self.offerings.get(name);
+            cooling.is_some_and(|c| c.goes_on(now) && c.since + after <= now)
+        };
+        types.iter().all(fails)
+    }
+
+    /// When each type that is failing to be created will have been for so long.
+    pub(crate) fn fails_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
+        self.offerings.values().map(move |c| c.since + after)
+    }
+
     /// Whether some group's quota was met and not yet disproved.
     pub(crate) fn at_quota(&self) -> bool {
         !self.groups.is_empty()

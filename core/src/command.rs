@@ -66,6 +66,14 @@ pub enum QueueAction {
         /// Which.
         id: ContainerId,
     },
+    /// Give it back though it is Running, since the cloud has taken back what it ran on. A queue that
+    /// cannot put it into the line again ends it with these words as its error.
+    Requeue {
+        /// Which.
+        id: ContainerId,
+        /// For its owner.
+        why: String,
+    },
     /// End it for good.
     Cancel {
         /// Which.

@@ -65,6 +65,20 @@ pub struct Sizing {
     /// Eligible types cost at most this many millionths of the cheapest that fits; less than
     /// 1,000,000 counts as 1,000,000 (`MaximumPriceFactor`).
     pub max_price_factor_ppm: u64,
+    /// When a preemptible container may run where it cannot be interrupted (`SpotFallback`, new).
+    #[serde(default)]
+    pub spot_fallback: SpotFallback,
+}
+
+/// When a preemptible container takes types that are not preemptible; by default never.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpotFallback {
+    /// Once it was interrupted so often, for as long as it lives and this process remembers. Types
+    /// that are not preemptible are then the only ones it takes, if any fits (`Interruptions`).
+    pub interruptions: Option<u32>,
+    /// While every preemptible type that fits has been failing to be created for so long. Types that
+    /// are not preemptible then come after the others (`After`).
+    pub after: Option<Duration>,
 }
 
 /// How often the world is asked; each at least a millisecond.
@@ -188,6 +202,7 @@ impl Default for Sizing {
             reserve_extra_ram: 550 * crate::resources::MIB,
             keep_buffers_per_vcpu: 1,
             max_price_factor_ppm: 1_500_000,
+            spot_fallback: SpotFallback::default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod clouds;
 mod containers;
+mod losses;
 mod operator;
 mod placing;
 mod polls;

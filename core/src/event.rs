@@ -260,6 +260,26 @@ pub enum Event {
         why: String,
         held: bool,
     },
+    /// The cloud has announced that it takes it back at that time, with so many containers on it.
+    LossAnnounced {
+        instance: String,
+        instance_type: TypeName,
+        at: Timestamp,
+        containers: usize,
+    },
+    /// A container's runner went with an instance that the cloud took back: not its fault, for the
+    /// nth time that this process saw.
+    Interrupted {
+        container: ContainerId,
+        instance: String,
+        instance_type: TypeName,
+        times: u32,
+    },
+    /// Interrupted so often that it takes types that are not preemptible from now on.
+    FellBack {
+        container: ContainerId,
+        interruptions: u32,
+    },
     /// It is used in another way from now on.
     BehaviorChanged {
         instance: String,
@@ -305,6 +325,8 @@ impl Event {
             | Self::CreateWrittenOff { .. }
             | Self::Broken { .. }
             | Self::BootsPaused { .. }
+            | Self::LossAnnounced { .. }
+            | Self::Interrupted { .. }
             | Self::Gone { expected: None, .. }
             | Self::CloudCalled { error: Some(_), .. }
             | Self::Stopping {

@@ -182,6 +182,9 @@ pub struct InstanceRecord {
     pub address: Option<String>,
     /// Whether the cloud says that it is gone for good.
     pub terminated: bool,
+    /// Whether the cloud says that it takes it back, or has done so: not by our doing.
+    #[serde(default)]
+    pub taken_back: bool,
     /// What our tags say.
     pub tags: InstanceTags,
 }
@@ -196,7 +199,7 @@ pub struct InstanceTags {
     pub idle_behavior: Option<IdleBehavior>,
     /// The wish it was created for.
     pub intent: Option<IntentId>,
-    /// The image it was booted from, where it is not the configured one.
+    /// The image it was booted from; the configured one where no tag tells.
     pub image: Option<ImageId>,
 }
 
@@ -277,6 +280,9 @@ pub struct ProbeReport {
 pub struct RunnerList {
     /// The VM reports itself broken.
     pub broken: bool,
+    /// The VM has heard that its cloud takes it back, and when.
+    #[serde(default)]
+    pub taken_back_at: Option<Timestamp>,
     /// Each runner of our cluster, in any order.
     pub runners: Vec<RunnerSighting>,
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod sizing;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -54,6 +55,8 @@ pub(crate) trait Hand {
     fn queue(&self) -> &Queue;
     /// Why no VM of this type with this image may be asked for now.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
+    /// Whether all of these types have been failing to be created for so long that others may be used.
+    fn falls_back(&self, types: &[TypeName]) -> bool;
     fn assign(&mut self, container: ContainerId, vm: VmKey);
     /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
     /// none goes, the busy one that is kept free of lower ones from here on.
@@ -220,7 +223,11 @@ fn place(
 ) -> Result<Decision, Parked> {
     let group = hand.queue().shape(id);
     let shape = &group.shape;
-    let types = group.eligible.as_deref().unwrap_or_default();
+    let mut types = Cow::Borrowed(group.eligible.as_deref().unwrap_or_default());
+    if !group.fallback.is_empty() && hand.falls_back(&types) {
+        types.to_mut().extend(group.fallback.iter().cloned());
+    }
+    let types = types.as_ref();
     let max = hand.config().limits.containers_per_instance;
     let ready = hand
         .fleet()

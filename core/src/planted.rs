@@ -55,6 +55,8 @@ bugs! {
     HoldIgnoredAtStart: "§3: nothing starts on a VM that is held";
     /// A VM's word that it is broken is not heard.
     BrokenIgnored: "§3: nothing starts on a VM that is broken";
+    /// An announcement that the cloud takes a VM back is not heard.
+    NoticeIgnored: "§4: spot notice: drain at once";
     /// A VM that answers is ready, whatever its boot probe says.
     UnreadyUsed: "§3: nothing starts on a VM that is not verified";
     /// A runner that was found takes no room.

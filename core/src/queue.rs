@@ -105,6 +105,23 @@ impl Queue {
         self.shapes.set_waiting(shape, rank, waiting)
     }
 
+    /// Lets a preemptible container take types that are not; false if there are none for it, or it
+    /// does already.
+    pub(crate) fn fall_back(&mut self, config: &Config, id: ContainerId) -> bool {
+        let entry = self.entries.get(&id);
+        let Some(Ok(before)) = entry.map(|entry| entry.shape.clone()) else {
+            return false;
+        };
+        let Some(after) = self.shapes.fall_back(config, before) else {
+            return false;
+        };
+        self.set_waiting(&id, false);
+        self.shapes.leave(before);
+        let entry = self.entries.get_mut(&id).expect("just seen");
+        entry.shape = Ok(after);
+        true
+    }
+
     pub(crate) fn is_waiting(&self, id: &ContainerId) -> bool {
         self.waiting.contains(id)
     }

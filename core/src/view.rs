@@ -35,6 +35,8 @@ pub struct ContainerView {
     pub first_seen: Timestamp,
     /// How often it was locked.
     pub lock_count: u32,
+    /// How often the cloud took back what it ran on, as far as this process saw.
+    pub interruptions: u32,
     /// What it takes from a VM; absent where its record is malformed.
     pub need: Option<Resources>,
     /// GPU memory it needs on each device, in bytes.
@@ -88,6 +90,8 @@ pub struct InstanceView {
     pub last_container: Option<ContainerId>,
     /// The containers on it.
     pub containers: Vec<ContainerId>,
+    /// When the cloud takes it back, if it has announced that.
+    pub taken_back_at: Option<Timestamp>,
     /// Why it is being given back.
     pub leaving: Option<ShutdownReason>,
 }
@@ -300,6 +304,7 @@ impl<'a> View<'a> {
             created_at: entry.created_at,
             first_seen: entry.first_seen,
             lock_count: entry.lock_count,
+            interruptions: entry.interruptions,
             need: group.map(|group| group.shape.need),
             gpu_vram: gpu.map_or(0, |gpu| gpu.vram),
             eligible: group
@@ -355,6 +360,7 @@ fn describe_vm(vm: &Vm) -> InstanceView {
         complaint: vm.probe.complaint.clone(),
         last_container: vm.last_container,
         containers: vm.runners.keys().copied().collect(),
+        taken_back_at: vm.taken_back_at,
         leaving: vm.leaving.clone(),
     }
 }

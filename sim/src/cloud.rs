@@ -29,6 +29,10 @@ pub(crate) enum CloudStep {
     Ends(InstanceId),
     /// An instance is taken away.
     Vanishes(InstanceId),
+    /// It is announced that an instance is taken back.
+    Noticed(InstanceId),
+    /// An instance is taken back, after an announcement or without.
+    TakenBack { id: InstanceId, announced: bool },
 }
 
 /// An instance, as it really is.
@@ -62,7 +66,7 @@ pub(crate) struct Throttle {
 /// The cloud.
 #[derive(Debug)]
 pub(crate) struct Cloud {
-    chance: Chance,
+    pub(crate) chance: Chance,
     pub(crate) types: BTreeMap<TypeName, InstanceType>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     last: u64,
@@ -163,6 +167,16 @@ impl Cloud {
                 if !stage.faults.healed() && self.is_alive(&id) {
                     stage.note(|| format!("{id} vanishes"));
                     self.end(stage, &id);
+                }
+            }
+            CloudStep::Noticed(id) => {
+                if !stage.faults.healed() {
+                    self.announce_loss(stage, &id);
+                }
+            }
+            CloudStep::TakenBack { id, announced } => {
+                if announced || !stage.faults.healed() {
+                    self.take_back(stage, &id);
                 }
             }
         }
@@ -371,6 +385,7 @@ impl Cloud {
             id: id.clone(),
             address: None,
             terminated: false,
+            taken_back: false,
             tags: InstanceTags {
                 instance_type: Some(name.clone()),
                 idle_behavior: Some(IdleBehavior::Run),
@@ -423,6 +438,7 @@ impl Cloud {
             let pause = Duration::from_secs(self.chance.uneven(1, 7200));
             stage.after(pause, Happening::Cloud(CloudStep::Vanishes(id.clone())));
         }
+        self.spot_fates(stage, id);
     }
 
     fn assign_address(&mut self, stage: &mut Stage, id: &InstanceId) {

@@ -77,6 +77,10 @@ faults! {
     DestroySlow: "cloud", 1 / 10;
     /// An instance is taken away without notice.
     Vanishes: "cloud", 1 / 12;
+    /// A preemptible instance is announced to be taken back, and is two minutes later.
+    SpotNotice: "cloud", 1 / 5;
+    /// A preemptible instance is taken back without any notice.
+    SpotTaken: "cloud", 1 / 8;
     /// An address is assigned late.
     AddressLate: "cloud", 1 / 8;
     /// An instance's address changes.

@@ -16,6 +16,7 @@ mod chance;
 pub mod cli;
 mod cloud;
 mod faults;
+mod losses;
 mod marks;
 mod minimize;
 pub mod naive;

@@ -89,6 +89,16 @@ marks! {
     QuotaMet;
     /// Capacity was missing.
     CapacityMissing;
+    /// A VM was drained because the cloud takes it back.
+    LossAnnounced;
+    /// A container was interrupted by the cloud.
+    Interrupted;
+    /// One that was running went back into the line.
+    RequeuedRunning;
+    /// A container was interrupted so often that it takes types that are not preemptible.
+    FellBack;
+    /// A preemptible container was started where it cannot be interrupted.
+    StartedOnDemand;
     /// A create succeeded for a type that had failed before.
     CanarySucceeded;
     /// So many boots of a type and image failed that no more were created.

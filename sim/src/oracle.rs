@@ -25,6 +25,8 @@ pub(crate) struct Ledger {
     pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
     pub(crate) proved: BTreeSet<InstanceId>,
     pub(crate) broken: BTreeSet<InstanceId>,
+    /// Instances that the cloud has said it takes back.
+    pub(crate) taken_back: BTreeSet<InstanceId>,
     /// What the queue said last, and since when that is true at least.
     pub(crate) states: BTreeMap<ContainerId, (ContainerState, Timestamp)>,
     /// Why instances are being given back, and since when.
@@ -155,6 +157,9 @@ impl Ledger {
         }
         self.known.retain(|_, missed| *missed < 2);
         for record in records {
+            if record.taken_back {
+                self.taken_back.insert(record.id.clone());
+            }
             if record.terminated {
                 self.known.remove(&record.id);
                 if let Some(intent) = record.tags.intent {
@@ -184,6 +189,9 @@ impl Ledger {
     fn hear_probe(&mut self, instance: &InstanceId, report: &ProbeReport) {
         if report.ready.is_ok() && report.runners.is_some() {
             self.proved.insert(instance.clone());
+        }
+        if matches!(&report.runners, Some(list) if list.taken_back_at.is_some()) {
+            self.taken_back.insert(instance.clone());
         }
         match &report.runners {
             Some(list) if list.broken => {

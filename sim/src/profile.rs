@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::config::{Config, InstanceType, Limits, Rate, Timeouts};
+use longshore_core::config::{Config, InstanceType, Limits, Rate, SpotFallback, Timeouts};
 use longshore_core::ids::{CloudId, ImageId, QuotaGroup, TypeName};
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 
@@ -36,6 +36,7 @@ pub struct Plan {
     pub(crate) quota: BTreeMap<QuotaGroup, u32>,
     pub(crate) boot_secs: (u64, u64),
     pub(crate) pushes: bool,
+    pub(crate) requeues: bool,
     pub(crate) attempts_max: u32,
     pub(crate) workloads: Vec<Workload>,
     /// Faults stop then; never in a story.
@@ -81,6 +82,7 @@ impl Plan {
             quota: BTreeMap::new(),
             boot_secs: (20, 60),
             pushes: true,
+            requeues: true,
             attempts_max: 5,
             workloads: Vec::new(),
             heals_after: None,
@@ -90,7 +92,8 @@ impl Plan {
 
     fn swarm(seed: u64, chance: &mut Chance, work_max: u64, chaos_secs: (u64, u64)) -> Self {
         let mut config = draw_config(chance);
-        draw_loss(&mut Chance::new(seed, "loss"), &mut config);
+        let mut loss = Chance::new(seed, "loss");
+        draw_loss(&mut loss, &mut config);
         let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
@@ -133,6 +136,7 @@ impl Plan {
             quota,
             boot_secs: (chance.between(5, 30), chance.between(30, 240)),
             pushes: !chance.one_in(4),
+            requeues: !loss.one_in(3),
             attempts_max: u32::try_from(chance.between(2, 10)).unwrap_or(2),
             workloads,
             heals_after: Some(chaos),
@@ -283,6 +287,12 @@ fn draw_config(chance: &mut Chance) -> Config {
 fn draw_loss(chance: &mut Chance, config: &mut Config) {
     let failures = u32::try_from(chance.between(1, 5)).ok();
     config.limits.boot_failures = failures.filter(|_| !chance.one_in(4));
+    let interruptions = u32::try_from(chance.between(1, 3)).ok();
+    let after = chance.secs(30, 1200);
+    config.sizing.spot_fallback = SpotFallback {
+        interruptions: interruptions.filter(|_| chance.one_in(2)),
+        after: Some(after).filter(|_| chance.one_in(2)),
+    };
 }
 
 fn draw_workload(chance: &mut Chance, config: &Config, total: u32, chaos: Duration) -> Workload {

@@ -54,6 +54,8 @@ pub(crate) struct Record {
     runner: Option<RunnerId>,
     /// What its owner reads in the end.
     pub(crate) error: Option<String>,
+    /// What its owner reads meanwhile.
+    pub(crate) warning: Option<String>,
     pub(crate) deleted: bool,
     pub(crate) completed: bool,
     runs_for: Duration,
@@ -71,6 +73,9 @@ pub(crate) struct Queue {
     locked: BTreeSet<ContainerId>,
     pub(crate) last: u64,
     pub(crate) attempts_max: u32,
+    /// Whether what was running can go back into the line, as in the built-in queue. The peer's API
+    /// ends it, and its request asks again.
+    pub(crate) requeues: bool,
     /// Whether it pushes hints at all.
     pub(crate) pushes: bool,
     hint_due: bool,
@@ -91,6 +96,7 @@ impl Queue {
             locked: BTreeSet::new(),
             last: 0,
             attempts_max: 5,
+            requeues: true,
             pushes: true,
             hint_due: false,
             storm_until: Timestamp::EPOCH,
@@ -118,6 +124,7 @@ impl Queue {
             demand,
             runner: None,
             error: None,
+            warning: None,
             deleted: false,
             completed: false,
             runs_for,
@@ -325,6 +332,21 @@ impl Queue {
             QueueAction::Unlock { id: container } => {
                 self.update(stage, (from, id), *container, Self::unlock);
             }
+            QueueAction::Requeue { id: container, why } if self.requeues => {
+                let why = why.clone();
+                self.update(stage, (from, id), *container, move |queue, stage, id| {
+                    queue.give_back(stage, id, ContainerState::Running)?;
+                    stage.mark(Mark::RequeuedRunning);
+                    queue.change(id, |record| record.warning = Some(why));
+                    Ok(())
+                });
+            }
+            QueueAction::Requeue { id: container, why } => {
+                let why = Some(why.clone());
+                self.update(stage, (from, id), *container, move |queue, stage, id| {
+                    queue.cancel(stage.now, id, why)
+                });
+            }
             QueueAction::Cancel {
                 id: container,
                 error,
@@ -392,11 +414,21 @@ impl Queue {
     }
 
     fn unlock(&mut self, stage: &mut Stage, id: ContainerId) -> Result<(), String> {
+        self.give_back(stage, id, ContainerState::Locked)
+    }
+
+    /// Ends an attempt: back into the line, unless it was the last.
+    fn give_back(
+        &mut self,
+        stage: &mut Stage,
+        id: ContainerId,
+        from: ContainerState,
+    ) -> Result<(), String> {
         let (max, now) = (self.attempts_max, stage.now);
         self.change(id, |record| {
-            if record.state != ContainerState::Locked {
+            if record.state != from {
                 let state = record.state.name();
-                return Err(format!("HTTP 422: cannot unlock when {state}"));
+                return Err(format!("HTTP 422: cannot give back when {state}"));
             }
             if !record.ours {
                 return Err("HTTP 403: locked by a different token".to_owned());

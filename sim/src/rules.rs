@@ -11,6 +11,7 @@ use longshore_core::input::{ContainerState, IdleBehavior};
 use longshore_core::resources::{Demand, MIB, Resources};
 use longshore_core::time::Timestamp;
 
+use crate::marks::Mark;
 use crate::oracle::{About, Open, Wish};
 use crate::queue::Record;
 use crate::vm::VmCall;
@@ -50,6 +51,7 @@ impl Call {
             Action::Queue(
                 QueueAction::Lock { id }
                 | QueueAction::Unlock { id }
+                | QueueAction::Requeue { id, .. }
                 | QueueAction::Cancel { id, .. },
             ) => Self::Update(*id),
             Action::Cloud { action, .. } => match action {
@@ -94,6 +96,7 @@ impl World {
             Action::Queue(
                 QueueAction::Lock { id }
                 | QueueAction::Unlock { id }
+                | QueueAction::Requeue { id, .. }
                 | QueueAction::Cancel { id, .. },
             ) => About::Record(*id),
             Action::Cloud { action, .. } => match action {
@@ -232,6 +235,9 @@ impl World {
         if !ledger.proved.contains(instance) {
             wrong.push("the VM has not shown that it is ready".to_owned());
         }
+        if ledger.taken_back.contains(instance) {
+            wrong.push("the cloud has said that it takes the VM back".to_owned());
+        }
         if ledger.broken.contains(instance) {
             wrong.push("the VM reports itself broken".to_owned());
         }
@@ -239,12 +245,39 @@ impl World {
         if state != Some(ContainerState::Locked) {
             wrong.push(format!("the container is {state:?}"));
         }
+        wrong.extend(self.check_lifecycle(index, instance, container));
         if !self.rivals {
             wrong.extend(self.check_room(index, instance, container));
         }
         for text in wrong {
             let text = format!("{container} starts on {instance}, but {text}");
             self.stage.violate("valid starts", text);
+        }
+    }
+
+    /// What must not be interrupted is not started where it can be; what may be, only there, unless
+    /// the configuration lets it fall back.
+    fn check_lifecycle(
+        &mut self,
+        index: usize,
+        instance: &InstanceId,
+        container: ContainerId,
+    ) -> Option<String> {
+        let config = &self.processes.all[index].config;
+        let vm = self.vms.alive.get(instance)?;
+        let offer = config.types.get(&vm.type_name)?;
+        let record = self.queue.records.get(&container)?;
+        let wanted = record.demand.as_ref().ok()?.preemptible;
+        let rule = &config.sizing.spot_fallback;
+        let may_fall_back = rule.interruptions.is_some() || rule.after.is_some();
+        match (wanted, offer.preemptible) {
+            (false, true) => Some("the VM may be taken back at any time".to_owned()),
+            (true, false) if !may_fall_back => Some("the VM is not preemptible".to_owned()),
+            (true, false) => {
+                self.stage.mark(Mark::StartedOnDemand);
+                None
+            }
+            _ => None,
         }
     }
 
@@ -323,12 +356,20 @@ impl World {
 
     /// A change reaches the queue: a cancel must be true.
     pub(crate) fn check_update(&mut self, index: usize, action: &QueueAction) {
-        let QueueAction::Cancel { id, error } = action else {
-            return;
+        let (id, error) = match action {
+            QueueAction::Cancel { id, error } => (id, error.as_ref()),
+            QueueAction::Requeue { id, why } => (id, Some(why)),
+            _ => return,
         };
         let Some(record) = self.queue.records.get(id).filter(|r| !r.deleted) else {
             return;
         };
+        let refused = matches!(action, QueueAction::Requeue { .. })
+            && self.queue.requeues
+            && record.state != ContainerState::Running;
+        if refused {
+            return;
+        }
         if self.rivals || self.vms.late.contains(id) {
             return;
         }
@@ -348,7 +389,7 @@ impl World {
             ContainerState::Cancelled => None,
         };
         if let Some(wrong) = wrong {
-            let text = format!("{id} is cancelled ({error:?}) though {wrong}");
+            let text = format!("{id} is ended ({error:?}) though {wrong}");
             self.stage.violate("true ends", text);
         }
     }

@@ -210,6 +210,11 @@ impl Story {
         self.world.lose_leadership(pause);
     }
 
+    /// The queue cannot put back what was running: it ends it, as the peer's does.
+    pub fn cannot_requeue(&mut self) {
+        self.world.queue.requeues = false;
+    }
+
     /// The account may have so many instances of a quota group.
     pub fn set_quota(&mut self, group: &str, max: u32) {
         let group = QuotaGroup::from(group);
@@ -274,6 +279,14 @@ impl Story {
     pub fn error_of(&self, id: ContainerId) -> String {
         let record = self.world.queue.records.get(&id);
         record.and_then(|r| r.error.clone()).unwrap_or_default()
+    }
+
+    /// What its owner reads while it is not over.
+    #[must_use]
+    pub fn warning_of(&self, id: ContainerId) -> String {
+        let record = self.world.queue.records.get(&id);
+        let warning = record.and_then(|r| r.warning.clone());
+        warning.unwrap_or_default()
     }
 
     /// How often it was locked.
@@ -479,6 +492,25 @@ impl VmHand<'_> {
     fn vm(&mut self) -> &mut crate::vm::Vm {
         let vms = &mut self.story.world.vms.alive;
         vms.get_mut(&self.id).expect("it exists")
+    }
+
+    /// The cloud announces that it takes it back in two minutes, and does so.
+    pub fn announce_loss(self) {
+        let world = &mut self.story.world;
+        world.cloud.announce_loss(&mut world.stage, &self.id);
+    }
+
+    /// The cloud takes it back without notice.
+    pub fn take_back(self) {
+        let world = &mut self.story.world;
+        world.cloud.take_back(&mut world.stage, &self.id);
+    }
+
+    /// It restarts: what ran on it is gone, and it is not reached for a minute.
+    pub fn reboot(self) {
+        let world = &mut self.story.world;
+        world.runners.crash_on(&mut world.stage, &self.id);
+        self.be_silent_for(minutes(1));
     }
 
     /// It ends without notice.

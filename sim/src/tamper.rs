@@ -84,6 +84,19 @@ impl Plan {
         self
     }
 
+    /// The same, but every type is preemptible, and so is all work.
+    #[must_use]
+    pub fn with_preemptible_types(mut self) -> Self {
+        for offer in self.config.types.values_mut() {
+            offer.preemptible = true;
+        }
+        let demands = self.workloads.iter_mut().flat_map(|w| &mut w.demands);
+        for demand in demands {
+            demand.preemptible = true;
+        }
+        self
+    }
+
     /// The same, but what failed to boot so often in a row rests.
     #[must_use]
     pub fn with_boot_failures(mut self, max: u32) -> Self {

@@ -29,6 +29,8 @@ pub(crate) enum VmStep {
         instance: InstanceId,
         address: String,
     },
+    /// Its metadata tell that it is taken back.
+    Noticed { instance: InstanceId, at: Timestamp },
     /// A start that was given up takes effect all the same.
     LateStart {
         instance: InstanceId,
@@ -48,6 +50,8 @@ pub(crate) struct Vm {
     /// Not reached within this span.
     pub(crate) silent: (Timestamp, Timestamp),
     pub(crate) broken_at: Timestamp,
+    /// What its runners' list says of its end.
+    pub(crate) taken_back_at: Option<Timestamp>,
     pub(crate) impostor: bool,
     pub(crate) refuses_starts: bool,
     /// The next start hangs and does nothing.
@@ -107,6 +111,11 @@ impl Vms {
                 self.by_address.retain(|_, at| *at != instance);
                 self.by_address.insert(address, instance);
             }
+            VmStep::Noticed { instance, at } => {
+                if let Some(vm) = self.alive.get_mut(&instance) {
+                    vm.taken_back_at = Some(at);
+                }
+            }
             VmStep::LateStart {
                 instance,
                 container,
@@ -160,6 +169,7 @@ impl Vms {
             freezes_at,
             silent: (silent_at, silent_at + silence),
             broken_at,
+            taken_back_at: None,
             impostor: stage.faults.strikes(chance, Fault::Impostor),
             refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
             hangs_start: false,
@@ -236,6 +246,7 @@ impl Vms {
         });
         let list = RunnerList {
             broken: vm.broken_at <= now,
+            taken_back_at: vm.taken_back_at,
             runners: alive.chain(stale).collect(),
         };
         ProbeReport {

@@ -184,7 +184,7 @@ impl World {
 fn mark_of(event: &Event) -> Option<Mark> {
     Some(match event {
         Event::ContainerCancelled { error, .. } => {
-            if error.contains("disappeared") {
+            if error.contains("disappeared") || error.contains("took back") {
                 Mark::CancelledVmGone
             } else if error.contains("without reporting") {
                 Mark::CancelledNoResult
@@ -237,6 +237,9 @@ fn mark_of(event: &Event) -> Option<Mark> {
             CloudError::RateLimited { .. } => Mark::RateLimited,
             _ => return None,
         },
+        Event::LossAnnounced { .. } => Mark::LossAnnounced,
+        Event::Interrupted { .. } => Mark::Interrupted,
+        Event::FellBack { .. } => Mark::FellBack,
         Event::BootsPaused { .. } => Mark::BootsPaused,
         Event::BootsResumed { .. } => Mark::BootsResumed,
         Event::AddressChanged { .. } => Mark::AddressChanged,

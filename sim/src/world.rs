@@ -61,6 +61,7 @@ impl World {
         vms.boot_secs = plan.boot_secs;
         let mut queue = Queue::new(seed);
         queue.pushes = plan.pushes;
+        queue.requeues = plan.requeues;
         queue.attempts_max = plan.attempts_max;
         let mut world = Self {
             stage: Stage::new(faults, trace),

@@ -176,6 +176,7 @@ impl Scene {
             id: instance_id(number),
             address: Some(format!("10.0.0.{number}:22")),
             terminated: false,
+            taken_back: false,
             tags: InstanceTags {
                 instance_type: Some(type_name(found.type_number)),
                 idle_behavior: Some(found.behavior),
@@ -206,6 +207,7 @@ impl Scene {
             },
             runners: Some(RunnerList {
                 broken: false,
+                taken_back_at: None,
                 runners: (0..found.running.len()).map(sighting).collect(),
             }),
         })

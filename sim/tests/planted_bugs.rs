@@ -126,6 +126,15 @@ const CASES: &[Case] = &[
         &[Fault::CreateFails],
     ),
     Case {
+        tune: |plan| plan.with_preemptible_types(),
+        ..case(
+            Planted::NoticeIgnored,
+            &["valid starts"],
+            100,
+            &[Fault::SpotNotice],
+        )
+    },
+    Case {
         tune: |plan| plan.with_boot_failures(2),
         ..case(
             Planted::BootsRepeated,

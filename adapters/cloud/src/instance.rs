@@ -57,6 +57,9 @@ pub struct Instance {
     pub address: Option<String>,
     /// Gone for good, and only still shown.
     pub terminated: bool,
+    /// The cloud takes it back, or has done so: announced, or the reason that it gives for the end
+    /// (on EC2 the state reason `Server.SpotInstanceTermination`).
+    pub taken_back: bool,
     /// Our tags, names without the prefix, [`tag::SECRET`](crate::tag::SECRET) excepted.
     pub tags: BTreeMap<String, String>,
     /// Value of [`tag::SECRET`](crate::tag::SECRET).

@@ -29,7 +29,7 @@ pub mod tag {
     pub const SECRET: &str = "InstanceSecret";
     /// The core's wish that it was created for.
     pub const INTENT: &str = "InstanceIntent";
-    /// The image it was booted from, where that is not the configured one.
+    /// The image it was booted from.
     pub const IMAGE: &str = "InstanceImage";
 }
 

@@ -116,6 +116,22 @@ impl LoopbackCloud {
         Ok(count)
     }
 
+    /// Takes a VM back as a cloud does with its spot instances: announced at once, to the VM and in
+    /// lists; ended by the first list after `notice`. Whoever writes a time in seconds since 1970 into
+    /// the file `take-back` in the VM's directory does the same.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such living VM of this set.
+    pub async fn interrupt(
+        &self,
+        instance: &InstanceId,
+        notice: Duration,
+    ) -> Result<(), CloudError> {
+        let instance = instance.clone();
+        self.blocking(move |inner| inner.interrupt(&instance, notice))
+            .await
+    }
+
     /// Files and processes are waited for, so this is nothing for the runtime's own threads.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -313,7 +329,18 @@ impl Inner {
         let Some(tags) = self.own_tags(dir)? else {
             return Ok(None);
         };
-        let state = dir.state()?;
+        let mut state = dir.state()?;
+        if state == VmState::Alive
+            && let Some(at_s) = dir.taken_back_at()?
+        {
+            if at_s.saturating_mul(1000) <= store::now_ms() {
+                tracing::info!(instance = %record.id, "a loopback VM is taken back");
+                dir.mark_ending()?;
+                state = VmState::Ending;
+            } else {
+                dir.announce_end(at_s)?;
+            }
+        }
         if matches!(state, VmState::Dead | VmState::Ending) {
             if state == VmState::Dead {
                 tracing::warn!(instance = %record.id, "the process of a loopback VM has died");
@@ -390,6 +417,21 @@ impl Inner {
         Ok(())
     }
 
+    fn interrupt(&self, instance: &InstanceId, notice: Duration) -> Result<(), CloudError> {
+        let dir = self.store.vm(instance.as_str());
+        let own = dir.as_ref().map(|dir| self.own(dir)).transpose()?;
+        match dir {
+            Some(dir) if own.flatten().is_some() && dir.state()? == VmState::Alive => {
+                let at_ms = store::now_ms()
+                    .saturating_add(u64::try_from(notice.as_millis()).unwrap_or(u64::MAX));
+                Ok(dir.take_back_at(at_ms / 1000)?)
+            }
+            _ => Err(CloudError::NotFound {
+                message: format!("{instance} is no living VM of this set"),
+            }),
+        }
+    }
+
     fn destroy(&self, instance: &InstanceId) -> Result<(), CloudError> {
         let Some(dir) = self.store.vm(instance.as_str()) else {
             return Ok(());
@@ -458,6 +500,7 @@ impl Inner {
             id: record.id.clone(),
             address,
             terminated: matches!(state, VmState::Terminated(_)),
+            taken_back: dir.taken_back_at()?.is_some(),
             tags: self.settings.ours(tags).tags,
             secret,
         })

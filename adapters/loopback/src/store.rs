@@ -295,6 +295,34 @@ impl VmDir {
         }
     }
 
+    /// When the VM is taken back as a spot instance is, in seconds since 1970, if anybody wants that.
+    pub(crate) fn taken_back_at(&self) -> Result<Option<u64>, StoreError> {
+        let path = self.file("take-back");
+        let Some(text) = read_if_there(&path)? else {
+            return Ok(None);
+        };
+        let at = text.trim().parse();
+        at.map(Some).map_err(|_| StoreError::Broken {
+            path,
+            why: "expected a time in seconds since 1970".to_owned(),
+        })
+    }
+
+    /// Has the VM taken back at that time.
+    pub(crate) fn take_back_at(&self, at_s: u64) -> Result<(), StoreError> {
+        write(&self.file("take-back"), format!("{at_s}\n").as_bytes())?;
+        self.announce_end(at_s)
+    }
+
+    /// Says to the runners on the VM that it is taken back, in the file that their `--list` shows.
+    pub(crate) fn announce_end(&self, at_s: u64) -> Result<(), StoreError> {
+        let path = self.file("lock").join("crunch-run-preempted");
+        if path.exists() {
+            return Ok(());
+        }
+        write(&path, format!("{at_s} terminate\n").as_bytes())
+    }
+
     /// From here on the VM is to end, whoever does it.
     pub(crate) fn mark_ending(&self) -> Result<(), StoreError> {
         write(&self.file("terminating"), b"")

@@ -17,6 +17,8 @@ pub(crate) enum Action {
     Lock,
     Unlock,
     Cancel,
+    /// Back into the line, with the reason for its owner.
+    Requeue(String),
     Update(Map<String, Value>),
 }
 
@@ -88,6 +90,7 @@ pub(crate) fn act(
         Action::Lock => rules::lock(&record, caller, &context)?,
         Action::Unlock => rules::unlock(&record, caller, &context)?,
         Action::Cancel => rules::cancel(&record, caller, &context)?,
+        Action::Requeue(why) => rules::requeue(&record, caller, why, &context)?,
         Action::Update(wish) => rules::update(&record, caller, wish, &context)?,
     };
     if patch.set.is_empty() {

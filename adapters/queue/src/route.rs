@@ -19,6 +19,7 @@ pub(crate) enum Route {
     Lock(String),
     Unlock(String),
     Cancel(String),
+    Requeue(String),
     AppendLog(String),
     ReadLog(String),
 }
@@ -63,9 +64,14 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
             Method::POST => Ok(Route::AppendLog(known(uuid)?)),
             _ => wrong_method("GET or POST"),
         },
-        ["containers", uuid, action @ ("lock" | "unlock" | "cancel")] => match (method, action) {
+        [
+            "containers",
+            uuid,
+            action @ ("lock" | "unlock" | "cancel" | "requeue"),
+        ] => match (method, action) {
             (&Method::POST, "lock") => Ok(Route::Lock(known(uuid)?)),
             (&Method::POST, "unlock") => Ok(Route::Unlock(known(uuid)?)),
+            (&Method::POST, "requeue") => Ok(Route::Requeue(known(uuid)?)),
             (&Method::POST, _) => Ok(Route::Cancel(known(uuid)?)),
             _ => wrong_method("POST"),
         },

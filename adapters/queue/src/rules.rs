@@ -133,6 +133,37 @@ pub(crate) fn unlock(
         )));
     }
     holders_only(record, caller)?;
+    Ok(give_back(record, Map::new(), context))
+}
+
+/// Running → Queued, for a container whose VM the cloud has taken back: the runner is gone with it and
+/// nobody is to blame. Cancelled when it has been tried often enough. The peer's API has no such call.
+pub(crate) fn requeue(
+    record: &Record,
+    caller: &Caller,
+    why: &str,
+    context: &Context<'_>,
+) -> Result<Patch, ApiError> {
+    dispatchers_only(caller, "requeue")?;
+    if record.state != State::Running {
+        return Err(ApiError::transition(format!(
+            "cannot requeue when {}",
+            record.state.name()
+        )));
+    }
+    holders_only(record, caller)?;
+    let mut status = Map::new();
+    status.insert("warning".to_owned(), json!("interrupted"));
+    status.insert("warningDetail".to_owned(), json!(why));
+    let mut patch = give_back(record, status, context);
+    // What the last attempt reported says nothing of the next.
+    patch.put("started_at", Sql::Null);
+    patch.put("gateway_address", String::new());
+    Ok(patch)
+}
+
+/// Ends an attempt without a result, with `status` in place of what that attempt said of itself.
+fn give_back(record: &Record, mut status: Map<String, Value>, context: &Context<'_>) -> Patch {
     let mut patch = Patch {
         set: Vec::new(),
         token: TokenChange::Expire,
@@ -140,22 +171,21 @@ pub(crate) fn unlock(
     patch.put("locked_by_uuid", Sql::Null);
     patch.put("auth_uuid", Sql::Null);
     if record.lock_count >= i64::from(context.max_dispatch_attempts) {
-        let mut status = match record.json.get("runtime_status") {
-            Some(Value::Object(status)) => status.clone(),
-            _ => Map::new(),
-        };
+        if let Some(Value::Object(before)) = record.json.get("runtime_status") {
+            let why = std::mem::replace(&mut status, before.clone());
+            status.extend(why);
+        }
         status.insert(
             "error".to_owned(),
             json!(attempts_exceeded(record.lock_count)),
         );
         patch.put("state", State::Cancelled.name().to_owned());
         patch.put("finished_at", context.now_ns);
-        patch.put("runtime_status", Value::Object(status).to_string());
     } else {
         patch.put("state", State::Queued.name().to_owned());
-        patch.put("runtime_status", "{}".to_owned());
     }
-    Ok(patch)
+    patch.put("runtime_status", Value::Object(status).to_string());
+    patch
 }
 
 /// What a person's "stop it" means now: Queued is cancelled at once; a held container gets priority

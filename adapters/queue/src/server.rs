@@ -38,7 +38,9 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Log bytes in one answer, unless it follows.
 const LOG_READ_BYTES_MAX: usize = 1 << 20;
-/// What lock and unlock answer without `select`.
+/// Bytes of the reason of a requeue.
+const REASON_BYTES_MAX: usize = 4096;
+/// What lock, unlock and requeue answer without `select`.
 const LOCK_FIELDS: &[&str] = &[
     "uuid",
     "state",
@@ -336,6 +338,17 @@ async fn perform(app: &Arc<App>, route: Route, call: Call) -> Result<Response, A
         }
         Route::Lock(uuid) => act(app, uuid, Action::Lock, Select::of(LOCK_FIELDS), call).await,
         Route::Unlock(uuid) => act(app, uuid, Action::Unlock, Select::of(LOCK_FIELDS), call).await,
+        Route::Requeue(uuid) => {
+            let why = reason(&call.params)?;
+            act(
+                app,
+                uuid,
+                Action::Requeue(why),
+                Select::of(LOCK_FIELDS),
+                call,
+            )
+            .await
+        }
         Route::Cancel(uuid) => act(app, uuid, Action::Cancel, Select::all(), call).await,
         Route::AppendLog(uuid) => append_log(app, uuid, call).await,
         Route::ReadLog(uuid) => read_log(app, uuid, call).await,
@@ -502,6 +515,17 @@ fn attributes(params: &Params) -> Result<Map<String, Value>, ApiError> {
     params
         .object("container")?
         .ok_or_else(|| ApiError::invalid("container: is required: an object with the attributes"))
+}
+
+/// Why a container goes back into the line: one sentence for its owner.
+fn reason(params: &Params) -> Result<String, ApiError> {
+    let reason = params.text("reason")?.unwrap_or_default();
+    if reason.is_empty() || reason.len() > REASON_BYTES_MAX {
+        return Err(ApiError::invalid(format!(
+            "reason: is required: a sentence of at most {REASON_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(reason.to_owned())
 }
 
 fn selected(params: &Params, default: Select) -> Result<Select, ApiError> {

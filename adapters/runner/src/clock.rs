@@ -31,6 +31,24 @@ pub(crate) fn rfc3339(text: &str) -> Option<f64> {
     Some(whole(days(year, month, day)? * 86_400 - offset) + clock_seconds(clock)?)
 }
 
+/// Writes RFC 3339 in UTC, to the second.
+pub(crate) fn to_rfc3339(unix_seconds: u64) -> String {
+    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    // Counted from a first of March, so that the leap day is the last of a cycle of 400 years.
+    let shifted = days + 719_468;
+    let (cycle, day) = (shifted / 146_097, shifted % 146_097);
+    let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
+    let months = (5 * day_of_year + 2) / 153;
+    let (day, month) = (
+        day_of_year - (153 * months + 2) / 5 + 1,
+        if months < 10 { months + 3 } else { months - 9 },
+    );
+    let year = cycle * 400 + year_of_cycle + u64::from(month <= 2);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}Z")
+}
+
 /// Reads the date of an HTTP header, as in `Sun, 06 Nov 1994 08:49:37 GMT`.
 pub(crate) fn http_date(text: &str) -> Option<f64> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
@@ -79,6 +97,8 @@ fn whole(seconds: i64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -100,6 +120,24 @@ mod tests {
             .iter()
             .all(|t| rfc3339(t).is_none())
         );
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        for text in [
+            "1970-01-01T00:00:00Z",
+            "1999-12-31T23:59:59Z",
+            "2000-02-29T12:00:01Z",
+            "2026-03-01T00:00:00Z",
+            "2100-02-28T06:07:08Z",
+            "2399-12-31T00:00:00Z",
+        ] {
+            let seconds = rfc3339(text).and_then(|at| Duration::try_from_secs_f64(at).ok());
+            assert_eq!(
+                seconds.map(|at| to_rfc3339(at.as_secs())).as_deref(),
+                Some(text)
+            );
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod kill;
 mod list;
 mod lock;
 mod logs;
+mod notice;
 mod procfs;
 mod run;
 mod signals;

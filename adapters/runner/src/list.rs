@@ -8,10 +8,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::cost;
 use crate::flags::Flags;
 use crate::lock::{LockDir, LockError, Look, Record};
+use crate::notice::Notice;
 use crate::procfs;
 
 /// Prints one line for each container that lives here, `UUID stale` when only descendants of its
-/// runner do, and `broken` when this machine is unfit for work.
+/// runner do, `broken` when this machine is unfit for work, and `preempted` with a Unix time when the
+/// cloud has announced that it takes this machine back then.
 pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
     let locks = LockDir::new(&flags.lock_dir);
     let complain = |text: String| crate::complain(&(text + "\n"));
@@ -33,6 +35,11 @@ pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
     for name in &names {
         if name == "crunch-run-broken" {
             out += "broken\n";
+        }
+        if name == "crunch-run-preempted"
+            && let Some(notice) = Notice::read(&locks)
+        {
+            out += &format!("preempted {}\n", notice.at);
         }
         let uuid = name
             .strip_prefix("crunch-run-")

@@ -94,6 +94,10 @@ impl LockDir {
         self.0.join("crunch-run-broken")
     }
 
+    pub(crate) fn preempted(&self) -> PathBuf {
+        self.0.join("crunch-run-preempted")
+    }
+
     pub(crate) fn prices(&self) -> PathBuf {
         self.0.join("crunch-run-prices.json")
     }

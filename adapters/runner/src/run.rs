@@ -17,6 +17,7 @@ use crate::flags::Flags;
 use crate::gateway;
 use crate::lock::LockDir;
 use crate::logs::{self, Logs};
+use crate::notice::Notice;
 use crate::signals::{self, Event};
 use crate::supervise::{End, Limits, Stop, supervise};
 use crate::{broken, clock, spot};
@@ -236,7 +237,7 @@ impl Job<'_> {
             .spawn(move || sender.send(Event::Exited(wait())))?;
         let updates = Updates::start(self.api, self.uuid, container.runtime_status.clone())?;
         if self.config.ec2_spot_check {
-            updates.watch_spot(self.uuid)?;
+            updates.watch_spot(self.uuid, self.locks.clone())?;
         }
         let limit = container.scheduling_parameters.max_run_time;
         let limits = Limits {
@@ -245,7 +246,13 @@ impl Job<'_> {
         };
         let on_idle_event = |event| match event {
             Event::Flush => logs.flush(),
-            _ => updates.send(change([("cost", json!(meter.cost(clock::now())))])),
+            // A `--list` has come by: what it showed, the container's owner may want to know.
+            _ => {
+                updates.send(change([("cost", json!(meter.cost(clock::now())))]));
+                if let Some(notice) = Notice::read(&self.locks) {
+                    updates.warn(&notice);
+                }
+            }
         };
         let say = |text: &str| self.say(text);
         let end = supervise(engine, &self.events, limits, &say, &on_idle_event);
@@ -374,6 +381,7 @@ impl Job<'_> {
 }
 
 /// Sends updates in passing from a thread of its own, so that a slow API never delays a signal.
+#[derive(Clone)]
 struct Updates {
     queue: SyncSender<Map<String, Value>>,
     status: Arc<Mutex<Map<String, Value>>>,
@@ -408,19 +416,31 @@ impl Updates {
         merge(&self.status, addition)
     }
 
-    fn watch_spot(&self, uuid: &str) -> io::Result<()> {
-        let (queue, status, uuid) = (
-            self.queue.clone(),
-            Arc::clone(&self.status),
-            uuid.to_owned(),
-        );
-        let report = move |addition: Map<String, Value>| {
-            let change = change([("runtime_status", merge(&status, &addition))]);
-            !matches!(queue.try_send(change), Err(TrySendError::Disconnected(_)))
-        };
+    /// Tells the container's owner that this machine is about to go, once; false when nobody sends
+    /// updates any more.
+    fn warn(&self, notice: &Notice) -> bool {
+        let mut known = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut with = known.clone();
+        with.extend(notice.status());
+        if with == *known {
+            return true;
+        }
+        let change = change([("runtime_status", Value::Object(with.clone()))]);
+        match self.queue.try_send(change) {
+            Ok(()) => *known = with,
+            // The next `--list` tries again.
+            Err(TrySendError::Full(_)) => {}
+            Err(TrySendError::Disconnected(_)) => return false,
+        }
+        true
+    }
+
+    fn watch_spot(&self, uuid: &str, locks: LockDir) -> io::Result<()> {
+        let (updates, uuid) = (self.clone(), uuid.to_owned());
+        let report = move |notice: &Notice| updates.warn(notice);
         let thread = std::thread::Builder::new().name("spot".to_owned());
         thread
-            .spawn(move || spot::watch(&report, &|text| say(&uuid, text)))
+            .spawn(move || spot::watch(&locks, &report, &|text| say(&uuid, text)))
             .map(drop)
     }
 }

@@ -3,25 +3,38 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 use ureq::Agent;
+
+use crate::lock::LockDir;
+use crate::notice::Notice;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// More failures in a row mean that there is no metadata service.
 const ERRORS_MAX: u32 = 5;
 const SERVICE: &str = "http://169.254.169.254";
 
+/// What the service says.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Notice {
+struct Announcement {
     action: String,
     time: String,
 }
 
-/// Polls until there is a notice, and hands over what it adds to `runtime_status`. Returns when the
-/// service cannot be reached, or when `report` is no longer interested. LONGSHORE_IMDS_URL names
-/// another service.
-pub(crate) fn watch(report: &dyn Fn(Map<String, Value>) -> bool, say: &dyn Fn(&str)) {
+/// Polls until there is a notice, writes it down for `--list` and for the other runners here, and
+/// hands it over; goes on, since another may follow. Returns when the service cannot be reached, or
+/// when `report` is no longer interested. LONGSHORE_IMDS_URL names another service.
+pub(crate) fn watch(locks: &LockDir, report: &dyn Fn(&Notice) -> bool, say: &dyn Fn(&str)) {
     let base = std::env::var("LONGSHORE_IMDS_URL").unwrap_or_else(|_| SERVICE.to_owned());
+    watch_at(&base, POLL_INTERVAL, locks, report, say);
+}
+
+fn watch_at(
+    base: &str,
+    interval: Duration,
+    locks: &LockDir,
+    report: &dyn Fn(&Notice) -> bool,
+    say: &dyn Fn(&str),
+) {
     let agent: Agent = Agent::config_builder()
         .proxy(None)
         .http_status_as_error(false)
@@ -31,15 +44,16 @@ pub(crate) fn watch(report: &dyn Fn(Map<String, Value>) -> bool, say: &dyn Fn(&s
     let mut errors = 0;
     let mut known: Option<Notice> = None;
     loop {
-        match look(&agent, &base) {
-            Ok(notice) => {
+        match look(&agent, base) {
+            Ok(found) => {
                 errors = 0;
+                let notice = found.map(|found| Notice::new(&found.action, &found.time));
                 if let Some(notice) = notice.filter(|notice| known.as_ref() != Some(notice)) {
-                    say(&format!(
-                        "the cloud announced: {} at {}",
-                        notice.action, notice.time
-                    ));
-                    if !report(status(&notice)) {
+                    say(&notice.text());
+                    if let Err(why) = notice.write(locks) {
+                        say(&format!("the dispatcher will not hear of it: {why}"));
+                    }
+                    if !report(&notice) {
                         return;
                     }
                     known = Some(notice);
@@ -54,11 +68,11 @@ pub(crate) fn watch(report: &dyn Fn(Map<String, Value>) -> bool, say: &dyn Fn(&s
                 }
             }
         }
-        std::thread::sleep(POLL_INTERVAL);
+        std::thread::sleep(interval);
     }
 }
 
-fn look(agent: &Agent, base: &str) -> Result<Option<Notice>, ureq::Error> {
+fn look(agent: &Agent, base: &str) -> Result<Option<Announcement>, ureq::Error> {
     let token = agent
         .put(format!("{base}/latest/api/token"))
         .header("X-aws-ec2-metadata-token-ttl-seconds", "60");
@@ -91,14 +105,88 @@ fn look(agent: &Agent, base: &str) -> Result<Option<Notice>, ureq::Error> {
     }
 }
 
-fn status(notice: &Notice) -> Map<String, Value> {
-    let text = format!(
-        "Cloud provider scheduled instance {} at {}",
-        notice.action, notice.time
-    );
-    let mut status = Map::new();
-    status.insert("warning".to_owned(), "preemption notice".into());
-    status.insert("warningDetail".to_owned(), text.clone().into());
-    status.insert("preemptionNotice".to_owned(), text.into());
-    status
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_millis(1);
+
+    /// A metadata service that answers one request after the other as told, and what it was asked.
+    fn service(answers: Vec<(u16, &'static str)>) -> (String, Receiver<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, heard) = channel();
+        std::thread::spawn(move || {
+            for ((status, body), stream) in answers.into_iter().zip(listener.incoming()) {
+                serve(stream.unwrap(), status, body, &asked);
+            }
+        });
+        (base, heard)
+    }
+
+    fn serve(mut stream: TcpStream, status: u16, body: &str, asked: &Sender<Vec<String>>) {
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines
+            .map_while(Result::ok)
+            .take_while(|l| !l.is_empty())
+            .collect();
+        asked.send(head).unwrap();
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close");
+        write!(stream, "{head}\r\n\r\n{body}").unwrap();
+    }
+
+    #[test]
+    fn a_notice_is_asked_for_with_a_token_and_written_down() -> std::io::Result<()> {
+        const NOTICE: &str = r#"{"action":"terminate","time":"2033-05-18T03:33:20Z"}"#;
+        let (base, heard) = service(vec![(200, "tok\n"), (404, ""), (200, "tok"), (200, NOTICE)]);
+        let dir = tempfile::tempdir()?;
+        let locks = LockDir::new(dir.path());
+        let told = RefCell::new(Vec::new());
+        let report = |notice: &Notice| {
+            told.borrow_mut().push(notice.clone());
+            false
+        };
+        watch_at(&base, NOW, &locks, &report, &|_| {});
+        let notice = Notice::new("terminate", "2033-05-18T03:33:20Z");
+        assert_eq!(notice.at, 2_000_000_000);
+        assert_eq!(*told.borrow(), [notice.clone()]);
+        assert_eq!(Notice::read(&locks), Some(notice));
+        let asked: Vec<Vec<String>> = heard.iter().collect();
+        let first: Vec<&str> = asked.iter().map(|head| head[0].as_str()).collect();
+        let (put, get) = (
+            "PUT /latest/api/token HTTP/1.1",
+            "GET /latest/meta-data/spot/instance-action HTTP/1.1",
+        );
+        assert_eq!(first, [put, get, put, get]);
+        let has = |head: &[String], line: &str| head.iter().any(|l| l.eq_ignore_ascii_case(line));
+        assert!(has(&asked[0], "x-aws-ec2-metadata-token-ttl-seconds: 60"));
+        assert!(has(&asked[1], "x-aws-ec2-metadata-token: tok"));
+        Ok(())
+    }
+
+    #[test]
+    fn it_gives_up_after_more_than_five_failures_in_a_row() -> std::io::Result<()> {
+        let failure = (500, "");
+        let mut answers = vec![failure; 5];
+        // One answer in between begins the count anew.
+        answers.extend([(200, "tok"), (404, "")]);
+        answers.extend([failure; 6]);
+        let (base, heard) = service(answers);
+        let dir = tempfile::tempdir()?;
+        let locks = LockDir::new(dir.path());
+        let said = RefCell::new(Vec::new());
+        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        watch_at(&base, NOW, &locks, &|_| panic!("there is no notice"), &say);
+        assert_eq!(heard.iter().count(), 13);
+        assert_eq!(said.borrow().len(), 1);
+        assert!(said.borrow()[0].starts_with("no longer watching"));
+        assert_eq!(Notice::read(&locks), None);
+        Ok(())
+    }
 }

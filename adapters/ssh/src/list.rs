@@ -1,21 +1,31 @@
 //! What a runner's `--list` says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use longshore_core::ids::ContainerId;
 use longshore_core::input::{RunnerList, RunnerSighting};
+use longshore_core::time::Timestamp;
 
-/// Reads a runner's `--list`: `broken`, or a container's uuid, alone or followed by `stale`.
+/// Reads a runner's `--list`: `broken`; `preempted` and a Unix time, when the cloud has announced that
+/// it takes the VM back then (only our runner says so; others' readers skip the line); or a
+/// container's uuid, alone or followed by `stale`.
 ///
 /// Lines that do not begin with our cluster's id are those of others. A second word other than
 /// `stale` is ignored: whatever it says of the runner, it is there.
 #[must_use]
 pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
     let mut broken = false;
+    let mut taken_back_at = None;
     let mut stale_by_container = BTreeMap::new();
     for line in text.lines().map(str::trim_end) {
         if line == "broken" {
             broken = true;
+            continue;
+        }
+        if let Some(time) = line.strip_prefix("preempted ") {
+            let at = time.parse().map(|at| Duration::from_secs(at)).ok();
+            taken_back_at = taken_back_at.max(at.map(|at| Timestamp::EPOCH + at));
             continue;
         }
         if !line.starts_with(cluster_id) {
@@ -34,6 +44,7 @@ pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
     }
     RunnerList {
         broken,
+        taken_back_at,
         runners: stale_by_container
             .into_iter()
             .map(|(container, stale)| RunnerSighting { container, stale })
@@ -64,6 +75,22 @@ mod tests {
         assert!(list.broken);
         assert_eq!(list.runners, [sighting(A, false), sighting(B, true)]);
         assert_eq!(parse_list("", "zzzzz"), RunnerList::default());
+    }
+
+    #[test]
+    fn hears_that_the_cloud_takes_the_vm_back() {
+        let list = parse_list(&format!("preempted 1700000120\n{A}\n"), "zzzzz");
+        let at = Timestamp::EPOCH + Duration::from_secs(1_700_000_120);
+        assert_eq!(list.taken_back_at, Some(at));
+        assert_eq!(list.runners, [sighting(A, false)]);
+        for odd in [
+            "preempted",
+            "preempted soon",
+            "preempted -1",
+            "preempted 1 2",
+        ] {
+            assert_eq!(parse_list(odd, "zzzzz"), RunnerList::default(), "{odd}");
+        }
     }
 
     #[test]

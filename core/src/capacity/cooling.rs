@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Cooling {
     pub(crate) until: Timestamp,
+    /// Since when every try has failed, and one came soon after each pause.
+    pub(crate) since: Timestamp,
     /// Failures in a row.
     step: u32,
     /// The try under way.
@@ -18,6 +20,9 @@ pub(crate) struct Cooling {
     /// Instances that counted against the limit when it was met.
     pub(crate) count_at_error: usize,
 }
+
+/// After a pause, the one try has come to an end within this, if anybody wants it.
+const STALE_AFTER: Duration = Duration::from_secs(600);
 
 /// Whether something may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +60,9 @@ impl Cooling {
         let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
         let extra = pause / 8 * (jitter % 256) / 256;
         let until = now + pause + extra;
+        let ongoing = before.filter(|b| b.goes_on(now));
         Self {
+            since: ongoing.map_or(now, |b| b.since),
             until: known.map_or(until, |b| b.until.max(now + pauses.min)),
             step,
             // An old create's failure does not end the try that is under way.
@@ -63,6 +70,11 @@ impl Cooling {
             why,
             count_at_error,
         }
+    }
+
+    /// Whether it still says something: a pause that ended long ago without another try does not.
+    pub(crate) fn goes_on(&self, now: Timestamp) -> bool {
+        now < self.until + STALE_AFTER
     }
 
     /// `under_way` tells whether the create of a VM is still unanswered; a try whose VM is forgotten

@@ -146,8 +146,11 @@ impl Dispatcher {
     /// The cloud shows a VM that is known.
     fn confirm(&mut self, started: Timestamp, key: VmKey, record: &InstanceRecord) {
         self.name_vm(key, record);
+        if record.taken_back {
+            self.announce_loss(key, self.now);
+        }
         if record.terminated {
-            self.gone(key);
+            self.gone(key, true);
             return;
         }
         self.fleet.update(key, |vm| {
@@ -161,7 +164,7 @@ impl Dispatcher {
     fn absent(&mut self, key: VmKey) {
         let (now, mut grace) = (self.now, self.config.timeouts.disappear_grace);
         if self.planted(Planted::OneListIsEnough) {
-            return self.gone(key);
+            return self.gone(key, false);
         }
         if self.planted(Planted::GraceIgnored) {
             grace = Duration::ZERO;
@@ -177,7 +180,7 @@ impl Dispatcher {
             vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {
-            Some(true) => self.gone(key),
+            Some(true) => self.gone(key, false),
             // If it is there, it will say so.
             _ => self.probe_now(key),
         }
@@ -251,6 +254,9 @@ impl Dispatcher {
         self.name_vm(key, record);
         if drain {
             self.set_behavior(key, IdleBehavior::Drain);
+        }
+        if record.taken_back {
+            self.announce_loss(key, self.now);
         }
         self.touched.vms.insert(key);
         self.touched.placement = true;

@@ -31,6 +31,7 @@ enum Next {
     Wait,
     Lock,
     Unlock,
+    Requeue(String),
     Cancel(Option<String>),
     Start(VmKey),
     Stop(StopReason),
@@ -52,6 +53,7 @@ impl Dispatcher {
             Next::Drop => self.drop_container(id),
             Next::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
             Next::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
+            Next::Requeue(why) => self.change(id, Op::Requeue, QueueAction::Requeue { id, why }),
             Next::Cancel(error) => self.cancel(id, error),
             Next::Start(key) => self.start(key, id),
             Next::Stop(reason) => {
@@ -142,6 +144,9 @@ impl Dispatcher {
         };
         if !entry.is_newer_than(event) && !self.planted(Planted::JudgedByOldSnapshot) {
             return Next::Look;
+        }
+        if let Some(exit) = exit.filter(|exit| exit.interrupted && entry.priority > 0) {
+            return Next::Requeue(exit.reason.clone());
         }
         let unseen = "the container runs on no instance that exists";
         let why = exit.map_or(unseen, |exit| &exit.reason);

@@ -23,7 +23,15 @@ impl Dispatcher {
         self.verdicts = Verdicts::default();
         self.verdicts = placement::pass(self);
         let blocked = self.verdicts.parked.values().flat_map(|p| &p.blocked);
-        let soonest = blocked.filter_map(|(_, why)| why.until()).min();
+        let fallback = self.config.sizing.spot_fallback.after;
+        let fallback = fallback.and_then(|after| {
+            self.capacity
+                .fails_for(after)
+                .filter(|at| *at > self.now)
+                .min()
+        });
+        let soonest = blocked.filter_map(|(_, why)| why.until());
+        let soonest = soonest.chain(fallback).min();
         match soonest {
             Some(at) => self.timers.set(TimeoutReason::Place, at),
             None => self.timers.cancel(TimeoutReason::Place),
@@ -49,6 +57,11 @@ impl Hand for Dispatcher {
         let kind = (name, image);
         self.capacity
             .may_create(self.now, &self.config, &self.fleet, kind, offer)
+    }
+
+    fn falls_back(&self, types: &[TypeName]) -> bool {
+        let after = self.config.sizing.spot_fallback.after;
+        after.is_some_and(|after| self.capacity.all_fail(self.now, types, after))
     }
 
     fn assign(&mut self, container: ContainerId, vm: VmKey) {

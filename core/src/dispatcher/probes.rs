@@ -255,6 +255,9 @@ impl Dispatcher {
                 None
             };
         });
+        if let Some(at) = list.taken_back_at {
+            self.announce_loss(key, at);
+        }
         if broken {
             self.break_vm(key, "it reports itself broken");
         }

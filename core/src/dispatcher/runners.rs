@@ -181,7 +181,11 @@ impl Dispatcher {
     pub(super) fn note_exit(&mut self, id: ContainerId, instance: String, reason: String) {
         let at = self.now;
         if let Some(entry) = self.queue.get_mut(&id) {
-            entry.exit = Some(Exit { at, reason });
+            entry.exit = Some(Exit {
+                at,
+                reason,
+                interrupted: false,
+            });
         }
         self.out.event(Event::RunnerExited {
             container: id,

@@ -259,8 +259,8 @@ impl Dispatcher {
         self.destroy(key);
     }
 
-    /// A VM is no more, whether we wanted it or not.
-    pub(super) fn gone(&mut self, key: VmKey) {
+    /// A VM is no more, whether we wanted it or not; `told` if the cloud says so itself.
+    pub(super) fn gone(&mut self, key: VmKey, told: bool) {
         self.count_boot(key, BootOutcome::Disappeared);
         let unheard_before = self.fleet.any_unheard();
         let Some(vm) = self.fleet.remove(key) else {
@@ -279,7 +279,7 @@ impl Dispatcher {
             _ => format!("instance {instance} disappeared while the container ran"),
         };
         self.out.event(Event::Gone {
-            instance: instance.clone(),
+            instance,
             instance_type: vm.type_name.clone(),
             phase: vm.phase,
             expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
@@ -288,7 +288,7 @@ impl Dispatcher {
             if runner.phase == RunnerPhase::Assigned {
                 self.touched.containers.insert(*id);
             } else {
-                self.note_exit(*id, instance.clone(), why.clone());
+                self.lose_runner(*id, &vm, told, why.clone());
             }
         }
         if unheard_before && !self.fleet.any_unheard() {

@@ -27,6 +27,8 @@ impl fmt::Display for Event {
             | Self::RunnerExited { .. }
             | Self::Stopping { .. }
             | Self::Signalling { .. }
+            | Self::Interrupted { .. }
+            | Self::FellBack { .. }
             | Self::Unkillable { .. } => self.fmt_container(f),
             _ => self.fmt_instance(f),
         }
@@ -156,6 +158,23 @@ impl Event {
             } => {
                 write!(f, "{container} gets {signal:?} on {instance}")
             }
+            Self::Interrupted {
+                container,
+                instance,
+                times,
+                ..
+            } => write!(
+                f,
+                "{container} was interrupted: the cloud took back {instance} (interruption {times})"
+            ),
+            Self::FellBack {
+                container,
+                interruptions,
+            } => write!(
+                f,
+                "{container} takes types that are not preemptible from now on, after {interruptions} \
+                 interruptions (SpotFallback)"
+            ),
             Self::Unkillable {
                 container,
                 instance,
@@ -267,6 +286,16 @@ impl Event {
                 };
                 write!(f, "{instance} is broken: {why}; {then}")
             }
+            Self::LossAnnounced {
+                instance,
+                instance_type,
+                at,
+                containers,
+            } => write!(
+                f,
+                "{instance} ({instance_type}) is taken back by the cloud at {at}; containers on it: \
+                 {containers}"
+            ),
             Self::BehaviorChanged { instance, behavior } => {
                 write!(f, "{instance} is now {behavior:?}")
             }

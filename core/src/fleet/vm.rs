@@ -123,6 +123,8 @@ pub(crate) struct Vm {
     pub(crate) idle_since: Timestamp,
     /// It reports itself broken.
     pub(crate) broken: bool,
+    /// The cloud has announced that it takes it back then, or has said that it did.
+    pub(crate) taken_back_at: Option<Timestamp>,
     /// A lock without a runner, since then.
     pub(crate) stale_since: Option<Timestamp>,
     /// Whether a boot outcome was counted.
@@ -229,6 +231,7 @@ impl Vm {
             last_container: None,
             idle_since: now,
             broken: false,
+            taken_back_at: None,
             stale_since: None,
             boot_counted: false,
             tainted: false,
@@ -272,6 +275,7 @@ impl Vm {
             && self.offer.is_some()
             && !self.tainted
             && !self.broken
+            && self.taken_back_at.is_none()
             && self.runners.values().all(|r| r.need.is_some())
             && self.suspect_since.is_none()
             && self.stale_since.is_none()

@@ -64,6 +64,16 @@ impl Shape {
             .collect())
     }
 
+    /// The types that could hold it if it were not preemptible, cheapest first; none if it is not.
+    pub(crate) fn on_demand(&self, config: &Config) -> Vec<TypeName> {
+        let other = Self {
+            preemptible: false,
+            ..self.clone()
+        };
+        let types = self.preemptible.then(|| other.eligible(config));
+        types.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// What it takes from a VM that it has for itself.
     pub(crate) fn alone(&self) -> Resources {
         let mut need = self.need;

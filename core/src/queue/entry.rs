@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 pub(crate) enum Op {
     Lock,
     Unlock,
+    Requeue,
     Cancel,
 }
 
@@ -20,6 +21,7 @@ impl Op {
         match self {
             Self::Lock => "lock",
             Self::Unlock => "unlock",
+            Self::Requeue => "requeue",
             Self::Cancel => "cancel",
         }
     }
@@ -31,6 +33,8 @@ pub(crate) struct Exit {
     pub(crate) at: Timestamp,
     /// For the owner, should the queue still say Running.
     pub(crate) reason: String,
+    /// The cloud took back what it ran on, and says so: nothing is left of it.
+    pub(crate) interrupted: bool,
 }
 
 /// A container of the queue.
@@ -53,6 +57,8 @@ pub(crate) struct Entry {
     /// Refusals and failures in a row.
     pub(crate) failures: u32,
     pub(crate) exit: Option<Exit>,
+    /// How often the cloud took back what it ran on, as far as this process saw.
+    pub(crate) interruptions: u32,
     /// Its lock was taken by this process, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
     /// The state is at least as new as this.
@@ -81,6 +87,7 @@ impl Entry {
             retry_at: None,
             failures: 0,
             exit: None,
+            interruptions: 0,
             locked_here: false,
             known_since: started,
             own_change_at: Timestamp::EPOCH,

@@ -24,6 +24,10 @@ pub(crate) struct ShapeGroup {
     pub(crate) shape: Shape,
     /// Types that can hold it, cheapest first.
     pub(crate) eligible: Result<Vec<TypeName>, Misfit>,
+    /// Types to be used while none of those can be had.
+    pub(crate) fallback: Vec<TypeName>,
+    /// Its containers were interrupted so often that they take what is not preemptible.
+    fallen_back: bool,
     /// Those that could start now if there were room.
     pub(crate) waiting: BTreeSet<Rank>,
     /// All containers of this shape, waiting or not.
@@ -35,34 +39,50 @@ pub(crate) struct ShapeGroup {
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Shapes {
     last_id: u64,
-    by_demand: BTreeMap<Demand, ShapeId>,
+    /// Demands, and whether they have fallen back.
+    by_demand: BTreeMap<(Demand, bool), ShapeId>,
     groups: BTreeMap<ShapeId, ShapeGroup>,
 }
 
 impl Shapes {
     /// Counts a container in.
     pub(crate) fn join(&mut self, config: &Config, demand: &Demand) -> ShapeId {
-        let id = match self.by_demand.get(demand) {
+        self.join_as(config, (demand.clone(), false))
+    }
+
+    /// Counts a container in among those that were interrupted too often; `None` if it cannot do
+    /// without what is preemptible, or already does.
+    pub(crate) fn fall_back(&mut self, config: &Config, from: ShapeId) -> Option<ShapeId> {
+        let group = self.get(from);
+        let possible = !group.fallen_back && !group.shape.on_demand(config).is_empty();
+        let demand = possible.then(|| group.demand.clone())?;
+        Some(self.join_as(config, (demand, true)))
+    }
+
+    fn join_as(&mut self, config: &Config, kind: (Demand, bool)) -> ShapeId {
+        let id = match self.by_demand.get(&kind) {
             Some(id) => *id,
-            None => self.found(config, demand),
+            None => self.found(config, kind),
         };
         let group = self.groups.get_mut(&id).expect("indexed shapes exist");
         group.members += 1;
         id
     }
 
-    fn found(&mut self, config: &Config, demand: &Demand) -> ShapeId {
+    fn found(&mut self, config: &Config, (demand, fallen_back): (Demand, bool)) -> ShapeId {
         self.last_id += 1;
         let id = ShapeId(self.last_id);
-        let shape = Shape::of(demand, config);
-        let group = ShapeGroup {
-            eligible: shape.eligible(config),
-            shape,
+        let mut group = ShapeGroup {
+            shape: Shape::of(&demand, config),
+            eligible: Ok(Vec::new()),
+            fallback: Vec::new(),
+            fallen_back,
             waiting: BTreeSet::new(),
             members: 0,
             demand: demand.clone(),
         };
-        self.by_demand.insert(demand.clone(), id);
+        group.choose_types(config);
+        self.by_demand.insert((demand, fallen_back), id);
         self.groups.insert(id, group);
         id
     }
@@ -76,7 +96,7 @@ impl Shapes {
         if group.members == 0 {
             assert!(group.waiting.is_empty(), "a member waits");
             if let Some(group) = self.groups.remove(&id) {
-                self.by_demand.remove(&group.demand);
+                self.by_demand.remove(&(group.demand, group.fallen_back));
             }
         }
     }
@@ -102,7 +122,22 @@ impl Shapes {
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         for group in self.groups.values_mut() {
             group.shape = Shape::of(&group.demand, config);
-            group.eligible = group.shape.eligible(config);
+            group.choose_types(config);
+        }
+    }
+}
+
+impl ShapeGroup {
+    /// Computes anew which types can hold it, by this configuration.
+    fn choose_types(&mut self, config: &Config) {
+        let rule = &config.sizing.spot_fallback;
+        let on_demand = self.shape.on_demand(config);
+        self.eligible = self.shape.eligible(config);
+        self.fallback = Vec::new();
+        if self.fallen_back && rule.interruptions.is_some() && !on_demand.is_empty() {
+            self.eligible = Ok(on_demand);
+        } else if rule.after.is_some() {
+            self.fallback = on_demand;
         }
     }
 }

@@ -322,6 +322,7 @@ impl Story {
         };
         let list = RunnerList {
             broken: false,
+            taken_back_at: None,
             runners: running.iter().map(sighting).collect(),
         };
         let report = ProbeReport {
@@ -446,6 +447,7 @@ fn record(name: &str, behavior: IdleBehavior, intent: Option<IntentId>) -> Insta
         id: InstanceId::from(name),
         address: Some("10.0.0.1:22".into()),
         terminated: false,
+        taken_back: false,
         tags: InstanceTags {
             instance_type: Some(TypeName::from("two")),
             idle_behavior: Some(behavior),

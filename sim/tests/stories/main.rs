@@ -14,5 +14,6 @@ mod placing;
 mod queueing;
 mod restarting;
 mod running;
+mod spot;
 mod starting;
 mod stopping;

@@ -172,6 +172,32 @@ impl ApiClient {
         deadline(within, self.0.update(Verb::Put, &path, params)).await
     }
 
+    /// Gives back a container whose VM the cloud has taken away, with the reason for its owner. The
+    /// built-in queue puts it into the line again. The peer's API has no such call: there it is
+    /// cancelled with the reason as its error, and its request gets another container as often as it
+    /// may.
+    ///
+    /// # Errors
+    /// As [`Self::lock`].
+    pub async fn requeue(
+        &self,
+        id: ContainerId,
+        why: &str,
+        within: Duration,
+    ) -> Result<ContainerUpdate, QueueError> {
+        let path = format!("{CONTAINERS}/{id}/requeue");
+        let params = Params::from([("reason", why.to_owned())]);
+        let work = async {
+            match self.0.update(Verb::Post, &path, params).await {
+                Err(QueueError::Refused(text)) if lacks_call(&path, &text) => {
+                    self.cancel(id, Some(why), within).await
+                }
+                done => done,
+            }
+        };
+        deadline(within, work).await
+    }
+
     /// When the API last said that it was overloaded, by this host's clock.
     #[must_use]
     pub fn last_503(&self) -> Option<Timestamp> {
@@ -184,6 +210,13 @@ impl ApiClient {
     pub async fn changes(&self, hint: impl FnMut() + Send) {
         changes::follow(&self.0.transport, hint).await;
     }
+}
+
+/// Whether a refusal says that the API has no such call; it may also lack the container.
+fn lacks_call(path: &str, refusal: &str) -> bool {
+    ["404", "405"]
+        .iter()
+        .any(|status| refusal.starts_with(&format!("{path}: {status}")))
 }
 
 /// Gives up when the time is over.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::config::{Config, Intervals, Limits, Rate, Timeouts};
+use longshore_core::config::{Config, Intervals, Limits, Rate, Sizing, SpotFallback, Timeouts};
 use longshore_core::ids::ImageId;
 use longshore_core::resources::MicroDollars;
 
 use super::cluster::CloudVms;
 use super::host;
-use super::reader::{Entry, Section};
+use super::reader::{Entry, Section, Strangers};
 
 /// Reads what the core decides with. The caller finishes the section.
 pub(super) fn core(vms: &Section<'_>) -> Config {
@@ -18,6 +18,10 @@ pub(super) fn core(vms: &Section<'_>) -> Config {
         intervals: intervals(vms),
         timeouts: timeouts(vms),
         limits: limits(vms),
+        sizing: Sizing {
+            spot_fallback: spot_fallback(vms),
+            ..Sizing::default()
+        },
         ..Config::default()
     }
 }
@@ -59,6 +63,17 @@ fn timeouts(vms: &Section<'_>) -> Timeouts {
         disappear_grace: vms.duration_or_zero("DisappearGrace", default.disappear_grace),
         ..default
     }
+}
+
+fn spot_fallback(vms: &Section<'_>) -> SpotFallback {
+    let rule = vms.section("SpotFallback");
+    let after = rule.duration_or_zero("After", Duration::ZERO);
+    let fallback = SpotFallback {
+        interruptions: rule.count_above_zero("Interruptions", 0),
+        after: (!after.is_zero()).then_some(after),
+    };
+    rule.finish(Strangers::Warn);
+    fallback
 }
 
 fn limits(vms: &Section<'_>) -> Limits {

@@ -26,7 +26,7 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     let cloud = cloud_vms::adapters(&vms);
     without_effect(&vms);
     vms.finish(Strangers::Warn);
-    core.sizing = sizing(section);
+    core.sizing = sizing(section, core.sizing);
     core.timeouts.stale_lock =
         section.duration_or_zero("StaleLockTimeout", core.timeouts.stale_lock);
     let runner = runner(section, core.sizing.keep_buffers_per_vcpu);
@@ -59,7 +59,8 @@ fn without_effect(vms: &Section<'_>) {
     }
 }
 
-fn sizing(section: &Section<'_>) -> Sizing {
+/// `by_vms` is what stands under `CloudVMs`.
+fn sizing(section: &Section<'_>, by_vms: Sizing) -> Sizing {
     let default = Sizing::default();
     Sizing {
         reserve_extra_ram: section.bytes("ReserveExtraRAM", default.reserve_extra_ram),
@@ -71,6 +72,7 @@ fn sizing(section: &Section<'_>) -> Sizing {
         max_price_factor_ppm: section
             .millionths_above_zero("MaximumPriceFactor", default.max_price_factor_ppm)
             .unwrap_or(1_000_000),
+        ..by_vms
     }
 }
 

@@ -117,6 +117,10 @@ fn every_key_of_ours_reaches_its_place() {
     let rates = [l.probes, l.creates, l.destroys, l.lists, l.cloud_ops];
     assert_eq!(rates, [44, 45, 46, 47, 48].map(Rate::per_second));
     assert_eq!(l.price_per_hour, Some(MicroDollars(49_500_000)));
+    assert_eq!(l.boot_failures, Some(51));
+    let spot = &core.sizing.spot_fallback;
+    assert_eq!(spot.interruptions, Some(52));
+    assert_eq!(spot.after.map(seconds), Some(53));
     let cloud = &cluster.cloud;
     assert_eq!(cloud.driver, "azure");
     assert_eq!(cloud.driver_parameters["Subnet"][1], 2);

@@ -50,6 +50,22 @@ async fn submit(url: &str, priority: u64) -> ContainerId {
     uuid.parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// What a runner reports.
+async fn start_running(url: &str, id: ContainerId) {
+    let mut form = reqwest::Url::parse("http://x/").unwrap_or_else(|e| panic!("{e}"));
+    form.query_pairs_mut()
+        .append_pair("container", r#"{"state":"Running"}"#);
+    let response = reqwest::Client::new()
+        .put(format!("{url}arvados/v1/containers/{id}"))
+        .bearer_auth(TOKEN)
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .body(form.query().unwrap_or_default().to_owned())
+        .send()
+        .await;
+    let status = response.map(|response| response.status().as_u16());
+    assert_eq!(status.ok(), Some(200));
+}
+
 async fn state_of(api: &ApiClient, id: ContainerId) -> ContainerState {
     let found = api.lookup(&[id], LONG).await;
     found.unwrap_or_else(|e| panic!("{e}"))[0].state
@@ -83,6 +99,15 @@ async fn a_container_is_seen_locked_given_back_and_cancelled() {
     // Once too often.
     let update = api.unlock(id, LONG).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(update.state, ContainerState::Cancelled);
+
+    let id = submit(&url, 1).await;
+    assert!(api.lock(id, LONG).await.is_ok());
+    let early = api.requeue(id, "the VM is gone", LONG).await;
+    assert!(matches!(early, Err(QueueError::Refused(why)) if why.contains("when Locked")));
+    assert_eq!(state_of(&api, id).await, ContainerState::Locked);
+    start_running(&url, id).await;
+    let back = api.requeue(id, "the VM is gone", LONG).await;
+    assert_eq!(back.map(|u| u.state), Ok(ContainerState::Queued));
 
     let id = submit(&url, 1).await;
     assert!(api.lock(id, LONG).await.is_ok());

@@ -293,6 +293,31 @@ async fn a_lookup_with_a_stranger_or_an_unreadable_record_is_no_answer() {
 }
 
 #[tokio::test]
+async fn what_cannot_go_back_into_the_line_is_cancelled_with_the_reason() {
+    let api = FakeApi::start(|seen| match seen.path.rsplit('/').next() {
+        Some("requeue") => status(404, r#"{"errors":["Path not found"]}"#),
+        _ => ok(&row(1, "Cancelled", 1)),
+    })
+    .await;
+    let why = "interrupted: the cloud took back i-1";
+    let update = api.client().requeue(id(1), why, LONG).await;
+    assert_eq!(update.map(|u| u.state), Ok(ContainerState::Cancelled));
+    let seen = api.seen();
+    assert_eq!(seen[0].param("reason"), why);
+    let expected = json!({"state": "Cancelled", "runtime_status": {"error": why}});
+    assert_eq!(seen[1].param("container"), expected.to_string());
+
+    let api = FakeApi::start(|_| status(422, r#"{"errors":["cannot requeue when Queued"]}"#)).await;
+    let update = api.client().requeue(id(1), why, LONG).await;
+    assert!(matches!(update, Err(QueueError::Refused(_))));
+    assert_eq!(
+        api.seen().len(),
+        1,
+        "what is no longer Running is left alone"
+    );
+}
+
+#[tokio::test]
 async fn changes_are_single_requests_and_their_answers_are_read() {
     let api = FakeApi::start(|seen| {
         let state = match seen.path.rsplit('/').next() {

@@ -15,8 +15,6 @@ pub(crate) struct Wish<'a> {
     pub(crate) type_name: &'a TypeName,
     pub(crate) offer: &'a InstanceType,
     pub(crate) image: ImageId,
-    /// The one that instances have unless their tag says otherwise.
-    pub(crate) configured_image: &'a ImageId,
     pub(crate) secret_path: &'a str,
     pub(crate) init_command: &'a str,
     pub(crate) public_key: Option<String>,
@@ -26,14 +24,13 @@ impl Wish<'_> {
     /// The whole wish, with a secret that only the cloud and the instance learn.
     pub(crate) fn spec(self) -> Result<CreateSpec, CloudError> {
         let secret = new_secret()?;
-        let mut tags = BTreeMap::from([
+        let tags = BTreeMap::from([
             (tag::TYPE.to_owned(), self.type_name.to_string()),
             (tag::IDLE_BEHAVIOR.to_owned(), "run".to_owned()),
             (tag::INTENT.to_owned(), self.intent.to_string()),
+            // Even the configured one: it may be another after the next restart.
+            (tag::IMAGE.to_owned(), self.image.to_string()),
         ]);
-        if self.image != *self.configured_image {
-            tags.insert(tag::IMAGE.to_owned(), self.image.to_string());
-        }
         Ok(CreateSpec {
             intent: self.intent,
             type_name: self.type_name.clone(),

@@ -173,6 +173,9 @@ impl Inner {
             QueueAction::Lookup { ids } => Answer::Containers(api.lookup(&ids, within).await),
             QueueAction::Lock { id } => Answer::Updated(api.lock(id, within).await),
             QueueAction::Unlock { id } => Answer::Updated(api.unlock(id, within).await),
+            QueueAction::Requeue { id, why } => {
+                Answer::Updated(api.requeue(id, &why, within).await)
+            }
             QueueAction::Cancel { id, error } => {
                 Answer::Updated(api.cancel(id, error.as_deref(), within).await)
             }
@@ -239,7 +242,6 @@ impl Inner {
             type_name,
             offer: instance_type,
             image,
-            configured_image: &catalog.image,
             secret_path: parts.cloud.secret_path(),
             init_command: &parts.init_command,
             public_key: parts.public_key.clone(),
@@ -262,6 +264,7 @@ impl Inner {
             id: instance.id,
             address: instance.address,
             terminated: instance.terminated,
+            taken_back: instance.taken_back,
         }
     }
 

@@ -109,12 +109,27 @@ fn of_instances(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Met
             "Time since the last good probe, for the instance in the middle.",
             median,
         ),
+        gauges(
+            "longshore_boot_pause_until_seconds",
+            "When a type that failed to boot is tried again, in seconds since the epoch.",
+            boot_pauses(totals),
+        ),
         single(
             "at_quota",
             "1 if some quota was met lately.",
             f64::from(u8::from(totals.at_quota)),
         ),
     ]
+}
+
+fn boot_pauses(totals: &Totals) -> Vec<Metric> {
+    let pauses = totals.boot_pauses.iter();
+    let each = pauses.map(|pause| {
+        let (name, image) = (pause.instance_type.as_str(), pause.image.as_str());
+        let labels = [("image", image), ("instance_type", name)];
+        gauge(&labels, epoch_seconds(pause.until))
+    });
+    each.collect()
 }
 
 /// When the queue was last overloaded; 0 is never.

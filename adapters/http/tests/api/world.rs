@@ -154,7 +154,9 @@ impl World {
                 return Answer::Containers(Ok(found.cloned().collect()));
             }
             QueueAction::Lock { id } => (id, ContainerState::Locked),
-            QueueAction::Unlock { id } => (id, ContainerState::Queued),
+            QueueAction::Unlock { id } | QueueAction::Requeue { id, .. } => {
+                (id, ContainerState::Queued)
+            }
             QueueAction::Cancel { id, .. } => (id, ContainerState::Cancelled),
         };
         let record = self.queue.iter_mut().find(|record| record.id == wanted);
@@ -246,6 +248,7 @@ fn report(runners: &[ContainerId]) -> ProbeReport {
         ready: Ok(()),
         runners: Some(RunnerList {
             broken: false,
+            taken_back_at: None,
             runners: runners.iter().map(sighting).collect(),
         }),
     }
@@ -294,6 +297,7 @@ pub(crate) fn instance(id: &str, instance_type: &str, behavior: IdleBehavior) ->
         id: id.into(),
         address: Some(format!("10.0.0.{}:22", &id[5..])),
         terminated: false,
+        taken_back: false,
         tags: InstanceTags {
             instance_type: Some(instance_type.into()),
             idle_behavior: Some(behavior),

@@ -6,6 +6,7 @@ mod invariants;
 mod lists;
 mod logs;
 mod operation;
+mod requeue;
 mod roles;
 mod support;
 mod transitions;

@@ -21,6 +21,7 @@ fn container() -> ContainerId {
 fn one_runner() -> Option<RunnerList> {
     Some(RunnerList {
         broken: false,
+        taken_back_at: None,
         runners: vec![RunnerSighting {
             container: container(),
             stale: false,

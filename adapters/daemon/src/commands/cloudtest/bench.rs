@@ -69,7 +69,6 @@ impl Bench for CliBench<'_> {
             type_name: &self.subject.type_name,
             offer: &self.subject.offer,
             image: self.subject.image.clone(),
-            configured_image: &self.cluster.core.image,
             secret_path: self.cloud.secret_path(),
             init_command: &self.cluster.cloud.instance_init_command,
             public_key: self.public_key.clone(),

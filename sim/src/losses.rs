@@ -1,0 +1,69 @@
+//! Preemptible instances, which the cloud takes back when it likes.
+
+use std::time::Duration;
+
+use longshore_core::ids::InstanceId;
+
+use crate::cloud::{Cloud, CloudStep};
+use crate::faults::Fault;
+use crate::stage::{Happening, Stage};
+use crate::vm::VmStep;
+
+/// From the announcement to the end.
+const SPOT_NOTICE: Duration = Duration::from_secs(120);
+
+impl Cloud {
+    /// Whether and when a new instance will be taken back.
+    pub(crate) fn spot_fates(&mut self, stage: &mut Stage, id: &InstanceId) {
+        if !self.instances.get(id).is_some_and(|i| i.offer.preemptible) {
+            return;
+        }
+        let pause = Duration::from_secs(self.chance.uneven(1, 3600));
+        let taken = CloudStep::TakenBack {
+            id: id.clone(),
+            announced: false,
+        };
+        let steps = [
+            (Fault::SpotNotice, CloudStep::Noticed(id.clone())),
+            (Fault::SpotTaken, taken),
+        ];
+        for (fault, step) in steps {
+            if stage.faults.strikes(&mut self.chance, fault) {
+                stage.after(pause, Happening::Cloud(step));
+            }
+        }
+    }
+
+    /// The VM, lists or both tell that an instance is taken back in two minutes.
+    pub(crate) fn announce_loss(&mut self, stage: &mut Stage, id: &InstanceId) {
+        let Some(instance) = self.instances.get_mut(id).filter(|i| i.ended.is_none()) else {
+            return;
+        };
+        stage.note(|| format!("{id} is announced to be taken back"));
+        let way = self.chance.below(3);
+        instance.record.taken_back |= way != 0;
+        if way != 1 {
+            let told = VmStep::Noticed {
+                instance: id.clone(),
+                at: stage.now + SPOT_NOTICE,
+            };
+            stage.after(Duration::ZERO, Happening::Vm(told));
+        }
+        let end = CloudStep::TakenBack {
+            id: id.clone(),
+            announced: true,
+        };
+        stage.after(SPOT_NOTICE, Happening::Cloud(end));
+    }
+
+    /// An instance is taken back; mostly the cloud says that it was not by our doing.
+    pub(crate) fn take_back(&mut self, stage: &mut Stage, id: &InstanceId) {
+        if self.is_alive(id) {
+            stage.note(|| format!("{id} is taken back"));
+            if let Some(instance) = self.instances.get_mut(id) {
+                instance.record.taken_back |= !self.chance.one_in(4);
+            }
+            self.end(stage, id);
+        }
+    }
+}
