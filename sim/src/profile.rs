@@ -287,6 +287,11 @@ fn draw_config(chance: &mut Chance) -> Config {
 fn draw_loss(chance: &mut Chance, config: &mut Config) {
     let failures = u32::try_from(chance.between(1, 5)).ok();
     config.limits.boot_failures = failures.filter(|_| !chance.one_in(4));
+    if chance.one_in(4) {
+        for offer in config.types.values_mut() {
+            offer.preemptible |= !chance.one_in(3);
+        }
+    }
     let interruptions = u32::try_from(chance.between(1, 3)).ok();
     let after = chance.secs(30, 1200);
     config.sizing.spot_fallback = SpotFallback {

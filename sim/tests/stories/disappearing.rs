@@ -100,3 +100,19 @@ fn an_address_that_changes_is_followed() {
     assert_eq!(story.starts_of(container), 1);
     assert_eq!(story.vms_made(), 1);
 }
+
+#[test]
+fn a_vm_that_restarts_ends_what_ran_on_it_and_is_used_again() {
+    let mut story = Story::with(|config| config.timeouts.idle = minutes(20));
+    let (container, vm) = story.running(cores(1), minutes(60));
+    story.vm(vm).reboot();
+    story.run_for(minutes(4));
+    story.assert_cancelled(
+        container,
+        "the runner on i-00000001 exited without reporting a result",
+    );
+    let other = story.submit(cores(1));
+    story.run_for(minutes(1));
+    assert_eq!(story.runs_on(other), Some(vm));
+    assert_eq!(story.vms_made(), 1);
+}

@@ -1,5 +1,6 @@
 //! A queue that refuses, forgets, and shows only half.
 
+use longshore_core::StopReason;
 use longshore_core::event::Event;
 use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
@@ -35,6 +36,11 @@ fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
     story.run_for(minutes(2));
     assert_eq!(story.shown(container), None);
     assert!(!story.has_runner(container));
+    let stopped = |e: &Event| {
+        matches!(e, Event::Stopping { instance, reason: StopReason::UnknownContainer, .. }
+            if instance == "i-00000001")
+    };
+    assert_eq!(story.count_events(stopped), 1, "with the instance named");
     let dropped = |e: &Event| matches!(e, Event::ContainerDropped { deleted: true, .. });
     assert_eq!(story.count_events(dropped), 1);
     story.run_for(minutes(5));

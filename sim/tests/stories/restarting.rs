@@ -2,6 +2,7 @@
 
 use longshore_core::command::Signal;
 use longshore_core::event::Event;
+use longshore_core::ids::ImageId;
 use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
@@ -139,4 +140,31 @@ fn a_create_under_way_at_a_crash_is_found_and_used() {
     story.run_for(minutes(10));
     story.assert_complete(container);
     assert_eq!(story.vms(), 0);
+}
+
+#[test]
+fn a_vm_is_known_by_its_own_image_after_a_restart_with_another() {
+    let mut story = Story::with(|config| {
+        config.types.retain(|name, _| name.as_str() == "small");
+        config.timeouts.idle = minutes(600);
+    });
+    let special = longshore_core::resources::Demand {
+        vm_image: Some(ImageId::from("image-2")),
+        ..cores(1)
+    };
+    let (_, usual_vm) = story.running(cores(1), seconds(5));
+    let (_, special_vm) = story.running(special.clone(), seconds(5));
+    assert_ne!(usual_vm, special_vm);
+    story.run_for(minutes(1));
+    story.reconfigure(|config| config.image = ImageId::from("image-3"));
+    story.restart();
+    story.run_for(minutes(2));
+    let again = story.submit(special);
+    assert_eq!(story.until_running(again), special_vm);
+    let plain = story.submit(cores(1));
+    assert_eq!(
+        story.until_running(plain),
+        2,
+        "none has booted from image-3"
+    );
 }

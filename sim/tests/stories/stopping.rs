@@ -82,6 +82,8 @@ fn what_cannot_be_killed_takes_its_vm_with_it() {
     story.set_priority(container, 0);
     story.run_for(minutes(5));
     assert!(story.is_gone(vm));
+    let told = |e: &Event| matches!(e, Event::Unkillable { held: false, .. });
+    assert_eq!(story.count_events(told), 1);
     let shut = |e: &Event| matches!(e, Event::Leaving { reason, .. } if *reason == ShutdownReason::Unkillable);
     assert_eq!(story.count_events(shut), 1);
     story.assert_state(container, ContainerState::Cancelled);

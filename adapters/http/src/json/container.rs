@@ -19,6 +19,8 @@ pub(crate) struct EntryJson<'c, 'a> {
     scheduling_status: &'c str,
     /// Ours: where it runs, or which VM is kept for it.
     instance: Option<&'c str>,
+    /// Ours: how often the cloud took back what it ran on, as far as this process saw.
+    interruptions: u32,
     /// Ours: its place among all that wait, from 1.
     position: Option<usize>,
     /// Ours: what it waits for.
@@ -80,6 +82,7 @@ impl<'a> Catalog<'a> {
             first_seen_at: rfc3339(view.first_seen),
             scheduling_status: &view.status,
             instance: view.instance.as_deref(),
+            interruptions: view.interruptions,
             position: view.position,
             waiting: view.waiting.as_ref().map(WaitingJson::new),
             unblocked_by: view.unblocked_by.as_deref(),

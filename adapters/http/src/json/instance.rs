@@ -34,6 +34,8 @@ pub(crate) struct InstanceJson<'a> {
     cloud: CloudId,
     /// Ours: the wish that it was created for.
     intent: Option<IntentId>,
+    /// Ours: when the cloud takes it back, if it has announced that.
+    taken_back_at: Option<String>,
     /// Ours: why it is being given back.
     leaving: Option<String>,
     /// Ours: what its last probe complained of.
@@ -68,6 +70,7 @@ fn instance<'a>(config: &'a Config, at: Timestamp, view: &'a InstanceView) -> In
         idle_behavior: view.idle_behavior,
         cloud: view.cloud,
         intent: view.intent,
+        taken_back_at: view.taken_back_at.map(rfc3339),
         leaving: view.leaving.as_ref().map(ToString::to_string),
         complaint: view.complaint.as_deref(),
     }

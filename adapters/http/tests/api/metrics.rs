@@ -481,3 +481,37 @@ async fn json_has_the_same_families_as_text() {
     assert_eq!(boots[0]["label"][0]["name"], "outcome");
     assert_eq!(boots[0]["counter"]["value"], 0.0);
 }
+
+#[test]
+fn what_the_cloud_takes_back_and_what_does_not_boot_is_counted_by_type() {
+    let metrics = Metrics::new();
+    let (instance, instance_type) = ("a".to_owned(), TypeName::from("small"));
+    for event in [
+        Event::LossAnnounced {
+            instance: instance.clone(),
+            instance_type: instance_type.clone(),
+            at: START,
+            containers: 1,
+        },
+        Event::Interrupted {
+            container: id(RUNNING),
+            instance,
+            instance_type: instance_type.clone(),
+            times: 1,
+        },
+        Event::BootsPaused {
+            instance_type,
+            image: "image".into(),
+            failures: 5,
+            until: START,
+            why: "no answer".into(),
+        },
+    ] {
+        metrics.observe(START, &event);
+    }
+    let scrape = of(&metrics);
+    for name in ["preemption_notices", "interruptions", "boot_pauses"] {
+        let series = format!("longshore_{name}_total{{instance_type=\"small\"}}");
+        assert_eq!(scrape.value(&series), 1.0, "{name}");
+    }
+}

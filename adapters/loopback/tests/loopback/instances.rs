@@ -500,3 +500,35 @@ async fn what_is_wrong_with_the_set_up_is_said_at_once() {
         matches!(&error, SetupError::StateDir(_)) && error.to_string().contains("/proc/self/no")
     );
 }
+
+#[tokio::test]
+async fn a_vm_that_is_taken_back_is_announced_and_ended_by_the_driver() {
+    let host = Host::new();
+    let cloud = host.cloud();
+    let (made, client) = vm(&cloud, 1).await;
+    let left = spread(&client).await;
+    cloud
+        .interrupt(&made.id, Duration::from_secs(3600))
+        .await
+        .unwrap();
+    let shown = find(&cloud, &made.id).await.unwrap();
+    assert!(shown.taken_back && !shown.terminated);
+    let said = client
+        .run("cat $LONGSHORE_LOCK_DIR/crunch-run-preempted")
+        .await;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let mut words = text.split_whitespace();
+    let at: u64 = words.next().unwrap().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    assert!(now.unwrap().as_secs().abs_diff(at - 3600) < 120, "{text}");
+    assert_eq!(words.next(), Some("terminate"));
+    assert!(left.iter().all(|pid| alive(*pid)), "it may use its time");
+
+    // Anybody who may write there can do the same.
+    std::fs::write(host.vm(&made.id).join("take-back"), "1\n").unwrap();
+    let shown = find(&cloud, &made.id).await.unwrap();
+    assert!(shown.taken_back && shown.terminated);
+    assert!(!left.iter().any(|pid| alive(*pid)));
+    let again = cloud.interrupt(&made.id, Duration::ZERO).await;
+    assert!(matches!(again, Err(CloudError::NotFound { .. })));
+}

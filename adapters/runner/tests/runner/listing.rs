@@ -208,3 +208,30 @@ fn a_detached_runner_holds_nothing_of_the_command_that_started_it() {
     assert!(ran.took < Duration::from_secs(20), "{ran:?}");
     assert!(ran.stdout.contains(&server.uuid), "{ran:?}");
 }
+
+#[test]
+fn an_announced_end_is_listed_and_the_owner_of_what_runs_is_told() {
+    let server = Server::script("exec sleep 1000");
+    let vm = Vm::new();
+    vm.start_running(&server, &[]);
+    // Year 2033: whoever speaks to the cloud has written it.
+    let file = vm.path("lock").join("crunch-run-preempted");
+    fs::write(&file, "2000000000 terminate\n").unwrap();
+    let listed = vm.list();
+    let expected = format!("{}\npreempted 2000000000\n", server.uuid);
+    let mut lines: Vec<&str> = listed.stdout.lines().collect();
+    let mut wanted: Vec<&str> = expected.lines().collect();
+    lines.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!((listed.code, lines), (Some(0), wanted));
+    server.wait_for("a warning", |world| {
+        world.get("runtime_status")["warning"] == "preemption notice"
+    });
+    let status = server.world().get("runtime_status");
+    let notice = "Cloud provider scheduled instance terminate at 2033-05-18T03:33:20Z";
+    assert_eq!(status["preemptionNotice"], notice);
+    assert_eq!(server.world().state(), "Running");
+    // One that is long past does no harm.
+    fs::write(&file, "1000000000 terminate\n").unwrap();
+    assert_eq!(vm.list().stdout, format!("{}\n", server.uuid));
+}
