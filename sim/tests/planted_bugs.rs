@@ -130,7 +130,7 @@ const CASES: &[Case] = &[
         ..case(
             Planted::NoticeIgnored,
             &["valid starts"],
-            100,
+            200,
             &[Fault::SpotNotice],
         )
     },
@@ -139,7 +139,7 @@ const CASES: &[Case] = &[
         ..case(
             Planted::BootsRepeated,
             &["what does not boot rests"],
-            50,
+            200,
             &[Fault::NeverBoots],
         )
     },
