@@ -24,7 +24,7 @@ pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
             continue;
         }
         if let Some(time) = line.strip_prefix("preempted ") {
-            let at = time.parse().map(|at| Duration::from_secs(at)).ok();
+            let at = time.parse().map(Duration::from_secs).ok();
             taken_back_at = taken_back_at.max(at.map(|at| Timestamp::EPOCH + at));
             continue;
         }
