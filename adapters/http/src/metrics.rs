@@ -6,6 +6,7 @@
 mod families;
 mod gauges;
 mod json;
+mod losses;
 mod state;
 mod summary;
 
@@ -30,6 +31,7 @@ use prometheus::{
 
 use crate::question::Dated;
 use crate::settings::ManagementSettings;
+use losses::Losses;
 pub(crate) use state::WorkerState;
 use summary::{Clock, Series, SummaryVec};
 
@@ -80,9 +82,7 @@ pub struct Metrics {
     unexpected: IntCounterVec,
     boots: IntCounterVec,
     boots_by_type: IntCounterVec,
-    boot_pauses: IntCounterVec,
-    losses_announced: IntCounterVec,
-    interruptions: IntCounterVec,
+    losses: Losses,
     calls: IntCounterVec,
     call_errors: IntCounterVec,
     call_duration: HistogramVec,
@@ -139,21 +139,7 @@ impl Metrics {
                 "Boots by outcome and type; each instance counts once.",
                 &["outcome", "instance_type"],
             ),
-            boot_pauses: counters(
-                "longshore_boot_pauses_total",
-                "Pauses in creating instances of a type, because its boots failed in a row.",
-                &["instance_type"],
-            ),
-            losses_announced: counters(
-                "longshore_preemption_notices_total",
-                "Instances that the cloud announced to take back, by type.",
-                &["instance_type"],
-            ),
-            interruptions: counters(
-                "longshore_interruptions_total",
-                "Containers that were interrupted because the cloud took back their instance, by its type.",
-                &["instance_type"],
-            ),
+            losses: Losses::new(&registry),
             calls: counters(
                 &dispatch("driver_operations"),
                 "Calls to the cloud.",
@@ -207,6 +193,7 @@ impl Metrics {
     pub fn observe(&self, now: Timestamp, event: &Event) {
         self.clock.advance(now);
         self.settle_vanished(event);
+        self.losses.observe(event);
         match event {
             Event::StartIssued {
                 waited, ready_wait, ..
@@ -229,18 +216,6 @@ impl Metrics {
                 self.boots.with_label_values(&[outcome]).inc();
                 let labels = [outcome, instance_type.as_str()];
                 self.boots_by_type.with_label_values(&labels).inc();
-            }
-            Event::BootsPaused { instance_type, .. } => {
-                let labels = [instance_type.as_str()];
-                self.boot_pauses.with_label_values(&labels).inc();
-            }
-            Event::LossAnnounced { instance_type, .. } => {
-                let labels = [instance_type.as_str()];
-                self.losses_announced.with_label_values(&labels).inc();
-            }
-            Event::Interrupted { instance_type, .. } => {
-                let labels = [instance_type.as_str()];
-                self.interruptions.with_label_values(&labels).inc();
             }
             Event::ProbeEnded { took, error, .. } => match error {
                 None => self.probe_success.observe(*took),
@@ -381,13 +356,7 @@ impl Metrics {
                 let labels = [state.name(), name.as_str()];
                 self.unexpected.with_label_values(&labels);
             }
-            for counted in [
-                &self.boot_pauses,
-                &self.losses_announced,
-                &self.interruptions,
-            ] {
-                counted.with_label_values(&[name.as_str()]);
-            }
+            self.losses.begin_at_zero(name);
             for outcome in OUTCOMES {
                 let labels = [outcome.name(), name.as_str()];
                 self.boots_by_type.with_label_values(&labels);

@@ -155,7 +155,7 @@ mod tests {
         watch_at(&base, NOW, &locks, &report, &|_| {});
         let notice = Notice::new("terminate", "2033-05-18T03:33:20Z");
         assert_eq!(notice.at, 2_000_000_000);
-        assert_eq!(*told.borrow(), [notice.clone()]);
+        assert_eq!(*told.borrow(), std::slice::from_ref(&notice));
         assert_eq!(Notice::read(&locks), Some(notice));
         let asked: Vec<Vec<String>> = heard.iter().collect();
         let first: Vec<&str> = asked.iter().map(|head| head[0].as_str()).collect();
