@@ -37,14 +37,12 @@ pub(crate) struct CloudParts {
 /// What may change while we run.
 pub(crate) struct Catalog {
     pub(crate) types: BTreeMap<TypeName, InstanceType>,
-    pub(crate) image: ImageId,
 }
 
 impl From<&Config> for Catalog {
     fn from(config: &Config) -> Self {
         Self {
             types: config.types.clone(),
-            image: config.image.clone(),
         }
     }
 }
