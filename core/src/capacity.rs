@@ -3,6 +3,8 @@
 pub(crate) mod boots;
 pub(crate) mod bucket;
 pub(crate) mod cooling;
+pub(crate) mod crowd;
+pub(crate) mod spending;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::time::Timestamp;
 use boots::Boots;
 use bucket::Bucket;
 use cooling::{Cooling, Pauses, Readiness};
+use crowd::Crowd;
+use spending::Spending;
 
 /// Why no instance of a type is created now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,6 +31,28 @@ pub enum Blocked {
     MaxInstances,
     /// One more would pass `MaxPricePerHour`.
     MaxPricePerHour,
+    /// One of `Budgets` is used up.
+    Budget {
+        /// Its span of time.
+        window: Duration,
+        /// Its amount.
+        limit: MicroDollars,
+        /// When there is room again at the latest, should nothing end before; absent if what runs
+        /// now uses it up for good.
+        until: Option<Timestamp>,
+    },
+    /// So many containers run already as the queue can bear, or as `InitialQuotaEstimate` says.
+    Containers {
+        /// How many may run now.
+        max: u32,
+        /// When it will be more, should the queue not be overloaded again.
+        until: Option<Timestamp>,
+    },
+    /// So many supervisors run already as `SupervisorFraction` allows.
+    Supervisors {
+        /// How many may run now.
+        max: u32,
+    },
     /// The account's quota for this type's group is used up.
     Quota {
         /// When it is tried again, unless an instance of the group ends before.
@@ -71,13 +97,18 @@ impl Blocked {
             | Self::Cooling { until, .. }
             | Self::BootsFail { until, .. }
             | Self::Rate { until } => Some(*until),
+            Self::Budget { until, .. } | Self::Containers { until, .. } => *until,
             _ => None,
         }
     }
 
     /// Whether it is no matter of seconds: what waits for its end waits for a VM that exists.
     pub(crate) fn lasts(&self) -> bool {
-        self.room_helps() || matches!(self, Self::Cooling { .. })
+        self.room_helps()
+            || matches!(
+                self,
+                Self::Cooling { .. } | Self::BootsFail { .. } | Self::Budget { .. }
+            )
     }
 
     /// Whether giving back an idle instance could help.
@@ -87,6 +118,14 @@ impl Blocked {
             Self::MaxInstances | Self::MaxPricePerHour | Self::Quota { .. }
         )
     }
+
+    /// Whether it is the world that stands in the way, rather than a limit of the operator's own.
+    pub(crate) fn is_the_worlds(&self) -> bool {
+        matches!(
+            self,
+            Self::Quota { .. } | Self::Cooling { .. } | Self::BootsFail { .. } | Self::Canary
+        )
+    }
 }
 
 impl std::fmt::Display for Blocked {
@@ -94,6 +133,17 @@ impl std::fmt::Display for Blocked {
         match self {
             Self::MaxInstances => f.write_str("MaxInstances is reached"),
             Self::MaxPricePerHour => f.write_str("MaxPricePerHour is reached"),
+            Self::Budget { window, limit, .. } => {
+                let window = spending::short(*window);
+                write!(f, "the budget of {limit} in {window} is used up")
+            }
+            Self::Containers { max, .. } => {
+                write!(
+                    f,
+                    "no more than {max} containers may run until it is known that the queue bears them"
+                )
+            }
+            Self::Supervisors { max } => write!(f, "no more than {max} supervisors may run"),
             Self::Quota { why, .. } => write!(f, "at the cloud account's limit ({why})"),
             Self::Cooling { why, .. } => write!(f, "at capacity ({why})"),
             Self::BootsFail { failures, why, .. } => {
@@ -136,6 +186,8 @@ pub(crate) struct Capacity {
     barred: BTreeMap<(CloudId, Call), Cooling>,
     pub(crate) boots: Boots,
     pub(crate) probes: Bucket,
+    pub(crate) spending: Spending,
+    pub(crate) crowd: Crowd,
     pub(crate) plants: Plants,
 }
 
@@ -249,6 +301,15 @@ impl Capacity {
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
             return Err(Blocked::MaxPricePerHour);
         }
+        if let Some((budget, until)) = self.spending.exhausted(fleet.price())
+            && !self.plants.has(Planted::BudgetsIgnored)
+        {
+            return Err(Blocked::Budget {
+                window: budget.window,
+                limit: budget.limit,
+                until,
+            });
+        }
         let under_way =
             |key| fleet.is_create_unanswered(key) && !self.plants.has(Planted::NoCanary);
         if let Some(group) = self.groups.get(&group_of(offer)) {
@@ -301,6 +362,36 @@ impl Capacity {
         let under_way = |key| fleet.is_create_unanswered(key);
         let cooling = self.offerings.get(name);
         cooling.is_some_and(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
+    }
+
+    /// Whether one more container may start, beside those that run and those that a pass has promised
+    /// a place.
+    pub(crate) fn may_start(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        fleet: &Fleet,
+        supervisor: bool,
+        promised: &Promised,
+    ) -> Result<(), Blocked> {
+        let full = |max: Option<u32>, count: usize| max.filter(|max| count >= *max as usize);
+        let running = fleet.runners() + promised.containers;
+        if let Some(max) = full(self.crowd.max(now), running)
+            && !self.plants.has(Planted::OverloadIgnored)
+        {
+            let until = self.crowd.grows_at(now);
+            return Err(Blocked::Containers { max, until });
+        }
+        if supervisor && !self.plants.has(Planted::SupervisorsUncounted) {
+            // What the cloud refuses is not there for those that they would wait for.
+            let met = self.groups.values().any(|group| group.until > now);
+            let instances = met.then(|| fleet.len());
+            let running = fleet.supervisors() + promised.supervisors;
+            if let Some(max) = full(self.crowd.supervisors(now, limits, instances), running) {
+                return Err(Blocked::Supervisors { max });
+            }
+        }
+        Ok(())
     }
 
     /// Counts a create that leaves, for a type that [`Capacity::may_create`] allowed.
@@ -392,8 +483,9 @@ impl Capacity {
         !self.groups.is_empty()
     }
 
-    /// Forgets types that are no longer configured.
-    pub(crate) fn reconfigure(&mut self, config: &Config) {
+    /// Forgets types that are no longer configured, and takes over the budgets.
+    pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
+        self.spending.reconfigure(&config.limits.budgets, fleet);
         self.offerings
             .retain(|name, _| config.types.contains_key(name));
         self.groups
@@ -402,6 +494,13 @@ impl Capacity {
         self.boots
             .reconfigure(|name| config.types.contains_key(name), pauses);
     }
+}
+
+/// Containers that a pass has found a place for, on VMs that are on their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Promised {
+    pub(crate) containers: usize,
+    pub(crate) supervisors: usize,
 }
 
 /// What the end of a create is judged by.

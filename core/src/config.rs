@@ -118,6 +118,9 @@ pub struct Timeouts {
     /// How long containers that were locked before a restart wait for VMs found then to be probed
     /// (`StaleLockTimeout`).
     pub stale_lock: Duration,
+    /// A container that could not start for so long is cancelled, for ever long if `None`. Time does
+    /// not count in which limits of the operator's own stood in the way (`MaxSchedulingTime`, new).
+    pub scheduling: Option<Duration>,
     /// A create whose answer was lost is written off after this (`TimeoutCreateAmbiguous`, new).
     pub create_ambiguous: Duration,
     /// A VM younger than this is never judged gone because a list lacks it (`DisappearGrace`, new).
@@ -155,8 +158,26 @@ pub struct Limits {
     /// After so many failed boots in a row of one type with one image, no more of them are created
     /// for a while (`BootFailuresBeforePause`, new).
     pub boot_failures: Option<u32>,
+    /// What all instances may cost over spans of time, wishes counted (`Budgets`, new).
+    pub budgets: Vec<Budget>,
+    /// Containers that may run at first, until it is known how many the cluster can bear; more with
+    /// each quiet minute (`InitialQuotaEstimate`).
+    pub initial_quota: Option<u32>,
+    /// Millionths of what may run that may be supervisors, which wait for others; `None` for all
+    /// (`SupervisorFraction`).
+    pub supervisor_fraction_ppm: Option<u64>,
     /// Queued containers fetched by one poll, highest priority first.
     pub queued_per_poll: u32,
+}
+
+/// What may be spent over a span of time. At the limit nothing new is created; what exists stays, so
+/// more may be spent in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Budget {
+    /// The span, which ends now at any time; at least a microsecond (`Window`).
+    pub window: Duration,
+    /// The amount (`Limit`).
+    pub limit: MicroDollars,
 }
 
 /// So many events in a burst, refilled steadily.
@@ -230,6 +251,7 @@ impl Default for Timeouts {
             unkillable: Duration::from_secs(3600),
             stale_run_lock: Duration::from_secs(5),
             stale_lock: Duration::from_secs(60),
+            scheduling: None,
             create_ambiguous: Duration::from_secs(300),
             disappear_grace: Duration::from_secs(60),
             queue_answer: Duration::from_secs(60),
@@ -252,6 +274,9 @@ impl Default for Limits {
             cloud_ops: Rate::per_second(10),
             price_per_hour: None,
             boot_failures: Some(5),
+            budgets: Vec::new(),
+            initial_quota: None,
+            supervisor_fraction_ppm: Some(500_000),
             queued_per_poll: 10_000,
         }
     }

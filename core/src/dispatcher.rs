@@ -9,6 +9,7 @@ mod clouds;
 mod containers;
 mod losses;
 mod operator;
+mod patience;
 mod placing;
 mod polls;
 mod probes;
@@ -34,6 +35,7 @@ use crate::outbox::{Outbox, Pending, Purpose};
 use crate::placement::Verdicts;
 use crate::planted::{Planted, Plants};
 use crate::queue::Queue;
+use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
 use crate::view::View;
@@ -101,9 +103,9 @@ impl Chance {
         }
     }
 
-    fn intent(&mut self) -> IntentId {
+    fn intent(&mut self, now: Timestamp) -> IntentId {
         let high = u128::from(self.intents.next_u64());
-        IntentId::new(high << 64 | u128::from(self.intents.next_u64()))
+        IntentId::at(now, high << 64 | u128::from(self.intents.next_u64()))
     }
 
     fn jitter(&mut self) -> u32 {
@@ -117,6 +119,9 @@ impl Dispatcher {
     /// wishes follow from it.
     #[must_use]
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
+        let mut capacity = Capacity::default();
+        capacity.spending.count(now, MicroDollars::default());
+        capacity.reconfigure(&config, &Fleet::default());
         Self {
             now,
             clouds: clouds_of(&config),
@@ -127,7 +132,7 @@ impl Dispatcher {
             sure_since: None,
             queue: Queue::default(),
             fleet: Fleet::default(),
-            capacity: Capacity::default(),
+            capacity,
             timers: Timers::default(),
             out: Outbox::default(),
             signals: BTreeMap::new(),
@@ -267,6 +272,7 @@ impl Dispatcher {
     fn advance(&mut self, now: Timestamp) {
         assert!(now >= self.now, "time went back: {now} after {}", self.now);
         self.now = now;
+        self.capacity.spending.count(now, self.fleet.price());
     }
 
     /// Makes every decision that is due. Ends, because each decision uses up what called for it.
@@ -298,6 +304,9 @@ impl Dispatcher {
         self.timers = Timers::default();
         self.queue = Queue::default();
         self.fleet.forget_all();
+        if !held {
+            self.capacity.spending.forgets();
+        }
         self.signals.clear();
         self.poll = Poll::default();
         self.syncs.clear();
@@ -305,6 +314,7 @@ impl Dispatcher {
         self.touched = Touched::default();
         self.out.event(Event::Leadership { held });
         if held {
+            self.capacity.crowd.begin(self.now, &self.config.limits);
             self.timers.set(TimeoutReason::PollQueue, self.now);
             for cloud in &self.clouds {
                 self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
@@ -317,7 +327,7 @@ impl Dispatcher {
         self.clouds = clouds_of(&config);
         self.config = config;
         self.queue.reconfigure(&self.config);
-        self.capacity.reconfigure(&self.config);
+        self.capacity.reconfigure(&self.config, &self.fleet);
         self.out.event(Event::Reconfigured {
             types: self.config.types.len(),
         });
@@ -387,6 +397,9 @@ impl Dispatcher {
                 }
             }
             TimeoutReason::RetryContainer(id) => {
+                self.touched.containers.insert(id);
+            }
+            TimeoutReason::GiveUp(id) => {
                 self.touched.containers.insert(id);
             }
             TimeoutReason::Place => self.touched.placement = true,

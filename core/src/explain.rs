@@ -108,7 +108,7 @@ impl Dispatcher {
         })
     }
 
-    fn waiting_for_room(&self, entry: &Entry) -> Waiting {
+    pub(crate) fn waiting_for_room(&self, entry: &Entry) -> Waiting {
         if let Some(key) = self.verdicts().awaiting.get(&entry.id)
             && let Some(vm) = self.fleet().get(*key)
         {
@@ -131,6 +131,19 @@ impl Waiting {
     pub(crate) fn remedy(&self, now: Timestamp) -> String {
         let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
         let first_room = |blocked: &[(TypeName, Blocked)]| {
+            let budget = |(_, why): &(TypeName, Blocked)| match why {
+                Blocked::Budget { until, .. } => Some(*until),
+                _ => None,
+            };
+            if let Some(until) = blocked.iter().find_map(budget) {
+                return match until {
+                    Some(at) => format!("room in the budget, expected {} at the latest", ahead(at)),
+                    None => "instances that are given back, or a larger budget".to_owned(),
+                };
+            }
+            if let Some((_, Blocked::Supervisors { .. })) = blocked.first() {
+                return "the end of another supervisor".to_owned();
+            }
             let soonest = blocked.iter().filter_map(|(_, why)| why.until()).min();
             match soonest {
                 Some(at) => format!("a container ends, or the next try {}", ahead(at)),
@@ -204,9 +217,17 @@ impl Description<'_> {
         f: &mut fmt::Formatter<'_>,
         blocked: &[(TypeName, Blocked)],
     ) -> fmt::Result {
+        let supervisors = match blocked.first() {
+            Some((_, Blocked::Supervisors { max })) => Some(*max),
+            _ => None,
+        };
+        let queue = supervisors.map_or("queue", |_| "workflow queue");
         match self.position {
-            Some(position) => write!(f, "Waiting in queue at position {position}")?,
-            None => f.write_str("Waiting in queue")?,
+            Some(position) => write!(f, "Waiting in {queue} at position {position}")?,
+            None => write!(f, "Waiting in {queue}")?,
+        }
+        if let Some(max) = supervisors {
+            return write!(f, ": no more than {max} workflows may run.");
         }
         let all = |test: fn(&Blocked) -> bool| blocked.iter().all(|(_, why)| test(why));
         let names: Vec<&str> = blocked.iter().map(|(name, _)| name.as_str()).collect();
@@ -226,6 +247,12 @@ impl Description<'_> {
             f.write_str(": the cluster is at its capacity.")
         } else if all(|why| matches!(why, Blocked::MaxPricePerHour)) {
             f.write_str(": the spending limit is reached.")
+        } else if let Some((_, why @ Blocked::Budget { .. })) = blocked.first()
+            && all(|why| matches!(why, Blocked::Budget { .. }))
+        {
+            write!(f, ": {why}.")
+        } else if let Some((_, why @ Blocked::Containers { .. })) = blocked.first() {
+            write!(f, ": {why}.")
         } else {
             let each = blocked.iter().map(|(name, why)| format!("{name}: {why}"));
             write!(f, " ({}).", each.collect::<Vec<_>>().join("; "))

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{
     CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
 };
+use crate::input::IdleBehavior;
 use crate::placement::Kept;
 use crate::resources::{MicroDollars, Resources};
 use vm::{Phase, Runner, Vm};
@@ -35,6 +36,9 @@ pub(crate) struct Fleet {
     unanswered: BTreeSet<VmKey>,
     by_group: BTreeMap<(CloudId, QuotaGroup), usize>,
     price: u128,
+    runners: usize,
+    supervisors: usize,
+    held: BTreeMap<(TypeName, ImageId), usize>,
     filed: BTreeMap<VmKey, Filed>,
 }
 
@@ -221,6 +225,21 @@ impl Fleet {
         MicroDollars(u64::try_from(self.price).unwrap_or(u64::MAX))
     }
 
+    /// Runners on all instances, and places kept for one.
+    pub(crate) fn runners(&self) -> usize {
+        self.runners
+    }
+
+    /// Those of them whose containers wait for others.
+    pub(crate) fn supervisors(&self) -> usize {
+        self.supervisors
+    }
+
+    /// Whether an operator holds an instance of this kind.
+    pub(crate) fn any_held(&self, name: &TypeName, image: &ImageId) -> bool {
+        self.held.contains_key(&(name.clone(), image.clone()))
+    }
+
     /// Instances of one quota group, wishes counted.
     pub(crate) fn count_of_group(&self, cloud: CloudId, group: &QuotaGroup) -> usize {
         let place = (cloud, group.clone());
@@ -243,6 +262,16 @@ impl Fleet {
             return;
         };
         self.price -= filed.price;
+        self.runners -= filed.runners;
+        self.supervisors -= filed.supervisors;
+        if let Some(kind) = &filed.held
+            && let Some(count) = self.held.get_mut(kind)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(kind);
+            }
+        }
         self.unanswered.remove(&key);
         self.unheard.remove(&key);
         if let Some(count) = filed.group.as_ref().and_then(|g| self.by_group.get_mut(g)) {
@@ -275,6 +304,11 @@ impl Fleet {
         }
         self.unfile(key);
         self.price += filed.price;
+        self.runners += filed.runners;
+        self.supervisors += filed.supervisors;
+        if let Some(kind) = &filed.held {
+            *self.held.entry(kind.clone()).or_default() += 1;
+        }
         if filed.unanswered {
             self.unanswered.insert(key);
         }
@@ -297,6 +331,10 @@ struct Filed {
     place: Option<(Class, Slot)>,
     group: Option<(CloudId, QuotaGroup)>,
     price: u128,
+    runners: usize,
+    supervisors: usize,
+    /// Its kind, if an operator holds it.
+    held: Option<(TypeName, ImageId)>,
     unanswered: bool,
     unheard: bool,
 }
@@ -317,6 +355,10 @@ impl Filed {
             place,
             group: group.map(|group| (vm.cloud, group.clone())),
             price: vm.price().0.into(),
+            runners: vm.runners.len(),
+            supervisors: vm.runners.values().filter(|r| r.supervisor).count(),
+            held: (vm.behavior == IdleBehavior::Hold)
+                .then(|| (vm.type_name.clone(), vm.image.clone())),
             unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
             unheard: vm.unheard(),
         }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::time::Timestamp;
+
 /// A container's uuid: 27 ASCII characters, `ccccc-ttttt-xxxxxxxxxxxxxxx`.
 ///
 /// Kept inline, so that copies and comparisons cost no allocation. The first five characters are
@@ -159,15 +161,35 @@ pub struct CloudId(pub u16);
 
 /// Names one wish for a VM: idempotency token, tag, and the way a lost answer is matched.
 ///
-/// Drawn by the core from its own seed; 128 bits, written as 32 hexadecimal digits.
+/// Drawn by the core from its own seed; 128 bits, written as 32 hexadecimal digits. The first 48 are
+/// the milliseconds since the epoch when it was drawn: so whoever finds the tag on an instance knows
+/// since when it is to be paid for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntentId(u128);
 
 impl IntentId {
-    /// From 128 random bits.
+    const CHANCE_BITS: u32 = 80;
+    const MILLI: u64 = 1_000_000;
+
+    /// From its 128 bits.
     #[must_use]
     pub const fn new(bits: u128) -> Self {
         Self(bits)
+    }
+
+    /// For a wish of now, from 80 random bits; more are ignored.
+    #[must_use]
+    pub fn at(now: Timestamp, chance: u128) -> Self {
+        let millis = u128::from(now.as_nanos() / Self::MILLI);
+        let chance = chance & ((1 << Self::CHANCE_BITS) - 1);
+        Self(millis << Self::CHANCE_BITS | chance)
+    }
+
+    /// When it was drawn, to the millisecond; saturated, if no clock ever showed that.
+    #[must_use]
+    pub fn asked_at(self) -> Timestamp {
+        let millis = u64::try_from(self.0 >> Self::CHANCE_BITS).unwrap_or(u64::MAX);
+        Timestamp::from_nanos(millis.saturating_mul(Self::MILLI))
     }
 }
 
@@ -255,5 +277,14 @@ mod tests {
         assert_eq!(intent.to_string().parse(), Ok(intent));
         assert_eq!("+bc".parse::<IntentId>(), Err(BadIntentId));
         assert!("0".repeat(33).parse::<IntentId>().is_err());
+    }
+
+    #[test]
+    fn an_intent_tells_when_it_was_drawn() {
+        let now = Timestamp::from_nanos(1_800_000_000_123_456_789);
+        let one = IntentId::at(now, u128::MAX);
+        assert_eq!(one.asked_at().as_nanos(), 1_800_000_000_123_000_000);
+        assert_ne!(one, IntentId::at(now, 1));
+        assert!(IntentId::new(u128::MAX).asked_at() > now);
     }
 }

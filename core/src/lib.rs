@@ -37,6 +37,7 @@ mod timers;
 pub mod view;
 
 pub use capacity::Blocked;
+pub use capacity::spending::BudgetLeft;
 pub use dispatcher::Dispatcher;
 pub use explain::Waiting;
 pub use fleet::vm::{Phase, RunnerPhase, ShutdownReason};

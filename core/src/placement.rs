@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::capacity::Blocked;
+use crate::capacity::{Blocked, Promised};
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
@@ -53,6 +53,8 @@ pub(crate) trait Hand {
     fn config(&self) -> &Config;
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
+    /// Why no more containers of this shape may start now, beside those that were promised a place.
+    fn may_start(&self, shape: &Shape, promised: &Promised) -> Result<(), Blocked>;
     /// Why no VM of this type with this image may be asked for now.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
     /// Whether all of these types have been failing to be created for so long that others may be used.
@@ -144,6 +146,13 @@ impl Arriving {
     }
 }
 
+impl Promised {
+    fn count(&mut self, shape: &Shape) {
+        self.containers += 1;
+        self.supervisors += usize::from(shape.supervisor);
+    }
+}
+
 /// Makes one pass over everything that waits.
 pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
     let mut verdicts = Verdicts::default();
@@ -161,14 +170,16 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
     // goes first, so that VMs do not come and go with each of them.
     let mut without_room: Vec<ShapeId> = Vec::new();
     let mut kept = Kept::new();
+    let mut promised = Promised::default();
     let mut priority = None;
     while let Some(Reverse((rank, id))) = heads.pop() {
         if priority.replace(rank.0) != Some(rank.0) {
             make_room(hand, &verdicts, &mut without_room, &mut kept);
         }
-        match place(hand, &mut arriving, &kept, rank.2, id) {
+        match place(hand, &mut arriving, (&kept, &promised), rank.2, id) {
             Ok(Decision::Assign { container, vm }) => hand.assign(container, vm),
             Ok(Decision::Await { container, vm }) => {
+                promised.count(&hand.queue().shape(id).shape);
                 verdicts.awaiting.insert(container, vm);
             }
             Ok(Decision::Create {
@@ -178,6 +189,7 @@ pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
             }) => {
                 let vm = hand.create(container, &type_name, &image);
                 let group = hand.queue().shape(id);
+                promised.count(&group.shape);
                 let total = hand.config().types[&type_name].resources;
                 arriving.add((type_name, image), vm, total, &group.shape.need);
                 verdicts.awaiting.insert(container, vm);
@@ -217,7 +229,7 @@ fn make_room(
 fn place(
     hand: &impl Hand,
     arriving: &mut Arriving,
-    kept: &Kept,
+    (kept, promised): (&Kept, &Promised),
     container: ContainerId,
     id: ShapeId,
 ) -> Result<Decision, Parked> {
@@ -228,6 +240,12 @@ fn place(
         types.to_mut().extend(group.fallback.iter().cloned());
     }
     let types = types.as_ref();
+    if let Err(why) = hand.may_start(shape, promised) {
+        let blocked = types.iter().map(|name| (name.clone(), why.clone()));
+        return Err(Parked {
+            blocked: blocked.collect(),
+        });
+    }
     let max = hand.config().limits.containers_per_instance;
     let ready = hand
         .fleet()

@@ -113,6 +113,14 @@ bugs! {
     SilenceIgnored: "§4: TimeoutProbe";
     /// What waits for room is shown without a reason.
     ReasonForgotten: "§8: every waiting container has a reason";
+    /// What was spent is counted and of no consequence.
+    BudgetsIgnored: "§6: Budgets";
+    /// As many containers start as if the queue had never been overloaded.
+    OverloadIgnored: "§3: MaxContainers back-off";
+    /// Supervisors take all there is.
+    SupervisorsUncounted: "§3: SupervisorFraction";
+    /// Time counts in which the operator's own limits stood in the way.
+    OwnLimitsCount: "§1: MaxSchedulingTime";
     /// What is blocked has no VM kept for it.
     NothingKept: "§3: backfill never takes the last VM that a blocked one waits for";
     /// A queued container of priority 0 is remembered for ever.

@@ -3,6 +3,7 @@
 //! Snapshots of the queue and the answers to our own changes are merged here: an answer wins over a
 //! snapshot that began before it came.
 
+pub(crate) mod clock;
 pub(crate) mod entry;
 pub(crate) mod shapes;
 
@@ -134,8 +135,12 @@ impl Queue {
         &self.shapes
     }
 
-    /// The sentence for its owner, if no configured type will ever hold it or its record is bad.
+    /// The sentence for its owner, if no configured type will ever hold it, its record is bad, or it
+    /// has waited for too long.
     pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {
+        if let Some(why) = &entry.given_up {
+            return Some(why.clone());
+        }
         match &entry.shape {
             Ok(shape) => match &self.shapes.get(*shape).eligible {
                 Ok(_) => None,
@@ -143,6 +148,11 @@ impl Queue {
             },
             Err(wrong) => Some(wrong.clone()),
         }
+    }
+
+    /// Lets the clock of a shape go, or stand.
+    pub(crate) fn run_clock(&mut self, id: ShapeId, now: Timestamp, goes: bool) {
+        self.shapes.run_clock(id, now, goes);
     }
 
     pub(crate) fn reconfigure(&mut self, config: &Config) {

@@ -18,6 +18,8 @@ pub enum TimeoutReason {
     NoAnswer(CommandId),
     /// A container that the queue refused to change may be tried again.
     RetryContainer(ContainerId),
+    /// A container may have waited as long as it may.
+    GiveUp(ContainerId),
     /// Something that stood in the way of placement may have ended.
     Place,
     /// Containers that were locked or running before a restart have waited long enough for their

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::capacity::spending::BudgetLeft;
 use crate::dispatcher::Dispatcher;
 use crate::explain::Waiting;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
@@ -174,6 +175,10 @@ pub struct Totals {
     pub at_quota: bool,
     /// Types and images that do not boot.
     pub boot_pauses: Vec<BootPause>,
+    /// What is left of each budget.
+    pub budgets: Vec<BudgetLeft>,
+    /// How many containers may run at a time, while the queue's strength limits that.
+    pub containers_max: Option<u32>,
     /// Commands whose answers are awaited, by kind.
     pub in_flight: BTreeMap<String, u64>,
 }
@@ -263,12 +268,35 @@ impl<'a> View<'a> {
         described.collect()
     }
 
+    /// What is left of each budget, in the order of the configuration.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<BudgetLeft> {
+        let price = self.core.fleet().price();
+        self.core.capacity().spending.left(price)
+    }
+
+    /// How many containers may run at a time, while the queue's strength limits that.
+    #[must_use]
+    pub fn containers_max(&self) -> Option<u32> {
+        self.core.capacity().crowd.max(self.core.now())
+    }
+
+    /// Runners on all instances and places kept for one; and those of them whose containers wait for
+    /// others. O(1).
+    #[must_use]
+    pub fn runners(&self) -> (usize, usize) {
+        let fleet = self.core.fleet();
+        (fleet.runners(), fleet.supervisors())
+    }
+
     /// Sums for metrics. O(n).
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             at_quota: self.core.capacity().at_quota(),
             boot_pauses: self.boot_pauses(),
+            budgets: self.budgets(),
+            containers_max: self.containers_max(),
             ..Totals::default()
         };
         for entry in self.core.queue().iter() {

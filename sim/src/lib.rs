@@ -32,6 +32,7 @@ mod runner;
 mod stage;
 pub mod story;
 mod tamper;
+mod thrift;
 mod trace;
 mod users;
 mod vigil;

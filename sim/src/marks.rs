@@ -113,6 +113,14 @@ marks! {
     WaitedForInstances;
     /// Something waited for MaxPricePerHour.
     WaitedForPrice;
+    /// Something waited for one of Budgets.
+    WaitedForBudget;
+    /// Something waited because the queue had been overloaded, or for InitialQuotaEstimate.
+    WaitedForOverload;
+    /// A supervisor waited for SupervisorFraction.
+    WaitedForSupervisors;
+    /// A container was cancelled after MaxSchedulingTime.
+    GivenUp;
     /// An address changed.
     AddressChanged;
     /// A late answer was ignored.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::config::{Config, InstanceType, Limits, Rate, SpotFallback, Timeouts};
+use longshore_core::config::{Budget, Config, InstanceType, Limits, Rate, SpotFallback, Timeouts};
 use longshore_core::ids::{CloudId, ImageId, QuotaGroup, TypeName};
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 
@@ -94,6 +94,7 @@ impl Plan {
         let mut config = draw_config(chance);
         let mut loss = Chance::new(seed, "loss");
         draw_loss(&mut loss, &mut config);
+        draw_thrift(&mut Chance::new(seed, "thrift"), &mut config);
         let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
@@ -183,6 +184,13 @@ impl Plan {
             + timeouts.unkillable
             + timeouts.create_ambiguous
             + Duration::from_secs(30 * 60);
+        let windows = self
+            .config
+            .limits
+            .budgets
+            .iter()
+            .map(|budget| budget.window);
+        let waits = waits + windows.max().unwrap_or_default();
         let each = Duration::from_secs(600) * u32::try_from(containers).unwrap_or(u32::MAX);
         waits * 6 + (work + each) * 2
     }
@@ -226,6 +234,32 @@ fn small_demand(chance: &mut Chance) -> Demand {
         vcpus: u32::try_from(chance.between(0, 2)).unwrap_or(1),
         ram: chance.between(64, 2000) * MIB,
         ..Demand::default()
+    }
+}
+
+/// Limits of what is spent and of how much runs. A budget always lets one VM run on and on.
+fn draw_thrift(chance: &mut Chance, config: &mut Config) {
+    let prices = config.types.values().map(|offer| offer.price.0);
+    let dearest = prices.max().unwrap_or_default();
+    let limits = &mut config.limits;
+    if chance.one_in(4) {
+        for _ in 0..chance.between(1, 2) {
+            let window = chance.secs(600, 7200);
+            let one = MicroDollars(dearest).for_nanos(1_000_000_000 * window.as_secs());
+            let limit = MicroDollars(one.0 * chance.between(12, 60) / 10);
+            limits.budgets.push(Budget { window, limit });
+        }
+    }
+    limits.supervisor_fraction_ppm = match chance.below(4) {
+        0 => None,
+        1 => Some(500_000),
+        _ => Some(chance.between(1, 100) * 10_000),
+    };
+    if chance.one_in(4) {
+        limits.initial_quota = u32::try_from(chance.between(1, 20)).ok();
+    }
+    if chance.one_in(5) {
+        config.timeouts.scheduling = Some(chance.secs(1200, 7200));
     }
 }
 

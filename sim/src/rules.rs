@@ -373,7 +373,11 @@ impl World {
         if self.rivals || self.vms.late.contains(id) {
             return;
         }
+        let impatient = error.as_ref().filter(|e| e.contains("MaxSchedulingTime"));
         let wrong = match record.state {
+            ContainerState::Queued | ContainerState::Locked if impatient.is_some() => {
+                self.impatient(index, *id)
+            }
             ContainerState::Running => self
                 .runners
                 .program_on(*id)

@@ -13,6 +13,7 @@ mod scenery;
 
 use std::time::Duration;
 
+use longshore_core::BudgetLeft;
 use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
 use longshore_core::config::Config;
 use longshore_core::event::Event;
@@ -25,7 +26,7 @@ use longshore_core::view::{ContainerView, InstanceView};
 use crate::cloud::Throttle;
 use crate::faults::Fault;
 use crate::profile::Plan;
-use crate::stage::container_id;
+use crate::stage::{START, container_id};
 use crate::world::World;
 
 pub use scenery::{bare, number_types, numbered_types};
@@ -350,6 +351,26 @@ impl Story {
         core.view().instance(&self.vm_id(vm))
     }
 
+    /// What the dispatcher shows of its budgets.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<BudgetLeft> {
+        let core = self.world.processes.all[0].core.as_ref();
+        core.map(|core| core.view().budgets()).unwrap_or_default()
+    }
+
+    /// How many containers may run, while the queue's strength limits that.
+    #[must_use]
+    pub fn containers_max(&self) -> Option<u32> {
+        let core = self.world.processes.all[0].core.as_ref()?;
+        core.view().containers_max()
+    }
+
+    /// The world's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.world.stage.now
+    }
+
     /// All events so far, with their times.
     ///
     /// # Panics
@@ -378,6 +399,18 @@ impl Story {
         let diary = self.world.diary.as_ref().expect("stories keep a diary");
         let commands = diary.commands.iter();
         commands.filter(|(_, action)| test(action)).count()
+    }
+
+    /// When each command that passes a test was sent, since the story began.
+    ///
+    /// # Panics
+    /// Never: every story keeps a diary.
+    #[must_use]
+    pub fn times_of(&self, test: impl Fn(&Action) -> bool) -> Vec<Duration> {
+        let diary = self.world.diary.as_ref().expect("stories keep a diary");
+        let commands = diary.commands.iter();
+        let chosen = commands.filter(|(_, action)| test(action));
+        chosen.map(|(at, _)| at.since(START)).collect()
     }
 
     /// Starts of a container that were asked for.

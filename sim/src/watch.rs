@@ -124,6 +124,9 @@ impl World {
                     marks.extend(blocked.iter().filter_map(|(_, why)| match why {
                         Blocked::MaxInstances => Some(Mark::WaitedForInstances),
                         Blocked::MaxPricePerHour => Some(Mark::WaitedForPrice),
+                        Blocked::Budget { .. } => Some(Mark::WaitedForBudget),
+                        Blocked::Containers { .. } => Some(Mark::WaitedForOverload),
+                        Blocked::Supervisors { .. } => Some(Mark::WaitedForSupervisors),
                         Blocked::BootsFail { .. } => Some(Mark::WaitedForBoots),
                         _ => None,
                     }));
@@ -184,7 +187,9 @@ impl World {
 fn mark_of(event: &Event) -> Option<Mark> {
     Some(match event {
         Event::ContainerCancelled { error, .. } => {
-            if error.contains("disappeared") || error.contains("took back") {
+            if error.contains("MaxSchedulingTime") {
+                Mark::GivenUp
+            } else if error.contains("disappeared") || error.contains("took back") {
                 Mark::CancelledVmGone
             } else if error.contains("without reporting") {
                 Mark::CancelledNoResult

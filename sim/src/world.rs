@@ -17,6 +17,7 @@ use crate::queue::{Queue, QueueStep};
 use crate::rules::Memory;
 use crate::runner::Runners;
 use crate::stage::{Happening, Origin, Stage};
+use crate::thrift::Thrift;
 use crate::trace::{Line, Trace};
 use crate::users::Users;
 use crate::vigil::Vigil;
@@ -39,6 +40,7 @@ pub struct World {
     pub(crate) happened: u64,
     pub(crate) memory: Memory,
     pub(crate) vigil: Vigil,
+    pub(crate) thrift: Thrift,
     /// Commands and events of a story, for its questions; not kept in drawn runs.
     pub(crate) diary: Option<crate::story::Diary>,
 }
@@ -77,6 +79,7 @@ impl World {
             happened: 0,
             memory: Memory::default(),
             vigil: Vigil::default(),
+            thrift: Thrift::default(),
             diary: None,
         };
         world.processes.tamper = world.plan.tamper.clone();
@@ -134,6 +137,7 @@ impl World {
                 self.stage.after(pause, Happening::Look);
                 self.look();
                 self.vigil_looks();
+                self.thrift_looks();
             }
         }
         true
@@ -186,6 +190,7 @@ impl World {
             self.memory.stopped.insert(*container);
         }
         self.vigil_hears(to.process, &input);
+        self.thrift_hears(to.process, &input);
         self.processes.hear(&mut self.stage, to.process, input);
         let processes = &mut self.processes;
         if self
@@ -246,6 +251,7 @@ impl World {
     /// A command leaves; true if the process dies at that.
     fn issue(&mut self, index: usize, command: Command) -> bool {
         self.vigil_command(index, &command);
+        self.thrift_command(index, &command);
         self.check_command(index, &command);
         if let Some(diary) = &mut self.diary {
             diary
@@ -395,6 +401,11 @@ impl World {
         }
         if chance.one_in(3) {
             config.timeouts.idle = chance.secs(5, 600);
+        }
+        if let Some(budget) = config.limits.budgets.first_mut()
+            && chance.one_in(2)
+        {
+            budget.limit.0 *= 2;
         }
         config
     }

@@ -250,6 +250,16 @@ const CASES: &[Case] = &[
         100,
         &[Fault::UserCancels],
     ),
+    case(Planted::BudgetsIgnored, &["budgets"], 200, &[]),
+    case(
+        Planted::OverloadIgnored,
+        &["overload"],
+        200,
+        &[Fault::QueueBusy],
+    ),
+    case(Planted::SupervisorsUncounted, &["supervisors"], 500, &[]),
+    case(Planted::OwnLimitsCount, &["true ends"], 1000, &[]),
+    case(Planted::NothingKept, &["the last VM is kept"], 1000, &[]),
 ];
 
 /// One create each half minute.

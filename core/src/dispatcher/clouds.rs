@@ -250,6 +250,7 @@ impl Dispatcher {
             behavior: vm.behavior,
         });
         let drain = !configured && vm.behavior == IdleBehavior::Run;
+        self.capacity.spending.count_found(&vm);
         self.fleet.insert(vm);
         self.name_vm(key, record);
         if drain {
@@ -277,7 +278,7 @@ impl Dispatcher {
         image: &ImageId,
     ) -> VmKey {
         let offer = &self.config.types[name];
-        let (key, intent) = (self.fleet.next_key(), self.chance.intent());
+        let (key, intent) = (self.fleet.next_key(), self.chance.intent(self.now));
         let cloud = offer.cloud;
         let mut vm = Vm::new(
             self.now,

@@ -43,6 +43,11 @@ impl Dispatcher {
             return;
         };
         let next = self.next_for(entry);
+        let next = if next == Next::Wait && self.is_given_up(id) {
+            Next::Lock
+        } else {
+            next
+        };
         let waits = next == Next::Wait;
         if self.queue.set_waiting(&id, waits) && waits {
             self.touched.placement = true;
@@ -250,6 +255,7 @@ impl Dispatcher {
     fn drop_container(&mut self, id: ContainerId) {
         if let Some(entry) = self.queue.remove(&id) {
             self.timers.cancel(TimeoutReason::RetryContainer(id));
+            self.timers.cancel(TimeoutReason::GiveUp(id));
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
@@ -280,6 +286,10 @@ impl Dispatcher {
                 self.note_state(id, Some(before));
             }
             Err(error) => {
+                self.note_overload(&error);
+                let Some(entry) = self.queue.get_mut(&id) else {
+                    return;
+                };
                 let doubling = 2_u32.pow(entry.failures.min(8));
                 entry.failures += 1;
                 let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);

@@ -1,12 +1,13 @@
 //! Carries out what a pass of placement decides.
 
 use super::Dispatcher;
-use crate::capacity::Blocked;
+use crate::capacity::{Blocked, Promised};
 use crate::command::QueueAction;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::fleet::vm::{Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
+use crate::placement::sizing::Shape;
 use crate::placement::{self, Hand, Kept, Parked, Verdicts};
 use crate::planted::Planted;
 use crate::queue::Queue;
@@ -22,6 +23,7 @@ impl Dispatcher {
         }
         self.verdicts = Verdicts::default();
         self.verdicts = placement::pass(self);
+        self.set_clocks();
         let blocked = self.verdicts.parked.values().flat_map(|p| &p.blocked);
         let fallback = self.config.sizing.spot_fallback.after;
         let fallback = fallback.and_then(|after| {
@@ -50,6 +52,12 @@ impl Hand for Dispatcher {
 
     fn queue(&self) -> &Queue {
         &self.queue
+    }
+
+    fn may_start(&self, shape: &Shape, promised: &Promised) -> Result<(), Blocked> {
+        let limits = &self.config.limits;
+        self.capacity
+            .may_start(self.now, limits, &self.fleet, shape.supervisor, promised)
     }
 
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked> {

@@ -151,8 +151,19 @@ impl Dispatcher {
         }
     }
 
-    fn queue_failed(&mut self, error: &QueueError) {
+    /// The queue cannot bear what runs, if it says so; whether it does.
+    pub(super) fn note_overload(&mut self, error: &QueueError) -> bool {
         let overloaded = matches!(error, QueueError::Overloaded(_));
+        if overloaded {
+            let running = self.fleet.runners();
+            self.capacity.crowd.overloaded(self.now, running);
+            self.touched.placement = true;
+        }
+        overloaded
+    }
+
+    fn queue_failed(&mut self, error: &QueueError) {
+        let overloaded = self.note_overload(error);
         let error = error.to_string();
         self.out
             .event(Event::QueueUnavailable { error, overloaded });

@@ -269,6 +269,7 @@ impl Dispatcher {
     /// Takes note of a runner that was not known to be there.
     fn adopt_runner(&mut self, key: VmKey, id: ContainerId) {
         let now = self.now;
+        let supervisor = self.is_supervisor(id);
         let mut need = self.known_need(id);
         if self.planted(Planted::FoundRunnerWeighsNothing) {
             need = Some(Resources::default());
@@ -279,6 +280,7 @@ impl Dispatcher {
                 phase: RunnerPhase::Alive,
                 since: now,
                 need,
+                supervisor,
                 provable_from: now,
                 ladder: None,
             };

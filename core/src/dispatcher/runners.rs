@@ -25,6 +25,7 @@ impl Dispatcher {
             phase: RunnerPhase::Assigned,
             since: now,
             need: Some(need),
+            supervisor: self.is_supervisor(id),
             provable_from: Timestamp::NEVER,
             ladder: None,
         };
@@ -340,14 +341,22 @@ impl Dispatcher {
         let Some(need) = shape.map(|shape| self.queue.shape(*shape).shape.need) else {
             return;
         };
+        let supervisor = self.is_supervisor(id);
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
             self.fleet.update(key, |vm| {
                 if let Some(runner) = vm.runners.get_mut(&id) {
                     runner.need = Some(need);
+                    runner.supervisor = supervisor;
                 }
             });
         }
+    }
+
+    /// Whether a container waits for others, as far as its record is known.
+    pub(super) fn is_supervisor(&self, id: ContainerId) -> bool {
+        let shape = self.queue.get(&id).and_then(|e| e.shape.as_ref().ok());
+        shape.is_some_and(|shape| self.queue.shape(*shape).shape.supervisor)
     }
 
     /// What a container takes, if its record is known.

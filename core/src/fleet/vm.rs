@@ -82,6 +82,8 @@ pub(crate) struct Runner {
     pub(crate) since: Timestamp,
     /// What it takes; unknown for one that was found, until its record is there.
     pub(crate) need: Option<Resources>,
+    /// Its container waits for others, as far as its record is known.
+    pub(crate) supervisor: bool,
     /// A probe that began before this cannot prove that it is gone.
     pub(crate) provable_from: Timestamp,
     pub(crate) ladder: Option<Ladder>,

@@ -11,6 +11,8 @@ pub(crate) struct Shape {
     pub(crate) need: Resources,
     pub(crate) gpu: Option<GpuDemand>,
     pub(crate) preemptible: bool,
+    /// It waits for others: only so many of them may run.
+    pub(crate) supervisor: bool,
     /// The image that its VM must have been booted from.
     pub(crate) image: ImageId,
 }
@@ -25,6 +27,7 @@ impl Shape {
             need: need(demand, &config.sizing),
             gpu: demand.gpu.clone(),
             preemptible: demand.preemptible,
+            supervisor: demand.supervisor,
             image: demand.vm_image.clone().unwrap_or(config.image.clone()),
         }
     }

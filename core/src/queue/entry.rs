@@ -1,5 +1,7 @@
 //! What is known about one container.
 
+use std::time::Duration;
+
 use crate::ids::ContainerId;
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
@@ -59,6 +61,10 @@ pub(crate) struct Entry {
     pub(crate) exit: Option<Exit>,
     /// How often the cloud took back what it ran on, as far as this process saw.
     pub(crate) interruptions: u32,
+    /// What its shape's clock showed when it began to wait; not while it runs.
+    pub(crate) waits_from: Option<Duration>,
+    /// It has waited for too long: what its owner is told.
+    pub(crate) given_up: Option<String>,
     /// Its lock was taken by this process, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
     /// The state is at least as new as this.
@@ -88,6 +94,8 @@ impl Entry {
             failures: 0,
             exit: None,
             interruptions: 0,
+            waits_from: None,
+            given_up: None,
             locked_here: false,
             known_since: started,
             own_change_at: Timestamp::EPOCH,
@@ -109,6 +117,9 @@ impl Entry {
         self.lock_count = record.lock_count;
         self.known_since = started;
         self.locked_here &= record.state == ContainerState::Locked;
+        if self.state == ContainerState::Running {
+            self.waits_from = None;
+        }
         if before == facts(self) {
             Merge::Same
         } else {

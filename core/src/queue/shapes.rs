@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::ids::{ContainerId, TypeName};
 use crate::placement::sizing::{Misfit, Shape};
+use crate::queue::clock::Clock;
 use crate::resources::Demand;
 use crate::time::Timestamp;
 
@@ -30,6 +31,8 @@ pub(crate) struct ShapeGroup {
     fallen_back: bool,
     /// Those that could start now if there were room.
     pub(crate) waiting: BTreeSet<Rank>,
+    /// Goes while they wait in vain.
+    pub(crate) clock: Clock,
     /// All containers of this shape, waiting or not.
     members: usize,
     demand: Demand,
@@ -78,6 +81,7 @@ impl Shapes {
             fallback: Vec::new(),
             fallen_back,
             waiting: BTreeSet::new(),
+            clock: Clock::default(),
             members: 0,
             demand: demand.clone(),
         };
@@ -112,6 +116,19 @@ impl Shapes {
         } else {
             group.waiting.remove(&rank)
         }
+    }
+
+    pub(crate) fn run_clock(&mut self, id: ShapeId, now: Timestamp, goes: bool) {
+        if let Some(group) = self.groups.get_mut(&id)
+            && group.clock.goes() != goes
+        {
+            group.clock.run(now, goes);
+        }
+    }
+
+    /// O(shapes).
+    pub(crate) fn any_clock_goes(&self) -> bool {
+        self.groups.values().any(|group| group.clock.goes())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ShapeId, &ShapeGroup)> {

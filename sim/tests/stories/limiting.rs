@@ -1,5 +1,12 @@
 //! Where something waits for a limit: what goes on meanwhile, and what is kept for it.
 
+use longshore_core::command::{Action, CloudAction};
+use longshore_core::config::Rate;
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{ContainerState, IdleBehavior};
+use longshore_core::resources::Demand;
+use longshore_core::{Blocked, Waiting};
+use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 fn only(names: &[&str], config: &mut longshore_core::config::Config) {
@@ -56,4 +63,322 @@ fn lower_ones_go_on_where_the_blocked_one_does_not_wait() {
         story.assert_complete(container);
     }
     assert_eq!(story.runs_on(high), None);
+}
+
+fn blocked_by(story: &Story, id: ContainerId, test: fn(&Blocked) -> bool) -> bool {
+    let waiting = story.shown(id).and_then(|view| view.waiting);
+    matches!(waiting, Some(Waiting::Blocked(why)) if why.iter().all(|(_, why)| test(why)))
+}
+
+fn running(story: &Story, of: &[ContainerId]) -> usize {
+    of.iter().filter(|id| story.runs_on(**id).is_some()).count()
+}
+
+#[test]
+fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing_else_happens() {
+    let mut story = Story::with(|config| {
+        only(&["medium"], config);
+        config.limits.instances = Some(2);
+    });
+    let first: Vec<_> = (0..4)
+        .map(|_| story.submit_as(cores(1), 900, minutes(60)))
+        .collect();
+    story.run_until("all run", minutes(5), |s| running(s, &first) == 4);
+    let next: Vec<_> = (0..4)
+        .map(|_| story.submit_as(cores(1), 500, minutes(5)))
+        .collect();
+    story.run_for(seconds(15));
+    let (creates, unlocks) = (story.creates(), story.unlocks());
+    story.strike(Fault::QueueBusy, 1);
+    story.run_until("it is overloaded", seconds(30), |s| {
+        s.containers_max() == Some(3)
+    });
+    for container in &first[..2] {
+        story.kill_container(*container);
+    }
+    story.run_for(seconds(45));
+    assert_eq!(running(&story, &first), 2, "the others go on");
+    assert_eq!(running(&story, &next), 1, "three may run");
+    assert!(blocked_by(&story, next[3], |why| matches!(
+        why,
+        Blocked::Containers {
+            max: 3,
+            until: Some(_)
+        }
+    )));
+    assert_eq!(
+        (story.creates(), story.unlocks(), story.destroys()),
+        (creates, unlocks, 0)
+    );
+    story.run_for(minutes(2));
+    assert_eq!(
+        running(&story, &next),
+        2,
+        "a quiet minute later there is room again"
+    );
+    story.run_for(minutes(20));
+    for container in next {
+        story.assert_complete(container);
+    }
+}
+
+#[test]
+fn the_estimate_of_the_quota_is_where_the_number_of_containers_begins() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.initial_quota = Some(2);
+    });
+    let all: Vec<_> = (0..8).map(|_| story.submit(cores(1))).collect();
+    story.run_for(seconds(50));
+    assert_eq!(story.creates(), 2);
+    story.run_for(minutes(3));
+    assert!((4..=6).contains(&story.creates()), "{}", story.creates());
+    story.run_for(minutes(20));
+    for container in all {
+        story.assert_complete(container);
+    }
+}
+
+fn supervisor() -> Demand {
+    Demand {
+        supervisor: true,
+        ..cores(1)
+    }
+}
+
+#[test]
+fn supervisors_in_excess_are_never_locked_and_vms_go_on_booting() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.instances = Some(8);
+    });
+    let supervisors: Vec<_> = (0..6)
+        .map(|_| story.submit_as(supervisor(), 900, minutes(60)))
+        .collect();
+    story.run_until("four run", minutes(5), |s| running(s, &supervisors) == 4);
+    let others: Vec<_> = (0..3).map(|_| story.submit(cores(1))).collect();
+    story.run_for(minutes(3));
+    assert_eq!(running(&story, &supervisors), 4, "half of eight");
+    assert_eq!(running(&story, &others), 3, "lower ones go on");
+    let locks: u32 = supervisors.iter().map(|id| story.lock_count(*id)).sum();
+    assert_eq!((locks, story.unlocks(), story.destroys()), (4, 0, 0));
+    let status = story.shown(supervisors[5]).map(|view| view.status);
+    let status = status.unwrap_or_default();
+    assert!(status.contains("workflow queue at position 2"), "{status}");
+}
+
+#[test]
+fn a_lower_fraction_stops_no_supervisor() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.instances = Some(8);
+    });
+    let supervisors: Vec<_> = (0..4)
+        .map(|_| story.submit_as(supervisor(), 900, minutes(20)))
+        .collect();
+    story.run_until("four run", minutes(5), |s| running(s, &supervisors) == 4);
+    story.reconfigure(|config| config.limits.supervisor_fraction_ppm = Some(250_000));
+    let fifth = story.submit_as(supervisor(), 900, minutes(5));
+    story.run_for(minutes(5));
+    assert_eq!(running(&story, &supervisors), 4);
+    assert!(blocked_by(&story, fifth, |why| matches!(
+        why,
+        Blocked::Supervisors { max: 2 }
+    )));
+    assert_eq!(story.destroys(), 0);
+    story.run_for(minutes(30));
+    story.assert_complete(fifth);
+}
+
+#[test]
+fn at_least_one_supervisor_may_run_and_without_a_fraction_all_may() {
+    let mut story = Story::with(|config| {
+        only(&["large"], config);
+        config.limits.instances = Some(1);
+    });
+    let two = [(); 2].map(|()| story.submit_as(supervisor(), 900, minutes(60)));
+    story.run_for(minutes(5));
+    assert_eq!(running(&story, &two), 1);
+    story.reconfigure(|config| config.limits.supervisor_fraction_ppm = None);
+    story.run_for(minutes(1));
+    assert_eq!(running(&story, &two), 2);
+}
+
+/// Huge VMs cannot be had, and patience is half an hour.
+fn impatient() -> Story {
+    let mut story = Story::with(|config| {
+        only(&["huge"], config);
+        config.timeouts.scheduling = Some(minutes(30));
+    });
+    story.set_capacity("huge", 0);
+    story
+}
+
+#[test]
+fn what_cannot_start_for_too_long_is_cancelled_with_its_last_reason() {
+    let mut story = impatient();
+    let container = story.submit(cores(8));
+    story.run_for(minutes(28));
+    story.assert_state(container, ContainerState::Queued);
+    story.run_for(minutes(5));
+    story.assert_cancelled(container, "MaxSchedulingTime");
+    story.assert_cancelled(container, "huge");
+    assert_eq!(
+        story.lock_count(container),
+        1,
+        "locked to be told, never run"
+    );
+}
+
+#[test]
+fn limits_of_the_operators_own_do_not_count_as_waiting() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.instances = Some(1);
+        config.timeouts.scheduling = Some(minutes(10));
+    });
+    let _long = story.running(cores(1), minutes(90));
+    let next = story.submit(cores(1));
+    story.run_for(minutes(60));
+    story.assert_state(next, ContainerState::Queued);
+    story.run_for(minutes(60));
+    story.assert_complete(next);
+}
+
+#[test]
+fn a_held_vm_on_which_it_would_fit_does_not_count_as_waiting() {
+    let mut story = Story::with(|config| {
+        only(&["huge"], config);
+        config.timeouts.scheduling = Some(minutes(10));
+    });
+    let (first, vm) = story.running(cores(8), minutes(1));
+    story.hold(vm);
+    story.set_capacity("huge", 1);
+    story.run_until("it ends", minutes(5), |s| s.has_ended(first));
+    let next = story.submit(cores(8));
+    story.run_for(minutes(60));
+    story.assert_state(next, ContainerState::Queued);
+    story.set_behavior(vm, IdleBehavior::Run);
+    story.run_for(minutes(10));
+    story.assert_complete(next);
+}
+
+#[test]
+fn time_without_leadership_does_not_count_as_waiting() {
+    let mut story = impatient();
+    let container = story.submit(cores(8));
+    story.run_for(minutes(20));
+    story.lose_leadership(minutes(60));
+    story.run_for(minutes(75));
+    story.assert_state(container, ContainerState::Queued);
+    story.run_for(minutes(20));
+    story.assert_cancelled(container, "MaxSchedulingTime");
+}
+
+#[test]
+fn what_starts_in_time_may_run_for_as_long_as_it_likes() {
+    let mut story = Story::with(|config| config.timeouts.scheduling = Some(minutes(10)));
+    let container = story.submit_as(cores(1), 500, minutes(60));
+    story.run_for(minutes(70));
+    story.assert_complete(container);
+}
+
+/// One each twenty seconds.
+const SELDOM: Rate = Rate {
+    interval: seconds(20),
+    burst: 1,
+};
+
+#[test]
+fn our_own_rate_of_destroys_holds() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.destroys = Some(SELDOM);
+    });
+    for _ in 0..6 {
+        story.submit_as(cores(1), 500, seconds(20));
+    }
+    story.run_until("one is given back", minutes(10), |s| s.destroys() == 1);
+    story.run_for(minutes(1));
+    assert!((2..=4).contains(&story.destroys()), "{}", story.destroys());
+    story.run_for(minutes(20));
+    assert_eq!(story.vms(), 0);
+}
+
+#[test]
+fn our_own_rate_of_lists_holds_while_something_is_awaited() {
+    let mut story = Story::with(|config| config.limits.lists = Some(SELDOM));
+    story.strike(Fault::AddressLate, 1);
+    let container = story.submit(cores(1));
+    let lists = |s: &Story| {
+        s.count_commands(|action| {
+            let list = CloudAction::List;
+            matches!(action, Action::Cloud { action, .. } if *action == list)
+        })
+    };
+    story.run_for(minutes(10));
+    assert!((5..=31).contains(&lists(&story)), "{}", lists(&story));
+    story.assert_complete(container);
+}
+
+#[test]
+fn our_own_rate_of_all_calls_caps_their_sum() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.cloud_ops = Some(SELDOM);
+    });
+    for _ in 0..20 {
+        story.submit_as(cores(1), 500, seconds(20));
+    }
+    story.run_for(minutes(10));
+    let calls = story.count_commands(|action| matches!(action, Action::Cloud { .. }));
+    assert!((20..=31).contains(&calls), "{calls}");
+}
+
+#[test]
+fn while_a_quota_error_is_recent_creates_go_one_by_one_the_most_urgent_first() {
+    let mut story = Story::with(|config| only(&["small", "medium"], config));
+    story.set_quota("standard", 1);
+    let first = story.submit_as(cores(1), 900, minutes(60));
+    story.until_running(first);
+    for priority in [100, 300, 200] {
+        let demand = cores(if priority == 300 { 2 } else { 1 });
+        story.submit_as(demand, priority, minutes(60));
+    }
+    story.run_for(seconds(30));
+    let creates = story.creates();
+    story.set_quota("standard", 9);
+    story.strike(Fault::CreateSlow, 3);
+    story.run_until("one is tried", minutes(5), |s| s.creates() > creates);
+    assert_eq!(story.creates(), creates + 1);
+    story.run_for(seconds(2));
+    assert_eq!(story.creates(), creates + 1, "the others wait for its end");
+    story.run_until("it is there", minutes(5), |s| s.vms_made() == 2);
+    assert_eq!(story.type_of(1), "medium", "the most urgent needed it");
+    story.run_for(minutes(5));
+    assert_eq!(story.vms_made(), 4);
+}
+
+#[test]
+fn a_quota_is_tried_again_after_a_minute_then_ever_more_seldom_and_never_in_step() {
+    let mut story = Story::with(|config| only(&["small"], config));
+    story.set_quota("standard", 0);
+    story.submit(cores(1));
+    story.run_for(minutes(150));
+    let times = story.times_of(|action| {
+        let create = |action: &CloudAction| matches!(action, CloudAction::Create { .. });
+        matches!(action, Action::Cloud { action, .. } if create(action))
+    });
+    let gaps: Vec<u64> = times.windows(2).map(|w| (w[1] - w[0]).as_secs()).collect();
+    let expected = [60, 120, 240, 480, 900, 900];
+    assert!(gaps.len() >= expected.len(), "{gaps:?}");
+    for (gap, least) in gaps.iter().zip(expected) {
+        assert!((least..=least * 9 / 8 + 5).contains(gap), "{gaps:?}");
+    }
+    assert!(
+        gaps.iter()
+            .zip(expected)
+            .any(|(gap, least)| *gap > least + 2),
+        "{gaps:?}"
+    );
 }

@@ -14,6 +14,7 @@ mod placing;
 mod queueing;
 mod restarting;
 mod running;
+mod spending;
 mod spot;
 mod starting;
 mod stopping;

@@ -3,13 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::config::{Config, Intervals, Limits, Rate, Sizing, SpotFallback, Timeouts};
+use longshore_core::config::{Budget, Config, Intervals, Limits, Rate, Sizing, SpotFallback, Timeouts};
 use longshore_core::ids::ImageId;
 use longshore_core::resources::MicroDollars;
 
 use super::cluster::CloudVms;
 use super::host;
 use super::reader::{Entry, Section, Strangers};
+
+/// More make no sense: a day, a week, a month, a year…
+const BUDGETS_MAX: usize = 16;
+const WINDOW_MIN: Duration = Duration::from_secs(60);
+/// A leap year.
+const WINDOW_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Reads what the core decides with. The caller finishes the section.
 pub(super) fn core(vms: &Section<'_>) -> Config {
@@ -59,6 +65,8 @@ fn timeouts(vms: &Section<'_>) -> Timeouts {
         kill: vms.duration("TimeoutKILL", default.kill),
         unkillable: vms.duration("TimeoutUnkillable", default.unkillable),
         stale_run_lock: vms.duration("TimeoutStaleRunLock", default.stale_run_lock),
+        scheduling: Some(vms.duration_or_zero("MaxSchedulingTime", Duration::ZERO))
+            .filter(|span| !span.is_zero()),
         create_ambiguous: vms.duration("TimeoutCreateAmbiguous", default.create_ambiguous),
         disappear_grace: vms.duration_or_zero("DisappearGrace", default.disappear_grace),
         ..default
@@ -95,9 +103,67 @@ fn limits(vms: &Section<'_>) -> Limits {
         price_per_hour: vms
             .millionths_above_zero("MaxPricePerHour", 0)
             .map(MicroDollars),
+        budgets: budgets(vms),
+        initial_quota: vms.count_above_zero("InitialQuotaEstimate", 0),
+        supervisor_fraction_ppm: vms.millionths_above_zero("SupervisorFraction", 500_000),
         boot_failures: vms.count_above_zero("BootFailuresBeforePause", 5),
         ..Limits::default()
     }
+}
+
+/// Each item says how much may be spent over how long a span.
+fn budgets(vms: &Section<'_>) -> Vec<Budget> {
+    let Some(entry) = vms.get("Budgets") else {
+        return Vec::new();
+    };
+    let items = entry.list();
+    if items.len() > BUDGETS_MAX {
+        let expected = format!("at most {BUDGETS_MAX} budgets");
+        entry.wrong(&expected, "delete those that another one contains");
+    }
+    items.iter().take(BUDGETS_MAX).filter_map(budget).collect()
+}
+
+fn budget(item: &Entry<'_>) -> Option<Budget> {
+    const WINDOW: &str = "a duration from 1m to 8784h, such as 24h";
+    const LIMIT: &str = "an amount above 0 in dollars, such as 500";
+    if !item.is_section() {
+        item.wrong(
+            "a section with Window and Limit",
+            "write {Window: 24h, Limit: 500}",
+        );
+        return None;
+    }
+    let section = item.section();
+    let (window, limit) = (section.get("Window"), section.get("Limit"));
+    if window.is_none() {
+        section.missing(
+            "Window",
+            WINDOW,
+            "write over how long a span the Limit counts",
+        );
+    }
+    if limit.is_none() {
+        section.missing("Limit", LIMIT, "write what may be spent within the Window");
+    }
+    // What could not be read was reported, and reads as more than everything.
+    let span = section.duration_or_zero("Window", Duration::MAX);
+    let amount = section.millionths("Limit", u64::MAX);
+    section.finish(Strangers::Warn);
+    let (window, limit) = (window?, limit?);
+    if span < WINDOW_MIN || span > WINDOW_MAX && span < Duration::MAX {
+        window.wrong(WINDOW, "write such a duration");
+    }
+    if amount == 0 {
+        limit.wrong(
+            LIMIT,
+            "write such an amount; to create nothing, set MaxInstances",
+        );
+    }
+    Some(Budget {
+        window: span,
+        limit: MicroDollars(amount),
+    })
 }
 
 /// Reads what adapters need. The caller finishes the section.

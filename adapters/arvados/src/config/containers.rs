@@ -24,7 +24,6 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     let vms = section.section("CloudVMs");
     let mut core = cloud_vms::core(&vms);
     let cloud = cloud_vms::adapters(&vms);
-    without_effect(&vms);
     vms.finish(Strangers::Warn);
     core.sizing = sizing(section, core.sizing);
     core.timeouts.stale_lock =
@@ -43,19 +42,6 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
             .unwrap_or(0),
         max_dispatch_attempts: section.count("MaxDispatchAttempts", 1, 10),
         core,
-    }
-}
-
-/// Keys of the peer that nothing here follows yet: checked, and their owner is told.
-fn without_effect(vms: &Section<'_>) {
-    vms.millionths_above_zero("SupervisorFraction", 0);
-    vms.count_above_zero("InitialQuotaEstimate", 0);
-    for key in ["SupervisorFraction", "InitialQuotaEstimate"] {
-        if let Some(entry) = vms.get(key) {
-            let message = "has no effect in this version".to_owned();
-            vms.report()
-                .warn(&vms.path_of(key), Some(entry.line()), message);
-        }
     }
 }
 

@@ -305,6 +305,11 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Whether a map stands here.
+    pub(super) fn is_section(&self) -> bool {
+        matches!(self.tree.node, Node::Map(_))
+    }
+
     /// The items of the list that stands here.
     pub(super) fn list(&self) -> Vec<Entry<'a>> {
         let Node::List(items) = &self.tree.node else {

@@ -28,6 +28,14 @@ pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
         containers.preemptible_price_factor_ppm,
         containers.cloud.driver == "loopback",
     );
+    if let Some(max) = containers.core.limits.price_per_hour {
+        let dear = types.iter().filter(|(_, offer)| offer.price > max);
+        for (name, _) in dear {
+            let path = section.path_of(&format!("InstanceTypes.{name}"));
+            let message = "costs more than MaxPricePerHour; no instance of it is ever created";
+            section.report().warn(&path, None, message.to_owned());
+        }
+    }
     // What other programs read here is too much to know.
     section.finish(Strangers::WarnIfSimilar);
     let mut core = containers.core;

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use longshore_core::config::{Config, Rate};
+use longshore_core::config::{Budget, Config, Rate};
 use longshore_core::ids::TypeName;
 use longshore_core::resources::{GpuStack, MicroDollars};
 use proptest::prelude::*;
@@ -110,6 +110,7 @@ fn every_key_of_ours_reaches_its_place() {
     ];
     let expected = [21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32];
     assert_eq!(all.map(seconds), expected, "{t:?}");
+    assert_eq!(t.scheduling.map(seconds), Some(33));
     let l = &core.limits;
     assert_eq!(l.instances, Some(41));
     assert_eq!(l.creates_in_flight, Some(42));
@@ -121,6 +122,10 @@ fn every_key_of_ours_reaches_its_place() {
     let spot = &core.sizing.spot_fallback;
     assert_eq!(spot.interruptions, Some(52));
     assert_eq!(spot.after.map(seconds), Some(53));
+    assert_eq!(l.initial_quota, Some(50));
+    assert_eq!(l.supervisor_fraction_ppm, Some(250_000));
+    let limits = l.budgets.iter().map(|budget| budget.limit.0);
+    assert_eq!(limits.collect::<Vec<_>>(), [51_000_000, 52_000_000]);
     let cloud = &cluster.cloud;
     assert_eq!(cloud.driver, "azure");
     assert_eq!(cloud.driver_parameters["Subnet"][1], 2);
@@ -254,13 +259,42 @@ fn nulls_count_as_absent() {
 }
 
 #[test]
-fn keys_of_the_peer_without_effect_are_told() {
-    let told = warnings(&vms("SupervisorFraction: 0.5, InitialQuotaEstimate: 5"));
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(
-        told.iter()
-            .all(|line| line.contains("has no effect in this version"))
-    );
+fn budgets_are_read_and_each_mistake_has_its_place() {
+    let limits = loaded(&vms(
+        "Budgets: [{Window: 24h, Limit: 500}, {Window: 90m, Limit: 0.5}]",
+    ));
+    let budget = |secs, limit| Budget {
+        window: Duration::from_secs(secs),
+        limit: MicroDollars(limit),
+    };
+    let expected = [budget(86_400, 500_000_000), budget(5400, 500_000)];
+    assert_eq!(limits.cluster.core.limits.budgets, expected);
+    let wrong = "Budgets: [5, {Window: 24h}, {Limit: 1}, {Window: 1s, Limit: 1}, \
+                 {Window: 1h, Limit: 0}, {Window: soon, Limit: much}, {Window: 1h, Limit: -3}]";
+    let found = errors(&vms(wrong));
+    let expected = [
+        "Budgets[0] (line 7): found 5, expected a section with Window and Limit",
+        "Budgets[1].Limit (line 7): found nothing, expected an amount above 0",
+        "Budgets[2].Window (line 7): found nothing, expected a duration from 1m",
+        "Budgets[3].Window (line 7): found \"1s\", expected a duration from 1m",
+        "Budgets[4].Limit (line 7): found 0, expected an amount above 0",
+        "Budgets[5].Window (line 7): found \"soon\"",
+        "Budgets[5].Limit (line 7): found \"much\"",
+        "Budgets[6].Limit (line 7): found -3",
+    ];
+    for line in expected {
+        assert!(found.contains(line), "{line} is not in\n{found}");
+    }
+    assert_eq!(found.lines().count(), expected.len(), "{found}");
+    assert!(errors(&vms("Budgets: 24h")).contains("expected a list"));
+}
+
+#[test]
+fn a_type_that_is_dearer_than_all_may_be_is_warned_of() {
+    let types = "    InstanceTypes: {a: {VCPUs: 1, RAM: 1, Price: 3}}\n";
+    let told = warnings(&format!("{}{types}", vms("MaxPricePerHour: 2.5")));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("InstanceTypes.a: costs more than MaxPricePerHour"));
 }
 
 #[test]
@@ -273,6 +307,8 @@ fn zero_and_less_mean_the_default_or_no_limit_as_they_do_for_the_peer() {
     assert_eq!(cluster.core.timeouts, default.timeouts);
     assert_eq!(cluster.core.limits.instances, None);
     assert_eq!(cluster.core.limits.cloud_ops, None);
+    assert_eq!(cluster.core.limits.initial_quota, None);
+    assert_eq!(cluster.core.limits.supervisor_fraction_ppm, None);
 }
 
 #[test]
@@ -398,7 +434,7 @@ proptest! {
 
     #[test]
     fn any_value_of_any_key_is_taken_or_refused_with_its_path(
-        key in prop_oneof![Just("TimeoutIdle"), Just("MaxInstances"), Just("SSHPort"), Just("MaxPricePerHour"), Just("ResourceTags"), Just("Driver"), Just("DriverParameters")],
+        key in prop_oneof![Just("TimeoutIdle"), Just("MaxInstances"), Just("SSHPort"), Just("MaxPricePerHour"), Just("ResourceTags"), Just("Driver"), Just("DriverParameters"), Just("Budgets")],
         value in prop_oneof!["[0-9][0-9.e-]{0,30}", "\"[a-z0-9 ]{0,9}\"", Just("[1, 2]".to_owned()), Just("{a: {b: 1}}".to_owned()), Just("true".to_owned())],
     ) {
         let text = format!("    Containers:\n      CloudVMs:\n        {key}: {value}\n");

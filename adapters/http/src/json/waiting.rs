@@ -5,7 +5,7 @@ use longshore_core::ids::TypeName;
 use longshore_core::{Blocked, Waiting};
 use serde::Serialize;
 
-use super::rfc3339;
+use super::{dollars, rfc3339};
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -50,6 +50,18 @@ pub(super) struct BlockedJson<'c> {
 enum LimitJson<'c> {
     MaxInstances,
     MaxPricePerHour,
+    Budget {
+        window_seconds: u64,
+        dollars: f64,
+        until: Option<String>,
+    },
+    MaxContainers {
+        max: u32,
+        until: Option<String>,
+    },
+    SupervisorFraction {
+        max: u32,
+    },
     Quota {
         until: String,
         message: &'c str,
@@ -104,6 +116,20 @@ impl<'c> BlockedJson<'c> {
         let limit = match blocked {
             Blocked::MaxInstances => LimitJson::MaxInstances,
             Blocked::MaxPricePerHour => LimitJson::MaxPricePerHour,
+            Blocked::Budget {
+                window,
+                limit,
+                until,
+            } => LimitJson::Budget {
+                window_seconds: window.as_secs(),
+                dollars: dollars(*limit),
+                until: until.map(rfc3339),
+            },
+            Blocked::Containers { max, until } => LimitJson::MaxContainers {
+                max: *max,
+                until: until.map(rfc3339),
+            },
+            Blocked::Supervisors { max } => LimitJson::SupervisorFraction { max: *max },
             Blocked::Quota { until, why } => LimitJson::Quota {
                 until: rfc3339(*until),
                 message: why,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use longshore_core::BudgetLeft;
 use longshore_core::ids::TypeName;
 use longshore_core::input::ContainerState;
+use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
 use longshore_core::view::{Category, Totals};
 use prometheus::proto::{Metric, MetricFamily, MetricType};
@@ -118,6 +120,21 @@ fn of_instances(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Met
             "at_quota",
             "1 if some quota was met lately.",
             f64::from(u8::from(totals.at_quota)),
+        ),
+        single(
+            "max_concurrent_containers",
+            "Containers that may run at a time while the queue's strength limits that; 0 is no limit.",
+            totals.containers_max.map_or(0.0, f64::from),
+        ),
+        gauges(
+            "longshore_budget_left",
+            "What may still be spent within each budget's window, in dollars.",
+            budgets(totals, |budget| budget.left),
+        ),
+        gauges(
+            "longshore_budget_spent",
+            "What was spent within each budget's window, in dollars.",
+            budgets(totals, |budget| budget.spent),
         ),
     ]
 }
@@ -242,6 +259,15 @@ fn instances(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
         gauge(&labels, count as f64)
     };
     counts.into_iter().map(metric).collect()
+}
+
+fn budgets(totals: &Totals, amount: impl Fn(&BudgetLeft) -> MicroDollars) -> Vec<Metric> {
+    let each = totals.budgets.iter();
+    each.map(|left| {
+        let window = left.budget.window.as_secs().to_string();
+        gauge(&[("window_seconds", &window)], dollars(amount(left)))
+    })
+    .collect()
 }
 
 fn by_category(value: impl Fn(Category) -> f64) -> Vec<Metric> {

@@ -94,7 +94,8 @@ fn the_peers_names_have_the_peers_types() {
             "containers_running containers_allocated_not_started \
              containers_not_allocated_over_quota containers_longest_wait_time_seconds \
              queue_entries instances_total instances_price vcpus_total memory_bytes_total \
-             probe_age_seconds_max probe_age_seconds_median at_quota last_503_time",
+             probe_age_seconds_max probe_age_seconds_median at_quota last_503_time \
+             max_concurrent_containers",
         ),
         (
             "counter",
