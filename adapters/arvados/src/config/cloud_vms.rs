@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::config::{Budget, Config, Intervals, Limits, Rate, Sizing, SpotFallback, Timeouts};
+use longshore_core::config::{
+    Budget, Config, Intervals, Limits, Rate, Sizing, SpotFallback, Timeouts,
+};
 use longshore_core::ids::ImageId;
 use longshore_core::resources::MicroDollars;
 
