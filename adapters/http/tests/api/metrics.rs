@@ -273,30 +273,24 @@ fn an_instance_that_vanishes_is_counted_by_its_last_state() {
     }
 }
 
-fn gone(instance: &str, phase: Phase, expected: Option<Duration>) -> Event {
+fn gone(phase: Phase, runners: usize, expected: Option<Duration>) -> Event {
     Event::Gone {
-        instance: instance.into(),
+        instance: "i-1".into(),
         instance_type: TypeName::from("small"),
         phase,
+        runners,
         expected,
     }
 }
 
 #[test]
-fn only_the_exits_on_the_vanished_instance_make_it_a_running_one() {
+fn only_runners_make_a_vanished_instance_a_running_one() {
     let metrics = Metrics::new();
-    let exit = |instance: &str| Event::RunnerExited {
-        container: id(RUNNING),
-        instance: instance.into(),
-    };
     for event in [
-        gone("a", Phase::Ready, None),
-        exit("a"),
-        exit("a"),
-        gone("b", Phase::Fenced, None),
-        exit("c"),
-        gone("d", Phase::Booting, None),
-        gone("e", Phase::Shutdown, Some(Duration::from_secs(3))),
+        gone(Phase::Ready, 2, None),
+        gone(Phase::Fenced, 0, None),
+        gone(Phase::Booting, 0, None),
+        gone(Phase::Shutdown, 1, Some(Duration::from_secs(3))),
     ] {
         metrics.observe(START, &event);
     }
