@@ -83,6 +83,11 @@ pub(crate) enum Command {
     /// Stop containers: set their priority to 0.
     #[command(after_help = "Example:\n  longshore cancel zzzzz-dz642-0123456789abcde")]
     Cancel(CancelArgs),
+    /// Tell why a container waits, or why an instance is there and when it goes.
+    #[command(
+        after_help = "Example:\n  longshore explain zzzzz-dz642-0123456789abcde\n  longshore explain i-0123456789abcdef0"
+    )]
+    Explain(ExplainArgs),
     /// See and steer the instances of a running dispatcher.
     Instances(InstancesArgs),
     /// Create, list and revoke tokens of the built-in queue.
@@ -260,6 +265,16 @@ pub(crate) struct CancelArgs {
     /// The containers.
     #[arg(required = true)]
     pub(crate) uuid: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    /// A container's uuid, an instance's name, or a wish as `intent …` in the log names it.
+    pub(crate) id: String,
 }
 
 #[derive(Args, Debug)]

@@ -9,7 +9,7 @@ use super::instance::Ago;
 use crate::capacity::Blocked;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
-use crate::ids::{ContainerId, TypeName};
+use crate::ids::{ContainerId, ImageId, TypeName};
 use crate::input::IdleBehavior;
 use crate::placement::Hand as _;
 use crate::placement::sizing::RuledOut;
@@ -120,7 +120,7 @@ impl Dispatcher {
                 full: 0,
                 closed: 0,
                 arriving: Vec::new(),
-                blocked: self.blocked_now(now, &name),
+                blocked: self.blocked_now(now, &name, image),
                 instance_type: name.clone(),
             };
             for vm in ours {
@@ -136,8 +136,8 @@ impl Dispatcher {
     }
 
     /// What a pass of placement would be told now.
-    fn blocked_now(&self, now: Timestamp, name: &TypeName) -> Option<Blocked> {
-        let blocked = self.may_create(name).err()?;
+    fn blocked_now(&self, now: Timestamp, name: &TypeName, image: &ImageId) -> Option<Blocked> {
+        let blocked = self.may_create(name, image).err()?;
         // What was to end since the last input has ended.
         let over = blocked.until().is_some_and(|until| until <= now);
         (!over).then_some(blocked)
