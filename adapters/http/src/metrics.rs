@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use longshore_core::Phase;
 use longshore_core::event::{BootOutcome, CloudCall, Event};
 use longshore_core::ids::{CloudId, TypeName};
 use longshore_core::input::CloudError;

@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -48,20 +48,19 @@ async fn self_signed() -> (String, String) {
 }
 
 /// Answers each request of a connection with an empty list of containers.
-async fn answer(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) {
+async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     const BODY: &str = r#"{"uuid":"zzzzz-gj3su-000000000000000","items":[],"items_available":0}"#;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        BODY.len()
+    );
+    let text = head + BODY;
     let mut request = Vec::new();
     let mut chunk = [0; 4096];
-    while let Ok(1..) = stream.read(&mut chunk).await.inspect(|n| {
-        request.extend_from_slice(&chunk[..*n]);
-    }) {
-        if request.windows(4).any(|end| end == b"\r\n\r\n") {
+    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
+        request.extend_from_slice(&chunk[..length]);
+        if request.ends_with(b"\r\n\r\n") {
             request.clear();
-            let head = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                BODY.len()
-            );
-            let text = head + BODY;
             if stream.write_all(text.as_bytes()).await.is_err() {
                 return;
             }
