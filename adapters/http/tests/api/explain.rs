@@ -98,7 +98,7 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
     let held = explain(&api, "i-0002").await;
     assert_eq!(
         (&held["instance"], &held["address"]),
-        (&json!("i-0002"), &json!("10.0.0.02:22"))
+        (&json!("i-0002"), &json!("10.0.0.2:22"))
     );
     assert_eq!(
         (&held["fate"]["fate"], &held["closed"]),
