@@ -171,7 +171,7 @@ pub struct Totals {
     pub price: BTreeMap<Category, MicroDollars>,
     /// The same by category and type.
     pub price_of_type: BTreeMap<(Category, TypeName), MicroDollars>,
-    /// Types whose creates fail, one after the other, since when.
+    /// Types that something waits for and whose creates fail, one after the other, since when.
     pub failing: BTreeMap<TypeName, Timestamp>,
     /// What they offer, by category.
     pub resources: BTreeMap<Category, Resources>,
@@ -315,10 +315,14 @@ impl<'a> View<'a> {
         for vm in self.core.fleet().iter() {
             count_vm(&mut totals, vm);
         }
-        for (name, offer) in &self.core.config().types {
-            if let Some(since) = self.core.capacity().failing_since(name, offer) {
-                totals.failing.insert(name.clone(), since);
-            }
+        let shapes = self.core.queue().shapes().iter();
+        let wanting = shapes.filter(|(_, group)| !group.waiting.is_empty());
+        for name in wanting.flat_map(|(_, group)| group.eligible.iter().flatten()) {
+            let offer = self.core.config().types.get(name);
+            let since = offer.and_then(|offer| self.core.capacity().failing_since(name, offer));
+            totals
+                .failing
+                .extend(since.map(|since| (name.clone(), since)));
         }
         for pending in self.core.outbox().in_flight() {
             let kind = purpose_name(&pending.purpose).to_owned();

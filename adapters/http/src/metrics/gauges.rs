@@ -106,7 +106,8 @@ fn of_instances(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Met
         ),
         gauges(
             "longshore_create_failing_seconds",
-            "Since when creates of a type have failed, one after the other; 0 while they do not.",
+            "Since when creates of a type that containers wait for have failed, one after the other; \
+             0 while they do not.",
             failing(settings, dated),
         ),
         single(
