@@ -228,7 +228,7 @@ fn configuration(
 ) -> Outcome<ClusterConfig> {
     // What fails on purpose is to be given up within the demo's time.
     let (boot_probe, booting, silence, ambiguous) = match chaos {
-        true => (chaos::boot_probe(), "12s", "6s", "10s"),
+        true => (chaos::boot_probe(), "15s", "10s", "10s"),
         false => ("true".to_owned(), "10m", "10m", "5m"),
     };
     let text = include_str!("config.yml")
