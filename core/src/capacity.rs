@@ -111,6 +111,19 @@ impl Blocked {
             )
     }
 
+    /// What would end it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::MaxInstances => "the end of an instance, or a higher MaxInstances",
+            Self::MaxPricePerHour => "the end of an instance, or a higher MaxPricePerHour",
+            Self::Quota { .. } => "the end of an instance that counts against it, or the next try",
+            Self::Canary => "the answer to the create that tries it again",
+            Self::CreatesInFlight => "the answers to creates under way",
+            _ => "the next try",
+        }
+    }
+
     /// Whether giving back an idle instance could help.
     pub(crate) fn room_helps(&self) -> bool {
         matches!(
@@ -476,6 +489,14 @@ impl Capacity {
     /// When each type that is failing to be created will have been for so long.
     pub(crate) fn fails_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
         self.offerings.values().map(move |c| c.since + after)
+    }
+
+    /// Since when creates of this type have failed, one after the other. O(log types).
+    pub(crate) fn failing_since(&self, name: &TypeName, offer: &InstanceType) -> Option<Timestamp> {
+        let offering = self.offerings.get(name);
+        let group = self.groups.get(&group_of(offer));
+        let since = [offering, group].into_iter().flatten();
+        since.map(|cooling| cooling.since).min()
     }
 
     /// Whether some group's quota was met and not yet disproved.

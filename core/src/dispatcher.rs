@@ -70,6 +70,8 @@ pub struct Dispatcher {
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
+    /// Passes of placement made so far, for whoever times them.
+    passes: u64,
     touched: Touched,
     plants: Plants,
 }
@@ -139,6 +141,7 @@ impl Dispatcher {
             poll: Poll::default(),
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
+            passes: 0,
             touched: Touched::default(),
             plants: Plants::default(),
         }
@@ -222,6 +225,10 @@ impl Dispatcher {
         self.now
     }
 
+    pub(crate) fn leader_since(&self) -> Timestamp {
+        self.leader_since
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         self.leader
     }
@@ -240,6 +247,14 @@ impl Dispatcher {
 
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.out
+    }
+
+    pub(crate) fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    pub(crate) fn timers(&self) -> &Timers {
+        &self.timers
     }
 
     pub(crate) fn verdicts(&self) -> &Verdicts {

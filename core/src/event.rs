@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Signal;
-use crate::fleet::vm::{Phase, ShutdownReason};
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName};
 use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
@@ -195,6 +195,14 @@ pub enum Event {
         instance: String,
         intent: IntentId,
         instance_type: TypeName,
+        /// The first that it was asked for.
+        container: Option<ContainerId>,
+    },
+    /// The cloud did not make one, or did not say so; `Ambiguous` means the latter.
+    CreateFailed {
+        intent: IntentId,
+        instance_type: TypeName,
+        error: CloudError,
     },
     /// A create whose answer was lost is written off.
     CreateWrittenOff {
@@ -284,6 +292,7 @@ pub enum Event {
     BehaviorChanged {
         instance: String,
         behavior: IdleBehavior,
+        cause: BehaviorCause,
     },
     /// It is about to be given back; its last complaint, if its last probe failed.
     Leaving {
@@ -300,6 +309,8 @@ pub enum Event {
         instance: String,
         instance_type: TypeName,
         phase: Phase,
+        /// How many runners were on it, or may have been.
+        runners: usize,
         /// Whether we had asked for it; how long ago.
         expected: Option<Duration>,
     },

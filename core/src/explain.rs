@@ -1,5 +1,9 @@
 //! Why a container waits, typed and as a sentence.
 
+pub(crate) mod container;
+pub(crate) mod health;
+pub(crate) mod instance;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

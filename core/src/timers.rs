@@ -69,6 +69,11 @@ impl Timers {
         }
     }
 
+    /// When a deadline is due, if it is set.
+    pub(crate) fn due(&self, reason: TimeoutReason) -> Option<Timestamp> {
+        self.by_reason.get(&reason).copied()
+    }
+
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<(Timestamp, TimeoutReason)> {
         self.by_time.first().copied()

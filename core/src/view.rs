@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::spending::BudgetLeft;
 use crate::dispatcher::Dispatcher;
 use crate::explain::Waiting;
+use crate::explain::container::ContainerExplanation;
+use crate::explain::health::Trouble;
+use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
 use crate::input::{ContainerState, IdleBehavior};
@@ -167,6 +170,10 @@ pub struct Totals {
     pub instances: BTreeMap<(Category, TypeName), u64>,
     /// Their prices per hour, by category.
     pub price: BTreeMap<Category, MicroDollars>,
+    /// The same by category and type.
+    pub price_of_type: BTreeMap<(Category, TypeName), MicroDollars>,
+    /// Types that something waits for and whose creates fail, one after the other, since when.
+    pub failing: BTreeMap<TypeName, Timestamp>,
     /// What they offer, by category.
     pub resources: BTreeMap<Category, Resources>,
     /// When each VM that should answer last did so.
@@ -248,6 +255,37 @@ impl<'a> View<'a> {
         self.core.fleet().get(key).map(describe_vm)
     }
 
+    /// Everything about one container, as of `now`, the loop's time. O(containers + instances +
+    /// types).
+    #[must_use]
+    pub fn explain_container(
+        &self,
+        now: Timestamp,
+        id: ContainerId,
+    ) -> Option<ContainerExplanation> {
+        self.core.explain_container(now, id)
+    }
+
+    /// Everything about one instance, or one wish (`intent …`), as of `now`, the loop's time.
+    /// O(containers).
+    #[must_use]
+    pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
+        self.core.explain_instance(now, name)
+    }
+
+    /// What keeps the dispatcher from its work, as of `now`, the loop's time; empty where nothing
+    /// does.
+    #[must_use]
+    pub fn troubles(&self, now: Timestamp) -> Vec<Trouble> {
+        self.core.troubles(now)
+    }
+
+    /// Passes of placement made so far.
+    #[must_use]
+    pub fn passes(&self) -> u64 {
+        self.core.passes()
+    }
+
     /// Whether some instance has a runner of this container. O(log n).
     #[must_use]
     pub fn is_hosted(&self, id: ContainerId) -> bool {
@@ -304,6 +342,15 @@ impl<'a> View<'a> {
         }
         for vm in self.core.fleet().iter() {
             count_vm(&mut totals, vm);
+        }
+        let shapes = self.core.queue().shapes().iter();
+        let wanting = shapes.filter(|(_, group)| !group.waiting.is_empty());
+        for name in wanting.flat_map(|(_, group)| group.eligible.iter().flatten()) {
+            let offer = self.core.config().types.get(name);
+            let since = offer.and_then(|offer| self.core.capacity().failing_since(name, offer));
+            totals
+                .failing
+                .extend(since.map(|since| (name.clone(), since)));
         }
         for pending in self.core.outbox().in_flight() {
             let kind = purpose_name(&pending.purpose).to_owned();
@@ -370,7 +417,7 @@ impl<'a> View<'a> {
     }
 }
 
-fn describe_vm(vm: &Vm) -> InstanceView {
+pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
     InstanceView {
         instance: vm.instance.clone(),
         intent: vm.intent,
@@ -411,8 +458,14 @@ fn count_vm(totals: &mut Totals, vm: &Vm) {
     let category = category(vm);
     let place = (category, vm.type_name.clone());
     *totals.instances.entry(place).or_default() += 1;
-    let price = totals.price.entry(category).or_default();
-    price.0 = price.0.saturating_add(vm.price().0);
+    let of_type = (category, vm.type_name.clone());
+    let sums = [
+        totals.price.entry(category).or_default(),
+        totals.price_of_type.entry(of_type).or_default(),
+    ];
+    for price in sums {
+        price.0 = price.0.saturating_add(vm.price().0);
+    }
     let offered = totals.resources.entry(category).or_default();
     *offered = offered.plus(&vm.total());
     let runs = |r: &&crate::fleet::vm::Runner| r.phase != RunnerPhase::Assigned;

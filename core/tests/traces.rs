@@ -4,6 +4,7 @@
 
 mod story;
 
+use longshore_core::Trouble;
 use longshore_core::command::{CloudAction, QueueAction, Signal, VmAction};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::{
@@ -156,4 +157,79 @@ fn a_refused_lock_frees_the_vm_for_others() {
     story.lock_fails(1, QueueError::Refused("cannot lock when Cancelled".into()));
     story.lock_succeeds(2);
     story.expect_vm("i-1", |action| matches!(action, VmAction::Start { .. }));
+}
+
+/// What an operator is told of a container and an instance now, noted in the trace.
+fn explain(story: &mut Story, n: u32, instance: &str) {
+    let (view, now) = (story.core.view(), story.now());
+    let id = container(n).id;
+    let container = view.explain_container(now, id).map(|e| e.to_string());
+    let instance = view.explain_instance(now, instance).map(|e| e.to_string());
+    for text in [container, instance].into_iter().flatten() {
+        for line in text.lines() {
+            story.note(line);
+        }
+    }
+}
+
+#[test]
+fn an_operator_can_ask_why_at_every_step() {
+    let mut story = Story::begin();
+    story.queue_has(&[
+        container(1).vcpus(2),
+        container(2).vcpus(2),
+        container(3).vcpus(9),
+    ]);
+    explain(&mut story, 3, "");
+    story.vm_appears("i-1");
+    story.wait_secs(3);
+    explain(&mut story, 1, "i-1");
+    explain(&mut story, 2, "");
+    story.probe_succeeds("i-1", &[]);
+    story.lock_succeeds(1);
+    explain(&mut story, 1, "i-1");
+    story.start_succeeds("i-1", 1);
+    story.container(1).state = ContainerState::Running;
+    story.hint();
+    story.answer_poll();
+    story.wait_steadily(70, "i-1", &[1]);
+    explain(&mut story, 1, "i-1");
+    story.input(Input::Operator(Operator::SetIdleBehavior {
+        instance: InstanceId::from("i-1"),
+        behavior: IdleBehavior::Drain,
+    }));
+    explain(&mut story, 2, "i-1");
+    story.input(Input::Operator(Operator::KillInstance {
+        instance: InstanceId::from("i-1"),
+        reason: "disk errors".into(),
+    }));
+    story.wait_secs(2);
+    explain(&mut story, 1, "i-1");
+    insta::assert_snapshot!(story.trace());
+}
+
+#[test]
+fn silence_is_trouble_after_a_while_and_so_is_lost_leadership() {
+    let mut story = Story::begin();
+    let troubles = |story: &Story| story.core.view().troubles(story.now());
+    story.queue_has(&[]);
+    assert_eq!(troubles(&story), []);
+    story.wait_secs(119);
+    assert_eq!(troubles(&story), []);
+    story.wait_secs(3);
+    assert!(matches!(
+        troubles(&story)[..],
+        [Trouble::QueueSilent { .. }]
+    ));
+    story.wait_secs(60);
+    let both = troubles(&story);
+    assert!(
+        matches!(
+            both[..],
+            [Trouble::QueueSilent { .. }, Trouble::CloudSilent { .. }]
+        ),
+        "{both:?}"
+    );
+    story.input(Input::Leadership { held: false });
+    assert_eq!(troubles(&story), [Trouble::NotLeader]);
 }

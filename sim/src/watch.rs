@@ -34,7 +34,9 @@ impl World {
             Event::Stayed { instance } => {
                 ledger.leaving.remove(&InstanceId::from(instance.as_str()));
             }
-            Event::BehaviorChanged { instance, behavior } => {
+            Event::BehaviorChanged {
+                instance, behavior, ..
+            } => {
                 let id = InstanceId::from(instance.as_str());
                 ledger.behavior.insert(id, (*behavior, now));
             }

@@ -24,7 +24,7 @@ pub use built::{longshore, runner};
 pub use container::Container;
 pub use daemon::Daemon;
 pub use procs::{Process, end, is_alive, of_vms, send, tree_of};
-pub use ran::{Ran, run, run_with_input};
+pub use ran::{Ran, run, run_with_input, run_within};
 pub use setup::Setup;
 pub use site::Site;
 pub use sshd::{SSHD, Sshd, free_port, keygen};

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use crate::wait::until_some;
+use crate::wait::{PATIENCE, until_some_within};
 
 /// What became of a command.
 #[derive(Debug)]
@@ -56,6 +57,19 @@ pub fn run(command: &mut Command) -> Ran {
 /// If it cannot be started or does not end.
 #[must_use]
 pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
+    run_for(command, input, PATIENCE)
+}
+
+/// Runs a command that may take so long, to its end.
+///
+/// # Panics
+/// If it cannot be started or does not end.
+#[must_use]
+pub fn run_within(command: &mut Command, patience: Duration) -> Ran {
+    run_for(command, "", patience)
+}
+
+fn run_for(command: &mut Command, input: &str, patience: Duration) -> Ran {
     // Files never fill up, as pipes do.
     let [mut stdin, mut stdout, mut stderr] =
         [(); 3].map(|()| tempfile::tempfile().expect("a temporary file"));
@@ -72,7 +86,9 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let what = format!("{command:?} ends");
     let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        until_some(&what, || child.try_wait().expect("a child is waited for"))
+        until_some_within(patience, &what, || {
+            child.try_wait().expect("a child is waited for")
+        })
     }));
     let status = status.unwrap_or_else(|panic| {
         let _ = child.kill();

@@ -19,13 +19,25 @@ pub fn until(what: &str, mut happens: impl FnMut() -> bool) {
 ///
 /// # Panics
 /// If there is none within [`PATIENCE`].
-pub fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until_some<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_some_within(PATIENCE, what, look)
+}
+
+/// Waits until there is a value, for as long as this.
+///
+/// # Panics
+/// If there is none by then.
+pub(crate) fn until_some_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         std::thread::sleep(PAUSE);
     }
 }

@@ -21,6 +21,8 @@ pub mod tags;
 pub use crate::driver::{Cloud, SharedCloud};
 pub use crate::error::{ErrorClass, Said};
 pub use crate::instance::{CreateSpec, HostKeyCheck, Instance, PricePoint};
-pub use crate::layer::{CallEnd, Called, Deadlines, Instrument, Layer, Layered, Operation, Watch};
+pub use crate::layer::{
+    Answer, Call, CallEnd, Called, Deadlines, Instrument, Layer, Layered, Operation, Watch,
+};
 pub use crate::tags::{CloudSettings, OwnTags, tag};
 pub use longshore_core::input::{CapacityScope, CloudError};

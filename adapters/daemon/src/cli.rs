@@ -57,7 +57,9 @@ pub(crate) enum Command {
     )]
     Dispatch(DispatchArgs),
     /// Run a queue, a dispatcher and VMs on this host, and watch 60 containers go through.
-    #[command(after_help = "Example:\n  longshore demo --journal /tmp/demo")]
+    #[command(
+        after_help = "Examples:\n  longshore demo --journal /tmp/demo\n  longshore demo --chaos --seed 7"
+    )]
     Demo(DemoArgs),
     /// Try the cloud account, image and keys of the configuration before containers do: rent an
     /// instance, reach it, give it back, and say what is wrong on the way.
@@ -83,6 +85,11 @@ pub(crate) enum Command {
     /// Stop containers: set their priority to 0.
     #[command(after_help = "Example:\n  longshore cancel zzzzz-dz642-0123456789abcde")]
     Cancel(CancelArgs),
+    /// Tell why a container waits, or why an instance is there and when it goes.
+    #[command(
+        after_help = "Example:\n  longshore explain zzzzz-dz642-0123456789abcde\n  longshore explain i-0123456789abcdef0"
+    )]
+    Explain(ExplainArgs),
     /// See and steer the instances of a running dispatcher.
     Instances(InstancesArgs),
     /// Create, list and revoke tokens of the built-in queue.
@@ -141,6 +148,13 @@ pub(crate) struct DemoArgs {
     /// Containers to submit; at least 4, since four of them are special.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=10_000))]
     pub(crate) containers: u32,
+    /// Let VMs freeze, vanish, break and refuse, and the queue and the cloud lose answers; then prove
+    /// that every container is accounted for.
+    #[arg(long)]
+    pub(crate) chaos: bool,
+    /// Which faults `--chaos` deals, and in which order.
+    #[arg(long, default_value_t = 1, requires = "chaos")]
+    pub(crate) seed: u64,
     /// Record every input in a new file in this directory, for `longshore replay`.
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
@@ -260,6 +274,16 @@ pub(crate) struct CancelArgs {
     /// The containers.
     #[arg(required = true)]
     pub(crate) uuid: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
+    /// A container's uuid, an instance's name, or a wish as `intent …` in the log names it.
+    pub(crate) id: String,
 }
 
 #[derive(Args, Debug)]

@@ -74,6 +74,20 @@ impl Client {
         json(self.send(request.timeout(ANSWER_PATIENCE)).await?).await
     }
 
+    /// The same, where a thing that is not there is no failure.
+    pub(crate) async fn find(
+        &self,
+        path: &str,
+        params: &[(&str, String)],
+    ) -> Outcome<Option<Value>> {
+        let request = self.request(Method::GET, path).query(params);
+        let response = self.answer(request.timeout(ANSWER_PATIENCE)).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        json(self.successful(response).await?).await.map(Some)
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Outcome<Value> {
         let request = self.request(Method::POST, path).json(body);
         json(self.send(request.timeout(ANSWER_PATIENCE)).await?).await
@@ -104,10 +118,18 @@ impl Client {
 
     /// Sends it; an answer other than success becomes an error with the server's words.
     async fn send(&self, request: RequestBuilder) -> Outcome<Response> {
-        let response = request.send().await.map_err(|error| {
+        let response = self.answer(request).await?;
+        self.successful(response).await
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Outcome<Response> {
+        request.send().await.map_err(|error| {
             let cause = root_cause(&error);
             Failure::Failed(format!("{} does not answer: {cause}", self.base))
-        })?;
+        })
+    }
+
+    async fn successful(&self, response: Response) -> Outcome<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

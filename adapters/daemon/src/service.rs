@@ -9,7 +9,9 @@ use longshore_cloud::SharedCloud;
 use longshore_core::event::Event;
 use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
-use longshore_http::{Management, ManagementSettings, Metrics, ServeError, ServeLimits, Server};
+use longshore_http::{
+    Management, ManagementSettings, Metrics, ServeError, ServeLimits, Server, ServerTls,
+};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -68,6 +70,8 @@ struct Reload {
     cloud: SharedCloud,
     inputs: mpsc::Sender<Input>,
     published: watch::Sender<Arc<ManagementSettings>>,
+    /// TLS is spoken where the server was bound.
+    encrypted: bool,
     clock: Clock,
 }
 
@@ -87,9 +91,11 @@ impl Service {
         let events = broadcast::Sender::new(WATCHED_MAX);
         let metrics = Arc::new(Metrics::new());
         parts.cloud.cloud = timed(parts.cloud.cloud, Arc::clone(&metrics));
-        let server = bind(cluster).await?;
+        let (server, encrypted) = bind(cluster).await?;
+        let tls = certificate(cluster, encrypted)?;
         let settings = ManagementSettings {
             management_token: cluster.management_token.clone(),
+            tls,
             config: Arc::new(parts.core.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_sha256: source.sha256,
@@ -109,6 +115,7 @@ impl Service {
             cloud: Arc::clone(&parts.cloud.cloud),
             inputs: answers.clone(),
             published,
+            encrypted,
             clock,
         };
         let world = World::new(
@@ -155,9 +162,11 @@ impl Service {
     pub(crate) async fn reconfigure(&mut self, cluster: ClusterConfig, source: Source) -> Outcome {
         let reload = &mut self.reload;
         let core = parts::reconfigured(&reload.cluster, &cluster, &reload.cloud)?;
+        let tls = certificate(&cluster, reload.encrypted)?;
         self.world.reconfigure(Catalog::from(&core));
         let settings = ManagementSettings {
             management_token: cluster.management_token.clone(),
+            tls,
             config: Arc::new(core.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_sha256: source.sha256,
@@ -186,16 +195,16 @@ impl Service {
     }
 }
 
-/// Binds the first of the configured addresses that can be bound.
-async fn bind(cluster: &ClusterConfig) -> Outcome<Server> {
+/// Binds the first of the configured addresses that can be bound; whether TLS is spoken there.
+async fn bind(cluster: &ClusterConfig) -> Outcome<(Server, bool)> {
     const KEY: &str = "Services.DispatchCloud.InternalURLs";
     let urls = &cluster.services.dispatch_cloud;
     let mut refused = Vec::new();
     for url in urls {
         match Server::bind(&[resolve(KEY, &url.listen)?]).await {
             Ok(server) => {
-                tracing::info!(address = ?server.local_addrs(), "management API");
-                return Ok(server);
+                tracing::info!(address = ?server.local_addrs(), tls = url.tls, "management API");
+                return Ok((server, url.tls));
             }
             Err(error) => refused.push(error.to_string()),
         }
@@ -206,6 +215,24 @@ async fn bind(cluster: &ClusterConfig) -> Outcome<Server> {
         )),
         _ => Failure::Usage(format!("{KEY}: {}", refused.join("; "))),
     })
+}
+
+/// What the management API proves who it is with, where TLS is spoken.
+fn certificate(cluster: &ClusterConfig, encrypted: bool) -> Outcome<Option<ServerTls>> {
+    if !encrypted {
+        return Ok(None);
+    }
+    let files = cluster.tls.as_ref().ok_or_else(|| {
+        Failure::Usage(
+            "TLS.Certificate and TLS.Key: expected both, since the URL of the management API \
+             (Services.DispatchCloud.InternalURLs) begins with https"
+                .to_owned(),
+        )
+    })?;
+    let chain = files.certificate.read().usage("TLS.Certificate")?;
+    let key = files.key.read().usage("TLS.Key")?;
+    let tls = ServerTls::from_pem(chain.expose(), &key).usage("TLS")?;
+    Ok(Some(tls))
 }
 
 /// Answers management requests until `stop`.

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::json::{self, Catalog};
 use crate::metrics::Gathered;
 use crate::params::Params;
-use crate::question::{Dated, Health, Outcome, Question, Reply};
+use crate::question::{Dated, Explanation, Health, Outcome, Question, Reply};
 use crate::route::Route;
 use crate::server::App;
 use crate::settings::ManagementSettings;
@@ -53,6 +53,7 @@ pub(crate) async fn answer(
             let wish = Operator::KillInstance { instance, reason };
             operate(app, wish, "instance not found").await
         }
+        Route::Explain => explain(app, &settings, params).await,
         Route::Ping => ping(app).await,
         Route::Metrics => {
             let text = gather(app, &settings).await?.text();
@@ -150,6 +151,24 @@ async fn instances(app: &App, settings: &ManagementSettings) -> Result<Response,
     let Dated { at, value } = ask(app, Question::Instances).await?;
     let items = (!value.is_empty()).then(|| json::instances(&settings.config, at, &value));
     Ok(typed("application/json", json::items(items)))
+}
+
+async fn explain(
+    app: &App,
+    settings: &ManagementSettings,
+    params: &Params,
+) -> Result<Response, ApiError> {
+    let name = params.subject()?;
+    let missing = format!("neither a container nor an instance of this name is known: {name}");
+    let told = ask(app, |reply| Question::Explain(name, reply)).await?;
+    Ok(match told.ok_or_else(|| ApiError::not_found(missing))? {
+        Explanation::Container(told) => {
+            Json(Catalog::new(&settings.config).explain(&told)).into_response()
+        }
+        Explanation::Instance(told) => {
+            Json(json::explain_instance(settings, &told)).into_response()
+        }
+    })
 }
 
 async fn operate(app: &App, wish: Operator, missing: &str) -> Result<Response, ApiError> {

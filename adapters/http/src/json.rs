@@ -1,6 +1,7 @@
 //! Answers in the shapes that clients of the peer read, with our additions at the end of each.
 
 mod container;
+mod explanation;
 mod instance;
 mod types;
 mod waiting;
@@ -9,6 +10,7 @@ use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
 use serde::Serialize;
 
+pub(crate) use explanation::explain_instance;
 pub(crate) use instance::instances;
 pub(crate) use types::Catalog;
 pub use types::TypeJson;

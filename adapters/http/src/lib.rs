@@ -31,7 +31,7 @@
 //! # }
 //! ```
 //!
-//! The rooms: `connection` bounds who may come, `server` takes requests in, `route` says what they
+//! The rooms: `connection` bounds who may come, `tls` proves who we are, `server` takes requests in, `route` says what they
 //! ask for, `auth` whether they may, `params` what they carry; `handlers` ask the loop and `json`
 //! shapes its answers; `requests` knows what is being worked on; `metrics` counts.
 
@@ -47,10 +47,12 @@ mod requests;
 mod route;
 mod server;
 mod settings;
+mod tls;
 
 pub use error::ServeError;
 pub use json::TypeJson;
 pub use metrics::{Gathered, Metrics};
-pub use question::{Dated, Health, Outcome, Question, Reply, questions};
+pub use question::{Dated, Explanation, Health, Outcome, Question, Reply, questions};
 pub use server::{Management, Server};
 pub use settings::{ManagementSettings, ServeLimits};
+pub use tls::{ServerTls, TlsError};

@@ -12,11 +12,9 @@ mod summary;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
-use longshore_core::Phase;
 use longshore_core::event::{BootOutcome, CloudCall, Event};
 use longshore_core::ids::{CloudId, TypeName};
 use longshore_core::input::CloudError;
@@ -62,6 +60,16 @@ const PROBES: &str = "instances_run_probe_duration_seconds";
 const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
+/// From a ready instance at hand to a day's wait for one, in seconds.
+const WAIT_BUCKETS: [f64; 12] = [
+    0.1, 1.0, 5.0, 15.0, 60.0, 150.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0,
+];
+/// From a pass that finds nothing to one over a hundred thousand containers, in seconds.
+const PASS_BUCKETS: [f64; 10] = [
+    0.000_01, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0,
+];
+/// How a probe may end: answered, in vain, answered by somebody else.
+const PROBE_OUTCOMES: [&str; 3] = ["success", "fail", "impostor"];
 
 /// From VMs on this host to a cloud that is given up, in seconds.
 const CALL_BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
@@ -77,7 +85,6 @@ pub struct Metrics {
     clock: Clock,
     /// Nanoseconds since the epoch; 0 is never.
     last_503: AtomicU64,
-    vanished: Mutex<Option<Vanished>>,
     disappeared: IntCounterVec,
     unexpected: IntCounterVec,
     boots: IntCounterVec,
@@ -86,7 +93,7 @@ pub struct Metrics {
     calls: IntCounterVec,
     call_errors: IntCounterVec,
     call_duration: HistogramVec,
-    dispatch_latency: Histogram,
+    timings: Timings,
     queue_to_start: Series,
     to_ssh: Series,
     to_ready: Series,
@@ -97,12 +104,46 @@ pub struct Metrics {
     time_to_status: SummaryVec,
 }
 
-/// A ready instance that is gone: whether containers were on it shows in the event that follows.
+/// How long work takes, and how probes end.
 #[derive(Debug)]
-struct Vanished {
-    instance: String,
-    instance_type: TypeName,
-    expected: bool,
+struct Timings {
+    probes: IntCounterVec,
+    dispatch_latency: Histogram,
+    queued_to_started: Histogram,
+    passes: Histogram,
+}
+
+impl Timings {
+    fn new(registry: &Registry) -> Self {
+        let histograms = |name: &str, help: &str, buckets: &[f64]| {
+            register(registry, histogram(name, help, buckets))
+        };
+        let probes = counters(
+            "longshore_probes_total",
+            "Probes by outcome; an impostor is whoever else answers at an instance's address.",
+            &["outcome"],
+        );
+        Self {
+            probes: register(registry, probes),
+            dispatch_latency: histograms(
+                "longshore_dispatch_latency_seconds",
+                "Time from when both a container and a ready instance with room were there to the \
+                 start.",
+                &LATENCY_BUCKETS,
+            ),
+            queued_to_started: histograms(
+                "longshore_queued_to_started_seconds",
+                "Time from a container's submission to the start of its runner.",
+                &WAIT_BUCKETS,
+            ),
+            passes: histograms(
+                "longshore_placement_pass_seconds",
+                "Time that the decisions of one step took, where a pass of placement was among \
+                 them.",
+                &PASS_BUCKETS,
+            ),
+        }
+    }
 }
 
 impl Metrics {
@@ -151,7 +192,7 @@ impl Metrics {
                 &["cloud", "operation", "class"],
             ),
             call_duration: register(&registry, call_duration()),
-            dispatch_latency: register(&registry, latency()),
+            timings: Timings::new(&registry),
             queue_to_start: summary(
                 "containers_time_from_queue_to_crunch_run_seconds",
                 "Time from a container's submission to the start of its runner.",
@@ -181,7 +222,6 @@ impl Metrics {
                 &["code", "method"],
             ),
             last_503: AtomicU64::new(0),
-            vanished: Mutex::default(),
             clock: clock.clone(),
             registry: registry.clone(),
         };
@@ -192,14 +232,16 @@ impl Metrics {
     /// Counts an event. Cheap: to be called for each, with the loop's time.
     pub fn observe(&self, now: Timestamp, event: &Event) {
         self.clock.advance(now);
-        self.settle_vanished(event);
         self.losses.observe(event);
         match event {
             Event::StartIssued {
                 waited, ready_wait, ..
             } => {
                 self.queue_to_start.observe(*waited);
-                self.dispatch_latency.observe(ready_wait.as_secs_f64());
+                self.timings
+                    .dispatch_latency
+                    .observe(ready_wait.as_secs_f64());
+                self.timings.queued_to_started.observe(waited.as_secs_f64());
             }
             Event::Reached {
                 after, own: true, ..
@@ -217,26 +259,35 @@ impl Metrics {
                 let labels = [outcome, instance_type.as_str()];
                 self.boots_by_type.with_label_values(&labels).inc();
             }
-            Event::ProbeEnded { took, error, .. } => match error {
-                None => self.probe_success.observe(*took),
-                Some(_) => self.probe_fail.observe(*took),
-            },
+            Event::ProbeEnded {
+                took,
+                error,
+                impostor,
+                ..
+            } => self.count_probe(*took, error.is_some(), *impostor),
             Event::Gone {
-                instance,
                 instance_type,
                 phase,
+                runners,
                 expected,
+                ..
             } => {
                 if let Some(span) = expected {
                     self.to_disappearance.observe(*span);
                 }
-                self.note_gone(instance, instance_type, *phase, expected.is_some());
+                let state = WorkerState::new(*phase, *runners > 0);
+                self.count_gone(state, instance_type, expected.is_some());
             }
             Event::CloudCalled { cloud, call, error } => {
                 self.count_call(*cloud, *call, error.as_ref());
             }
             _ => {}
         }
+    }
+
+    /// Notes how long the decisions of one step took, where a pass of placement was among them.
+    pub fn pass_made(&self, took: Duration) {
+        self.timings.passes.observe(took.as_secs_f64());
     }
 
     /// Notes that the queue was overloaded (HTTP status 503).
@@ -294,29 +345,14 @@ impl Metrics {
         }
     }
 
-    /// A ready instance may have been busy. If it was, the exits of its runners are the next
-    /// events.
-    fn note_gone(&self, instance: &str, instance_type: &TypeName, phase: Phase, expected: bool) {
-        if matches!(phase, Phase::Ready | Phase::Fenced) {
-            *self.vanished() = Some(Vanished {
-                instance: instance.to_owned(),
-                instance_type: instance_type.clone(),
-                expected,
-            });
-        } else {
-            let state = WorkerState::new(phase, false);
-            self.count_gone(state, instance_type, expected);
-        }
-    }
-
-    fn settle_vanished(&self, next: &Event) {
-        let Some(vanished) = self.vanished().take() else {
-            return;
+    fn count_probe(&self, took: Duration, failed: bool, impostor: bool) {
+        let (outcome, series) = match (failed, impostor) {
+            (false, _) => (PROBE_OUTCOMES[0], &self.probe_success),
+            (true, false) => (PROBE_OUTCOMES[1], &self.probe_fail),
+            (true, true) => (PROBE_OUTCOMES[2], &self.probe_fail),
         };
-        let busy =
-            matches!(next, Event::RunnerExited { instance, .. } if *instance == vanished.instance);
-        let state = WorkerState::new(Phase::Ready, busy);
-        self.count_gone(state, &vanished.instance_type, vanished.expected);
+        self.timings.probes.with_label_values(&[outcome]).inc();
+        series.observe(took);
     }
 
     fn count_gone(&self, state: WorkerState, instance_type: &TypeName, expected: bool) {
@@ -328,18 +364,15 @@ impl Metrics {
         }
     }
 
-    fn vanished(&self) -> MutexGuard<'_, Option<Vanished>> {
-        // Nothing that could panic is done under the lock.
-        let vanished = self.vanished.lock();
-        vanished.unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn begin_at_zero(&self) {
         for state in WorkerState::ALL {
             self.disappeared.with_label_values(&[state.name()]);
         }
         for outcome in OUTCOMES {
             self.boots.with_label_values(&[outcome.name()]);
+        }
+        for outcome in PROBE_OUTCOMES {
+            self.timings.probes.with_label_values(&[outcome]);
         }
         for call in CALLS {
             for failed in ["0", "1"] {
@@ -435,13 +468,10 @@ fn call_duration() -> HistogramVec {
     made.unwrap_or_else(|error| unreachable!("{error}"))
 }
 
-fn latency() -> Histogram {
-    let options = HistogramOpts::new(
-        "longshore_dispatch_latency_seconds",
-        "Time from when both a container and a ready instance with room were there to the start.",
-    );
-    let made = Histogram::with_opts(options.buckets(LATENCY_BUCKETS.to_vec()));
-    // Name and buckets are constants of this file.
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let options = HistogramOpts::new(name, help);
+    let made = Histogram::with_opts(options.buckets(buckets.to_vec()));
+    // Names and buckets are constants of this file.
     made.unwrap_or_else(|error| unreachable!("{error}"))
 }
 

@@ -43,6 +43,15 @@ impl Params {
         Ok(InstanceId::from(text))
     }
 
+    /// Something to be explained: a container's uuid, or an instance's name or wish.
+    pub(crate) fn subject(&self) -> Result<String, ApiError> {
+        let text = self.required("id")?;
+        if text.chars().count() > INSTANCE_CHARS_MAX {
+            return Err(too_long("id", INSTANCE_CHARS_MAX));
+        }
+        Ok(text.to_owned())
+    }
+
     /// The operator's words: they end up in log lines, so line breaks become blanks.
     pub(crate) fn reason(&self) -> Result<String, ApiError> {
         let text = self.0.get("reason").map_or("", |text| text.trim());

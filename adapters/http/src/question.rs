@@ -4,6 +4,7 @@ use longshore_core::ids::ContainerId;
 use longshore_core::input::Operator;
 use longshore_core::time::Timestamp;
 use longshore_core::view::{ContainerView, InstanceView, Totals, View};
+use longshore_core::{ContainerExplanation, InstanceExplanation};
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that wait for the loop at most; whoever comes then waits for a place, within the same
@@ -28,6 +29,8 @@ pub enum Question {
     Container(ContainerId, Reply<Option<ContainerView>>),
     /// All instances.
     Instances(Reply<Dated<Vec<InstanceView>>>),
+    /// Why the container or the instance of this name is as it is, if it is known.
+    Explain(String, Reply<Option<Explanation>>),
     /// Sums for metrics.
     Totals(Reply<Dated<Totals>>),
     /// An operator's wish, to be carried out if its object exists.
@@ -43,6 +46,15 @@ pub struct Dated<T> {
     pub at: Timestamp,
     /// The answer.
     pub value: T,
+}
+
+/// Why something is as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// A container.
+    Container(Box<ContainerExplanation>),
+    /// An instance, or the wish for one.
+    Instance(Box<InstanceExplanation>),
 }
 
 /// What becomes of an operator's wish.
@@ -87,6 +99,9 @@ impl Question {
                 let value = view.instances();
                 let _ = reply.send(Dated { at: now, value });
             }
+            Self::Explain(name, reply) => {
+                let _ = reply.send(explain(now, view, &name));
+            }
             Self::Totals(reply) => {
                 let value = view.totals();
                 let _ = reply.send(Dated { at: now, value });
@@ -111,11 +126,21 @@ impl Question {
             Self::Containers(reply) => reply.is_closed(),
             Self::Container(_, reply) => reply.is_closed(),
             Self::Instances(reply) => reply.is_closed(),
+            Self::Explain(_, reply) => reply.is_closed(),
             Self::Totals(reply) => reply.is_closed(),
             Self::Operate(_, reply) => reply.is_closed(),
             Self::Ready(reply) => reply.is_closed(),
         }
     }
+}
+
+fn explain(now: Timestamp, view: View<'_>, name: &str) -> Option<Explanation> {
+    if let Ok(id) = name.parse::<ContainerId>() {
+        let told = view.explain_container(now, id)?;
+        return Some(Explanation::Container(Box::new(told)));
+    }
+    let told = view.explain_instance(now, name)?;
+    Some(Explanation::Instance(Box::new(told)))
 }
 
 fn outcome(view: View<'_>, wish: &Operator) -> Outcome {

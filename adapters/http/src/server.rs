@@ -93,7 +93,9 @@ impl Server {
         let mut tasks = JoinSet::new();
         for listener in self.listeners {
             let limits = &app.limits;
-            let listener = Bounded::new(listener, limits.connections, limits.idle_timeout);
+            let settings = app.settings.clone();
+            let (most, idle) = (limits.connections, limits.idle_timeout);
+            let listener = Bounded::new(listener, most, idle, settings);
             let router = Router::new().fallback(handle).with_state(Arc::clone(&app));
             let service = router.into_make_service_with_connect_info::<Caller>();
             let mut stopped = stopped.clone();

@@ -7,11 +7,15 @@ use longshore_core::config::Config;
 use longshore_core::time::Timestamp;
 use longshore_secret::Secret;
 
+use crate::tls::ServerTls;
+
 /// What may change while the server runs, with each new configuration.
 #[derive(Clone, Debug)]
 pub struct ManagementSettings {
     /// What callers must show (`ManagementToken`); empty refuses everybody.
     pub management_token: Secret,
+    /// What connections from now on are encrypted with; `None` for none.
+    pub tls: Option<ServerTls>,
     /// The dispatcher's configuration, for what is said of instance types.
     pub config: Arc<Config>,
     /// This program's version, for metrics.

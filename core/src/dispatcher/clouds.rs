@@ -7,7 +7,7 @@ use super::Dispatcher;
 use crate::capacity::{Call, CreateFacts, in_group};
 use crate::command::CloudAction;
 use crate::event::{CloudCall, Event};
-use crate::fleet::vm::{Phase, ShutdownReason, Vm};
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, TypeName, VmKey};
 use crate::input::{CloudError, IdleBehavior, InstanceRecord};
 use crate::outbox::Purpose;
@@ -61,6 +61,16 @@ impl Dispatcher {
         let id = self.ask_cloud(cloud, Purpose::List(cloud), CloudAction::List);
         let sync = self.syncs.entry(cloud).or_default();
         (sync.in_flight, sync.asked_at) = (Some(id), self.now);
+    }
+
+    /// When the newest complete list of each configured cloud began, if there is one.
+    pub(crate) fn clouds_seen(&self) -> Vec<(CloudId, Option<Timestamp>)> {
+        let latest = |cloud: &CloudId| {
+            let sync = self.syncs.get(cloud)?;
+            sync.first_list.map(|_| sync.latest_list)
+        };
+        let clouds = self.clouds.iter();
+        clouds.map(|cloud| (*cloud, latest(cloud))).collect()
     }
 
     /// Lists a cloud soon, since something is awaited from it.
@@ -213,6 +223,7 @@ impl Dispatcher {
                 instance: vm.name(),
                 intent,
                 instance_type: vm.type_name.clone(),
+                container: vm.created_for,
             });
             self.touched.vms.insert(key);
         }
@@ -243,6 +254,9 @@ impl Dispatcher {
         vm.found = true;
         vm.appeared_at = Some(self.now);
         vm.behavior = tags.idle_behavior.unwrap_or_default();
+        if vm.behavior != IdleBehavior::Run {
+            vm.behavior_cause = BehaviorCause::Tag;
+        }
         vm.tag.written = Some(vm.behavior);
         self.out.event(Event::InstanceFound {
             instance: vm.name(),
@@ -254,7 +268,7 @@ impl Dispatcher {
         self.fleet.insert(vm);
         self.name_vm(key, record);
         if drain {
-            self.set_behavior(key, IdleBehavior::Drain);
+            self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
         }
         if record.taken_back {
             self.announce_loss(key, self.now);
@@ -289,6 +303,7 @@ impl Dispatcher {
             image.clone(),
         );
         vm.intent = Some(intent);
+        vm.created_for = Some(container);
         let limits = &self.config.limits;
         self.capacity
             .create_sent(self.now, limits, (name, image), offer, key);
@@ -316,6 +331,13 @@ impl Dispatcher {
             return;
         };
         let (name, cloud, listed) = (vm.type_name.clone(), vm.cloud, vm.instance.clone());
+        if let (Err(error), None, Some(intent)) = (&made, &listed, vm.intent) {
+            self.out.event(Event::CreateFailed {
+                intent,
+                instance_type: name.clone(),
+                error: error.clone(),
+            });
+        }
         self.out.event(Event::CloudCalled {
             cloud,
             call: CloudCall::Create,

@@ -1,7 +1,7 @@
 //! What an operator asked for.
 
 use super::Dispatcher;
-use crate::fleet::vm::ShutdownReason;
+use crate::fleet::vm::{BehaviorCause, ShutdownReason};
 use crate::ids::VmKey;
 use crate::input::Operator;
 use crate::planted::Planted;
@@ -16,7 +16,7 @@ impl Dispatcher {
                 if let Some(key) = self.vm_named(&instance)
                     && !self.planted(Planted::WishUnheard)
                 {
-                    self.set_behavior(key, behavior);
+                    self.set_behavior(key, behavior, BehaviorCause::Operator);
                 }
             }
             Operator::KillInstance { instance, reason } => {

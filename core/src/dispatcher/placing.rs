@@ -24,6 +24,7 @@ impl Dispatcher {
         self.verdicts = Verdicts::default();
         self.verdicts = placement::pass(self);
         self.set_clocks();
+        self.passes += 1;
         let blocked = self.verdicts.parked.values().flat_map(|p| &p.blocked);
         let fallback = self.config.sizing.spot_fallback.after;
         let fallback = fallback.and_then(|after| {

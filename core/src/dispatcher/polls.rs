@@ -44,6 +44,11 @@ impl Dispatcher {
         self.poll.failures > 0
     }
 
+    /// When the newest complete snapshot of the queue began, if there is one.
+    pub(crate) fn queue_seen(&self) -> Option<Timestamp> {
+        self.poll.complete_since
+    }
+
     /// Reads the queue as soon as is decent.
     pub(super) fn poll_soon(&mut self) {
         if self.poll.in_flight.is_some() {

@@ -179,6 +179,7 @@ impl Dispatcher {
                 return None;
             }
             vm.phase = Phase::Ready;
+            vm.ready_at = Some(now);
             vm.idle_since = now;
             let after = now.since(vm.probe.first_contact.unwrap_or(now));
             Some((vm.name(), vm.type_name.clone(), after, !vm.found))

@@ -3,7 +3,7 @@
 use super::Dispatcher;
 use crate::command::{Signal, VmAction};
 use crate::event::Event;
-use crate::fleet::vm::{Phase, Runner, RunnerPhase};
+use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{IdleBehavior, SignalReport, VmError};
 use crate::outbox::Purpose;
@@ -266,7 +266,8 @@ impl Dispatcher {
                 held,
             });
             if !held {
-                self.set_behavior(key, IdleBehavior::Drain);
+                let cause = BehaviorCause::Unkillable(container);
+                self.set_behavior(key, IdleBehavior::Drain, cause);
             }
             self.touched.vms.insert(key);
         }

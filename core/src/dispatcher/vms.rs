@@ -3,7 +3,7 @@
 use super::Dispatcher;
 use crate::capacity::boots::Kind;
 use crate::event::{BootOutcome, Event};
-use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
+use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::IdleBehavior;
 use crate::planted::Planted;
@@ -282,6 +282,7 @@ impl Dispatcher {
             instance,
             instance_type: vm.type_name.clone(),
             phase: vm.phase,
+            runners: vm.live_runners().count(),
             expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
         });
         for (id, runner) in &vm.runners {
@@ -332,15 +333,25 @@ impl Dispatcher {
         });
         self.count_boot(key, BootOutcome::Failure);
         if !held {
-            self.set_behavior(key, IdleBehavior::Drain);
+            let cause = BehaviorCause::Broken(why.to_owned());
+            self.set_behavior(key, IdleBehavior::Drain, cause);
         }
     }
 
-    pub(super) fn set_behavior(&mut self, key: VmKey, behavior: IdleBehavior) {
+    pub(super) fn set_behavior(
+        &mut self,
+        key: VmKey,
+        behavior: IdleBehavior,
+        cause: BehaviorCause,
+    ) {
         let now = self.now;
         let changed = self.fleet.update(key, |vm| {
             let changed = vm.behavior != behavior;
             vm.behavior = behavior;
+            if changed {
+                vm.behavior_cause = cause.clone();
+                vm.behavior_since = now;
+            }
             if changed && behavior == IdleBehavior::Run {
                 vm.idle_since = now;
                 vm.room_since = now;
@@ -348,8 +359,11 @@ impl Dispatcher {
             changed.then(|| vm.name())
         });
         if let Some(Some(instance)) = changed {
-            self.out
-                .event(Event::BehaviorChanged { instance, behavior });
+            self.out.event(Event::BehaviorChanged {
+                instance,
+                behavior,
+                cause,
+            });
             self.touched.vms.insert(key);
             self.touched.placement = true;
         }
@@ -418,7 +432,7 @@ impl Dispatcher {
                 configured.is_none() && vm.behavior == IdleBehavior::Run
             });
             if orphaned == Some(true) {
-                self.set_behavior(key, IdleBehavior::Drain);
+                self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
             }
             self.touched.vms.insert(key);
         }

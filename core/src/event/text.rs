@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Event;
+use crate::input::CloudError;
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -211,8 +212,24 @@ impl Event {
                 instance,
                 intent,
                 instance_type,
+                container,
             } => {
-                write!(f, "{instance} created, {instance_type}, intent {intent}")
+                write!(f, "{instance} created, {instance_type}, intent {intent}")?;
+                match container {
+                    Some(container) => write!(f, ", first for {container}"),
+                    None => Ok(()),
+                }
+            }
+            Self::CreateFailed {
+                intent,
+                instance_type,
+                error,
+            } => {
+                let done = match error {
+                    CloudError::Ambiguous { .. } => "may or may not have been created",
+                    _ => "was not created",
+                };
+                write!(f, "intent {intent}: {instance_type} {done}: {error}")
             }
             Self::CreateWrittenOff {
                 intent,
@@ -296,8 +313,12 @@ impl Event {
                 "{instance} ({instance_type}) is taken back by the cloud at {at}; containers on it: \
                  {containers}"
             ),
-            Self::BehaviorChanged { instance, behavior } => {
-                write!(f, "{instance} is now {behavior:?}")
+            Self::BehaviorChanged {
+                instance,
+                behavior,
+                cause,
+            } => {
+                write!(f, "{instance} is now {behavior:?}: {cause}")
             }
             Self::Leaving {
                 instance,
@@ -325,11 +346,13 @@ impl Event {
                 instance,
                 instance_type,
                 phase,
+                runners,
                 expected: None,
             } => {
                 write!(
                     f,
-                    "{instance} ({instance_type}) disappeared while {phase:?}"
+                    "{instance} ({instance_type}) disappeared while {phase:?}, with {runners} \
+                     containers on it"
                 )
             }
             _ => Ok(()),

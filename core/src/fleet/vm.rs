@@ -62,6 +62,36 @@ impl std::fmt::Display for ShutdownReason {
     }
 }
 
+/// Why an instance is used as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum BehaviorCause {
+    /// Nothing was ever said against it.
+    Normal,
+    /// Its tag said so when it was found.
+    Tag,
+    /// An operator said so.
+    Operator,
+    /// It cannot be trusted, and why.
+    Broken(String),
+    /// Its type is no longer configured.
+    TypeRemoved,
+    /// This container on it could not be killed.
+    Unkillable(ContainerId),
+}
+
+impl std::fmt::Display for BehaviorCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Normal => f.write_str("nothing speaks against it"),
+            Self::Tag => f.write_str("its tag said so when it was found"),
+            Self::Operator => f.write_str("an operator said so"),
+            Self::Broken(why) => f.write_str(why),
+            Self::TypeRemoved => f.write_str("its type is no longer configured"),
+            Self::Unkillable(id) => write!(f, "{id} on it could not be killed"),
+        }
+    }
+}
+
 /// How far a runner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RunnerPhase {
@@ -103,6 +133,12 @@ pub(crate) struct Vm {
     pub(crate) address: Option<String>,
     pub(crate) phase: Phase,
     pub(crate) behavior: IdleBehavior,
+    pub(crate) behavior_cause: BehaviorCause,
+    pub(crate) behavior_since: Timestamp,
+    /// The first container that it was asked for; none for one that was found.
+    pub(crate) created_for: Option<ContainerId>,
+    /// When it became ready for containers.
+    pub(crate) ready_at: Option<Timestamp>,
     /// The wish was sent, or the instance was found.
     pub(crate) since: Timestamp,
     /// The cloud first showed it.
@@ -221,6 +257,10 @@ impl Vm {
             address: None,
             phase: Phase::Creating,
             behavior: IdleBehavior::Run,
+            behavior_cause: BehaviorCause::Normal,
+            behavior_since: now,
+            created_for: None,
+            ready_at: None,
             since: now,
             appeared_at: None,
             found: false,

@@ -1,8 +1,10 @@
 //! How much a container needs, and which instance types can ever hold it.
 
-use crate::config::{Config, Sizing};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, InstanceType, Sizing};
 use crate::ids::{ImageId, TypeName};
-use crate::resources::{Demand, GpuDemand, MIB, Resources};
+use crate::resources::{Demand, GpuDemand, MIB, MicroDollars, Resources};
 
 /// Containers that are the same to the scheduler: whatever holds one holds any other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +22,86 @@ pub(crate) struct Shape {
 /// Why no configured type will ever do, for the container's owner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Misfit(pub(crate) String);
+
+/// What an instance type has too little of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Amount {
+    /// Cores.
+    Vcpus,
+    /// Memory, in bytes.
+    Ram,
+    /// Disk, in bytes.
+    Scratch,
+    /// Graphics processors.
+    Gpus,
+}
+
+impl Amount {
+    /// For people and for labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vcpus => "vcpus",
+            Self::Ram => "ram",
+            Self::Scratch => "scratch",
+            Self::Gpus => "gpus",
+        }
+    }
+}
+
+/// One thing that keeps an instance type from holding a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lack {
+    /// It is preemptible and must not be, or the reverse.
+    Lifecycle {
+        /// What the type is.
+        preemptible: bool,
+    },
+    /// It has too little of something.
+    Amount {
+        /// Of what.
+        of: Amount,
+        /// What the container needs, headroom included.
+        need: u64,
+        /// What the type offers.
+        have: u64,
+    },
+    /// Its graphics processors are of the wrong kind.
+    Gpu,
+    /// It fits, and costs more than `MaximumPriceFactor` times the cheapest that does.
+    Price {
+        /// Its price per hour.
+        price: MicroDollars,
+        /// That of the cheapest.
+        cheapest: MicroDollars,
+    },
+}
+
+impl std::fmt::Display for Lack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lifecycle { preemptible: true } => f.write_str("it is preemptible"),
+            Self::Lifecycle { preemptible: false } => f.write_str("it is not preemptible"),
+            Self::Amount { of, need, have } => {
+                write!(f, "{} {need} needed, {have} offered", of.name())
+            }
+            Self::Gpu => f.write_str("its GPU does not suit"),
+            Self::Price { price, cheapest } => write!(
+                f,
+                "it costs {price} an hour, more than MaximumPriceFactor times {cheapest}"
+            ),
+        }
+    }
+}
+
+/// A configured type that is not eligible for a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuledOut {
+    /// The type.
+    pub instance_type: TypeName,
+    /// Why; never empty.
+    pub lacks: Vec<Lack>,
+}
 
 impl Shape {
     pub(crate) fn of(demand: &Demand, config: &Config) -> Self {
@@ -89,42 +171,71 @@ impl Shape {
         if config.types.is_empty() {
             return Misfit("no instance types are configured".into());
         }
-        let need = self.alone();
-        let lacks = |offer: &crate::config::InstanceType| {
-            let have = offer.resources;
-            let mut lacks = Vec::new();
-            if offer.preemptible != self.preemptible {
-                lacks.push(if self.preemptible {
-                    "it is not preemptible".to_owned()
-                } else {
-                    "it is preemptible".to_owned()
-                });
-            }
-            let mut amount = |what: &str, need: u64, have: u64| {
-                if need > have {
-                    lacks.push(format!("{what} {need} needed, {have} offered"));
-                }
-            };
-            amount("vcpus", need.vcpus.into(), have.vcpus.into());
-            amount("ram", need.ram, have.ram);
-            amount("scratch", need.scratch, have.scratch);
-            amount("gpus", need.gpus.into(), have.gpus.into());
-            if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
-                lacks.push("its GPU does not suit".to_owned());
-            }
-            lacks
-        };
         let nearest = config
             .types
             .iter()
-            .map(|(name, offer)| (lacks(offer), offer.price, name))
+            .map(|(name, offer)| (self.lacks(offer), offer.price, name))
             .min_by_key(|(lacks, price, _)| (lacks.len(), std::cmp::Reverse(*price)));
         let (lacks, _, name) = nearest.expect("there is a type");
+        let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
         Misfit(format!(
             "constraints not satisfiable by any configured instance type: \
              nearest is {name}, but {}",
             lacks.join(", ")
         ))
+    }
+
+    /// Everything that keeps a type from holding it; empty where it fits.
+    fn lacks(&self, offer: &InstanceType) -> Vec<Lack> {
+        let (need, have) = (self.alone(), offer.resources);
+        let mut lacks = Vec::new();
+        if offer.preemptible != self.preemptible {
+            lacks.push(Lack::Lifecycle {
+                preemptible: offer.preemptible,
+            });
+        }
+        let mut amount = |of, need: u64, have: u64| {
+            if need > have {
+                lacks.push(Lack::Amount { of, need, have });
+            }
+        };
+        amount(Amount::Vcpus, need.vcpus.into(), have.vcpus.into());
+        amount(Amount::Ram, need.ram, have.ram);
+        amount(Amount::Scratch, need.scratch, have.scratch);
+        amount(Amount::Gpus, need.gpus.into(), have.gpus.into());
+        if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
+            lacks.push(Lack::Gpu);
+        }
+        lacks
+    }
+
+    /// The configured types that are not among the `eligible`, and why, nearest first.
+    /// O(types · log types): for views.
+    pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<RuledOut> {
+        let cheapest = eligible.first().and_then(|name| config.types.get(name));
+        let others = config.types.iter();
+        let others = others.filter(|(name, _)| !eligible.contains(name));
+        let mut ruled_out: Vec<RuledOut> = others
+            .map(|(name, offer)| {
+                let mut lacks = self.lacks(offer);
+                if let (true, Some(cheapest)) = (lacks.is_empty(), cheapest) {
+                    lacks.push(Lack::Price {
+                        price: offer.price,
+                        cheapest: cheapest.price,
+                    });
+                }
+                RuledOut {
+                    instance_type: name.clone(),
+                    lacks,
+                }
+            })
+            .collect();
+        // Stable: among equals the names' order stays.
+        ruled_out.sort_by_key(|other| {
+            let price = config.types.get(&other.instance_type).map(|o| o.price);
+            (other.lacks.len(), price)
+        });
+        ruled_out
     }
 }
 
@@ -205,9 +316,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::InstanceType;
     use crate::ids::{CloudId, QuotaGroup};
-    use crate::resources::MicroDollars;
 
     fn offer(vcpus: u32, ram_mib: u64, price: u64) -> InstanceType {
         InstanceType {

@@ -107,6 +107,10 @@ impl Story {
         &self.trace
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
     pub(crate) fn note(&mut self, text: &str) {
         let _ = writeln!(self.trace, "         -- {text}");
     }

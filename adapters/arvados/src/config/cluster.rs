@@ -24,6 +24,8 @@ pub struct ClusterConfig {
     pub dispatch_private_key: Secret,
     /// Where everybody listens.
     pub services: Services,
+    /// What our own servers prove who they are with; absent where none is configured (`TLS`).
+    pub tls: Option<TlsFiles>,
     /// The rented VMs.
     pub cloud: CloudVms,
     /// What runs on them.
@@ -58,6 +60,43 @@ pub struct InternalUrl {
     pub url: String,
     /// `host:port` to bind: that of `ListenURL`, or else of the URL itself.
     pub listen: String,
+    /// Whether TLS is spoken there: the scheme of the same is `https`.
+    pub tls: bool,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, our own first (`TLS.Certificate`).
+    pub certificate: Pem,
+    /// The private key of the first (`TLS.Key`).
+    pub key: Pem,
+}
+
+/// Where text in PEM format is. Files are read by whoever needs them, since not everybody who may
+/// read the configuration may read a private key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pem {
+    /// In this file.
+    File(PathBuf),
+    /// In the configuration itself.
+    Text(Secret),
+}
+
+impl Pem {
+    /// The text itself.
+    ///
+    /// # Errors
+    /// If the file cannot be read; the message names it.
+    pub fn read(&self) -> Result<Secret, String> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Secret::new(text)),
+                Err(error) => Err(format!("{}: {error}", path.display())),
+            },
+        }
+    }
 }
 
 /// The rented VMs: what adapters need to know, the core does not.

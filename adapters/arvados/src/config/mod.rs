@@ -26,8 +26,8 @@ mod tree;
 mod tests;
 
 pub use cluster::{
-    Api, BuiltinQueue, CloudVms, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Runner,
-    RuntimeEngine, Services,
+    Api, BuiltinQueue, CloudVms, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Pem, Runner,
+    RuntimeEngine, Services, TlsFiles,
 };
 pub use report::{ConfigError, ConfigErrors, ConfigWarning};
 

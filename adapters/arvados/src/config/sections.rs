@@ -6,7 +6,8 @@ use longshore_secret::Secret;
 use reqwest::Url;
 
 use super::cluster::{
-    Api, BuiltinQueue, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Services,
+    Api, BuiltinQueue, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Pem, Services,
+    TlsFiles,
 };
 use super::reader::{Entry, Section, Strangers};
 use super::{containers, instance_types};
@@ -15,7 +16,8 @@ use super::{containers, instance_types};
 pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
     let system_root_token = token(&section, "SystemRootToken");
     let management_token = token(&section, "ManagementToken");
-    let services = services(&section);
+    let (tls, tls_insecure) = tls(&section);
+    let services = services(&section, tls_insecure);
     let log = log(&section);
     let queue = queue(&section, &services);
     section.not_ours(&["PostgreSQL", "ClusterID"]);
@@ -47,6 +49,7 @@ pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
         management_token,
         dispatch_private_key: containers.dispatch_private_key,
         services,
+        tls,
         cloud: containers.cloud,
         runner: containers.runner,
         log,
@@ -85,7 +88,7 @@ fn warn_of_weak_token(section: &Section<'_>, key: &str, line: Option<u64>, len: 
     section.report().warn(&path, line, message.to_owned());
 }
 
-fn services(section: &Section<'_>) -> Services {
+fn services(section: &Section<'_>, tls_insecure: bool) -> Services {
     let services = section.section("Services");
     let controller = services.section("Controller");
     let url = match controller.get("ExternalURL") {
@@ -101,9 +104,6 @@ fn services(section: &Section<'_>) -> Services {
     };
     let dispatch = services.section("DispatchCloud");
     let dispatch_cloud = internal_urls(&dispatch);
-    let tls = section.section("TLS");
-    let tls_insecure = tls.bool("Insecure", false);
-    tls.finish(Strangers::WarnIfSimilar);
     controller.not_ours(&["InternalURLs"]);
     dispatch.not_ours(&["ExternalURL"]);
     controller.finish(Strangers::WarnIfSimilar);
@@ -114,6 +114,44 @@ fn services(section: &Section<'_>) -> Services {
         controller_host: url.as_ref().map(host).unwrap_or_default(),
         dispatch_cloud,
         tls_insecure,
+    }
+}
+
+/// What `TLS` says: the certificate, both parts or none, and whether others' are checked.
+fn tls(section: &Section<'_>) -> (Option<TlsFiles>, bool) {
+    let tls = section.section("TLS");
+    let given = ["Certificate", "Key"].map(|name| {
+        let entry = tls.get(name)?;
+        let text = entry.secret_text().filter(|text| !text.is_empty())?;
+        Some((entry, text))
+    });
+    let advice = "write PEM, or file:///absolute/path";
+    match &given {
+        [Some(_), None] => tls.missing("Key", "the private key of TLS.Certificate", advice),
+        [None, Some(_)] => tls.missing("Certificate", "the certificate of TLS.Key", advice),
+        _ => {}
+    }
+    let insecure = tls.bool("Insecure", false);
+    tls.finish(Strangers::WarnIfSimilar);
+    let [certificate, key] = given.map(|given| given.and_then(|(entry, text)| pem(&entry, text)));
+    let files = certificate.zip(key);
+    (
+        files.map(|(certificate, key)| TlsFiles { certificate, key }),
+        insecure,
+    )
+}
+
+fn pem(entry: &Entry<'_>, text: &str) -> Option<Pem> {
+    if text.trim_start().starts_with("-----BEGIN ") {
+        return Some(Pem::Text(Secret::new(text)));
+    }
+    match text.strip_prefix("file://") {
+        Some(path) if path.starts_with('/') => Some(Pem::File(PathBuf::from(path))),
+        _ => {
+            let advice = "write three slashes after file:, or the text itself after \"|\"";
+            entry.wrong_kind("PEM, or file:///absolute/path", advice);
+            None
+        }
     }
 }
 
@@ -135,6 +173,7 @@ fn internal_urls(dispatch: &Section<'_>) -> Vec<InternalUrl> {
         if let Some(bind) = bind {
             found.push(InternalUrl {
                 url: url.to_string(),
+                tls: bind.scheme() == "https",
                 listen: host_and_port(&bind),
             });
         }

@@ -365,6 +365,42 @@ fn a_key_is_read_from_the_file_that_is_named() {
 }
 
 #[test]
+fn a_certificate_has_a_key_and_neither_is_read_before_it_is_needed() {
+    let tls = |text: &str| loaded(&format!("    TLS: {{{text}}}\n")).cluster.tls;
+    assert_eq!(tls("Insecure: true"), None);
+    assert_eq!(tls("Certificate: '', Key: ''"), None);
+    let files = tls("Certificate: 'file:///no/cert', Key: \"-----BEGIN PRIVATE KEY-----\"");
+    let files = files.unwrap_or_else(|| panic!("files"));
+    assert_eq!(files.certificate, Pem::File("/no/cert".into()));
+    let missing = files.certificate.read().expect_err("no such file");
+    assert!(missing.contains("/no/cert"), "{missing}");
+    let key = files.key.read().unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(key.expose(), "-----BEGIN PRIVATE KEY-----");
+    let lonely = errors("    TLS: {Key: 'file:///key'}\n");
+    assert!(lonely.contains("TLS.Certificate"), "{lonely}");
+    let bare = errors("    TLS: {Certificate: '/cert', Key: sesame}\n");
+    assert!(!bare.contains("sesame"), "{bare}");
+    assert!(bare.contains("file:///absolute/path"), "{bare}");
+}
+
+#[test]
+fn tls_is_spoken_where_the_url_that_is_bound_says_https() {
+    let urls = |text: &str| {
+        let text = format!("      DispatchCloud: {{InternalURLs: {{{text}}}}}\n");
+        let urls = loaded(&text).cluster.services.dispatch_cloud;
+        urls.iter().map(|url| url.tls).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        urls("\"http://a:1\": {}, \"https://b:2\": {}"),
+        [false, true]
+    );
+    assert_eq!(
+        urls("\"https://a\": {ListenURL: \"http://127.0.0.1:9006\"}"),
+        [false]
+    );
+}
+
+#[test]
 fn no_secret_is_in_an_error_or_in_debug_output() {
     let found = errors(
         "    Containers: {DispatchPrivateKey: [sesame1], CloudVMs: {DriverParameters: \

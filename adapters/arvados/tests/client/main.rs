@@ -4,4 +4,5 @@ mod builtin_queue;
 mod changes;
 mod failures;
 mod support;
+mod tls;
 mod wire;

@@ -3,17 +3,20 @@
 //! Everything is real: the queue speaks HTTP over SQLite, VMs are SSH servers of their own, runners
 //! run processes. Only the scale is small.
 
+mod chaos;
 mod record;
 mod report;
+mod verdict;
 mod workload;
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use longshore_arvados::config::{ClusterConfig, load};
-use longshore_cloud::CloudSettings;
+use longshore_cloud::{CloudSettings, Layered};
 use longshore_loopback::LoopbackCloud;
 use longshore_queue::{Database, QueueConfig, QueueServer};
 use longshore_secret::Secret;
@@ -26,12 +29,17 @@ use crate::engine::parts::{self, Parts};
 use crate::exit::{Context as _, Failure, Outcome};
 use crate::log;
 use crate::service::{self, Service, Source};
+use chaos::{ChaosLayer, Ledger, Proxy, Storm};
 use record::Recorder;
+use tokio::task::JoinHandle;
+use verdict::Verdict;
 use workload::Workload;
 
 const CLUSTER: &str = "demo1";
 /// The demo is over by then, or something is wrong.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// Faults are dealt for so long; then everything may settle.
+const STORM: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 const LINE_PAUSE: Duration = Duration::from_secs(5);
 const DESTROY_PATIENCE: Duration = Duration::from_secs(30);
@@ -40,7 +48,8 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
     let dir = tempfile::Builder::new().prefix("longshore-demo-").tempdir();
     let dir = dir.failed("a temporary directory")?;
     let report = block_on(async {
-        let stage = Stage::set(dir.path(), args).await?;
+        let storm = args.chaos.then(|| Storm::new(args.seed, STORM));
+        let stage = Stage::set(dir.path(), args, storm).await?;
         let played = tokio::select! {
             played = stage.play(args) => played,
             ended = terminated() => ended.and_then(|()| {
@@ -57,9 +66,14 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
     } else {
         println!("{report}");
     }
-    match report.surprises() {
-        [] => Ok(()),
-        surprises => Err(Failure::Failed(format!(
+    match (report.surprises(), args.chaos) {
+        ([], _) => Ok(()),
+        (unaccounted, true) => Err(Failure::Failed(format!(
+            "{} containers are not accounted for:\n{}",
+            unaccounted.len(),
+            unaccounted.join("\n")
+        ))),
+        (surprises, false) => Err(Failure::Failed(format!(
             "{} containers ended otherwise than they should: {}",
             surprises.len(),
             surprises.join(", ")
@@ -67,8 +81,18 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
     }
 }
 
+/// What `--chaos` adds.
+struct Chaos {
+    storm: Storm,
+    ledger: Ledger,
+    /// Between the queue and everybody.
+    _proxy: Proxy,
+    lots: JoinHandle<()>,
+}
+
 /// Queue, cloud and dispatcher, all running.
 struct Stage {
+    chaos: Option<Chaos>,
     queue: QueueServer,
     cloud: LoopbackCloud,
     service: Service,
@@ -76,7 +100,7 @@ struct Stage {
 }
 
 impl Stage {
-    async fn set(dir: &Path, args: &DemoArgs) -> Outcome<Self> {
+    async fn set(dir: &Path, args: &DemoArgs, storm: Option<Storm>) -> Outcome<Self> {
         let token = Secret::new(random_token()?);
         let database = Database::File(dir.join("queue.db"));
         let config = QueueConfig::new(CLUSTER, database);
@@ -86,14 +110,41 @@ impl Stage {
             .failed("the queue")?;
         queue.tokens().set_root(&token).await.failed("the queue")?;
         write_private(&dir.join("dispatch_key"), &new_key()?)?;
-        let cluster = configuration(dir, queue.local_addr().port(), &token)?;
+        let proxy = match &storm {
+            Some(storm) => {
+                let proxy = Proxy::start(queue.local_addr(), storm.clone()).await;
+                Some(proxy.failed("the proxy before the queue")?)
+            }
+            None => None,
+        };
+        let own_port = queue.local_addr().port();
+        let seen_port = proxy.as_ref().map_or(own_port, Proxy::port);
+        let cluster = configuration(dir, seen_port, &token, args.chaos)?;
         log::init(&cluster.log);
-        let parts = service::parts(&cluster, dir)?;
+        let mut parts = service::parts(&cluster, dir)?;
         let cloud = cloud(&cluster, &parts, dir)?;
-        let client = Client::new(&cluster.services.controller_url, token, false)?;
+        // Whoever watches is not part of the play.
+        let client = Client::new(&format!("http://127.0.0.1:{own_port}/"), token, false)?;
+        if let Some(storm) = &storm {
+            let layer = ChaosLayer(storm.clone());
+            parts.cloud.cloud = Arc::new(Layered::new(parts.cloud.cloud, layer));
+        }
         let service =
             Service::start(&cluster, Source::default(), parts, args.journal.clone()).await?;
+        let chaos = match storm.zip(proxy) {
+            Some((storm, proxy)) => {
+                let vms = dir.canonicalize().failed(dir.display())?.join("vms/vms");
+                Some(Chaos {
+                    lots: chaos::strike(storm.clone(), vms, service.watch()),
+                    ledger: Ledger::create(dir.join("ledger")).failed("the ledger")?,
+                    storm,
+                    _proxy: proxy,
+                })
+            }
+            None => None,
+        };
         Ok(Self {
+            chaos,
             queue,
             cloud,
             service,
@@ -105,7 +156,8 @@ impl Stage {
     async fn play(&self, args: &DemoArgs) -> Outcome<report::Report> {
         let begun = Instant::now();
         let recorder = Recorder::start(self.service.watch());
-        let mut workload = Workload::new(args.containers);
+        let ledger = self.chaos.as_ref().map(|chaos| &chaos.ledger);
+        let mut workload = Workload::new(args.containers, ledger);
         workload.submit(&self.client).await?;
         let bar = progress_bar(u64::from(args.containers), args.json.json);
         let mut line_due = Instant::now() + LINE_PAUSE;
@@ -127,15 +179,19 @@ impl Stage {
             bar.set_message(text);
         }
         bar.finish_and_clear();
-        Ok(report::Report::new(
-            &workload,
-            recorder.finish(),
-            begun.elapsed(),
-        ))
+        let (record, took) = (recorder.finish(), begun.elapsed());
+        let judged = self.chaos.as_ref().map(|chaos| {
+            let damage = chaos.storm.damage();
+            Verdict::new(args.seed, &workload, &record, &damage, &chaos.ledger)
+        });
+        Ok(report::Report::new(&workload, record, took, judged))
     }
 
     /// Ends everything and proves that nothing is left.
     async fn clear(self, dir: &Path) -> Outcome {
+        if let Some(chaos) = &self.chaos {
+            chaos.lots.abort();
+        }
         self.service.stop().await?;
         let destroyed = tokio::time::timeout(DESTROY_PATIENCE, self.cloud.destroy_all()).await;
         destroyed
@@ -164,8 +220,22 @@ fn leftovers(dir: &Path) -> Vec<u32> {
         .collect()
 }
 
-fn configuration(dir: &Path, queue_port: u16, token: &Secret) -> Outcome<ClusterConfig> {
+fn configuration(
+    dir: &Path,
+    queue_port: u16,
+    token: &Secret,
+    chaos: bool,
+) -> Outcome<ClusterConfig> {
+    // What fails on purpose is to be given up within the demo's time.
+    let (boot_probe, booting, silence, ambiguous) = match chaos {
+        true => (chaos::boot_probe(), "15s", "10s", "10s"),
+        false => ("true".to_owned(), "10m", "10m", "5m"),
+    };
     let text = include_str!("config.yml")
+        .replace("{boot_probe}", &boot_probe)
+        .replace("{booting}", booting)
+        .replace("{silence}", silence)
+        .replace("{ambiguous}", ambiguous)
         .replace("{cluster}", CLUSTER)
         .replace("{queue_port}", &queue_port.to_string())
         .replace("{root_token}", token.expose())

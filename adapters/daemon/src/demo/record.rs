@@ -40,6 +40,8 @@ impl Life {
 pub(super) struct Record {
     pub(super) ways: BTreeMap<ContainerId, Way>,
     pub(super) lives: BTreeMap<String, Life>,
+    /// How often each container went into a state that is final.
+    pub(super) ends: BTreeMap<ContainerId, u32>,
     /// Events that came too fast to be recorded.
     pub(super) lost: u64,
 }
@@ -128,6 +130,9 @@ impl Record {
                     to: None,
                 };
                 self.lives.insert(instance.clone(), life);
+            }
+            Event::ContainerState { container, to, .. } if to.is_final() => {
+                *self.ends.entry(*container).or_default() += 1;
             }
             Event::Gone { instance, .. } => {
                 if let Some(life) = self.lives.get_mut(instance) {

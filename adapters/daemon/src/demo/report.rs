@@ -7,6 +7,7 @@ use longshore_core::resources::MicroDollars;
 use serde_json::{Value, json};
 
 use super::record::Record;
+use super::verdict::Verdict;
 use super::workload::{Item, Workload};
 
 /// One line of the table.
@@ -33,10 +34,16 @@ pub(super) struct Report {
     vm_time: Duration,
     vm_cost: MicroDollars,
     lost: u64,
+    chaos: Option<Verdict>,
 }
 
 impl Report {
-    pub(super) fn new(workload: &Workload, record: Record, took: Duration) -> Self {
+    pub(super) fn new(
+        workload: &Workload,
+        record: Record,
+        took: Duration,
+        chaos: Option<Verdict>,
+    ) -> Self {
         let now = Instant::now();
         let rows = workload.items.iter().map(|item| row(item, &record));
         let odd = workload.items.iter().filter(|item| !item.as_expected());
@@ -49,9 +56,13 @@ impl Report {
         });
         Self {
             rows: rows.collect(),
-            surprises: odd
-                .map(|item| format!("{} ({})", item.uuid, item.state()))
-                .collect(),
+            surprises: match &chaos {
+                Some(verdict) => verdict.unaccounted().to_vec(),
+                None => odd
+                    .map(|item| format!("{} ({})", item.uuid, item.state()))
+                    .collect(),
+            },
+            chaos,
             took,
             dispatch,
             vms: record.lives.len(),
@@ -82,6 +93,7 @@ impl Report {
             "vms": self.vms,
             "vm_hours": self.vm_time.as_secs_f64() / 3600.0,
             "vm_cost": self.vm_cost.0 as f64 / 1e6,
+            "chaos": self.chaos.as_ref().map(Verdict::json),
         })
     }
 
@@ -173,6 +185,9 @@ impl fmt::Display for Report {
         if self.lost > 0 {
             write!(f, "\n{} events came too fast to be counted here", self.lost)?;
         }
-        Ok(())
+        match &self.chaos {
+            Some(verdict) => write!(f, "\n\n{verdict}"),
+            None => Ok(()),
+        }
     }
 }

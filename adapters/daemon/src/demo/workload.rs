@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::chaos::Ledger;
 use crate::client::Client;
 use crate::commands::containers::stop;
 use crate::exit::{Failure, Outcome};
@@ -61,6 +62,13 @@ impl Item {
         matches!(self.state(), "Complete" | "Cancelled")
     }
 
+    /// Why it did not go as its owner wanted, in the words of its record.
+    pub(super) fn error(&self) -> &str {
+        self.record["runtime_status"]["error"]
+            .as_str()
+            .unwrap_or_default()
+    }
+
     pub(super) fn as_expected(&self) -> bool {
         let (state, exit) = self.kind.expected();
         self.state() == state && (exit.is_none() || self.record["exit_code"].as_i64() == exit)
@@ -74,7 +82,8 @@ pub(super) struct Workload {
 }
 
 impl Workload {
-    pub(super) fn new(count: u32) -> Self {
+    /// With a ledger, plain containers write down that they ran.
+    pub(super) fn new(count: u32, ledger: Option<&Ledger>) -> Self {
         let item = Item {
             kind: Kind::Plain,
             spec: Value::Null,
@@ -95,7 +104,7 @@ impl Workload {
             items[i * stride].kind = kind;
         }
         for (number, item) in (0..).zip(&mut items) {
-            item.spec = spec(number, item.kind);
+            item.spec = spec(number, item.kind, ledger);
         }
         Self { items }
     }
@@ -157,7 +166,7 @@ impl Workload {
 }
 
 /// What is submitted. Sizes and times are mixed but the same in each run.
-fn spec(number: u32, kind: Kind) -> Value {
+fn spec(number: u32, kind: Kind, ledger: Option<&Ledger>) -> Value {
     let (vcpus, ram) = match number % 10 {
         0..=5 => (1, 256 * MIB),
         6 | 7 => (2, 700 * MIB),
@@ -174,6 +183,10 @@ fn spec(number: u32, kind: Kind) -> Value {
         Kind::IgnoresTerm => {
             "trap '' TERM; echo 'not listening'; while :; do sleep 1; done".to_owned()
         }
+    };
+    let script = match (kind, ledger) {
+        (Kind::Plain | Kind::Fails, Some(ledger)) => ledger.wrap(number, &script),
+        _ => script,
     };
     let vcpus = if kind == Kind::TooBig { 64 } else { vcpus };
     json!({
@@ -193,7 +206,7 @@ mod tests {
     #[test]
     fn every_kind_is_there_at_every_size() {
         for count in [4, 5, 60, 61] {
-            let workload = Workload::new(count);
+            let workload = Workload::new(count, None);
             assert_eq!(workload.items.len(), count as usize);
             for kind in [
                 Kind::Fails,

@@ -13,12 +13,12 @@ pub(crate) mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
-use longshore_core::Dispatcher;
 use longshore_core::config::{Config, Seed};
 use longshore_core::event::{Event, Level};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
+use longshore_core::{Dispatcher, Trouble};
 use longshore_http::{Health, Metrics, Question};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -133,7 +133,11 @@ impl Engine {
     fn step(&mut self, inputs: Vec<Input>) {
         let now = self.clock.now();
         let recorded = self.journal.is_some().then(|| inputs.clone());
+        let (passes, begun) = (self.core.view().passes(), std::time::Instant::now());
         let commands = Step::live(&mut self.core, now, inputs);
+        if self.core.view().passes() > passes {
+            self.metrics.pass_made(begun.elapsed());
+        }
         if let Some(inputs) = recorded {
             self.record(Step::new(now, inputs, commands.clone()));
         }
@@ -170,10 +174,20 @@ impl Engine {
 
     fn answer(&mut self, question: Question) {
         let now = self.clock.now();
-        if let Some(wish) = question.answer(now, self.core.view(), &Health::Ok) {
+        let health = health(&self.core.view().troubles(now));
+        if let Some(wish) = question.answer(now, self.core.view(), &health) {
             self.step(vec![Input::Operator(wish)]);
         }
     }
+}
+
+/// What monitors are told.
+fn health(troubles: &[Trouble]) -> Health {
+    if troubles.is_empty() {
+        return Health::Ok;
+    }
+    let each: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    Health::Failing(each.join("; "))
 }
 
 /// One line for each event, in JSON logs with the event itself for whoever filters.

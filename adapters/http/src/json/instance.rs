@@ -54,7 +54,11 @@ pub(crate) fn instances<'a>(
         .collect()
 }
 
-fn instance<'a>(config: &'a Config, at: Timestamp, view: &'a InstanceView) -> InstanceJson<'a> {
+pub(super) fn instance<'a>(
+    config: &'a Config,
+    at: Timestamp,
+    view: &'a InstanceView,
+) -> InstanceJson<'a> {
     let offer = config.types.get(&view.instance_type);
     let exists = view.phase != Phase::Creating;
     InstanceJson {

@@ -47,7 +47,7 @@ pub(super) struct BlockedJson<'c> {
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "limit", rename_all = "snake_case")]
-enum LimitJson<'c> {
+pub(super) enum LimitJson<'c> {
     MaxInstances,
     MaxPricePerHour,
     Budget {
@@ -113,28 +113,37 @@ impl<'c> WaitingJson<'c> {
 
 impl<'c> BlockedJson<'c> {
     fn new((instance_type, blocked): &'c (TypeName, Blocked)) -> Self {
-        let limit = match blocked {
-            Blocked::MaxInstances => LimitJson::MaxInstances,
-            Blocked::MaxPricePerHour => LimitJson::MaxPricePerHour,
+        Self {
+            instance_type: instance_type.as_str(),
+            limit: LimitJson::new(blocked),
+        }
+    }
+}
+
+impl<'c> LimitJson<'c> {
+    pub(super) fn new(blocked: &'c Blocked) -> Self {
+        match blocked {
+            Blocked::MaxInstances => Self::MaxInstances,
+            Blocked::MaxPricePerHour => Self::MaxPricePerHour,
             Blocked::Budget {
                 window,
                 limit,
                 until,
-            } => LimitJson::Budget {
+            } => Self::Budget {
                 window_seconds: window.as_secs(),
                 dollars: dollars(*limit),
                 until: until.map(rfc3339),
             },
-            Blocked::Containers { max, until } => LimitJson::MaxContainers {
+            Blocked::Containers { max, until } => Self::MaxContainers {
                 max: *max,
                 until: until.map(rfc3339),
             },
-            Blocked::Supervisors { max } => LimitJson::SupervisorFraction { max: *max },
-            Blocked::Quota { until, why } => LimitJson::Quota {
+            Blocked::Supervisors { max } => Self::SupervisorFraction { max: *max },
+            Blocked::Quota { until, why } => Self::Quota {
                 until: rfc3339(*until),
                 message: why,
             },
-            Blocked::Cooling { until, why } => LimitJson::Cooling {
+            Blocked::Cooling { until, why } => Self::Cooling {
                 until: rfc3339(*until),
                 message: why,
             },
@@ -142,20 +151,16 @@ impl<'c> BlockedJson<'c> {
                 until,
                 failures,
                 why,
-            } => LimitJson::BootsFail {
+            } => Self::BootsFail {
                 until: rfc3339(*until),
                 failures: *failures,
                 message: why,
             },
-            Blocked::Canary => LimitJson::Canary,
-            Blocked::CreatesInFlight => LimitJson::CreatesInFlight,
-            Blocked::Rate { until } => LimitJson::Rate {
+            Blocked::Canary => Self::Canary,
+            Blocked::CreatesInFlight => Self::CreatesInFlight,
+            Blocked::Rate { until } => Self::Rate {
                 until: rfc3339(*until),
             },
-        };
-        Self {
-            instance_type: instance_type.as_str(),
-            limit,
         }
     }
 }

@@ -101,6 +101,17 @@ fn of_instances(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Met
             "Sum of the memory of instances.",
             by_category(|category| offered(category).ram as f64),
         ),
+        gauges(
+            "longshore_instances_price",
+            "Sum of the prices of instances by category and type, in dollars per hour.",
+            prices(settings, totals),
+        ),
+        gauges(
+            "longshore_create_failing_seconds",
+            "Since when creates of a type that containers wait for have failed, one after the other; \
+             0 while they do not.",
+            failing(settings, dated),
+        ),
         single(
             "probe_age_seconds_max",
             "Time since the last good probe, for the instance that was silent longest.",
@@ -242,23 +253,48 @@ fn containers(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
 }
 
 fn instances(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
-    let mut counts = BTreeMap::new();
+    let counts = totals.instances.iter();
+    by_category_and_type(
+        settings,
+        counts.map(|(place, count)| (place, *count as f64)),
+    )
+}
+
+fn prices(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
+    let prices = totals.price_of_type.iter();
+    by_category_and_type(settings, prices.map(|(place, sum)| (place, dollars(*sum))))
+}
+
+/// Zeros included.
+fn by_category_and_type<'a>(
+    settings: &'a ManagementSettings,
+    values: impl Iterator<Item = (&'a (Category, TypeName), f64)>,
+) -> Vec<Metric> {
+    let mut all = BTreeMap::new();
     for category in Category::ALL {
         for name in settings.config.types.keys() {
-            counts.insert((category, name), 0);
+            all.insert((category, name), 0.0);
         }
     }
-    for ((category, name), count) in &totals.instances {
-        counts.insert((*category, name), *count);
-    }
-    let metric = |((category, name), count): ((Category, &TypeName), u64)| {
+    all.extend(values.map(|((category, name), value)| ((*category, name), value)));
+    let metric = |((category, name), value): ((Category, &TypeName), f64)| {
         let labels = [
             ("category", category.name()),
             ("instance_type", name.as_str()),
         ];
-        gauge(&labels, count as f64)
+        gauge(&labels, value)
     };
-    counts.into_iter().map(metric).collect()
+    all.into_iter().map(metric).collect()
+}
+
+fn failing(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Metric> {
+    let names = settings.config.types.keys();
+    let metric = |name: &TypeName| {
+        let since = dated.value.failing.get(name);
+        let seconds = since.map_or(0.0, |since| age(dated.at, *since));
+        gauge(&[("instance_type", name.as_str())], seconds)
+    };
+    names.map(metric).collect()
 }
 
 fn budgets(totals: &Totals, amount: impl Fn(&BudgetLeft) -> MicroDollars) -> Vec<Metric> {

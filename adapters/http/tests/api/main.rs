@@ -2,8 +2,10 @@
 
 mod access;
 mod containers;
+mod explain;
 mod instances;
 mod metrics;
 mod server;
 mod support;
+mod tls;
 mod world;

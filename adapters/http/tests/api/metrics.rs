@@ -12,7 +12,7 @@ use longshore_http::{Dated, Metrics};
 use serde_json::Value;
 
 use crate::support::{Api, TOKEN, settings};
-use crate::world::{RUNNING, START, World, id};
+use crate::world::{START, World};
 
 /// A scrape, read as the format says.
 #[derive(Debug, Default)]
@@ -240,6 +240,9 @@ fn a_container_started_here_leaves_its_times() {
     assert_eq!(scrape.peer("boot_outcomes{outcome=\"success\"}"), 1.0);
     let boots = "longshore_boot_outcomes_total{instance_type=\"small\",outcome=\"success\"}";
     assert_eq!(scrape.value(boots), 1.0);
+    let latency = "longshore_queued_to_started_seconds";
+    assert_eq!(scrape.value(&format!("{latency}_count")), 1.0);
+    assert_eq!(scrape.value(&format!("{latency}_bucket{{le=\"60\"}}")), 0.0);
     let latency = "longshore_dispatch_latency_seconds";
     assert_eq!(scrape.types[latency], "histogram");
     assert_eq!(scrape.value(&format!("{latency}_count")), 1.0);
@@ -255,6 +258,61 @@ fn a_container_started_here_leaves_its_times() {
     let class = "class=\"quota\",cloud=\"0\",operation=\"Create\"";
     let classes = scrape.value(&format!("longshore_cloud_call_errors_total{{{class}}}"));
     assert!(classes >= 1.0);
+    let probes =
+        |outcome| scrape.value(&format!("longshore_probes_total{{outcome=\"{outcome}\"}}"));
+    assert!(probes("success") >= 1.0 && probes("fail") >= 1.0);
+    assert_eq!(probes("impostor"), 0.0);
+    let failing = |name| {
+        let labels = format!("{{instance_type=\"{name}\"}}");
+        scrape.value(&format!("longshore_create_failing_seconds{labels}"))
+    };
+    assert!(failing("large") > 60.0, "{}", failing("large"));
+    assert_eq!(failing("small"), 0.0);
+    let price = |category, name| {
+        let labels = format!("{{category=\"{category}\",instance_type=\"{name}\"}}");
+        scrape.value(&format!("longshore_instances_price{labels}"))
+    };
+    assert_eq!(
+        (price("hold", "small"), price("inuse", "large")),
+        (0.1, 0.0)
+    );
+    assert_eq!(price("booting", "gpu"), 4.0);
+}
+
+#[test]
+fn probes_answered_by_somebody_else_and_passes_are_counted() {
+    let metrics = Metrics::new();
+    let probed = |error: Option<&str>, impostor| Event::ProbeEnded {
+        instance: "i-1".into(),
+        took: Duration::from_millis(20),
+        error: error.map(str::to_owned),
+        failures: 0,
+        news: false,
+        impostor,
+    };
+    for event in [
+        probed(None, false),
+        probed(Some("x"), true),
+        probed(Some("x"), false),
+    ] {
+        metrics.observe(START, &event);
+    }
+    metrics.pass_made(Duration::from_millis(3));
+    let scrape = of(&metrics);
+    for outcome in ["success", "fail", "impostor"] {
+        let series = format!("longshore_probes_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(scrape.value(&series), 1.0, "{outcome}");
+    }
+    let passes = "longshore_placement_pass_seconds";
+    assert_eq!(scrape.value(&format!("{passes}_count")), 1.0);
+    assert_eq!(
+        scrape.value(&format!("{passes}_bucket{{le=\"0.001\"}}")),
+        0.0
+    );
+    assert_eq!(
+        scrape.value(&format!("{passes}_bucket{{le=\"0.005\"}}")),
+        1.0
+    );
 }
 
 #[test]
@@ -274,30 +332,24 @@ fn an_instance_that_vanishes_is_counted_by_its_last_state() {
     }
 }
 
-fn gone(instance: &str, phase: Phase, expected: Option<Duration>) -> Event {
+fn gone(phase: Phase, runners: usize, expected: Option<Duration>) -> Event {
     Event::Gone {
-        instance: instance.into(),
+        instance: "i-1".into(),
         instance_type: TypeName::from("small"),
         phase,
+        runners,
         expected,
     }
 }
 
 #[test]
-fn only_the_exits_on_the_vanished_instance_make_it_a_running_one() {
+fn only_runners_make_a_vanished_instance_a_running_one() {
     let metrics = Metrics::new();
-    let exit = |instance: &str| Event::RunnerExited {
-        container: id(RUNNING),
-        instance: instance.into(),
-    };
     for event in [
-        gone("a", Phase::Ready, None),
-        exit("a"),
-        exit("a"),
-        gone("b", Phase::Fenced, None),
-        exit("c"),
-        gone("d", Phase::Booting, None),
-        gone("e", Phase::Shutdown, Some(Duration::from_secs(3))),
+        gone(Phase::Ready, 2, None),
+        gone(Phase::Fenced, 0, None),
+        gone(Phase::Booting, 0, None),
+        gone(Phase::Shutdown, 1, Some(Duration::from_secs(3))),
     ] {
         metrics.observe(START, &event);
     }

@@ -140,6 +140,7 @@ async fn answer(
 pub(crate) fn settings(token: &str) -> ManagementSettings {
     ManagementSettings {
         management_token: Secret::new(token),
+        tls: None,
         config: Arc::new(config()),
         version: "1.2.3".into(),
         config_sha256: "ab".repeat(32),

@@ -1,0 +1,44 @@
+//! Faults of the cloud's calls, as a layer around the driver.
+
+use async_trait::async_trait;
+use longshore_cloud::{Answer, Call, CloudError, Layer, Operation};
+
+use super::{Fault, Storm, Target};
+
+/// Refuses calls, and loses answers of calls that were made.
+#[derive(Clone, Debug)]
+pub(crate) struct ChaosLayer(pub(crate) Storm);
+
+#[async_trait]
+impl Layer for ChaosLayer {
+    async fn around<T: Answer>(
+        &self,
+        operation: Operation,
+        instances: usize,
+        call: Call<'_, T>,
+    ) -> T {
+        let target = match operation {
+            Operation::Create => Target::Create,
+            Operation::List => Target::List,
+            Operation::Destroy => Target::Destroy,
+            Operation::SetTags | Operation::Prices | Operation::HostKeyCheck => return call.await,
+        };
+        let (Some(fault), _) = self.0.deal(target) else {
+            return call.await;
+        };
+        self.0.count(fault);
+        let message = format!("chaos: {}", fault.name());
+        let error = match fault {
+            Fault::CreateOverQuota => CloudError::Quota { message },
+            Fault::CreateAnswerLost => {
+                let made = call.await;
+                if made.error().is_some() {
+                    return made;
+                }
+                CloudError::Ambiguous { message }
+            }
+            _ => CloudError::Transient { message },
+        };
+        T::all(error, instances)
+    }
+}

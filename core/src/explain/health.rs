@@ -1,0 +1,78 @@
+//! Whether the dispatcher is able to work.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dispatcher::Dispatcher;
+use crate::ids::CloudId;
+use crate::time::Timestamp;
+
+/// A silence that short is never trouble: one look may take a minute.
+const SILENCE_MIN: Duration = Duration::from_secs(120);
+/// So many looks in a row that gave nothing are trouble.
+const LOOKS: u32 = 3;
+
+/// Something that keeps the dispatcher from its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// Another process is in charge, or nobody.
+    NotLeader,
+    /// The queue has given no whole answer for so long.
+    QueueSilent {
+        /// How long.
+        silent: Duration,
+    },
+    /// A cloud has given no whole list for so long.
+    CloudSilent {
+        /// Which.
+        cloud: CloudId,
+        /// How long.
+        silent: Duration,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader => f.write_str("this process is not in charge"),
+            Self::QueueSilent { silent } => {
+                write!(f, "no answer of the queue for {} s", silent.as_secs())
+            }
+            Self::CloudSilent { cloud, silent } => {
+                let silent = silent.as_secs();
+                write!(
+                    f,
+                    "no list of instances from cloud {} for {silent} s",
+                    cloud.0
+                )
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// What is wrong as of `now`. Silence is measured from the beginning of the last look that went
+    /// well; it is trouble after three regular intervals, two minutes at least. O(clouds).
+    pub(crate) fn troubles(&self, now: Timestamp) -> Vec<Trouble> {
+        if !self.is_leader() {
+            return vec![Trouble::NotLeader];
+        }
+        let intervals = &self.config().intervals;
+        let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.leader_since()));
+        let bound = |interval: Duration| (interval * LOOKS).max(SILENCE_MIN);
+        let mut troubles = Vec::new();
+        let silent = silence(self.queue_seen());
+        if silent > bound(intervals.poll) {
+            troubles.push(Trouble::QueueSilent { silent });
+        }
+        for (cloud, seen) in self.clouds_seen() {
+            let silent = silence(seen);
+            if silent > bound(intervals.sync) {
+                troubles.push(Trouble::CloudSilent { cloud, silent });
+            }
+        }
+        troubles
+    }
+}

@@ -1,0 +1,417 @@
+//! Everything about one instance: why it is there, what it is for, and when it goes.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dispatcher::Dispatcher;
+use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
+use crate::ids::{ContainerId, InstanceId, VmKey};
+use crate::input::IdleBehavior;
+use crate::signals::{Rung, StopReason};
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+use crate::view::{InstanceView, describe_vm};
+
+/// Why an instance is there, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceExplanation {
+    /// When this was true, by the loop's clock.
+    pub at: Timestamp,
+    /// What lists show of it.
+    pub instance: InstanceView,
+    /// Why it exists.
+    pub origin: Origin,
+    /// Since when it has been in its phase.
+    pub phase_since: Timestamp,
+    /// Who decided what it is for, and when.
+    pub behavior_cause: BehaviorCause,
+    /// Since then.
+    pub behavior_since: Timestamp,
+    /// What is on it, or may be.
+    pub runners: Vec<OnInstance>,
+    /// Containers that wait for it to be ready.
+    pub promised: Vec<ContainerId>,
+    /// Why nothing is placed on it; `None` where something may be.
+    pub closed: Option<Closed>,
+    /// When and why it goes.
+    pub fate: Fate,
+    /// It is given up if it stays silent until then.
+    pub silent_until: Option<Timestamp>,
+}
+
+/// Why an instance exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    /// This process asked for it.
+    CreatedFor {
+        /// The first container that it was for.
+        container: ContainerId,
+        /// When it was asked for.
+        at: Timestamp,
+    },
+    /// It was there when this process began, or appeared after its wish was written off.
+    Found {
+        /// When it was first seen.
+        at: Timestamp,
+    },
+}
+
+/// A container's runner on an instance, or the place kept for one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnInstance {
+    /// Whose.
+    pub container: ContainerId,
+    /// How far it is.
+    pub phase: RunnerPhase,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is being stopped, and how far that is.
+    pub stopping: Option<(StopReason, Rung)>,
+}
+
+/// Why nothing is placed on an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Closed {
+    /// It is held.
+    Held,
+    /// It is drained.
+    Draining,
+    /// It is about to go.
+    Leaving,
+    /// It reports itself broken, or holds a lock without a runner.
+    Broken,
+    /// A container on it needed KILL, and may have left something behind.
+    Tainted,
+    /// A start on it has just failed; a good probe clears it.
+    Suspect,
+    /// What runs on it is not known well enough.
+    Unheard,
+}
+
+impl Closed {
+    /// For people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Held => "it is held",
+            Self::Draining => "it is drained",
+            Self::Leaving => "it is about to go",
+            Self::Broken => "it reports itself broken, or a lock on it has no runner",
+            Self::Tainted => "a container on it needed KILL and may have left something behind",
+            Self::Suspect => "a start on it has just failed, until a probe goes well",
+            Self::Unheard => "what runs on it is not known well enough",
+        }
+    }
+}
+
+/// When and why an instance goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// The cloud has not said yet whether it made one.
+    Asked {
+        /// The wish is written off then.
+        until: Timestamp,
+    },
+    /// It is given up if it is not ready then.
+    Booting {
+        /// When.
+        until: Timestamp,
+    },
+    /// It stays until an operator says otherwise.
+    Held,
+    /// It stays while something is on it.
+    Busy,
+    /// It goes if nothing is placed on it until then.
+    Idle {
+        /// When.
+        until: Timestamp,
+    },
+    /// It goes when the last runner on it has ended.
+    Draining {
+        /// Runners on it.
+        left: usize,
+    },
+    /// It goes as soon as a probe confirms that nothing runs on it.
+    Confirming {
+        /// Why.
+        reason: ShutdownReason,
+    },
+    /// It is being destroyed, until it is gone.
+    Destroying {
+        /// Why.
+        reason: Option<ShutdownReason>,
+        /// Attempts so far.
+        attempts: u32,
+        /// The next attempt, if it is still there.
+        next: Option<Timestamp>,
+    },
+}
+
+impl Dispatcher {
+    /// Everything about the instance of that name, or the wish of that name (`intent …`), as of
+    /// `now`. O(containers).
+    pub(crate) fn explain_instance(
+        &self,
+        now: Timestamp,
+        name: &str,
+    ) -> Option<InstanceExplanation> {
+        let vm = self.fleet().get(self.called(name)?)?;
+        let promised = self.verdicts().awaiting.iter();
+        let promised = promised.filter(|(_, key)| **key == vm.key);
+        Some(InstanceExplanation {
+            at: now,
+            origin: match vm.created_for {
+                Some(container) => Origin::CreatedFor {
+                    container,
+                    at: vm.since,
+                },
+                None => Origin::Found { at: vm.since },
+            },
+            phase_since: vm.phase_since(),
+            behavior_cause: vm.behavior_cause.clone(),
+            behavior_since: vm.behavior_since,
+            runners: runners_on(vm),
+            promised: promised.map(|(id, _)| *id).collect(),
+            closed: closed(vm),
+            fate: self.fate(vm),
+            silent_until: self.silent_until(vm),
+            instance: describe_vm(vm),
+        })
+    }
+
+    fn called(&self, name: &str) -> Option<VmKey> {
+        let wish = name.strip_prefix("intent ").unwrap_or(name);
+        let named = self.fleet().named(&InstanceId::from(name));
+        named.or_else(|| self.fleet().by_intent(wish.parse().ok()?))
+    }
+
+    fn fate(&self, vm: &Vm) -> Fate {
+        match vm.phase {
+            Phase::Shutdown => Fate::Destroying {
+                reason: vm.leaving.clone(),
+                attempts: vm.shutdown.attempts,
+                next: self.timers().due(TimeoutReason::DestroyVm(vm.key)),
+            },
+            _ if vm.behavior == IdleBehavior::Hold => Fate::Held,
+            Phase::Creating => Fate::Asked {
+                until: self.ready_due(vm),
+            },
+            Phase::Fenced => Fate::Confirming {
+                reason: vm.leaving.clone().unwrap_or(ShutdownReason::Idle),
+            },
+            _ if vm.behavior == IdleBehavior::Drain || vm.tainted => Fate::Draining {
+                left: vm.live_runners().count(),
+            },
+            Phase::Booting | Phase::Unknown if vm.live_runners().next().is_none() => {
+                Fate::Booting {
+                    until: self.ready_due(vm),
+                }
+            }
+            Phase::Ready if vm.idle() => Fate::Idle {
+                until: vm.idle_since + self.config().timeouts.idle,
+            },
+            _ => Fate::Busy,
+        }
+    }
+
+    fn silent_until(&self, vm: &Vm) -> Option<Timestamp> {
+        let judged = matches!(vm.phase, Phase::Ready | Phase::Fenced);
+        let judged = judged && vm.behavior != IdleBehavior::Hold;
+        let heard = vm.probe.good_at.unwrap_or(vm.since);
+        judged.then(|| heard + self.config().timeouts.probe)
+    }
+}
+
+fn runners_on(vm: &Vm) -> Vec<OnInstance> {
+    let runners = vm.runners.iter();
+    let described = runners.map(|(id, runner)| OnInstance {
+        container: *id,
+        phase: runner.phase,
+        since: runner.since,
+        stopping: runner
+            .ladder
+            .as_ref()
+            .map(|ladder| (ladder.reason.clone(), ladder.rung)),
+    });
+    described.collect()
+}
+
+fn closed(vm: &Vm) -> Option<Closed> {
+    if vm.takes_containers() {
+        return None;
+    }
+    Some(match vm.phase {
+        Phase::Fenced | Phase::Shutdown => Closed::Leaving,
+        _ if vm.behavior == IdleBehavior::Hold => Closed::Held,
+        _ if vm.behavior == IdleBehavior::Drain => Closed::Draining,
+        _ if vm.broken || vm.stale_since.is_some() => Closed::Broken,
+        _ if vm.tainted => Closed::Tainted,
+        _ if vm.suspect_since.is_some() => Closed::Suspect,
+        _ => Closed::Unheard,
+    })
+}
+
+impl Vm {
+    /// Since when it has been in its phase.
+    pub(crate) fn phase_since(&self) -> Timestamp {
+        match self.phase {
+            Phase::Creating | Phase::Unknown => self.since,
+            Phase::Booting => self.appeared_at.unwrap_or(self.since),
+            Phase::Ready => self.ready_at.unwrap_or(self.since),
+            Phase::Fenced | Phase::Shutdown => self.shutdown.since,
+        }
+    }
+}
+
+/// The phase for people.
+pub(super) fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Creating => "was asked for",
+        Phase::Booting => "boots",
+        Phase::Unknown => "was found and has not been heard",
+        Phase::Ready => "is ready",
+        Phase::Fenced => "is about to go",
+        Phase::Shutdown => "is being destroyed",
+    }
+}
+
+/// Times for people, as seen from one moment.
+pub(super) struct Ago(pub(super) Timestamp);
+
+impl Ago {
+    pub(super) fn past(&self, at: Timestamp) -> String {
+        format!("{} ago", span(self.0.since(at)))
+    }
+
+    pub(super) fn lasting(&self, since: Timestamp) -> String {
+        format!("for {}", span(self.0.since(since)))
+    }
+
+    pub(super) fn future(&self, at: Timestamp) -> String {
+        match at {
+            Timestamp::NEVER => "never".to_owned(),
+            at if at <= self.0 => "now".to_owned(),
+            at => format!("in {}", span(at.since(self.0))),
+        }
+    }
+}
+
+/// Whole seconds, in the two largest units.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+impl fmt::Display for InstanceExplanation {
+    /// Some lines for people, the last without a line break.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (ago, vm) = (Ago(self.at), &self.instance);
+        match (&vm.instance, &vm.intent) {
+            (Some(instance), _) => write!(f, "{instance}")?,
+            (None, Some(intent)) => write!(f, "intent {intent}")?,
+            (None, None) => f.write_str("unnamed")?,
+        }
+        write!(f, ": {}, {} an hour", vm.instance_type, vm.price)?;
+        match &vm.address {
+            Some(address) => write!(f, ", at {address}")?,
+            None => f.write_str(", no address yet")?,
+        }
+        match self.origin {
+            Origin::CreatedFor { container, at } => {
+                write!(f, "\ncreated for {container}, asked for {}", ago.past(at))?;
+            }
+            Origin::Found { at } => write!(f, "\nfound after a restart, {}", ago.past(at))?,
+        }
+        let phase = phase_name(vm.phase);
+        write!(f, "\nit {phase}, {}", ago.lasting(self.phase_since))?;
+        if vm.idle_behavior != IdleBehavior::Run {
+            let what = match vm.idle_behavior {
+                IdleBehavior::Hold => "held",
+                _ => "drained",
+            };
+            let span = ago.lasting(self.behavior_since);
+            write!(f, "\n{what} {span}: {}", self.behavior_cause)?;
+        }
+        for runner in &self.runners {
+            runner.write(f, &ago)?;
+        }
+        for id in &self.promised {
+            write!(f, "\n  {id} waits for it")?;
+        }
+        if let Some(closed) = self.closed {
+            write!(f, "\nnothing is placed on it: {}", closed.text())?;
+        }
+        if let Some(complaint) = &vm.complaint {
+            write!(f, "\nits last complaint: {complaint}")?;
+        }
+        write!(f, "\n{}", self.fate.text(&ago))?;
+        match self.silent_until {
+            Some(at) => write!(f, "; given up {} if it stays silent", ago.future(at)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OnInstance {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+        let what = match self.phase {
+            RunnerPhase::Assigned => "has a place kept",
+            RunnerPhase::Starting => "is being started",
+            RunnerPhase::Unsure => "may or may not have been started",
+            RunnerPhase::Alive => "runs",
+        };
+        let span = ago.lasting(self.since);
+        write!(f, "\n  {} {what}, {span}", self.container)?;
+        match &self.stopping {
+            None => Ok(()),
+            Some((reason, Rung::Term)) => write!(f, "; told to end: {reason}"),
+            Some((reason, Rung::Kill)) => write!(f, "; being killed: {reason}"),
+            Some((reason, Rung::Unkillable)) => write!(f, "; cannot be killed: {reason}"),
+        }
+    }
+}
+
+impl Fate {
+    fn text(&self, ago: &Ago) -> String {
+        match self {
+            Self::Asked { until } => format!(
+                "the cloud has not confirmed it; written off {}",
+                ago.future(*until)
+            ),
+            Self::Booting { until } => {
+                format!("given up {} if it is not ready", ago.future(*until))
+            }
+            Self::Held => "it stays until an operator lets it run or drain".to_owned(),
+            Self::Busy => "it stays while something is on it".to_owned(),
+            Self::Idle { until } => {
+                format!("idle: it goes {} if nothing comes", ago.future(*until))
+            }
+            Self::Draining { left } => {
+                format!("it goes when what is on it has ended ({left} left)")
+            }
+            Self::Confirming { reason } => {
+                format!("it goes ({reason}) as soon as a probe confirms that nothing runs on it")
+            }
+            Self::Destroying {
+                reason,
+                attempts,
+                next,
+            } => {
+                let reason = reason.as_ref().map_or(String::new(), ToString::to_string);
+                let next = match next {
+                    Some(at) => format!("; again {}", ago.future(*at)),
+                    None => String::new(),
+                };
+                format!("it is being destroyed: {reason} (attempt {attempts}{next})")
+            }
+        }
+    }
+}

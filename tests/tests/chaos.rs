@@ -1,0 +1,63 @@
+//! The demo in a storm: every container is accounted for.
+
+use std::process::Command;
+use std::time::Duration;
+
+use longshore_tests::{longshore, of_vms, run_within};
+use serde_json::Value;
+
+/// Twice what a run should take.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+#[test]
+fn every_container_is_accounted_for_whatever_breaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(longshore());
+    command
+        .args([
+            "demo",
+            "--chaos",
+            "--seed",
+            "3",
+            "--containers",
+            "24",
+            "--json",
+        ])
+        .env("TMPDIR", dir.path())
+        .env_remove("RUST_LOG");
+    let ran = run_within(&mut command, PATIENCE).succeeded();
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let chaos = &report["chaos"];
+    assert_eq!(chaos["seed"], 3);
+    assert_eq!(
+        chaos["unaccounted"].as_array().map(Vec::len),
+        Some(0),
+        "{chaos:#}"
+    );
+    let count = |key: &str| chaos[key].as_u64().unwrap();
+    assert_eq!(
+        count("as_expected") + count("lost_with_their_vm"),
+        24,
+        "{chaos:#}"
+    );
+    // So many VMs are created that each kind of their faults is dealt at least once; whether it still
+    // meets the VM is up to the host.
+    let faults = chaos["faults"].as_object().unwrap();
+    assert_eq!(faults.len(), 12);
+    let struck = |prefix: &str| -> u64 {
+        let of_kind = faults.iter().filter(|(name, _)| name.starts_with(prefix));
+        of_kind.map(|(_, count)| count.as_u64().unwrap()).sum()
+    };
+    for kind in ["queue", "cloud", "VM"] {
+        assert!(struck(kind) > 0, "{kind}: {chaos:#}");
+    }
+    assert_eq!(of_vms(dir.path()), []);
+}
+
+#[test]
+fn a_seed_without_chaos_is_refused() {
+    let mut command = Command::new(longshore());
+    let ran = run_within(command.args(["demo", "--seed", "3"]), PATIENCE);
+    assert_eq!(ran.code(), Some(2));
+    assert!(ran.stderr.contains("--chaos"), "{}", ran.stderr);
+}
