@@ -113,7 +113,7 @@ pub(crate) struct Vm {
     pub(crate) alive_at: Timestamp,
     /// Lists in a row that began after that and lacked it.
     pub(crate) absent_lists: u32,
-    /// When the first of them came.
+    /// When the first of them began.
     pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
     pub(crate) runners: BTreeMap<ContainerId, Runner>,
@@ -171,6 +171,8 @@ pub(crate) struct Probe {
     pub(crate) first_contact: Option<Timestamp>,
     /// Its runners were listed at least once.
     pub(crate) listed: bool,
+    /// When the newest one began that listed its runners.
+    pub(crate) list_from: Timestamp,
     /// When the last good one was answered.
     pub(crate) good_at: Option<Timestamp>,
     /// Last complaint.
@@ -185,6 +187,8 @@ pub(crate) struct Tag {
     pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
     /// Not to be tried again before this.
     pub(crate) retry_at: Timestamp,
+    /// When the cloud confirmed the last write.
+    pub(crate) confirmed_at: Timestamp,
 }
 
 /// How far the end is.
@@ -194,6 +198,8 @@ pub(crate) struct Shutdown {
     pub(crate) since: Timestamp,
     pub(crate) in_flight: Option<CommandId>,
     pub(crate) attempts: u32,
+    /// Where it was in its life when its end was decided.
+    pub(crate) before: Option<Phase>,
 }
 
 impl Vm {

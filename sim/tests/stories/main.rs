@@ -16,3 +16,4 @@ mod restarting;
 mod running;
 mod starting;
 mod stopping;
+mod world;
