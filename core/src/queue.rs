@@ -68,7 +68,7 @@ impl Queue {
                 self.set_waiting(&record.id, false);
             }
             let entry = self.entries.get_mut(&record.id).expect("just found");
-            return entry.merge(started, record);
+            return entry.merge(now, started, record);
         }
         let shape = match &record.demand {
             Ok(demand) => Ok(self.shapes.join(config, demand)),

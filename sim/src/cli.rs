@@ -1,11 +1,12 @@
 //! The command line: one run, or many.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
@@ -13,8 +14,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::minimize::minimize;
 use crate::profile::{Plan, Profile};
-use crate::replay::{ReplayError, replay};
-use crate::run::{Report, Verdict, run};
+use crate::recorded::read_workload;
+use crate::replay::{ReplayError, replay_with};
+use crate::run::{Report, Verdict, run as run_plan};
+use crate::tamper::Hand;
+use crate::workload::Arrival;
 
 /// Runs the dispatcher's core against a seeded world in virtual time.
 #[derive(Debug, Parser)]
@@ -26,12 +30,20 @@ use crate::run::{Report, Verdict, run};
   longshore-sim --seed 42 --check-determinism      run twice and find the first difference
   longshore-sim --seeds 0..10000 --jobs 2          a batch, with fault and mark counts
   longshore-sim --minimize 42                      fewer faults and containers that still fail
+  longshore-sim --minimize 42 --trace small.jsonl  the same, and save the trace of what is left
   longshore-sim --replay out.jsonl                 feed a saved trace to the core again
   longshore-sim --seeds 0..10 --profile scale      10,000 VMs, 100,000 containers
+  longshore-sim plan --config config.yml --workload trace.jsonl
+                                                   what a workload would cost
 
-Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 3 two runs differed, 4 wrong usage."
+Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 3 two runs differed, 4 wrong usage,
+5 all is well, but in a batch of 2,000 seeds or more some fault or mark was never seen."
 )]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[cfg(feature = "plan")]
+    #[command(subcommand)]
+    command: Option<Subcommand>,
     /// One seed to run.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
@@ -44,8 +56,9 @@ struct Args {
     /// How large and how rough the runs are.
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
-    /// Write every event of the run here, one JSON object a line.
-    #[arg(long, value_name = "FILE", requires = "seed")]
+    /// Write every event of the run here, one JSON object a line: of one seed, or of what is left of
+    /// it with --minimize.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "replay"])]
     trace: Option<PathBuf>,
     /// Run each seed twice and compare.
     #[arg(long)]
@@ -56,12 +69,26 @@ struct Args {
     /// Feed a trace written by --trace to the core again and compare.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds"])]
     replay: Option<PathBuf>,
+    /// Submit what this file says instead of drawn work: JSON lines, see docs/simulator.md.
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    workload: Option<PathBuf>,
+    /// Add failing seeds to the file of their profile in this directory, where tests find them.
+    #[arg(long, value_name = "DIR", requires = "seeds")]
+    corpus: Option<PathBuf>,
     /// Go on after a failing seed.
     #[arg(long)]
     keep_going: bool,
 }
 
-fn parse_range(text: &str) -> Result<(u64, u64), String> {
+/// What else can be done.
+#[cfg(feature = "plan")]
+#[derive(Debug, clap::Subcommand)]
+enum Subcommand {
+    /// Tell what a workload would cost, and how long its containers would wait.
+    Plan(crate::forecast::Args),
+}
+
+pub(crate) fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let wrong = || format!("expected a range like 0..1000, found {text:?}");
     let (from, to) = text.split_once("..").ok_or_else(wrong)?;
     let from = from.parse().map_err(|_| wrong())?;
@@ -76,27 +103,63 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 }
 
 /// Wrong usage, or a file that cannot be written.
-const USAGE: u8 = 4;
+pub(crate) const USAGE: u8 = 4;
 const NONDETERMINISM: u8 = 3;
+/// Nothing failed, and something that should happen did not.
+const NEVER_SEEN: u8 = 5;
+/// In so many drawn worlds everything must have happened.
+const ALL_SEEN_AFTER: u64 = 2000;
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    ExitCode::from(run(std::env::args_os(), None, &mut std::io::stdout()))
+}
+
+/// Runs a command line, whose first word is the program's name, and writes to `out`; the exit code.
+/// `hand` is laid on every dispatcher before it hears anything: so a bug is planted, to see whether
+/// the simulator notices.
+pub fn run<W: Write + Send>(
+    words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    hand: Option<Arc<Hand>>,
+    out: &mut W,
+) -> u8 {
+    let args = match Args::try_parse_from(words) {
         Ok(args) => args,
         Err(error) => {
             let asked = !error.use_stderr();
             let _closed = error.print();
-            return ExitCode::from(if asked { 0 } else { USAGE });
+            return if asked { 0 } else { USAGE };
         }
     };
+    #[cfg(feature = "plan")]
+    if let Some(Subcommand::Plan(args)) = &args.command {
+        return crate::forecast::run(args, out);
+    }
     if let Some(path) = &args.replay {
-        return replay_file(path);
+        return replay_file(path, hand.as_deref(), out);
     }
     // A panic of the core is reported with its seed; the usual message would only get in the way.
     std::panic::set_hook(Box::new(|_| {}));
+    let work = match args.workload.as_deref().map(read_work).transpose() {
+        Ok(work) => work,
+        Err(error) => {
+            eprintln!("longshore-sim: {error}");
+            return USAGE;
+        }
+    };
+    let draw = |seed| {
+        let mut plan = Plan::draw(seed, args.profile);
+        if let Some(work) = &work {
+            plan = plan.with_workload(work);
+        }
+        match hand.clone() {
+            Some(hand) => plan.tampered(move |core| hand(core)),
+            None => plan,
+        }
+    };
     if let Some(seed) = args.minimize {
-        return minimize_seed(seed, args.profile);
+        return minimize_seed(&args, &draw(seed), out);
     }
     let seeds = match (args.seed, args.seeds) {
         (Some(seed), _) => (seed, seed + 1),
@@ -105,55 +168,92 @@ pub fn main() -> ExitCode {
             eprintln!(
                 "longshore-sim: say --seed N, --seeds A..B, --minimize N or --replay FILE; --help has examples"
             );
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
     };
+    if let Some(seed) = args.seed {
+        say(out, &format!("seed {seed}: {}", draw(seed).summary()));
+    }
     let watch = Stopwatch::start();
-    let batch = batch(&args, seeds);
-    batch.print(&args, watch.elapsed());
-    ExitCode::from(batch.code)
+    let mut batch = batch(&args, &draw, seeds, out);
+    batch.demand_everything(&args);
+    if let Some(directory) = &args.corpus
+        && let Err(error) = batch.keep_failures(directory, args.profile)
+    {
+        eprintln!("longshore-sim: {error}");
+        batch.code = USAGE;
+    }
+    batch.print(&args, watch.elapsed(), out);
+    batch.code
 }
 
-fn replay_file(path: &std::path::Path) -> ExitCode {
+/// Whoever reads may have gone away.
+pub(crate) fn say(out: &mut impl Write, text: &str) {
+    let _closed = writeln!(out, "{text}");
+}
+
+pub(crate) fn read_work(path: &Path) -> Result<Vec<Arrival>, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    read_workload(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn replay_file(path: &Path, hand: Option<&Hand>, out: &mut impl Write) -> u8 {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
             eprintln!("longshore-sim: cannot read {}: {error}", path.display());
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
     };
-    match replay(&text) {
+    match replay_with(&text, hand) {
         Ok(lines) => {
-            println!("the core did the same again: {lines} lines compared");
-            ExitCode::SUCCESS
+            say(
+                out,
+                &format!("the core did the same again: {lines} lines compared"),
+            );
+            0
         }
         Err(error @ ReplayError::Unreadable { .. }) => {
             eprintln!("longshore-sim: {}: {error}", path.display());
-            ExitCode::from(USAGE)
+            USAGE
         }
         Err(error) => {
-            println!("{error}");
-            ExitCode::from(NONDETERMINISM)
+            say(out, &error.to_string());
+            NONDETERMINISM
         }
     }
 }
 
-fn minimize_seed(seed: u64, profile: Profile) -> ExitCode {
-    let Some(small) = minimize(&Plan::draw(seed, profile)) else {
-        println!("seed {seed} does not fail");
-        return ExitCode::SUCCESS;
+fn minimize_seed(args: &Args, plan: &Plan, out: &mut impl Write) -> u8 {
+    let Some(small) = minimize(plan) else {
+        say(out, &format!("seed {} does not fail", plan.seed));
+        return 0;
     };
     let code = code_of(small.report.verdict);
-    print_failure(&small.report, code);
+    say(out, &failure(&small.report, code));
     let names: Vec<&str> = small.faults.iter().map(|fault| fault.name()).collect();
-    println!(
-        "after {} runs: {} containers, faults {names:?}",
-        small.runs, small.containers
+    let (runs, containers) = (small.runs, small.containers);
+    say(
+        out,
+        &format!("after {runs} runs: {containers} containers, faults {names:?}"),
     );
-    ExitCode::from(code)
+    if let Some(path) = &args.trace
+        && let Err(error) = write_trace(path, &run_plan(&small.plan, true).trace)
+    {
+        eprintln!("longshore-sim: {error}");
+        return USAGE;
+    }
+    code
 }
 
-fn code_of(verdict: Verdict) -> u8 {
+fn write_trace(path: &Path, rows: &[String]) -> Result<(), String> {
+    let mut text = rows.join("\n");
+    text.push('\n');
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+pub(crate) fn code_of(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Ok => 0,
         Verdict::Safety => 1,
@@ -193,10 +293,16 @@ struct Batch {
     marks: BTreeMap<&'static str, u64>,
 }
 
-fn batch(args: &Args, (from, to): (u64, u64)) -> Batch {
+fn batch(
+    args: &Args,
+    draw: &(impl Fn(u64) -> Plan + Sync),
+    (from, to): (u64, u64),
+    out: &mut (impl Write + Send),
+) -> Batch {
     let bar = progress(to - from);
     let next = AtomicU64::new(from);
     let sums = Mutex::new(Batch::default());
+    let out = Mutex::new(out);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.min(to - from) {
             scope.spawn(|| {
@@ -205,10 +311,14 @@ fn batch(args: &Args, (from, to): (u64, u64)) -> Batch {
                     if seed >= to {
                         return;
                     }
-                    let (report, code) = one(args, seed);
+                    let (report, code) = one(args, &draw(seed));
                     bar.inc(1);
                     if code != 0 {
-                        bar.suspend(|| print_failure(&report, code));
+                        bar.suspend(|| {
+                            if let Ok(mut out) = out.lock() {
+                                say(&mut *out, &failure(&report, code));
+                            }
+                        });
                         if !args.keep_going {
                             next.store(to, Ordering::Relaxed);
                         }
@@ -237,27 +347,22 @@ fn progress(runs: u64) -> ProgressBar {
 }
 
 /// Runs one seed, twice if that is wanted.
-fn one(args: &Args, seed: u64) -> (Report, u8) {
-    let plan = Plan::draw(seed, args.profile);
+fn one(args: &Args, plan: &Plan) -> (Report, u8) {
     let keeps = args.trace.is_some() || args.check_determinism;
-    let mut report = run(&plan, keeps);
+    let mut report = run_plan(plan, keeps);
     let mut code = code_of(report.verdict);
     if args.check_determinism {
-        let again = run(&plan, true);
+        let again = run_plan(plan, true);
         if let Some(difference) = first_difference(&report.trace, &again.trace) {
             report.stuck.push(difference);
             code = NONDETERMINISM;
         }
     }
-    if let Some(path) = &args.trace {
-        let mut text = report.trace.join("\n");
-        text.push('\n');
-        if let Err(error) = std::fs::write(path, text) {
-            report
-                .stuck
-                .push(format!("cannot write {}: {error}", path.display()));
-            code = USAGE;
-        }
+    if let Some(path) = &args.trace
+        && let Err(error) = write_trace(path, &report.trace)
+    {
+        report.stuck.push(error);
+        code = USAGE;
     }
     (report, code)
 }
@@ -274,8 +379,7 @@ fn first_difference(one: &[String], other: &[String]) -> Option<String> {
     }
 }
 
-fn print_failure(report: &Report, code: u8) {
-    let mut out = std::io::stdout().lock();
+fn failure(report: &Report, code: u8) -> String {
     let mut lines = vec![format!("seed {} failed ({code})", report.seed)];
     lines.extend(report.tail.iter().map(|line| format!("  {line}")));
     lines.extend(report.stuck.iter().map(|line| format!("  stuck: {line}")));
@@ -286,7 +390,7 @@ fn print_failure(report: &Report, code: u8) {
             violation.rule, violation.what
         )
     }));
-    let _closed = writeln!(out, "{}", lines.join("\n"));
+    lines.join("\n")
 }
 
 impl Batch {
@@ -310,8 +414,35 @@ impl Batch {
         }
     }
 
-    fn print(&self, args: &Args, wall: Duration) {
-        let mut out = std::io::stdout().lock();
+    /// Adds the seeds that failed to those that are run ever after.
+    fn keep_failures(&self, directory: &Path, profile: Profile) -> Result<(), String> {
+        if self.failed.is_empty() {
+            return Ok(());
+        }
+        let name = format!("{profile:?}.txt").to_lowercase();
+        let path = directory.join(name);
+        let mut text = std::fs::read_to_string(&path).unwrap_or_default();
+        for (seed, _) in &self.failed {
+            if !text.lines().any(|line| line == seed.to_string()) {
+                text += &format!("{seed}\n");
+            }
+        }
+        std::fs::write(&path, text)
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// A large batch in which something never happened has not tested it.
+    fn demand_everything(&mut self, args: &Args) {
+        let drawn = matches!(args.profile, Profile::Lite | Profile::Swarm);
+        let all = self.faults.values().chain(self.marks.values());
+        let lacks = all.into_iter().any(|count| *count == 0);
+        let large = drawn && args.workload.is_none() && self.runs >= ALL_SEEN_AFTER;
+        if self.code == 0 && large && lacks {
+            self.code = NEVER_SEEN;
+        }
+    }
+
+    fn print(&self, args: &Args, wall: Duration, out: &mut impl Write) {
         let seconds = wall.as_secs_f64().max(0.001);
         let per_second = |count: u64| {
             #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
@@ -320,9 +451,10 @@ impl Batch {
         };
         let mut lines = vec![
             format!(
-                "{} runs ({:?}), {} failed: {:?}",
+                "{} runs ({:?}, revision {}), {} failed: {:?}",
                 self.runs,
                 args.profile,
+                revision(),
                 self.failed.len(),
                 self.failed
             ),
@@ -345,11 +477,25 @@ impl Batch {
             counts("faults", &self.faults),
             counts("marks", &self.marks),
         ];
-        if self.failed.is_empty() {
+        if self.code == NEVER_SEEN {
+            lines.push("all rules held, but not everything was seen: see above".to_owned());
+        } else if self.failed.is_empty() {
             lines.push("all rules held".to_owned());
         }
-        let _closed = writeln!(out, "{}", lines.join("\n"));
+        say(out, &lines.join("\n"));
     }
+}
+
+/// Of the tree in which this runs.
+fn revision() -> String {
+    let asked = std::process::Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output();
+    let text = asked
+        .ok()
+        .filter(|said| said.status.success())
+        .and_then(|said| String::from_utf8(said.stdout).ok());
+    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 fn counts(what: &str, counts: &BTreeMap<&'static str, u64>) -> String {
@@ -366,6 +512,40 @@ fn counts(what: &str, counts: &BTreeMap<&'static str, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_that_failed_are_kept_once() {
+        let directory = std::env::temp_dir().join(format!("longshore-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("it can be made");
+        let failed = vec![(7, Verdict::Safety), (9, Verdict::Liveness)];
+        let batch = Batch {
+            failed,
+            ..Batch::default()
+        };
+        for _ in 0..2 {
+            let kept = batch.keep_failures(&directory, Profile::Swarm);
+            kept.expect("it can be written");
+        }
+        let text = std::fs::read_to_string(directory.join("swarm.txt"));
+        assert_eq!(text.expect("it was written"), "7\n9\n");
+        std::fs::remove_dir_all(&directory).expect("it can be removed");
+    }
+
+    #[test]
+    fn a_large_batch_must_have_seen_everything() {
+        let args = Args::parse_from(["longshore-sim", "--seeds", "0..2000"]);
+        let mut batch = Batch {
+            runs: 2000,
+            marks: BTreeMap::from([("Completed", 0)]),
+            ..Batch::default()
+        };
+        batch.demand_everything(&args);
+        assert_eq!(batch.code, NEVER_SEEN);
+        batch.marks.insert("Completed", 1);
+        batch.code = 0;
+        batch.demand_everything(&args);
+        assert_eq!(batch.code, 0);
+    }
 
     #[test]
     fn a_range_of_seeds_is_read_and_an_empty_one_refused() {

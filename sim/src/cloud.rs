@@ -1,4 +1,8 @@
-//! The cloud: instances, quota, capacity, throttling, and lists that lag behind.
+//! The cloud: instances, quota, capacity, throttling. Its lists are in `lists`, what becomes of the
+//! whole of it in `weather`.
+
+mod lists;
+mod weather;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,6 +37,8 @@ pub(crate) enum CloudStep {
     Noticed(InstanceId),
     /// An instance is taken back, after an announcement or without.
     TakenBack { id: InstanceId, announced: bool },
+    /// The second page of a list is read.
+    ListRest(Box<lists::FirstPage>),
 }
 
 /// An instance, as it really is.
@@ -41,6 +47,7 @@ pub(crate) struct Instance {
     pub(crate) record: InstanceRecord,
     pub(crate) type_name: TypeName,
     pub(crate) offer: InstanceType,
+    made_at: Timestamp,
     listed_from: Timestamp,
     /// When lists began to lack it last.
     hidden_since: Timestamp,
@@ -77,17 +84,29 @@ pub(crate) struct Cloud {
     /// Instances of a type that exist at most.
     pub(crate) capacity: BTreeMap<TypeName, u32>,
     sold_out: BTreeMap<TypeName, Timestamp>,
+    group_sold_out: BTreeMap<QuotaGroup, Timestamp>,
+    all_sold_out: Timestamp,
+    /// What was last listed, and when.
+    listed: Option<(Timestamp, Vec<InstanceRecord>)>,
+    /// Names of instances that ended, and when.
+    free_ids: Vec<(Timestamp, InstanceId)>,
+    /// Names that were given again: what was known of the first bearer means nothing any more.
+    pub(crate) reborn: Vec<InstanceId>,
+    /// Shortest and longest create, in milliseconds.
+    pub(crate) create_millis: (u64, u64),
     pub(crate) down_until: Timestamp,
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
     pub(crate) alive_peak: usize,
+    /// How long the instances of each type that ended have existed, and how many they were.
+    pub(crate) used: BTreeMap<TypeName, (u64, Duration)>,
     /// Every instance ever made, in order.
     pub(crate) made: Vec<InstanceId>,
 }
 
 const TICK: Duration = Duration::from_secs(60);
-const HIDDEN_MAX: Duration = Duration::from_secs(30);
-const SHOWN_MIN: Duration = Duration::from_secs(120);
+/// No name is given again sooner than this after its bearer's end.
+const REUSE_MIN: Duration = Duration::from_secs(600);
 
 impl Cloud {
     pub(crate) fn new(seed: u64, types: BTreeMap<TypeName, InstanceType>) -> Self {
@@ -101,10 +120,17 @@ impl Cloud {
             shrunk: BTreeMap::new(),
             capacity: BTreeMap::new(),
             sold_out: BTreeMap::new(),
+            group_sold_out: BTreeMap::new(),
+            all_sold_out: Timestamp::EPOCH,
+            listed: None,
+            free_ids: Vec::new(),
+            reborn: Vec::new(),
+            create_millis: (300, 8000),
             down_until: Timestamp::EPOCH,
             create_throttle: None,
             alive: 0,
             alive_peak: 0,
+            used: BTreeMap::new(),
             made: Vec::new(),
         }
     }
@@ -127,11 +153,7 @@ impl Cloud {
         action: &CloudAction,
     ) {
         match action {
-            CloudAction::List => {
-                let found = self.list(stage);
-                let pause = self.chance.millis(50, 1500);
-                self.reply(stage, from, id, Answer::Instances(found), pause);
-            }
+            CloudAction::List => self.list(stage, from, id),
             CloudAction::Create {
                 intent,
                 instance_type,
@@ -179,98 +201,8 @@ impl Cloud {
                     self.take_back(stage, &id);
                 }
             }
+            CloudStep::ListRest(first) => self.list_rest(stage, *first),
         }
-    }
-
-    /// From here on the cloud works.
-    pub(crate) fn heal(&mut self) {
-        self.shrunk.clear();
-        self.sold_out.clear();
-        self.down_until = Timestamp::EPOCH;
-    }
-
-    fn tick(&mut self, stage: &mut Stage) {
-        stage.after(TICK, Happening::Cloud(CloudStep::Tick));
-        if stage.faults.strikes(&mut self.chance, Fault::CloudDown) {
-            self.down_until = stage.now + self.chance.secs(30, 3600);
-            stage.note(|| "the cloud's API goes down".to_owned());
-        }
-        if stage.faults.strikes(&mut self.chance, Fault::QuotaShrinks) {
-            let groups: Vec<_> = self.types.values().map(|t| t.quota_group.clone()).collect();
-            if let Some(group) = self.chance.pick(&groups).cloned() {
-                let used = self.living().filter(|i| i.offer.quota_group == group);
-                let used = used.count() as u64;
-                let limit = u32::try_from(self.chance.below(used + 2)).unwrap_or(0);
-                let until = stage.now + self.chance.secs(60, 3600);
-                stage.note(|| format!("the quota of {group} shrinks to {limit}"));
-                self.shrunk.insert(group, (limit, until));
-            }
-        }
-        if stage.faults.strikes(&mut self.chance, Fault::SoldOut) {
-            let names: Vec<_> = self.types.keys().cloned().collect();
-            if let Some(name) = self.chance.pick(&names).cloned() {
-                let until = stage.now + self.chance.secs(60, 3600);
-                stage.note(|| format!("{name} is sold out"));
-                self.sold_out.insert(name, until);
-            }
-        }
-    }
-
-    /// What stands in the way of any call.
-    fn refuse(&mut self, stage: &mut Stage) -> Option<CloudError> {
-        if stage.now < self.down_until {
-            let message = "service unavailable".to_owned();
-            return Some(CloudError::Transient { message });
-        }
-        if stage.faults.strikes(&mut self.chance, Fault::Throttled) {
-            let until = self.chance.one_in(2);
-            let until = until.then(|| stage.now + self.chance.secs(1, 60));
-            let message = "RequestLimitExceeded".to_owned();
-            return Some(CloudError::RateLimited { until, message });
-        }
-        None
-    }
-
-    fn list(&mut self, stage: &mut Stage) -> Result<Vec<InstanceRecord>, CloudError> {
-        if let Some(error) = self.refuse(stage) {
-            return Err(error);
-        }
-        if stage.faults.strikes(&mut self.chance, Fault::ListFails) {
-            let message = "connection reset".to_owned();
-            return Err(CloudError::Transient { message });
-        }
-        let now = stage.now;
-        self.instances
-            .retain(|_, i| i.ended.is_none_or(|ended| ended.shown_until > now));
-        let shown = self.instances.values().filter(|i| i.listed_from <= now);
-        let mut records: Vec<InstanceRecord> = shown
-            .map(|i| {
-                let mut record = i.record.clone();
-                record.terminated = i.ended.is_some_and(|ended| !ended.shown_alive);
-                record
-            })
-            .collect();
-        if !records.is_empty() && stage.faults.strikes(&mut self.chance, Fault::ListPartial) {
-            let index = self.chance.below(records.len() as u64);
-            let index = usize::try_from(index).unwrap_or(0);
-            if self.may_hide(now, &records[index].id) {
-                let lacking = records.remove(index);
-                stage.note(|| format!("a list lacks {}", lacking.id));
-            }
-        }
-        Ok(records)
-    }
-
-    /// Lists are behind for a while, not for ever: what was hidden for half a minute is shown for
-    /// the next two.
-    fn may_hide(&mut self, now: Timestamp, id: &InstanceId) -> bool {
-        let Some(instance) = self.instances.get_mut(id) else {
-            return true;
-        };
-        if now.since(instance.hidden_since) > HIDDEN_MAX + SHOWN_MIN {
-            instance.hidden_since = now;
-        }
-        now.since(instance.hidden_since) < HIDDEN_MAX
     }
 
     fn create(
@@ -294,7 +226,8 @@ impl Cloud {
         let pause = if slow {
             self.chance.secs(30, 400)
         } else {
-            self.chance.millis(300, 8000)
+            self.chance
+                .millis(self.create_millis.0, self.create_millis.1)
         };
         if stage
             .faults
@@ -349,9 +282,12 @@ impl Cloud {
         }
         let of_type = self.living().filter(|i| i.type_name == *name).count();
         let capacity = self.capacity.get(name).copied();
-        let sold_out = self.sold_out.get(name).is_some_and(|until| now < *until);
-        if sold_out || capacity.is_some_and(|max| of_type >= max as usize) {
-            let (scope, message) = (CapacityScope::Type, "InsufficientInstanceCapacity".into());
+        if let Some(scope) = self.lacking(now, name, &offer.quota_group).or_else(|| {
+            capacity
+                .is_some_and(|max| of_type >= max as usize)
+                .then_some(CapacityScope::Type)
+        }) {
+            let message = "InsufficientInstanceCapacity".to_owned();
             return Some(CloudError::Capacity { scope, message });
         }
         if stage.faults.strikes(&mut self.chance, Fault::CreateFails) {
@@ -373,8 +309,7 @@ impl Cloud {
         name: &TypeName,
         image: &ImageId,
     ) -> InstanceRecord {
-        self.last += 1;
-        let id = InstanceId::from(format!("i-{:08x}", self.last).as_str());
+        let id = self.name(stage);
         let late = stage.faults.strikes(&mut self.chance, Fault::ListLate);
         let lag = if late {
             self.chance.secs(5, 120)
@@ -397,6 +332,7 @@ impl Cloud {
             record: record.clone(),
             type_name: name.clone(),
             offer: self.types[name].clone(),
+            made_at: stage.now,
             listed_from: stage.now + lag,
             hidden_since: Timestamp::EPOCH,
             leaving: false,
@@ -415,6 +351,21 @@ impl Cloud {
         };
         stage.after(Duration::ZERO, Happening::Vm(born));
         record
+    }
+
+    /// A name for a new instance: a fresh one, or that of one which ended long ago.
+    fn name(&mut self, stage: &mut Stage) -> InstanceId {
+        let long_ago = |(ended, _): &(Timestamp, InstanceId)| stage.now.since(*ended) > REUSE_MIN;
+        if let Some(at) = self.free_ids.iter().position(long_ago)
+            && stage.faults.strikes(&mut self.chance, Fault::IdReused)
+        {
+            let (_, id) = self.free_ids.remove(at);
+            stage.note(|| format!("{id} is given again"));
+            self.reborn.push(id.clone());
+            return id;
+        }
+        self.last += 1;
+        InstanceId::from(format!("i-{:08x}", self.last).as_str())
     }
 
     /// What will happen to an instance during its life.
@@ -509,11 +460,15 @@ impl Cloud {
             return;
         }
         self.alive -= 1;
+        let used = self.used.entry(instance.type_name.clone()).or_default();
+        used.0 += 1;
+        used.1 += stage.now.since(instance.made_at);
         instance.ended = Some(Ended {
             shown_until: stage.now + shown,
             shown_alive,
         });
         self.free_addresses.extend(instance.record.address.clone());
+        self.free_ids.push((stage.now, id.clone()));
         stage.note(|| format!("{id} ends"));
         stage.after(Duration::ZERO, Happening::VmEnds(id.clone()));
     }
@@ -534,6 +489,10 @@ impl Cloud {
         if stage.faults.strikes(&mut self.chance, Fault::TagFails) {
             let message = "internal error".to_owned();
             return Err(CloudError::Transient { message });
+        }
+        if stage.faults.strikes(&mut self.chance, Fault::TagLost) {
+            stage.note(|| format!("the tag of {id} is lost"));
+            return Ok(());
         }
         let late = stage.faults.strikes(&mut self.chance, Fault::TagLate);
         let pause = if late {

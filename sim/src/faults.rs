@@ -53,12 +53,22 @@ faults! {
     QuotaShrinks: "cloud", 1 / 8;
     /// A type is sold out for a while.
     SoldOut: "cloud", 1 / 6;
+    /// All types of a group, or of a zone, are sold out for a while.
+    SoldOutGroup: "cloud", 1 / 10;
+    /// Nothing at all is to be had for a while.
+    SoldOutEverywhere: "cloud", 1 / 20;
     /// A call is throttled.
-    Throttled: "cloud", 1 / 20;
+    Throttled: "cloud", 1 / 25;
+    /// A call is throttled, and told when to come again.
+    ThrottledUntil: "cloud", 1 / 25;
     /// The cloud's API is down for a while.
     CloudDown: "cloud", 1 / 40;
     /// A list lacks some instance.
     ListPartial: "cloud", 1 / 15;
+    /// A list is the one of a moment ago.
+    ListStale: "cloud", 1 / 10;
+    /// A list comes in pages, between which the world goes on.
+    ListPaged: "cloud", 1 / 8;
     /// New instances are listed late.
     ListLate: "cloud", 1 / 5;
     /// Dead instances are listed as alive for a while.
@@ -67,6 +77,8 @@ faults! {
     ListFails: "cloud", 1 / 15;
     /// A tag is written late.
     TagLate: "cloud", 1 / 5;
+    /// Writing a tag is answered well and not done.
+    TagLost: "cloud", 1 / 8;
     /// Writing a tag fails.
     TagFails: "cloud", 1 / 5;
     /// A destroy fails.
@@ -85,6 +97,8 @@ faults! {
     AddressLate: "cloud", 1 / 8;
     /// An instance's address changes.
     AddressChanges: "cloud", 1 / 15;
+    /// A new instance gets the name of one that ended a while ago.
+    IdReused: "cloud", 1 / 4;
     /// A new instance gets the address of a dead one.
     AddressReused: "cloud", 1 / 4;
     /// The answer of a cloud call other than create is lost.
@@ -102,6 +116,16 @@ faults! {
     BootProbeFails: "vm", 1 / 12;
     /// A VM cannot prove its identity.
     Impostor: "vm", 1 / 20;
+    /// A VM shows another host key than before, some time after its boot.
+    HostKeyChanges: "vm", 1 / 25;
+    /// A VM boots again, some time after its boot: nothing on it survives.
+    Reboots: "vm", 1 / 12;
+    /// A VM's disk is full for a while: nothing can be started.
+    DiskFull: "vm", 1 / 15;
+    /// The runner's program is deleted from a VM, until a boot probe puts it back.
+    RunnerMissing: "vm", 1 / 25;
+    /// A VM keeps a runner of an old version, which does not understand how it is told to stop.
+    RunnerOld: "vm", 1 / 25;
     /// A VM hangs for good some time after its boot.
     Freezes: "vm", 1 / 15;
     /// A VM cannot be reached for a while.
@@ -110,6 +134,10 @@ faults! {
     Breaks: "vm", 1 / 12;
     /// Every start on this VM fails.
     RefusesStarts: "vm", 1 / 20;
+    /// A connection hangs before either side has proved who it is.
+    HangsBeforeAuth: "vm", 1 / 60;
+    /// A command is done, and the end of what it says is cut off.
+    OutputTruncated: "vm", 1 / 60;
     /// A connection drops in the middle of a command; it was perhaps run.
     ConnectionDrops: "vm", 1 / 40;
     /// A command hangs.
@@ -133,6 +161,10 @@ faults! {
     CrashBeforeRunning: "runner", 1 / 12;
     /// A runner dies while its container runs.
     CrashWhileRunning: "runner", 1 / 15;
+    /// A runner dies when its program has ended, before it tells the result.
+    CrashBeforeReport: "runner", 1 / 20;
+    /// A runner dies as soon as it has told the result, and leaves its lock behind.
+    CrashAfterComplete: "runner", 1 / 15;
     /// A runner stays after it reported the result.
     LingersAfterComplete: "runner", 1 / 12;
     /// A runner ends and something keeps its lock.
@@ -146,6 +178,14 @@ faults! {
 
     /// The queue refuses everything with 503 for a while.
     QueueStorm: "queue", 1 / 10;
+    /// The queue needs long for everything for a while.
+    QueueSlow: "queue", 1 / 15;
+    /// Our token is refused for a while.
+    TokenExpired: "queue", 1 / 25;
+    /// Somebody else locks a container in the moment in which we do.
+    LockConflict: "queue", 1 / 25;
+    /// The queue's clock is far from ours: a record seems to be of another time.
+    ClockSkew: "queue", 1 / 10;
     /// A single call to the queue gets 503.
     QueueBusy: "queue", 1 / 25;
     /// A change is made and its answer is lost.
@@ -169,6 +209,8 @@ faults! {
     UserReprioritizes: "users", 1 / 4;
     /// A user sets a priority to 0 and back.
     UserFlaps: "users", 1 / 12;
+    /// A priority becomes 0 in the moment of a lock, an unlock, a start or a report.
+    CancelledAtWorst: "users", 1 / 60;
     /// A record is deleted from the database.
     RecordDeleted: "users", 1 / 25;
     /// A record is malformed.
@@ -191,8 +233,16 @@ faults! {
     Crash: "process", 1 / 15;
     /// A restart takes minutes.
     RestartSlow: "process", 1 / 4;
-    /// The configuration changes while it runs or over a restart.
+    /// The configuration changes while it runs.
     Reconfigured: "process", 1 / 15;
+    /// The configuration is another one after a restart.
+    RestartReconfigured: "process", 1 / 4;
+    /// The host's clock is set, back or forth: seen by the next process, as the daemon's clock is
+    /// steady within a life.
+    ClockSteps: "process", 1 / 4;
+    /// The dispatcher's host stands still for a while, and everything that came meanwhile is heard
+    /// at once.
+    Stalls: "process", 1 / 30;
     /// The dispatcher loses the right to act for a while.
     LeadershipLost: "process", 1 / 20;
     /// Two dispatchers believe that they may act.
@@ -253,6 +303,11 @@ impl Faults {
         }
         self.counts[index] += 1;
         true
+    }
+
+    /// Whether it may ever strike again by chance.
+    pub(crate) fn may_strike(&self, fault: Fault) -> bool {
+        !self.healed && self.ratios[fault as usize].times > 0
     }
 
     /// The next `times` occasions strike.

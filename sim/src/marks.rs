@@ -133,6 +133,14 @@ marks! {
     LeadershipRegained;
     /// A configuration was taken over.
     Reconfigured;
+    /// A supervisor waited for its children.
+    WaitedForChildren;
+    /// A supervisor ended before its children, which were cancelled.
+    Orphaned;
+    /// A type that was offered is not any more.
+    TypeRemoved;
+    /// Fewer instances are allowed than before.
+    LimitsCut;
     /// The API's guard refused a second runner.
     GuardRefused;
     /// A record was deleted while its container ran.

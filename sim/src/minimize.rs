@@ -7,6 +7,8 @@ use crate::run::{Report, Verdict, run};
 /// What is left of a failing plan.
 #[derive(Clone, Debug)]
 pub struct Minimized {
+    /// What is left.
+    pub plan: Plan,
     /// The run of what is left.
     pub report: Report,
     /// The faults that are still needed.
@@ -38,6 +40,7 @@ pub fn minimize(plan: &Plan) -> Option<Minimized> {
     Some(Minimized {
         faults: plan.faults.ratios.keys().copied().collect(),
         containers: plan.workloads.iter().map(|w| w.left).sum(),
+        plan,
         report,
         runs,
     })

@@ -93,10 +93,12 @@ impl Ledger {
         }
     }
 
+    /// The process sees that deadlines have passed: answers that come later do not count.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
+        self.open.retain(|_, open| open.deadline > now);
+    }
+
     fn hear_answer(&mut self, now: Timestamp, open: &Open, answer: &Answer) {
-        if now > open.deadline {
-            return;
-        }
         match (&open.about, answer) {
             (_, Answer::Containers(Ok(records))) => {
                 for record in records {
@@ -208,6 +210,16 @@ impl Ledger {
         if let Operator::SetIdleBehavior { instance, behavior } = wish {
             self.behavior.insert(instance.clone(), (*behavior, now));
         }
+    }
+
+    /// Another instance has the name of one that ended.
+    pub(crate) fn forget(&mut self, id: &InstanceId) {
+        self.known.remove(id);
+        self.behavior.remove(id);
+        self.proved.remove(id);
+        self.broken.remove(id);
+        self.leaving.remove(id);
+        self.destroyed.remove(id);
     }
 
     /// Whether another open command is of this kind.

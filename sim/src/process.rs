@@ -2,10 +2,11 @@
 
 use longshore_core::Dispatcher;
 use longshore_core::config::Config;
-use longshore_core::input::Input;
+use longshore_core::input::{Answer, CloudError, Input};
 use longshore_core::time::Timestamp;
 
 use crate::chance::Chance;
+use crate::faults::Fault;
 use crate::oracle::Ledger;
 use crate::stage::{Happening, Origin, Stage};
 use crate::tamper::Tamper;
@@ -37,7 +38,33 @@ pub(crate) struct Process {
     pub(crate) ledger: Ledger,
     wake_at: Option<Timestamp>,
     pub(crate) drain_due: bool,
+    /// How far its clock is ahead of the world's, in nanoseconds: steady within a life.
+    ahead: i64,
+    /// It stands still until then.
+    pub(crate) stalled_until: Timestamp,
 }
+
+impl Process {
+    /// What its clock shows.
+    pub(crate) fn clock(&self, world: Timestamp) -> Timestamp {
+        shifted(world, self.ahead)
+    }
+
+    /// When its clock shows this.
+    pub(crate) fn world_time(&self, own: Timestamp) -> Timestamp {
+        shifted(own, -self.ahead)
+    }
+}
+
+fn shifted(at: Timestamp, nanos: i64) -> Timestamp {
+    match at {
+        Timestamp::NEVER => at,
+        _ => Timestamp::from_nanos(at.as_nanos().saturating_add_signed(nanos)),
+    }
+}
+
+/// No clock is further off than this.
+const AHEAD_MAX: u64 = 6 * 3600 * 1_000_000_000;
 
 /// All processes.
 #[derive(Debug)]
@@ -57,6 +84,8 @@ impl Processes {
             ledger: Ledger::default(),
             wake_at: None,
             drain_due: false,
+            ahead: 0,
+            stalled_until: Timestamp::EPOCH,
         };
         Self {
             chance: Chance::new(seed, "process"),
@@ -86,15 +115,23 @@ impl Processes {
     pub(crate) fn begin(&mut self, stage: &mut Stage, index: usize) {
         let seed = self.chance.seed();
         let process = &mut self.all[index];
+        if stage.faults.strikes(&mut self.chance, Fault::ClockSteps) {
+            let off = i64::try_from(self.chance.below(2 * AHEAD_MAX)).unwrap_or(0);
+            process.ahead = off - i64::try_from(AHEAD_MAX).unwrap_or(0);
+            let ahead = process.ahead / 1_000_000_000;
+            stage.note(|| format!("the clock of process {index} is {ahead} s ahead now"));
+        }
+        process.stalled_until = Timestamp::EPOCH;
         process.incarnation += 1;
         process.ledger = Ledger::default();
         process.wake_at = None;
         process.drain_due = false;
         let config = process.config.clone();
-        let mut core = Dispatcher::new(config.clone(), seed, stage.now);
+        let now = process.clock(stage.now);
+        let mut core = Dispatcher::new(config.clone(), seed, now);
         self.tamper.apply(&mut core);
         process.core = Some(core);
-        stage.trace.line(stage.now, || Line::Begin {
+        stage.trace.line(now, || Line::Begin {
             process: index,
             config: Box::new(config),
             seed,
@@ -118,11 +155,26 @@ impl Processes {
         };
         self.inputs += 1;
         process.ledger.hear(stage.now, &input);
-        stage.trace.line(stage.now, || Line::Input {
+        if let Input::Reconfigured(config) = &input {
+            process.config.clone_from(config);
+        }
+        let now = shifted(stage.now, process.ahead);
+        let input = by_own_clock(input, process.ahead);
+        stage.trace.line(now, || Line::Input {
             process: index,
             input: input.clone(),
         });
-        core.handle_input(stage.now, input);
+        core.handle_input(now, input);
+    }
+
+    /// The process stands still until then: what it should do now, it does then.
+    pub(crate) fn put_off(&mut self, stage: &mut Stage, index: usize) {
+        let process = &mut self.all[index];
+        if process.wake_at == Some(stage.now) {
+            process.wake_at = Some(process.stalled_until);
+            let wake = ProcessStep::Wake(process.incarnation);
+            stage.at(process.stalled_until, Happening::Process(index, wake));
+        }
     }
 
     /// The core's deadlines pass, unless it has asked to be woken at another time since.
@@ -132,11 +184,11 @@ impl Processes {
             return;
         }
         process.wake_at = None;
+        let now = process.clock(stage.now);
+        process.ledger.expire(stage.now);
         if let Some(core) = &mut process.core {
-            stage
-                .trace
-                .line(stage.now, || Line::Timeout { process: index });
-            core.handle_timeout(stage.now);
+            stage.trace.line(now, || Line::Timeout { process: index });
+            core.handle_timeout(now);
         }
     }
 
@@ -147,11 +199,30 @@ impl Processes {
         let Some((at, _)) = core.poll_timeout() else {
             return;
         };
-        let at = at.max(stage.now);
+        let at = process.world_time(at).max(stage.now);
         if process.wake_at.is_none_or(|set| at < set) {
             process.wake_at = Some(at);
             let wake = ProcessStep::Wake(process.incarnation);
             stage.at(at, Happening::Process(index, wake));
         }
     }
+}
+
+/// Points in time that adapters reckon from spans are by the clock of their process.
+fn by_own_clock(mut input: Input, ahead: i64) -> Input {
+    if let Input::Answer { answer, .. } = &mut input {
+        let error = match answer {
+            Answer::Instances(Err(error))
+            | Answer::Created(Err(error))
+            | Answer::CloudDone(Err(error)) => Some(error),
+            _ => None,
+        };
+        if let Some(CloudError::RateLimited {
+            until: Some(until), ..
+        }) = error
+        {
+            *until = shifted(*until, ahead);
+        }
+    }
+    input
 }

@@ -10,7 +10,7 @@ use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use crate::chance::{Chance, Ratio};
 use crate::faults::{Fault, FaultPlan};
 use crate::tamper::Tamper;
-use crate::users::{Pattern, Workload};
+use crate::workload::{Arrival, Pattern, Workload};
 
 /// How large and how rough a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -35,6 +35,8 @@ pub struct Plan {
     pub(crate) fault_budget: u64,
     pub(crate) quota: BTreeMap<QuotaGroup, u32>,
     pub(crate) boot_secs: (u64, u64),
+    /// Shortest and longest create, in milliseconds.
+    pub(crate) create_millis: (u64, u64),
     pub(crate) pushes: bool,
     pub(crate) requeues: bool,
     pub(crate) attempts_max: u32,
@@ -67,6 +69,17 @@ impl Plan {
         }
     }
 
+    /// The same world with this work instead of its own. Faults go on until the last of it is
+    /// submitted, at least.
+    #[must_use]
+    pub fn with_workload(mut self, arrivals: &[Arrival]) -> Self {
+        let last = arrivals.iter().map(|arrival| arrival.at).max();
+        let last = last.unwrap_or_default() + Duration::from_secs(60);
+        self.workloads = vec![Workload::recorded(arrivals)];
+        self.heals_after = self.heals_after.map(|after| after.max(last));
+        self
+    }
+
     /// A healthy world without work, for stories.
     #[must_use]
     pub fn calm(seed: u64) -> Self {
@@ -81,6 +94,7 @@ impl Plan {
             fault_budget: 0,
             quota: BTreeMap::new(),
             boot_secs: (20, 60),
+            create_millis: (300, 8000),
             pushes: true,
             requeues: true,
             attempts_max: 5,
@@ -136,6 +150,11 @@ impl Plan {
             fault_budget: chance.uneven(20, 20 * work_max),
             quota,
             boot_secs: (chance.between(5, 30), chance.between(30, 240)),
+            create_millis: if chance.one_in(6) {
+                (10_000, 90_000)
+            } else {
+                (300, 8000)
+            },
             pushes: !chance.one_in(4),
             requeues: !loss.one_in(3),
             attempts_max: u32::try_from(chance.between(2, 10)).unwrap_or(2),
@@ -169,6 +188,26 @@ impl Plan {
         }];
         plan.heals_after = Some(Duration::from_secs(2 * HOUR));
         plan
+    }
+
+    /// What was drawn, in a line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let limits = &self.config.limits;
+        let patterns: Vec<String> = self.workloads.iter().map(Workload::summary).collect();
+        let faults: Vec<&str> = self
+            .faults
+            .ratios
+            .keys()
+            .map(|fault| fault.name())
+            .collect();
+        format!(
+            "{} types, MaxInstances {:?}, MaxPricePerHour {:?}, work [{}], faults {faults:?}",
+            self.config.types.len(),
+            limits.instances,
+            limits.price_per_hour.map(|price| price.0),
+            patterns.join(", ")
+        )
     }
 
     /// By when a healed world must be at rest: all work done one after the other, and every wait
@@ -341,6 +380,9 @@ fn draw_workload(chance: &mut Chance, config: &Config, total: u32, chaos: Durati
         if let Some(offer) = chance.pick(&offers) {
             demand.preemptible = offer.preemptible;
             demand.vcpus = demand.vcpus.min(offer.resources.vcpus);
+            if chance.one_in(8) {
+                demand.vm_image = Some(ImageId::from("image-2"));
+            }
             if chance.one_in(2) {
                 let whole = u64::from(offer.resources.vcpus);
                 demand.vcpus = u32::try_from(chance.between(1, whole)).unwrap_or(1);
@@ -352,12 +394,12 @@ fn draw_workload(chance: &mut Chance, config: &Config, total: u32, chaos: Durati
     let demands: Vec<Demand> = (0..chance.between(1, 6)).map(|_| demand(chance)).collect();
     let size = u32::try_from(chance.uneven(2, u64::from(total.max(2)))).unwrap_or(2);
     let gap = chaos / total.max(1);
-    let pattern = match chance.below(3) {
-        0 => Pattern::Steady { gap },
-        1 => Pattern::Bursty {
-            gap: gap * size.min(1000),
-            size,
-        },
+    let burst = gap * size.min(1000);
+    let pattern = match chance.below(8) {
+        0 | 1 => Pattern::Steady { gap },
+        2 | 3 => Pattern::Bursty { gap: burst, size },
+        4 => Pattern::Churn { gap },
+        5 => Pattern::Storm { gap: burst, size },
         _ => Pattern::Workflow {
             gap: gap * size.min(20),
             children: size.min(20),

@@ -1,4 +1,8 @@
-//! The containers API: the records, what may follow what, and answers that fail or get lost.
+//! The containers API: the records, and answers that fail or get lost. What may follow what is in
+//! `changes`.
+
+mod changes;
+mod family;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +19,7 @@ use crate::faults::Fault;
 use crate::marks::Mark;
 use crate::runner::RunnerId;
 use crate::stage::{Happening, Origin, Stage, container_id};
+use crate::workload::Arrival;
 
 /// What happens in the queue by itself.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub(crate) enum QueueStep {
     },
     /// Everybody is told that something changed.
     Hint,
+    /// Somebody else gives back what they had locked.
+    OtherUnlocks(ContainerId),
 }
 
 /// What a runner says in the end.
@@ -48,7 +55,13 @@ pub(crate) struct Record {
     pub(crate) priority: u64,
     pub(crate) ours: bool,
     pub(crate) lock_count: u32,
+    /// By the queue's clock, which may be wrong.
     pub(crate) created_at: Timestamp,
+    #[cfg_attr(
+        not(feature = "plan"),
+        expect(dead_code, reason = "waits are told by `plan`")
+    )]
+    pub(crate) submitted_at: Timestamp,
     pub(crate) demand: Result<Demand, String>,
     /// The runner that was allowed to run it.
     runner: Option<RunnerId>,
@@ -60,6 +73,12 @@ pub(crate) struct Record {
     pub(crate) completed: bool,
     runs_for: Duration,
     pub(crate) ended_at: Option<Timestamp>,
+    /// What it submitted, how much more will come, and how long it waits for all that.
+    children: Vec<ContainerId>,
+    unborn: u32,
+    patience: Duration,
+    /// When its program began.
+    pub(crate) began_at: Option<Timestamp>,
     /// Its user once did not want it any more.
     pub(crate) unwanted: bool,
 }
@@ -80,6 +99,8 @@ pub(crate) struct Queue {
     pub(crate) pushes: bool,
     hint_due: bool,
     storm_until: Timestamp,
+    slow_until: Timestamp,
+    token_bad_until: Timestamp,
     /// Records that are neither over nor deleted.
     pub(crate) open: usize,
     pub(crate) open_peak: usize,
@@ -100,6 +121,8 @@ impl Queue {
             pushes: true,
             hint_due: false,
             storm_until: Timestamp::EPOCH,
+            slow_until: Timestamp::EPOCH,
+            token_bad_until: Timestamp::EPOCH,
             open: 0,
             open_peak: 0,
         }
@@ -114,13 +137,58 @@ impl Queue {
         runs_for: Duration,
     ) -> ContainerId {
         self.last += 1;
+        while self.records.contains_key(&container_id(self.last)) {
+            self.last += 1;
+        }
         let id = container_id(self.last);
+        self.enter(stage, id, demand, priority, runs_for);
+        id
+    }
+
+    /// What was recorded is submitted again.
+    pub(crate) fn submit_as(&mut self, stage: &mut Stage, arrival: &Arrival) -> ContainerId {
+        let (demand, runs_for) = (Ok(arrival.demand.clone()), arrival.runs_for);
+        let id = match arrival.id {
+            Some(id) => {
+                self.enter(stage, id, demand, arrival.priority, runs_for);
+                id
+            }
+            None => self.submit(stage, demand, arrival.priority, runs_for),
+        };
+        if let Some(parent) = arrival.parent {
+            self.adopt(parent, id);
+            if let Some(parent) = self.records.get_mut(&parent) {
+                parent.patience = Duration::MAX;
+            }
+        }
+        id
+    }
+
+    fn enter(
+        &mut self,
+        stage: &mut Stage,
+        id: ContainerId,
+        demand: Result<Demand, String>,
+        priority: u64,
+        runs_for: Duration,
+    ) {
+        let mut created_at = stage.now;
+        if stage.faults.strikes(&mut self.chance, Fault::ClockSkew) {
+            let ahead = self.chance.one_in(2);
+            let skew = self.chance.secs(1, 7200);
+            created_at = if ahead {
+                created_at + skew
+            } else {
+                created_at - skew
+            };
+        }
         let record = Record {
             state: ContainerState::Queued,
             priority,
             ours: false,
             lock_count: 0,
-            created_at: stage.now,
+            created_at,
+            submitted_at: stage.now,
             demand,
             runner: None,
             error: None,
@@ -130,6 +198,10 @@ impl Queue {
             runs_for,
             ended_at: None,
             unwanted: priority == 0,
+            children: Vec::new(),
+            unborn: 0,
+            patience: Duration::ZERO,
+            began_at: None,
         };
         self.records.insert(id, record);
         self.open += 1;
@@ -137,7 +209,6 @@ impl Queue {
         self.file(id);
         stage.note(|| format!("{id} is submitted, priority {priority}"));
         self.hint(stage);
-        id
     }
 
     pub(crate) fn state(&self, id: ContainerId) -> Option<ContainerState> {
@@ -234,6 +305,14 @@ impl Queue {
                     self.storm_until = stage.now + self.chance.secs(10, 600);
                     stage.note(|| "the queue begins to refuse everything".to_owned());
                 }
+                if stage.faults.strikes(&mut self.chance, Fault::QueueSlow) {
+                    self.slow_until = stage.now + self.chance.secs(30, 900);
+                    stage.note(|| "the queue becomes slow".to_owned());
+                }
+                if stage.faults.strikes(&mut self.chance, Fault::TokenExpired) {
+                    self.token_bad_until = stage.now + self.chance.secs(30, 900);
+                    stage.note(|| "our token is refused".to_owned());
+                }
                 false
             }
             QueueStep::PollRest {
@@ -259,16 +338,27 @@ impl Queue {
                 self.hint_due = false;
                 true
             }
+            QueueStep::OtherUnlocks(id) => {
+                self.change(id, |record| {
+                    if record.state == ContainerState::Locked && !record.ours {
+                        record.state = ContainerState::Queued;
+                    }
+                });
+                self.hint(stage);
+                false
+            }
         }
     }
 
     pub(crate) fn heal(&mut self) {
         self.storm_until = Timestamp::EPOCH;
+        self.slow_until = Timestamp::EPOCH;
+        self.token_bad_until = Timestamp::EPOCH;
     }
 
-    /// Whether it refuses everything.
+    /// Whether it refuses us everything.
     pub(crate) fn is_stormy(&self, now: Timestamp) -> bool {
-        now < self.storm_until
+        now < self.storm_until.max(self.token_bad_until)
     }
 
     fn show(&self, id: ContainerId) -> ContainerRecord {
@@ -285,7 +375,7 @@ impl Queue {
     }
 
     fn busy(&mut self, stage: &mut Stage) -> bool {
-        self.is_stormy(stage.now) || stage.faults.strikes(&mut self.chance, Fault::QueueBusy)
+        stage.now < self.storm_until || stage.faults.strikes(&mut self.chance, Fault::QueueBusy)
     }
 
     /// A command has arrived.
@@ -302,6 +392,15 @@ impl Queue {
         );
         if self.busy(stage) {
             let error = QueueError::Overloaded("HTTP 503".to_owned());
+            let answer = if reads {
+                Answer::Containers(Err(error))
+            } else {
+                Answer::Updated(Err(error))
+            };
+            return self.reply(stage, from, id, answer);
+        }
+        if stage.now < self.token_bad_until {
+            let error = QueueError::Refused("HTTP 401: not logged in".to_owned());
             let answer = if reads {
                 Answer::Containers(Err(error))
             } else {
@@ -394,157 +493,6 @@ impl Queue {
         self.reply(stage, from, id, Answer::Updated(answer));
     }
 
-    fn lock(&mut self, stage: &mut Stage, id: ContainerId) -> Result<(), String> {
-        self.change(id, |record| match record.state {
-            ContainerState::Queued if record.priority == 0 => {
-                Err("HTTP 422: cannot lock when priority<=0".to_owned())
-            }
-            ContainerState::Queued => {
-                record.state = ContainerState::Locked;
-                record.ours = true;
-                record.lock_count += 1;
-                if record.lock_count > 1 {
-                    stage.mark(Mark::Retried);
-                }
-                Ok(())
-            }
-            other => Err(format!("HTTP 422: cannot lock when {}", other.name())),
-        })
-        .unwrap_or(Ok(()))
-    }
-
-    fn unlock(&mut self, stage: &mut Stage, id: ContainerId) -> Result<(), String> {
-        self.give_back(stage, id, ContainerState::Locked)
-    }
-
-    /// Ends an attempt: back into the line, unless it was the last.
-    fn give_back(
-        &mut self,
-        stage: &mut Stage,
-        id: ContainerId,
-        from: ContainerState,
-    ) -> Result<(), String> {
-        let (max, now) = (self.attempts_max, stage.now);
-        self.change(id, |record| {
-            if record.state != from {
-                let state = record.state.name();
-                return Err(format!("HTTP 422: cannot give back when {state}"));
-            }
-            if !record.ours {
-                return Err("HTTP 403: locked by a different token".to_owned());
-            }
-            record.ours = false;
-            record.runner = None;
-            if record.lock_count >= max {
-                stage.mark(Mark::AttemptsExhausted);
-                record.error = Some(format!(
-                    "Failed to start container.  Cancelled after exceeding \
-                     'Containers.MaxDispatchAttempts' (lock_count={})",
-                    record.lock_count
-                ));
-                record.state = ContainerState::Cancelled;
-                record.ended_at = Some(now);
-            } else {
-                record.state = ContainerState::Queued;
-            }
-            Ok(())
-        })
-        .unwrap_or(Ok(()))
-    }
-
-    /// An admin may cancel anything, even what completed: the rules see to it that nobody does.
-    fn cancel(
-        &mut self,
-        now: Timestamp,
-        id: ContainerId,
-        error: Option<String>,
-    ) -> Result<(), String> {
-        self.change(id, |record| {
-            let refuses_text = record.state == ContainerState::Queued && error.is_some();
-            if refuses_text {
-                return Err("HTTP 422: runtime_status cannot be set when Queued".to_owned());
-            }
-            if !record.state.is_final() {
-                record.ended_at = Some(now);
-            }
-            record.state = ContainerState::Cancelled;
-            record.ours = false;
-            record.error = error;
-            Ok(())
-        })
-        .unwrap_or(Ok(()))
-    }
-
-    /// A runner asks to run its container: the guard against running twice.
-    ///
-    /// # Errors
-    /// When the queue is overloaded.
-    pub(crate) fn may_run(
-        &mut self,
-        stage: &mut Stage,
-        id: ContainerId,
-        runner: RunnerId,
-    ) -> Result<bool, ()> {
-        if self.busy(stage) {
-            return Err(());
-        }
-        if self.state(id).is_none() {
-            return Ok(false);
-        }
-        let taken = self.change(id, |record| match record.state {
-            ContainerState::Locked => {
-                record.state = ContainerState::Running;
-                record.runner = Some(runner);
-                true
-            }
-            ContainerState::Running => record.runner == Some(runner),
-            _ => false,
-        });
-        self.hint(stage);
-        Ok(taken == Some(true))
-    }
-
-    /// A runner tells the result. What the queue refuses is settled too.
-    ///
-    /// # Errors
-    /// When the queue is overloaded.
-    pub(crate) fn report(
-        &mut self,
-        stage: &mut Stage,
-        id: ContainerId,
-        runner: RunnerId,
-        report: Report,
-    ) -> Result<(), ()> {
-        if self.busy(stage) {
-            return Err(());
-        }
-        if self.state(id).is_none() {
-            return Ok(());
-        }
-        if report == Report::Requeue {
-            let _refused = self.unlock(stage, id);
-            self.hint(stage);
-            return Ok(());
-        }
-        let now = stage.now;
-        self.change(id, |record| {
-            if record.state != ContainerState::Running || record.runner != Some(runner) {
-                return;
-            }
-            record.ours = false;
-            record.ended_at = Some(now);
-            if report == Report::Complete {
-                record.state = ContainerState::Complete;
-                record.completed = true;
-                stage.mark(Mark::Completed);
-            } else {
-                record.state = ContainerState::Cancelled;
-            }
-        });
-        self.hint(stage);
-        Ok(())
-    }
-
     fn reply_or_not(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
         if self.chance.one_in(2) {
             self.reply(stage, to, id, answer);
@@ -552,7 +500,11 @@ impl Queue {
     }
 
     fn reply(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
-        let pause = self.chance.millis(2, 80);
+        let pause = if stage.now < self.slow_until {
+            self.chance.secs(2, 50)
+        } else {
+            self.chance.millis(2, 80)
+        };
         if stage
             .faults
             .strikes(&mut self.chance, Fault::QueueAnswerTwice)

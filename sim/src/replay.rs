@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use longshore_core::Dispatcher;
 use longshore_core::command::Command;
 
+use crate::tamper::Hand;
 use crate::trace::{Line, Stamped};
 
 /// Why a trace could not be replayed.
@@ -48,6 +49,11 @@ impl Replayed {
 /// # Errors
 /// At the first line that cannot be read, or where the core differs.
 pub fn replay(text: &str) -> Result<usize, ReplayError> {
+    replay_with(text, None)
+}
+
+/// The same with a hand on every core, as in the run that left the trace.
+pub(crate) fn replay_with(text: &str, hand: Option<&Hand>) -> Result<usize, ReplayError> {
     let mut cores: BTreeMap<usize, Replayed> = BTreeMap::new();
     let mut compared = 0;
     for (index, row) in text.lines().enumerate() {
@@ -57,7 +63,7 @@ pub fn replay(text: &str) -> Result<usize, ReplayError> {
                 line,
                 why: error.to_string(),
             })?;
-        let outcome = one(&mut cores, stamped);
+        let outcome = one(&mut cores, stamped, hand);
         match outcome {
             Ok(counts) => compared += usize::from(counts),
             Err((expected, found)) => {
@@ -73,7 +79,11 @@ pub fn replay(text: &str) -> Result<usize, ReplayError> {
 }
 
 /// Replays one line; whether it was compared, or what was expected and found.
-fn one(cores: &mut BTreeMap<usize, Replayed>, row: Stamped) -> Result<bool, (String, String)> {
+fn one(
+    cores: &mut BTreeMap<usize, Replayed>,
+    row: Stamped,
+    hand: Option<&Hand>,
+) -> Result<bool, (String, String)> {
     let at = row.at;
     match row.line {
         Line::Begin {
@@ -81,7 +91,10 @@ fn one(cores: &mut BTreeMap<usize, Replayed>, row: Stamped) -> Result<bool, (Str
             config,
             seed,
         } => {
-            let core = Dispatcher::new(*config, seed, at);
+            let mut core = Dispatcher::new(*config, seed, at);
+            if let Some(hand) = hand {
+                hand(&mut core);
+            }
             let held = VecDeque::new();
             cores.insert(process, Replayed { core, held });
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_core::ShutdownReason;
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::{Config, InstanceType};
-use longshore_core::ids::{ContainerId, InstanceId};
+use longshore_core::ids::{CommandId, ContainerId, InstanceId};
 use longshore_core::input::{ContainerState, IdleBehavior};
 use longshore_core::resources::{Demand, MIB, Resources};
 use longshore_core::time::Timestamp;
@@ -14,6 +14,7 @@ use longshore_core::time::Timestamp;
 use crate::marks::Mark;
 use crate::oracle::{About, Open, Wish};
 use crate::queue::Record;
+use crate::stage::Origin;
 use crate::vm::VmCall;
 use crate::world::World;
 
@@ -26,6 +27,9 @@ pub(crate) struct Memory {
     pub(crate) vague: BTreeMap<ContainerId, Timestamp>,
     /// Containers that an operator wanted to be stopped.
     pub(crate) stopped: BTreeSet<ContainerId>,
+    /// Cancels on their way, and the type that would have held their container by the configuration
+    /// that their process had when it decided.
+    cancels: BTreeMap<(Origin, CommandId), Option<String>>,
 }
 
 /// Calls that are counted together.
@@ -119,6 +123,13 @@ impl World {
                 }
             },
         };
+        if let Action::Queue(QueueAction::Cancel { id, .. }) = &command.action {
+            let record = self.queue.records.get(id);
+            let config = &self.processes.all[index].config;
+            let fits = record.and_then(|record| fits_easily(record, config));
+            let from = self.processes.origin(index);
+            self.memory.cancels.insert((from, command.id), fits);
+        }
         let process = &mut self.processes.all[index];
         let (ledger, stage) = (&mut process.ledger, &mut self.stage);
         if !ledger.leader {
@@ -341,6 +352,7 @@ impl World {
                 self.stage.violate("held VMs stay", text);
             }
         }
+        // A late start may come between the last probe, which told the truth, and the destroy.
         let mut running = self.runners.containers_on(instance);
         let running = running.find(|id| !self.vms.late.contains(id));
         if gently
@@ -355,12 +367,13 @@ impl World {
     }
 
     /// A change reaches the queue: a cancel must be true.
-    pub(crate) fn check_update(&mut self, index: usize, action: &QueueAction) {
+    pub(crate) fn check_update(&mut self, from: Origin, command: CommandId, action: &QueueAction) {
         let (id, error) = match action {
             QueueAction::Cancel { id, error } => (id, error.as_ref()),
             QueueAction::Requeue { id, why } => (id, Some(why)),
             _ => return,
         };
+        let fitted = self.memory.cancels.remove(&(from, command)).flatten();
         let Some(record) = self.queue.records.get(id).filter(|r| !r.deleted) else {
             return;
         };
@@ -370,24 +383,26 @@ impl World {
         if refused {
             return;
         }
-        if self.rivals || self.vms.late.contains(id) {
+        if self.rivals {
             return;
         }
         let impatient = error.as_ref().filter(|e| e.contains("MaxSchedulingTime"));
         let wrong = match record.state {
             ContainerState::Queued | ContainerState::Locked if impatient.is_some() => {
-                self.impatient(index, *id)
+                self.impatient(from.process, *id)
             }
             ContainerState::Running => self
                 .runners
                 .program_on(*id)
                 // What it runs on is being destroyed: the end is near.
                 .filter(|vm| !self.cloud.instances.get(vm).is_some_and(|vm| vm.leaving))
-                .filter(|vm| !self.processes.all[index].ledger.destroyed.contains(vm))
+                .filter(|vm| {
+                    let process = &self.processes.all[from.process];
+                    !process.ledger.destroyed.contains(vm)
+                })
                 .map(|vm| format!("it runs on {vm}")),
             ContainerState::Queued | ContainerState::Locked => {
-                let config = &self.processes.all[index].config;
-                fits_easily(record, config).map(|name| format!("it fits on {name}"))
+                fitted.map(|name| format!("it fits on {name}"))
             }
             ContainerState::Complete => Some("it completed".to_owned()),
             ContainerState::Cancelled => None,
@@ -410,8 +425,7 @@ impl World {
             || record.unwanted
             || record.state != ContainerState::Running
             || self.memory.stopped.contains(container)
-            || self.rivals
-            || self.vms.late.contains(container);
+            || self.rivals;
         if !excused && self.runners.program_on(*container) == Some(call.instance) {
             let text = format!(
                 "{container} is signalled on {} though it is wanted",
@@ -422,8 +436,8 @@ impl World {
     }
 }
 
-/// A hold may come when a destroy is about to leave.
-const LAST_MOMENT: Duration = Duration::from_secs(30);
+/// A hold may come when a destroy is about to leave: inputs may be taken before commands are drained.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// What a container takes at the very least.
 fn least(demand: &Demand) -> Resources {

@@ -79,7 +79,8 @@ pub fn run(plan: &Plan, keep_trace: bool) -> Report {
     world.report(verdict)
 }
 
-fn go_on(world: &mut World) -> Verdict {
+/// Lets a world go on to its end.
+pub(crate) fn go_on(world: &mut World) -> Verdict {
     let chaos = world.plan.heals_after.unwrap_or_default();
     let healed_at = START + chaos;
     while world.step() {

@@ -220,6 +220,13 @@ impl Runners {
         };
         match (step, runner.life) {
             (RunnerStep::AskToRun, Life::Setup) => self.ask_to_run(stage, queue, id),
+            (RunnerStep::ProgramEnds, Life::Running)
+                if queue.waits_for_children(stage, runner.container) =>
+            {
+                stage.mark(Mark::WaitedForChildren);
+                let pause = self.chance.secs(5, 20);
+                stage.after(pause, Happening::Runner(id, RunnerStep::ProgramEnds));
+            }
             (RunnerStep::ProgramEnds, Life::Running) => {
                 self.end_program(stage, id, Report::Complete);
             }
@@ -291,7 +298,15 @@ impl Runners {
         }
         runner.life = Life::Reporting(report);
         let pause = self.chance.millis(50, 2000);
-        stage.after(pause, Happening::Runner(id, RunnerStep::Report));
+        let dies = stage
+            .faults
+            .strikes(&mut self.chance, Fault::CrashBeforeReport);
+        let next = if dies {
+            RunnerStep::Exit
+        } else {
+            RunnerStep::Report
+        };
+        stage.after(pause, Happening::Runner(id, next));
     }
 
     fn report(&mut self, stage: &mut Stage, queue: &mut Queue, id: RunnerId, report: Report) {
@@ -304,7 +319,13 @@ impl Runners {
             stage.note(|| format!("{id:?} reports its result again: {again:?}"));
         }
         runner.life = Life::Leaving;
-        let pause = if runner.lingers {
+        let dies = stage
+            .faults
+            .strikes(&mut self.chance, Fault::CrashAfterComplete);
+        runner.leaves_lock |= dies;
+        let pause = if dies {
+            Duration::ZERO
+        } else if runner.lingers {
             self.chance.secs(5, 400)
         } else {
             self.chance.millis(5, 1500)

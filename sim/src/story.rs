@@ -27,6 +27,7 @@ use crate::cloud::Throttle;
 use crate::faults::Fault;
 use crate::profile::Plan;
 use crate::stage::{START, container_id};
+use crate::workload::Arrival;
 use crate::world::World;
 
 pub use scenery::{bare, number_types, numbered_types};
@@ -132,6 +133,15 @@ impl Story {
             .submit(&mut world.stage, Ok(demand), priority, runs)
     }
 
+    /// Submits what was recorded, now, whatever the times in it say, but in their order.
+    pub fn submit_recorded(&mut self, arrivals: &[Arrival]) -> Vec<ContainerId> {
+        let world = &mut self.world;
+        let submitted = arrivals
+            .iter()
+            .map(|arrival| world.queue.submit_as(&mut world.stage, arrival));
+        submitted.collect()
+    }
+
     /// Submits a container whose record makes no sense.
     pub fn submit_malformed(&mut self) -> ContainerId {
         let world = &mut self.world;
@@ -204,6 +214,12 @@ impl Story {
     pub fn restart(&mut self) {
         self.world.crash(0);
         self.run_for(seconds(30));
+    }
+
+    /// The dispatcher's host stands still for so long: what comes meanwhile is heard afterwards.
+    pub fn stand_still(&mut self, span: Duration) {
+        let until = self.world.stage.now + span;
+        self.world.processes.all[0].stalled_until = until;
     }
 
     /// The dispatcher may not act for so long.

@@ -12,7 +12,8 @@ use crate::chance::Ratio;
 use crate::faults::Fault;
 use crate::profile::Plan;
 
-type Hand = dyn Fn(&mut Dispatcher) + Send + Sync;
+/// What is done to each dispatcher of a run before it hears anything.
+pub type Hand = dyn Fn(&mut Dispatcher) + Send + Sync;
 
 /// Something that is done to each dispatcher of a run before it hears anything.
 #[derive(Clone, Default)]

@@ -8,7 +8,7 @@ use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal,
 use longshore_core::config::Rate;
 use longshore_core::event::{BootOutcome, Event};
 use longshore_core::ids::{ContainerId, ImageId, InstanceId, IntentId, TypeName};
-use longshore_core::input::{Answer, CloudError, IdleBehavior, Input, Operator, RunnerList};
+use longshore_core::input::{Answer, CloudError, Input, Operator, RunnerList};
 use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
@@ -56,8 +56,8 @@ struct Memory {
     idle: BTreeMap<InstanceId, Timestamp>,
     good: BTreeMap<InstanceId, Timestamp>,
     killed: BTreeSet<InstanceId>,
-    /// The last tag that was asked for.
-    tagged: BTreeMap<InstanceId, IdleBehavior>,
+    /// When a tag was last to be written.
+    tagged: BTreeMap<InstanceId, Timestamp>,
     /// When the cloud first showed what was asked for.
     appeared: BTreeMap<InstanceId, Timestamp>,
     /// How many lists of a VM's runners in a row showed each.
@@ -104,8 +104,7 @@ impl World {
                 memory.killed.insert(instance.clone());
             }
             Input::Answer { id, answer } => {
-                let open = process.ledger.open.get(id);
-                if let Some(open) = open.filter(|open| open.deadline >= now) {
+                if let Some(open) = process.ledger.open.get(id) {
                     // A list has shown it: an error may come after its end, and say nothing.
                     let shown = |intent| !process.ledger.wishes.contains_key(intent);
                     if let (About::Create(intent), Answer::Created(Err(_))) = (&open.about, answer)
@@ -195,12 +194,9 @@ impl World {
                         self.begin_create(index, *intent, instance_type).or(boots)
                     }
                     CloudAction::Destroy { instance } => self.unconfirmed(index, instance),
-                    CloudAction::Tag {
-                        instance,
-                        idle_behavior,
-                    } => {
+                    CloudAction::Tag { instance, .. } => {
                         let tagged = &mut self.vigil.of[index].tagged;
-                        tagged.insert(instance.clone(), *idle_behavior);
+                        tagged.insert(instance.clone(), now);
                         None
                     }
                     CloudAction::List => None,
@@ -242,7 +238,8 @@ impl World {
         let Some(core) = process.core.as_ref().filter(|core| core.view().is_leader()) else {
             return memory.since.clear();
         };
-        if memory.incarnation != process.incarnation || self.rivals {
+        let stalls = self.stage.now < process.stalled_until;
+        if memory.incarnation != process.incarnation || self.rivals || stalls {
             return memory.since.clear();
         }
         let (now, config) = (self.stage.now, &process.config);
@@ -267,12 +264,10 @@ impl World {
             }
             let tag = self.cloud.instances.get(id);
             let tag = tag.and_then(|i| i.record.tags.idle_behavior);
-            // A write that took effect late may have overtaken a newer one.
-            let told = memory.tagged.get(id) == Some(&shown.idle_behavior);
+            let tried = memory.tagged.get(id).copied();
             if tag.unwrap_or_default() != shown.idle_behavior
-                && !told
                 && now >= self.cloud.down_until
-                && last(Lasting::Untold, None, TAG_MAX)
+                && last(Lasting::Untold, tried, TAG_MAX)
             {
                 let text = format!("{id} is to {:?}, its tag says {tag:?}", shown.idle_behavior);
                 wrong.push(("tags tell", text));
@@ -408,6 +403,25 @@ impl World {
         };
         let own = passed(class, rate);
         own.or(passed("calls", limits.cloud_ops))
+    }
+}
+
+impl Vigil {
+    /// Another instance has the name of one that ended.
+    pub(crate) fn forget(&mut self, id: &InstanceId) {
+        for memory in &mut self.of {
+            memory.terms.retain(|(on, _), _| on != id);
+            memory.signalled.retain(|(on, _), _| on != id);
+            memory.listed.retain(|(on, _), _| on != id);
+            memory.since.retain(|(on, _), _| on != id);
+            for times in [&mut memory.probes, &mut memory.idle, &mut memory.good] {
+                times.remove(id);
+            }
+            memory.appeared.remove(id);
+            memory.made.remove(id);
+            memory.killed.remove(id);
+            memory.tagged.remove(id);
+        }
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum VmStep {
     },
     /// Its metadata tell that it is taken back.
     Noticed { instance: InstanceId, at: Timestamp },
+    /// It boots again.
+    Reboots { instance: InstanceId },
     /// A start that was given up takes effect all the same.
     LateStart {
         instance: InstanceId,
@@ -56,6 +58,14 @@ pub(crate) struct Vm {
     pub(crate) refuses_starts: bool,
     /// The next start hangs and does nothing.
     pub(crate) hangs_start: bool,
+    /// Shows another host key from then on.
+    key_changes_at: Timestamp,
+    /// Has no room left on its disk within this span.
+    pub(crate) disk_full: (Timestamp, Timestamp),
+    /// The runner's program is missing from then on, until it is put back.
+    runner_missing_at: Timestamp,
+    /// Its runner does not understand signals.
+    runner_old: bool,
     /// Locks whose runners are gone, and until when something keeps them.
     pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
 }
@@ -105,8 +115,14 @@ impl Vms {
                 image,
             } => {
                 let vm = self.fates(stage, type_name, image);
+                if stage.faults.strikes(&mut self.chance, Fault::Reboots) {
+                    let pause = Duration::from_secs(self.chance.uneven(30, 7200));
+                    let instance = instance.clone();
+                    stage.after(pause, Happening::Vm(VmStep::Reboots { instance }));
+                }
                 self.alive.insert(instance, vm);
             }
+            VmStep::Reboots { instance } => self.reboot(stage, runners, &instance),
             VmStep::Moved { instance, address } => {
                 self.by_address.retain(|_, at| *at != instance);
                 self.by_address.insert(address, instance);
@@ -132,6 +148,19 @@ impl Vms {
     pub(crate) fn end(&mut self, stage: &mut Stage, runners: &mut Runners, id: &InstanceId) {
         self.alive.remove(id);
         self.by_address.retain(|_, at| at != id);
+        runners.vm_ended(stage, id);
+    }
+
+    /// A VM boots again: its address and its disk stay, everything else is new.
+    pub(crate) fn reboot(&mut self, stage: &mut Stage, runners: &mut Runners, id: &InstanceId) {
+        let Some(vm) = self.alive.get_mut(id) else {
+            return;
+        };
+        stage.note(|| format!("{id} boots again"));
+        let boot = self.chance.secs(10, 120);
+        vm.up_at = vm.up_at.max(stage.now + boot / 2);
+        vm.ready_at = vm.ready_at.max(stage.now + boot);
+        vm.stale.clear();
         runners.vm_ended(stage, id);
     }
 
@@ -161,6 +190,10 @@ impl Vms {
         let silent_at = sometime(chance, Fault::Silent);
         let broken_at = sometime(chance, Fault::Breaks);
         let silence = Duration::from_secs(chance.uneven(5, 1800));
+        let key_changes_at = sometime(chance, Fault::HostKeyChanges);
+        let disk_full_at = sometime(chance, Fault::DiskFull);
+        let disk_full_for = Duration::from_secs(chance.uneven(60, 7200));
+        let runner_missing_at = sometime(chance, Fault::RunnerMissing);
         Vm {
             type_name,
             image,
@@ -173,6 +206,10 @@ impl Vms {
             impostor: stage.faults.strikes(chance, Fault::Impostor),
             refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
             hangs_start: false,
+            key_changes_at,
+            disk_full: (disk_full_at, disk_full_at + disk_full_for),
+            runner_missing_at,
+            runner_old: stage.faults.strikes(chance, Fault::RunnerOld),
             stale: BTreeMap::new(),
         }
     }
@@ -189,12 +226,24 @@ impl Vms {
             let error = VmError::Unreachable("connection refused".to_owned());
             return self.fail(stage, call, error);
         };
+        let impostor = vm.impostor || vm.key_changes_at <= stage.now;
+        if stage
+            .faults
+            .strikes(&mut self.chance, Fault::HangsBeforeAuth)
+        {
+            return self.hang_early(stage, call);
+        }
         if vm.freezes_at <= stage.now || stage.faults.strikes(&mut self.chance, Fault::CommandHangs)
         {
             return self.hang(stage, call);
         }
-        if !at_home || vm.impostor {
-            let error = VmError::Impostor("wrong instance secret".to_owned());
+        if !at_home || impostor {
+            let why = if at_home && !vm.impostor {
+                "another host key than before"
+            } else {
+                "wrong instance secret"
+            };
+            let error = VmError::Impostor(why.to_owned());
             return self.fail(stage, call, error);
         }
         if stage.now > call.deadline {
@@ -206,6 +255,13 @@ impl Vms {
         if drops && self.chance.one_in(2) {
             return self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
         }
+        if let Some(error) = self.lacks_runner(stage, call) {
+            return self.fail(stage, call, error);
+        }
+        let cut = stage
+            .faults
+            .strikes(&mut self.chance, Fault::OutputTruncated);
+        let drops = drops || cut;
         let answer = match call.action {
             VmAction::Probe { .. } => Some(Answer::Probed(Ok(self.probe(stage, runners, call)))),
             VmAction::Start { container, .. } => self.start(stage, runners, call, *container),
@@ -221,6 +277,24 @@ impl Vms {
                 self.reply(stage, call, answer, pause);
             }
             None => {}
+        }
+    }
+
+    /// What a VM without a usable runner says; a boot probe puts a missing one back.
+    fn lacks_runner(&mut self, stage: &mut Stage, call: &VmCall<'_>) -> Option<VmError> {
+        let vm = self.alive.get_mut(call.instance)?;
+        let missing = vm.runner_missing_at <= stage.now;
+        match call.action {
+            VmAction::Probe { boot: true } if missing => {
+                vm.runner_missing_at = Timestamp::NEVER;
+                None
+            }
+            _ if missing => Some(VmError::Failed("the runner's --list: not found".to_owned())),
+            VmAction::Signal { .. } if vm.runner_old => {
+                let why = "the runner's --kill: unknown option";
+                Some(VmError::Failed(why.to_owned()))
+            }
+            _ => None,
         }
     }
 
@@ -272,6 +346,9 @@ impl Vms {
         let stale = vm.stale.get(&container).is_some_and(|until| *until > now);
         if stale || runners.holds(call.instance, container) {
             return failed("lock: Resource temporarily unavailable");
+        }
+        if vm.disk_full.0 <= now && now < vm.disk_full.1 {
+            return failed("No space left on device");
         }
         if vm.refuses_starts || stage.faults.strikes(&mut self.chance, Fault::StartRefused) {
             return failed("cannot fork");
@@ -339,6 +416,18 @@ impl Vms {
         };
         let pause = self.chance.millis(20, 10_000);
         self.reply(stage, call, answer, pause);
+    }
+
+    /// Nothing is done, and the adapter knows that: it had not yet sent anything.
+    fn hang_early(&mut self, stage: &mut Stage, call: &VmCall<'_>) {
+        let error = VmError::Unreachable("no key exchange in time".to_owned());
+        let answer = match call.action {
+            VmAction::Probe { .. } => Answer::Probed(Err(error)),
+            VmAction::Start { .. } => Answer::Started(Err(error)),
+            VmAction::Signal { .. } => Answer::Signalled(Err(error)),
+        };
+        let pause = call.deadline.since(stage.now) * 9 / 10;
+        stage.answer(call.from, call.id, answer, pause);
     }
 
     /// Nothing is done; the adapter gives up at the deadline, or never tells.

@@ -84,10 +84,8 @@ impl World {
         }
         if let Some(core) = &self.processes.all[index].core {
             let hash = core.state_hash();
-            let process = index;
-            stage
-                .trace
-                .line(stage.now, || Line::State { process, hash });
+            let (process, now) = (index, self.processes.all[index].clock(stage.now));
+            stage.trace.line(now, || Line::State { process, hash });
         }
     }
 
@@ -98,7 +96,7 @@ impl World {
             return self.memory.vague.clear();
         };
         let view = core.view();
-        if !view.is_leader() || self.queue.is_stormy(self.stage.now) {
+        if !view.is_leader() || self.queue.is_stormy(self.stage.now) || self.stalls(0) {
             return self.memory.vague.clear();
         }
         let now = self.stage.now;

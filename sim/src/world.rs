@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use longshore_core::command::{Action, Command};
+use longshore_core::command::{Action, Command, QueueAction, VmAction};
 use longshore_core::config::Config;
-use longshore_core::ids::ContainerId;
+use longshore_core::ids::{ContainerId, InstanceId};
 use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
 
 use crate::cloud::{Cloud, CloudStep};
@@ -59,6 +59,7 @@ impl World {
         let faults = Faults::new(&plan.faults, plan.fault_budget);
         let mut cloud = Cloud::new(seed, plan.config.types.clone());
         cloud.quota.clone_from(&plan.quota);
+        cloud.create_millis = plan.create_millis;
         let mut vms = Vms::new(seed);
         vms.boot_secs = plan.boot_secs;
         let mut queue = Queue::new(seed);
@@ -149,18 +150,22 @@ impl World {
         self.stage.faults.heal();
         self.cloud.heal();
         self.queue.heal();
-        self.users.stop();
+        self.users.stop(&mut self.queue);
     }
 
     fn arrive(&mut self, from: Origin, command: &Command) {
         let id = command.id;
+        self.cancel_at_worst(&command.action);
         match &command.action {
             Action::Queue(action) => {
-                self.check_update(from.process, action);
+                self.check_update(from, id, action);
                 self.queue.execute(&mut self.stage, from, id, action);
             }
             Action::Cloud { action, .. } => {
                 self.cloud.execute(&mut self.stage, from, id, action);
+                for reborn in std::mem::take(&mut self.cloud.reborn) {
+                    self.forget_instance(&reborn);
+                }
             }
             Action::Vm {
                 instance,
@@ -182,9 +187,37 @@ impl World {
         }
     }
 
+    /// A user loses patience in the very moment in which something decisive is done.
+    fn cancel_at_worst(&mut self, action: &Action) {
+        let id = match action {
+            Action::Queue(QueueAction::Lock { id } | QueueAction::Unlock { id }) => id,
+            Action::Vm {
+                action: VmAction::Start { container, .. },
+                ..
+            } => container,
+            _ => return,
+        };
+        if self.users.loses_patience(&mut self.stage) {
+            self.queue.set_priority(&mut self.stage, *id, 0);
+        }
+    }
+
+    /// An instance's name was given again: what was known of its first bearer means nothing.
+    fn forget_instance(&mut self, id: &InstanceId) {
+        for process in &mut self.processes.all {
+            process.ledger.forget(id);
+        }
+        self.vigil.forget(id);
+    }
+
     fn deliver(&mut self, to: Origin, input: Input) {
         if self.processes.origin(to.process) != to {
             return;
+        }
+        let stalled_until = self.processes.all[to.process].stalled_until;
+        if self.stage.now < stalled_until {
+            let later = Happening::Deliver(to, Box::new(input));
+            return self.stage.at(stalled_until, later);
         }
         if let Input::Operator(Operator::KillContainer { container, .. }) = &input {
             self.memory.stopped.insert(*container);
@@ -234,7 +267,8 @@ impl World {
                     diary.events.push((self.stage.now, event.clone()));
                 }
                 let stage = &mut self.stage;
-                stage.trace.line(stage.now, || Line::Event {
+                let now = self.processes.all[index].clock(stage.now);
+                stage.trace.line(now, || Line::Event {
                     process: index,
                     event,
                 });
@@ -249,7 +283,16 @@ impl World {
     }
 
     /// A command leaves; true if the process dies at that.
-    fn issue(&mut self, index: usize, command: Command) -> bool {
+    fn issue(&mut self, index: usize, mut command: Command) -> bool {
+        let process = &self.processes.all[index];
+        let stage = &mut self.stage;
+        stage
+            .trace
+            .line(process.clock(stage.now), || Line::Command {
+                process: index,
+                command: command.clone(),
+            });
+        command.deadline = process.world_time(command.deadline);
         self.vigil_command(index, &command);
         self.thrift_command(index, &command);
         self.check_command(index, &command);
@@ -258,12 +301,8 @@ impl World {
                 .commands
                 .push((self.stage.now, command.action.clone()));
         }
-        let stage = &mut self.stage;
-        stage.trace.line(stage.now, || Line::Command {
-            process: index,
-            command: command.clone(),
-        });
         let from = self.processes.origin(index);
+        let stage = &mut self.stage;
         let chance = &mut self.processes.chance;
         let dies = stage.faults.strikes(chance, Fault::CrashAtCommand);
         if !dies || chance.one_in(2) {
@@ -293,7 +332,11 @@ impl World {
             chance.millis(500, 20_000)
         };
         if index == 0 {
-            if self.stage.faults.strikes(chance, Fault::Reconfigured) {
+            if self
+                .stage
+                .faults
+                .strikes(chance, Fault::RestartReconfigured)
+            {
                 self.processes.all[0].config = self.other_config();
             }
             self.stage
@@ -305,6 +348,13 @@ impl World {
         let incarnation = self.processes.all[index].incarnation;
         match step {
             ProcessStep::Tick => self.process_tick(),
+            ProcessStep::Wake(life) if life == incarnation && self.stalls(index) => {
+                self.processes.put_off(&mut self.stage, index);
+            }
+            ProcessStep::Drain(life) if life == incarnation && self.stalls(index) => {
+                let until = self.processes.all[index].stalled_until;
+                self.stage.at(until, Happening::Process(index, step));
+            }
             ProcessStep::Wake(life) if life == incarnation => {
                 self.processes.wake(&mut self.stage, index);
                 self.drain(index);
@@ -333,6 +383,11 @@ impl World {
         }
     }
 
+    /// Whether a process stands still.
+    pub(crate) fn stalls(&self, index: usize) -> bool {
+        self.stage.now < self.processes.all[index].stalled_until
+    }
+
     fn process_tick(&mut self) {
         let stage = &mut self.stage;
         stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
@@ -345,6 +400,12 @@ impl World {
         }
         if self.processes.all[0].core.is_none() {
             return;
+        }
+        if !self.stalls(0) && strikes(self, Fault::Stalls) {
+            let span = Duration::from_secs(self.processes.chance.uneven(1, 600));
+            self.stage
+                .note(|| format!("the dispatcher's host stands still for {span:?}"));
+            self.processes.all[0].stalled_until = self.stage.now + span;
         }
         if strikes(self, Fault::Reconfigured) {
             let config = self.other_config();
@@ -379,7 +440,6 @@ impl World {
     }
 
     pub(crate) fn reconfigure(&mut self, config: Config) {
-        self.processes.all[0].config = config.clone();
         let to = self.processes.origin(0);
         self.deliver(to, Input::Reconfigured(Box::new(config)));
     }
@@ -394,10 +454,14 @@ impl World {
             && let Some(name) = chance.pick(&names)
         {
             config.types.remove(name);
+            self.stage.mark(Mark::TypeRemoved);
         }
         if chance.one_in(3) {
-            let max = chance.between(1, 10);
-            config.limits.instances = u32::try_from(max).ok();
+            let max = u32::try_from(chance.between(1, 10)).ok();
+            if max < config.limits.instances {
+                self.stage.mark(Mark::LimitsCut);
+            }
+            config.limits.instances = max;
         }
         if chance.one_in(3) {
             config.timeouts.idle = chance.secs(5, 600);

@@ -20,6 +20,8 @@ use crate::timers::TimeoutReason;
 const SYNC_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DESTROY_PAUSE_MAX: Duration = Duration::from_secs(600);
 const TAG_PAUSE: Duration = Duration::from_secs(10);
+/// So long after a write lists may still show the tag before it.
+const TAG_SETTLES: Duration = Duration::from_secs(300);
 /// Lists that must lack a VM before it counts as gone: one alone may be behind.
 const ABSENT_LISTS: u32 = 2;
 
@@ -125,6 +127,11 @@ impl Dispatcher {
     fn compare(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
         let mut seen = BTreeSet::new();
         for record in records {
+            match self.namesake(cloud, record) {
+                Some(_) if record.terminated => continue,
+                Some(former) => self.succeed(cloud, former, &record.id),
+                None => {}
+            }
             let known = self.fleet.by_instance(cloud, &record.id).or_else(|| {
                 let key = self.fleet.by_intent(record.tags.intent?)?;
                 let vm = self.fleet.get(key)?;
@@ -149,7 +156,7 @@ impl Dispatcher {
             .map(|vm| vm.key)
             .collect();
         for key in missing {
-            self.absent(key);
+            self.absent(started, key);
         }
     }
 
@@ -163,16 +170,43 @@ impl Dispatcher {
             self.gone(key, true);
             return;
         }
-        self.fleet.update(key, |vm| {
+        let shown = record.tags.idle_behavior.unwrap_or_default();
+        let lost = self.fleet.update(key, |vm| {
             vm.alive_at = vm.alive_at.max(started);
             vm.absent_lists = 0;
             vm.absent_since = None;
+            // Tags are our memory: what the cloud confirmed and does not show was not written.
+            let settled = started >= vm.tag.confirmed_at + TAG_SETTLES;
+            let lost = settled && vm.tag.written.is_some_and(|written| written != shown);
+            if lost {
+                vm.tag.written = None;
+            }
+            lost
         });
+        if lost == Some(true) {
+            self.touched.vms.insert(key);
+        }
+    }
+
+    /// The VM that bears the name of what the cloud shows, but was made for another wish: names are
+    /// given again, and one of the two is gone.
+    fn namesake(&self, cloud: CloudId, record: &InstanceRecord) -> Option<VmKey> {
+        let key = self.fleet.by_instance(cloud, &record.id)?;
+        let (known, shown) = (self.fleet.get(key)?.intent?, record.tags.intent?);
+        (known != shown).then_some(key)
+    }
+
+    /// A VM is gone, since another one bears its name.
+    fn succeed(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
+        self.gone(former);
+        if let Some(sync) = self.syncs.get_mut(&cloud) {
+            sync.buried.remove(name);
+        }
     }
 
     /// A VM is not in a list that began after its last sign of life.
-    fn absent(&mut self, key: VmKey) {
-        let (now, mut grace) = (self.now, self.config.timeouts.disappear_grace);
+    fn absent(&mut self, started: Timestamp, key: VmKey) {
+        let mut grace = self.config.timeouts.disappear_grace;
         if self.planted(Planted::OneListIsEnough) {
             return self.gone(key, false);
         }
@@ -181,12 +215,13 @@ impl Dispatcher {
         }
         let gone = self.fleet.update(key, |vm| {
             vm.absent_lists += 1;
-            let since = *vm.absent_since.get_or_insert(now);
-            let young = now.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
+            // The answers may come late: what counts is when the lists began.
+            let since = *vm.absent_since.get_or_insert(started);
+            let young = started.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
             // Lists may follow each other quickly, and be behind for longer than that. What we
             // destroyed ourselves is expected to go; but nobody's container is judged by a hope.
             let expected = vm.phase == Phase::Shutdown && vm.idle();
-            let doubtful = !expected && now.since(since) < grace;
+            let doubtful = !expected && started.since(since) < grace;
             vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {
@@ -353,6 +388,11 @@ impl Dispatcher {
             self.capacity
                 .create_ended(self.now, &name, offer, error, facts);
         }
+        if let Ok(record) = &made
+            && let Some(former) = self.namesake(cloud, record)
+        {
+            self.succeed(cloud, former, &record.id);
+        }
         match made {
             // A list has named it already, otherwise: the cloud made two.
             Ok(record) if listed.as_ref().is_some_and(|id| *id != record.id) => {
@@ -475,11 +515,14 @@ impl Dispatcher {
             return;
         };
         self.note_call(cloud, Call::Tag, CloudCall::SetTags, done.as_ref().err());
-        let retry_at = self.now + TAG_PAUSE;
+        let (now, retry_at) = (self.now, self.now + TAG_PAUSE);
         self.fleet.update(key, |vm| {
             if let Some((_, behavior)) = vm.tag.in_flight.take() {
                 match done {
-                    Ok(()) => vm.tag.written = Some(behavior),
+                    Ok(()) => {
+                        vm.tag.written = Some(behavior);
+                        vm.tag.confirmed_at = now;
+                    }
                     Err(_) => vm.tag.retry_at = retry_at,
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Dispatcher;
 use crate::command::QueueAction;
 use crate::event::Event;
-use crate::fleet::vm::RunnerPhase;
+use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerState, ContainerUpdate, QueueError};
 use crate::outbox::Purpose;
@@ -153,9 +153,28 @@ impl Dispatcher {
         if let Some(exit) = exit.filter(|exit| exit.interrupted && entry.priority > 0) {
             return Next::Requeue(exit.reason.clone());
         }
+        if !self.was_looked_for(entry) {
+            return Next::Nothing;
+        }
         let unseen = "the container runs on no instance that exists";
         let why = exit.map_or(unseen, |exit| &exit.reason);
         Next::Cancel(Some(why.to_owned()))
+    }
+
+    /// Whether the VMs on which a running container may be were asked since it is known to run. A
+    /// start that was given up may take effect late: then the queue tells first. Every look at the
+    /// queue brings us here again, until `TimeoutProbe` after the first.
+    fn was_looked_for(&self, entry: &Entry) -> bool {
+        let since = entry.state_since;
+        let asked = |vm: &Vm| {
+            let ends = vm.phase == Phase::Shutdown;
+            ends || !vm.probe.listed || vm.probe.list_from > since
+        };
+        let all_asked = match entry.exit.as_ref().map(|exit| exit.on) {
+            Some(on) => on.and_then(|key| self.fleet.get(key)).is_none_or(asked),
+            None => self.fleet.iter().all(asked),
+        };
+        all_asked || self.now >= since + self.config.timeouts.probe
     }
 
     /// Since when it is known that a locked container, which no VM is known to host, runs nowhere.

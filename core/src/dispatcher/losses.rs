@@ -2,7 +2,7 @@
 
 use super::Dispatcher;
 use crate::event::Event;
-use crate::fleet::vm::{Phase, ShutdownReason, Vm};
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerState, IdleBehavior};
 use crate::planted::Planted;
@@ -41,7 +41,7 @@ impl Dispatcher {
             self.touched.placement = true;
         }
         if drain {
-            self.set_behavior(key, IdleBehavior::Drain);
+            self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TakenBack);
         }
     }
 
@@ -50,11 +50,11 @@ impl Dispatcher {
     pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: String) {
         let stopping = vm.runners.get(&id).is_some_and(|r| r.ladder.is_some());
         if stopping || !was_taken_back(vm) {
-            return self.note_exit(id, vm.name(), why);
+            return self.note_exit(id, None, vm.name(), why);
         }
         let instance = vm.name();
         let why = format!("interrupted: the cloud took back {instance} while the container ran");
-        self.note_exit(id, instance.clone(), why);
+        self.note_exit(id, None, instance.clone(), why);
         let counts = |entry: &&mut Entry| {
             matches!(
                 entry.state,

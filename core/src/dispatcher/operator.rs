@@ -1,11 +1,12 @@
 //! What an operator asked for.
 
 use super::Dispatcher;
-use crate::fleet::vm::{BehaviorCause, ShutdownReason};
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::VmKey;
-use crate::input::Operator;
+use crate::input::{IdleBehavior, Operator};
 use crate::planted::Planted;
 use crate::signals::StopReason;
+use crate::timers::TimeoutReason;
 
 impl Dispatcher {
     /// Carries out a wish. Wishes for what does not exist do nothing: whoever takes them asks the
@@ -17,6 +18,9 @@ impl Dispatcher {
                     && !self.planted(Planted::WishUnheard)
                 {
                     self.set_behavior(key, behavior, BehaviorCause::Operator);
+                    if behavior == IdleBehavior::Hold {
+                        self.keep_held(key);
+                    }
                 }
             }
             Operator::KillInstance { instance, reason } => {
@@ -31,5 +35,28 @@ impl Dispatcher {
                 }
             }
         }
+    }
+
+    /// A held VM is never given back for want of work: if its destroy still waits for the cloud's
+    /// rate, it does not leave any more.
+    fn keep_held(&mut self, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let unsent = vm.phase == Phase::Shutdown && vm.shutdown.attempts == 0;
+        let gently = matches!(
+            vm.leaving,
+            Some(ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom)
+        );
+        if !unsent || !gently {
+            return;
+        }
+        let before = vm.shutdown.before;
+        self.timers.cancel(TimeoutReason::DestroyVm(key));
+        self.unfence(key);
+        if let Some(before @ (Phase::Booting | Phase::Unknown)) = before {
+            self.fleet.update(key, |vm| vm.phase = before);
+        }
+        self.probe_now(key);
     }
 }

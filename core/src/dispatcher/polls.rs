@@ -19,6 +19,8 @@ const POLL_GAP_MIN: Duration = Duration::from_millis(100);
 /// The queue is left alone for so many times as long as a poll takes, so that hints never make it busy
 /// with us for more than a quarter of the time.
 const POLL_GAP_FACTOR: u32 = 3;
+/// However long a poll seemed to take: it may be us who stood still.
+const POLL_GAP_MAX: Duration = Duration::from_secs(60);
 const POLL_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const LOOKUP_IDS_MAX: usize = 1000;
 
@@ -79,7 +81,8 @@ impl Dispatcher {
         match found {
             Ok(records) => {
                 self.poll.failures = 0;
-                self.poll.not_before = self.now + (took * POLL_GAP_FACTOR).max(POLL_GAP_MIN);
+                let gap = took.saturating_mul(POLL_GAP_FACTOR);
+                self.poll.not_before = self.now + gap.clamp(POLL_GAP_MIN, POLL_GAP_MAX);
                 let first = self.poll.complete_since.replace(started).is_none();
                 for record in &records {
                     self.merge(started, record);
@@ -151,8 +154,12 @@ impl Dispatcher {
                 }
                 self.look_up();
             }
-            // The next poll finds them unseen again.
-            Err(error) => self.queue_failed(&error),
+            // The next poll finds the known ones unseen again; the others nobody would ask for.
+            Err(error) => {
+                let unknown = ids.iter().filter(|id| self.queue.get(id).is_none());
+                self.poll.wanted.extend(unknown);
+                self.queue_failed(&error);
+            }
         }
     }
 

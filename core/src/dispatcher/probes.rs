@@ -244,6 +244,7 @@ impl Dispatcher {
         let now = self.now;
         self.fleet.update(key, |vm| {
             vm.probe.listed = true;
+            vm.probe.list_from = vm.probe.list_from.max(started);
             vm.broken = broken;
             for id in &confirmed {
                 let runner = vm.runners.get_mut(id).expect("just seen");

@@ -176,14 +176,21 @@ impl Dispatcher {
             return;
         };
         self.free_runner(key, &id);
-        self.note_exit(id, instance, reason);
+        self.note_exit(id, Some(key), instance, reason);
     }
 
-    pub(super) fn note_exit(&mut self, id: ContainerId, instance: String, reason: String) {
+    pub(super) fn note_exit(
+        &mut self,
+        id: ContainerId,
+        on: Option<VmKey>,
+        instance: String,
+        reason: String,
+    ) {
         let at = self.now;
         if let Some(entry) = self.queue.get_mut(&id) {
             entry.exit = Some(Exit {
                 at,
+                on,
                 reason,
                 interrupted: false,
             });

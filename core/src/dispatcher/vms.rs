@@ -186,7 +186,7 @@ impl Dispatcher {
         }
     }
 
-    fn unfence(&mut self, key: VmKey) {
+    pub(super) fn unfence(&mut self, key: VmKey) {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
             vm.phase = Phase::Ready;
@@ -216,7 +216,7 @@ impl Dispatcher {
         }
     }
 
-    /// From here there is no way back: the VM is destroyed until it is gone.
+    /// From the first destroy on there is no way back: the VM is destroyed until it is gone.
     pub(super) fn begin_shutdown(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
@@ -233,6 +233,7 @@ impl Dispatcher {
         };
         self.count_boot(key, outcome);
         let begun = self.fleet.update(key, |vm| {
+            vm.shutdown.before = Some(vm.phase);
             vm.phase = Phase::Shutdown;
             vm.leaving = Some(reason.clone());
             vm.shutdown.since = now;

@@ -331,7 +331,9 @@ impl Event {
                     None => Ok(()),
                 }
             }
-            Self::Stayed { instance } => write!(f, "{instance} stays: something runs on it"),
+            Self::Stayed { instance } => {
+                write!(f, "{instance} stays: it is held, or something runs on it")
+            }
             Self::DestroyIssued { instance, attempt } => {
                 write!(f, "{instance} is destroyed, attempt {attempt}")
             }

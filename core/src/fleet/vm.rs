@@ -77,6 +77,8 @@ pub enum BehaviorCause {
     TypeRemoved,
     /// This container on it could not be killed.
     Unkillable(ContainerId),
+    /// The cloud has announced that it takes it back.
+    TakenBack,
 }
 
 impl std::fmt::Display for BehaviorCause {
@@ -88,6 +90,7 @@ impl std::fmt::Display for BehaviorCause {
             Self::Broken(why) => f.write_str(why),
             Self::TypeRemoved => f.write_str("its type is no longer configured"),
             Self::Unkillable(id) => write!(f, "{id} on it could not be killed"),
+            Self::TakenBack => f.write_str("the cloud takes it back"),
         }
     }
 }
@@ -151,7 +154,7 @@ pub(crate) struct Vm {
     pub(crate) alive_at: Timestamp,
     /// Lists in a row that began after that and lacked it.
     pub(crate) absent_lists: u32,
-    /// When the first of them came.
+    /// When the first of them began.
     pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
     pub(crate) runners: BTreeMap<ContainerId, Runner>,
@@ -211,6 +214,8 @@ pub(crate) struct Probe {
     pub(crate) first_contact: Option<Timestamp>,
     /// Its runners were listed at least once.
     pub(crate) listed: bool,
+    /// When the newest one began that listed its runners.
+    pub(crate) list_from: Timestamp,
     /// When the last good one was answered.
     pub(crate) good_at: Option<Timestamp>,
     /// Last complaint.
@@ -225,6 +230,8 @@ pub(crate) struct Tag {
     pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
     /// Not to be tried again before this.
     pub(crate) retry_at: Timestamp,
+    /// When the cloud confirmed the last write.
+    pub(crate) confirmed_at: Timestamp,
 }
 
 /// How far the end is.
@@ -234,6 +241,8 @@ pub(crate) struct Shutdown {
     pub(crate) since: Timestamp,
     pub(crate) in_flight: Option<CommandId>,
     pub(crate) attempts: u32,
+    /// Where it was in its life when its end was decided.
+    pub(crate) before: Option<Phase>,
 }
 
 impl Vm {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ids::ContainerId;
+use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
 use crate::queue::shapes::ShapeId;
@@ -33,6 +33,8 @@ impl Op {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Exit {
     pub(crate) at: Timestamp,
+    /// Where it was, unless that VM is no more.
+    pub(crate) on: Option<VmKey>,
     /// For the owner, should the queue still say Running.
     pub(crate) reason: String,
     /// The cloud took back what it ran on, and says so: nothing is left of it.
@@ -69,6 +71,8 @@ pub(crate) struct Entry {
     pub(crate) locked_here: bool,
     /// The state is at least as new as this.
     pub(crate) known_since: Timestamp,
+    /// When it was first known to be in this state: it was so before.
+    pub(crate) state_since: Timestamp,
     /// When our own last change was answered: snapshots that began earlier are stale.
     own_change_at: Timestamp,
 }
@@ -98,6 +102,7 @@ impl Entry {
             given_up: None,
             locked_here: false,
             known_since: started,
+            state_since: now,
             own_change_at: Timestamp::EPOCH,
         }
     }
@@ -108,9 +113,17 @@ impl Entry {
     }
 
     /// Takes over what a snapshot says that began at `started` and is not outdated.
-    pub(crate) fn merge(&mut self, started: Timestamp, record: &ContainerRecord) -> Merge {
+    pub(crate) fn merge(
+        &mut self,
+        now: Timestamp,
+        started: Timestamp,
+        record: &ContainerRecord,
+    ) -> Merge {
         let facts = |e: &Self| (e.state, e.priority, e.locked_by_us, e.lock_count);
         let before = facts(self);
+        if self.state != record.state {
+            self.state_since = now;
+        }
         self.state = record.state;
         self.priority = record.priority;
         self.locked_by_us = record.locked_by_us;
@@ -134,6 +147,9 @@ impl Entry {
             self.locked_here = true;
         }
         self.locked_here &= update.state == ContainerState::Locked;
+        if self.state != update.state {
+            self.state_since = now;
+        }
         self.state = update.state;
         self.priority = update.priority;
         self.locked_by_us = update.locked_by_us;

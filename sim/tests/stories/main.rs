@@ -18,3 +18,4 @@ mod spending;
 mod spot;
 mod starting;
 mod stopping;
+mod world;

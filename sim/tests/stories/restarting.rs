@@ -62,8 +62,8 @@ fn a_locked_container_that_is_on_no_vm_is_given_back_after_a_restart() {
     let mut story = Story::begin();
     story.strike(Fault::CrashBeforeRunning, 1);
     let container = story.submit(cores(1));
-    story.run_until("it is locked", minutes(5), |s| {
-        s.state(container) == Some(ContainerState::Locked)
+    story.run_until("its start has left", minutes(5), |s| {
+        s.starts_of(container) == 1
     });
     story.restart();
     story.run_for(minutes(15));

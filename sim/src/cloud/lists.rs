@@ -1,0 +1,139 @@
+//! Lists of the instances: partial, paged, behind the truth, or the ones of a while ago.
+
+use std::time::Duration;
+
+use longshore_core::ids::{CommandId, InstanceId};
+use longshore_core::input::{Answer, CloudError, InstanceRecord};
+use longshore_core::time::Timestamp;
+
+use super::{Cloud, CloudStep};
+use crate::faults::Fault;
+use crate::stage::{Happening, Origin, Stage};
+
+/// A list of two pages, the second of which is not read yet.
+#[derive(Clone, Debug)]
+pub(crate) struct FirstPage {
+    from: Origin,
+    id: CommandId,
+    records: Vec<InstanceRecord>,
+    /// The second page begins after this one.
+    last: InstanceId,
+}
+
+const HIDDEN_MAX: Duration = Duration::from_secs(30);
+const SHOWN_MIN: Duration = Duration::from_secs(120);
+/// A cache shows nothing older than this.
+const STALE_MAX: Duration = Duration::from_secs(25);
+
+impl Cloud {
+    pub(super) fn list(&mut self, stage: &mut Stage, from: Origin, id: CommandId) {
+        let pause = self.chance.millis(50, 1500);
+        let fails = self.refuse(stage).or_else(|| {
+            let fails = stage.faults.strikes(&mut self.chance, Fault::ListFails);
+            let message = "connection reset".to_owned();
+            fails.then_some(CloudError::Transient { message })
+        });
+        if let Some(error) = fails {
+            return self.reply(stage, from, id, Answer::Instances(Err(error)), pause);
+        }
+        let now = stage.now;
+        self.instances
+            .retain(|_, i| i.ended.is_none_or(|ended| ended.shown_until > now));
+        let records = self.cached(stage).unwrap_or_else(|| self.shown(now));
+        if records.len() > 1 && stage.faults.strikes(&mut self.chance, Fault::ListPaged) {
+            return self.first_page(stage, from, id, records);
+        }
+        let records = self.lacking_one(stage, records);
+        self.reply(stage, from, id, Answer::Instances(Ok(records)), pause);
+    }
+
+    /// What lists would show if they were complete.
+    fn shown(&self, now: Timestamp) -> Vec<InstanceRecord> {
+        let shown = self.instances.values().filter(|i| i.listed_from <= now);
+        let shown = shown.map(|i| {
+            let mut record = i.record.clone();
+            record.terminated = i.ended.is_some_and(|ended| !ended.shown_alive);
+            record
+        });
+        shown.collect()
+    }
+
+    /// The list of a moment ago, if the cloud saves itself the work.
+    fn cached(&mut self, stage: &mut Stage) -> Option<Vec<InstanceRecord>> {
+        let now = stage.now;
+        if let Some((at, records)) = &self.listed
+            && now.since(*at) < STALE_MAX
+            && stage.faults.strikes(&mut self.chance, Fault::ListStale)
+        {
+            let records = records.clone();
+            stage.note(|| "a list is the one of a moment ago".to_owned());
+            return Some(records);
+        }
+        if stage.faults.may_strike(Fault::ListStale) {
+            self.listed = Some((now, self.shown(now)));
+        }
+        None
+    }
+
+    /// The first page of two: until the second is read, the world goes on.
+    fn first_page(
+        &mut self,
+        stage: &mut Stage,
+        from: Origin,
+        id: CommandId,
+        mut records: Vec<InstanceRecord>,
+    ) {
+        let size = self.chance.between(1, records.len() as u64 - 1);
+        records.truncate(usize::try_from(size).unwrap_or(1));
+        let Some(last) = records.last().map(|record| record.id.clone()) else {
+            return;
+        };
+        let page = FirstPage {
+            from,
+            id,
+            records,
+            last,
+        };
+        let pause = self.chance.millis(500, 20_000);
+        let rest = CloudStep::ListRest(Box::new(page));
+        stage.after(pause, Happening::Cloud(rest));
+    }
+
+    pub(super) fn list_rest(&mut self, stage: &mut Stage, page: FirstPage) {
+        let rest = self.shown(stage.now).into_iter();
+        let mut records = page.records;
+        records.extend(rest.filter(|record| record.id > page.last));
+        let records = self.lacking_one(stage, records);
+        let pause = self.chance.millis(50, 1500);
+        let answer = Answer::Instances(Ok(records));
+        self.reply(stage, page.from, page.id, answer, pause);
+    }
+
+    fn lacking_one(
+        &mut self,
+        stage: &mut Stage,
+        mut records: Vec<InstanceRecord>,
+    ) -> Vec<InstanceRecord> {
+        if !records.is_empty() && stage.faults.strikes(&mut self.chance, Fault::ListPartial) {
+            let index = self.chance.below(records.len() as u64);
+            let index = usize::try_from(index).unwrap_or(0);
+            if self.may_hide(stage.now, &records[index].id) {
+                let lacking = records.remove(index);
+                stage.note(|| format!("a list lacks {}", lacking.id));
+            }
+        }
+        records
+    }
+
+    /// Lists are behind for a while, not for ever: what was hidden for half a minute is shown for
+    /// the next two.
+    fn may_hide(&mut self, now: Timestamp, id: &InstanceId) -> bool {
+        let Some(instance) = self.instances.get_mut(id) else {
+            return true;
+        };
+        if now.since(instance.hidden_since) > HIDDEN_MAX + SHOWN_MIN {
+            instance.hidden_since = now;
+        }
+        now.since(instance.hidden_since) < HIDDEN_MAX
+    }
+}
