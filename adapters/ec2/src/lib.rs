@@ -1,0 +1,1 @@
+//! Rents VMs from EC2.
