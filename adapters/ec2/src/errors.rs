@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use longshore_cloud::{CapacityScope, CloudError};
+use longshore_cloud::{CapacityScope, CloudError, Said};
 use longshore_core::time::Timestamp;
 
 /// As much of the cloud's words as goes into an error; some messages carry kilobytes of encoded
@@ -50,27 +50,31 @@ pub struct Failure {
     pub retry_at: Option<Timestamp>,
 }
 
+impl Failure {
+    /// EC2's words, shortened.
+    fn words(&self) -> String {
+        let mut rest = self.message.chars();
+        let mut text: String = rest.by_ref().take(MESSAGE_CHARS_MAX).collect();
+        if rest.next().is_some() {
+            text.push('\u{2026}');
+        }
+        if let (true, Reach::Answered(status)) =
+            (text.is_empty() && self.code.is_empty(), self.reach)
+        {
+            text = format!("HTTP status {status}");
+        }
+        text
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
-        if !self.code.is_empty() {
-            f.write_str(&self.code)?;
-            separator = ": ";
-        }
-        let mut rest = self.message.chars();
-        let text: String = rest.by_ref().take(MESSAGE_CHARS_MAX).collect();
-        if !text.is_empty() {
-            write!(f, "{separator}{text}")?;
-        } else if let (Reach::Answered(status), "") = (self.reach, separator) {
-            write!(f, "HTTP status {status}")?;
-        }
-        if rest.next().is_some() {
-            f.write_str("\u{2026}")?;
-        }
-        match &self.request_id {
-            Some(id) => write!(f, " (request {id})"),
-            None => Ok(()),
-        }
+        let said = Said {
+            code: &self.code,
+            message: &self.words(),
+            request_id: self.request_id.as_deref().unwrap_or_default(),
+        };
+        said.fmt(f)
     }
 }
 
@@ -152,40 +156,29 @@ const CODES: &[(&str, Class)] = &[
 /// Codes that begin so are about what we asked for, and asking again does not help.
 const PERMANENT_FAMILIES: [&str; 4] = ["Invalid", "Missing", "Malformed", "UnsupportedInstance"];
 
-/// The one error that a failure is. Whatever is unknown is transient, and is logged so that somebody
-/// can tell us of it.
+/// The one error that a failure of an `operation`, a name for the log, is. Whatever is unknown is
+/// transient, and is logged so that somebody can tell us of it.
 #[must_use]
-pub fn classify(call: Call, failure: &Failure) -> CloudError {
-    let message = failure.to_string();
+pub fn classify(call: Call, operation: &str, failure: &Failure) -> CloudError {
     let class = match failure.reach {
         Reach::Answered(status) => class_of(&failure.code, &failure.message, status),
         Reach::NotSent => Some(Class::Passing),
         Reach::Lost => Some(Class::Internal),
     };
+    let said = Said {
+        code: &failure.code,
+        message: &failure.words(),
+        request_id: failure.request_id.as_deref().unwrap_or_default(),
+    };
     match class {
-        Some(Class::RateLimited) => CloudError::RateLimited {
-            until: failure.retry_at,
-            message,
-        },
-        Some(Class::Quota) => CloudError::Quota { message },
-        Some(Class::NoCapacity) => CloudError::Capacity {
-            scope: CapacityScope::Type,
-            message,
-        },
-        Some(Class::NotFound) => CloudError::NotFound { message },
-        Some(Class::Internal) if call != Call::Look => CloudError::Ambiguous { message },
-        Some(Class::Permanent) => CloudError::Permanent { message },
-        Some(Class::Internal | Class::Passing) => CloudError::Transient { message },
-        None => {
-            tracing::warn!(
-                code = failure.code,
-                message = failure.message,
-                request_id = failure.request_id,
-                ?call,
-                "EC2 gave an error that this version does not know; it counts as one that passes"
-            );
-            CloudError::Transient { message }
-        }
+        Some(Class::RateLimited) => said.rate_limited(failure.retry_at),
+        Some(Class::Quota) => said.quota(),
+        Some(Class::NoCapacity) => said.capacity(CapacityScope::Type),
+        Some(Class::NotFound) => said.not_found(),
+        Some(Class::Internal) if call != Call::Look => said.ambiguous(),
+        Some(Class::Permanent) => said.permanent(),
+        Some(Class::Internal | Class::Passing) => said.transient(),
+        None => said.unknown(operation),
     }
 }
 
