@@ -16,6 +16,9 @@ use crate::errors::{Failure, Reach};
 /// What the transport says where no connection came about; its types are not ours to look at.
 const NEVER_CONNECTED: [&str; 2] = ["client error (Connect)", "HTTP connect timeout"];
 
+/// Longer ones are not request ids.
+const REQUEST_ID_CHARS_MAX: usize = 64;
+
 /// Causes deeper than this are not looked at.
 const CAUSES_MAX: usize = 16;
 
@@ -28,26 +31,38 @@ where
         SdkError::ServiceError(refused) => {
             let meta = refused.err().meta();
             let text = |text: Option<&str>| text.unwrap_or_default().trim().to_owned();
-            (
-                Reach::Answered(refused.raw().status().as_u16()),
-                text(meta.code()),
-                text(meta.message()),
-            )
+            let reach = match refused.raw().status() {
+                // It says that all went well, and then makes no sense.
+                status if status.is_success() => Reach::Lost,
+                status => Reach::Answered(status.as_u16()),
+            };
+            let message = match (reach, meta.message()) {
+                (Reach::Lost, None) => causes(error),
+                (_, message) => text(message),
+            };
+            (reach, text(meta.code()), message)
         }
         SdkError::ConstructionFailure(_) => (Reach::NotSent, String::new(), causes(error)),
         _ if never_sent(error) => (Reach::NotSent, String::new(), causes(error)),
         _ => (Reach::Lost, String::new(), causes(error)),
     };
-    let of_body = error
-        .as_service_error()
-        .and_then(|refused| refused.meta().request_id());
+    let of_body = || request_id_in(error.raw_response()?.body().bytes()?);
     Failure {
         reach,
         code,
         message,
-        request_id: error.request_id().or(of_body).map(str::to_owned),
+        request_id: error.request_id().map(str::to_owned).or_else(of_body),
         retry_at: retry_at(error, now()),
     }
+}
+
+/// EC2's errors carry it beside their codes, and not everything before EC2 puts it into a header too.
+fn request_id_in(body: &[u8]) -> Option<String> {
+    let body = std::str::from_utf8(body).ok()?;
+    let (_, rest) = body.split_once("<RequestID>")?;
+    let (id, _) = rest.split_once("</RequestID>")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (id.len() <= REQUEST_ID_CHARS_MAX && id.chars().all(plain)).then(|| id.to_owned())
 }
 
 /// The error and its causes, each once.
@@ -84,8 +99,7 @@ where
         return false;
     }
     // The SDK knows who we are before it connects.
-    let of_credentials =
-        |cause: &(dyn Error + 'static)| cause.is::<CredentialsError>();
+    let of_credentials = |cause: &(dyn Error + 'static)| cause.is::<CredentialsError>();
     let refused = |cause: &(dyn Error + 'static)| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         matches!(
@@ -101,7 +115,9 @@ where
         let text = cause.to_string();
         NEVER_CONNECTED.iter().any(|words| text.contains(words))
     };
-    chain(error).into_iter().any(|cause| of_credentials(cause) || refused(cause) || says_so(cause))
+    chain(error)
+        .into_iter()
+        .any(|cause| of_credentials(cause) || refused(cause) || says_so(cause))
 }
 
 /// When the cloud wants to be asked again: seconds from now, or a date.
@@ -132,6 +148,20 @@ fn now() -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_request_id_is_found_in_the_body() {
+        let body = b"<Response><RequestID>59dbff89-35bd</RequestID></Response>";
+        assert_eq!(request_id_in(body).as_deref(), Some("59dbff89-35bd"));
+        for none in [
+            &b"<RequestID>"[..],
+            b"",
+            b"\xff",
+            b"<RequestID>a b</RequestID>",
+        ] {
+            assert_eq!(request_id_in(none), None);
+        }
+    }
 
     #[test]
     fn advice_is_seconds_or_a_date() {

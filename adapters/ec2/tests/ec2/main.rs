@@ -1,1 +1,10 @@
-//! The driver against a foreign EC2.
+//! The driver against a foreign EC2 behind a proxy that makes it fail.
+
+mod errors;
+mod keys;
+mod life;
+mod places;
+mod policy;
+mod prices;
+mod support;
+mod wire;
