@@ -1,5 +1,6 @@
 //! The driver against a foreign EC2 behind a proxy that makes it fail.
 
+mod conformance;
 mod errors;
 mod keys;
 mod life;

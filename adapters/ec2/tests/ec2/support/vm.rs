@@ -61,7 +61,8 @@ impl Vms {
         let config = format!(
             "ListenAddress {address}:{port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
-             KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv HOME={dir}\n",
+             KbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+             SetEnv HOME={dir} LONGSHORE_SCRATCH_DIR={dir}/scratch LONGSHORE_LOG_DIR={dir}/log.d\n",
             port = self.port,
             dir = dir.display(),
         );
