@@ -24,7 +24,7 @@ async fn an_instance_is_made_listed_tagged_and_ended() {
     assert_eq!(made.tags[tag::INTENT], spec.intent.to_string());
     assert_eq!(made.tags[tag::TYPE], "small");
     assert_eq!(made.tags[tag::SET], ec2.set);
-    assert_eq!(cloud.list().await.unwrap(), [made.clone()]);
+    assert_eq!(cloud.list().await.unwrap(), std::slice::from_ref(&made));
     let elsewhere = longshore_ec2::Ec2Cloud::new(ec2.settings("another"), ec2.params(json!({})));
     assert_eq!(elsewhere.list().await.unwrap(), []);
 
