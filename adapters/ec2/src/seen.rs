@@ -10,6 +10,12 @@ use longshore_core::time::Timestamp;
 
 use crate::request::VOLUME_TAG;
 
+/// Reasons of an end that are the spot market's.
+const TAKEN_BACK: [&str; 2] = [
+    "Server.SpotInstanceTermination",
+    "Server.SpotInstanceShutdown",
+];
+
 /// What the price of a spot instance depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spot {
@@ -42,9 +48,16 @@ pub(crate) fn instance(settings: &CloudSettings, shown: &Shown) -> Option<Instan
             .filter(|address| !terminated && !address.is_empty())
             .map(str::to_owned),
         terminated,
+        taken_back: taken_back(shown),
         tags: ours.tags,
         secret: ours.secret,
     })
+}
+
+/// Whether EC2 gives as the reason of its end that the spot market wanted it back.
+fn taken_back(shown: &Shown) -> bool {
+    let reason = shown.state_reason().and_then(|reason| reason.code());
+    reason.is_some_and(|code| TAKEN_BACK.contains(&code))
 }
 
 /// What its price depends on, if it is a spot instance.
@@ -101,7 +114,7 @@ pub(crate) fn timestamp(at: &DateTime) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_ec2::types::{InstanceState, Placement};
+    use aws_sdk_ec2::types::{InstanceState, Placement, StateReason};
 
     use super::*;
 
@@ -152,6 +165,19 @@ mod tests {
             let one = instance(&settings(), &shown("set", state.clone())).unwrap();
             assert_eq!(one.terminated, gone, "{state:?}");
             assert_eq!(one.address.is_none(), gone, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_end_by_the_spot_market_is_told_from_others() {
+        let mut one = shown("set", InstanceStateName::ShuttingDown);
+        for (code, expected) in [
+            ("Server.SpotInstanceTermination", true),
+            ("Client.UserInitiatedShutdown", false),
+        ] {
+            one.state_reason = Some(StateReason::builder().code(code).build());
+            let seen = instance(&settings(), &one).unwrap();
+            assert_eq!(seen.taken_back, expected, "{code}");
         }
     }
 
