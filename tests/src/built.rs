@@ -13,11 +13,18 @@ struct Built {
     runner: PathBuf,
 }
 
-/// The program: `LONGSHORE_BIN`, or else this workspace's, built now if need be.
+static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes the tests of this process use this program, if none has been used yet.
+pub fn use_program(path: &Path) {
+    PROGRAM.get_or_init(|| path.to_owned());
+}
+
+/// The program: the one that [`use_program`] named, `LONGSHORE_BIN`, or else this workspace's, built
+/// now if need be.
 #[must_use]
 pub fn longshore() -> &'static Path {
-    static FOUND: OnceLock<PathBuf> = OnceLock::new();
-    FOUND.get_or_init(|| match env::var_os("LONGSHORE_BIN") {
+    PROGRAM.get_or_init(|| match env::var_os("LONGSHORE_BIN") {
         Some(path) => path.into(),
         None => built().longshore.clone(),
     })

@@ -20,7 +20,7 @@ mod wait;
 pub use rustix::process::Signal;
 
 pub use api::{Answer, Api};
-pub use built::{longshore, runner};
+pub use built::{longshore, runner, use_program};
 pub use container::Container;
 pub use daemon::Daemon;
 pub use procs::{Process, end, is_alive, of_vms, send, tree_of};

@@ -16,6 +16,7 @@ pub mod driver;
 pub mod error;
 pub mod instance;
 pub mod layer;
+pub mod params;
 pub mod tags;
 
 pub use crate::driver::{Cloud, SharedCloud};

@@ -12,6 +12,7 @@ pub(crate) fn init(log: &Log) {
         "",
         "_arvados",
         "_cloud",
+        "_ec2",
         "_http",
         "_loopback",
         "_queue",

@@ -31,5 +31,6 @@ mod store;
 mod vm;
 
 pub use cloud::{LoopbackCloud, SetupError};
-pub use params::{LoopbackParams, ParamError, VmProgram};
+pub use longshore_cloud::params::ParamError;
+pub use params::{LoopbackParams, VmProgram};
 pub use vm::{VmRunError, run_vm};

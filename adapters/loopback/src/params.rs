@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use longshore_cloud::params::{ParamError, duration};
 use serde_json::Value;
 
 /// Settings of the driver.
@@ -33,21 +34,7 @@ pub struct VmProgram {
     pub args: Vec<OsString>,
 }
 
-/// A wrong entry in the driver's parameters.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: expected {expected}, found {found}")]
-pub struct ParamError {
-    /// Where, from `DriverParameters` on.
-    pub path: String,
-    /// What should be there.
-    pub expected: &'static str,
-    /// What is there, in JSON, or `an unknown key`.
-    pub found: String,
-}
-
-const ROOT: &str = "DriverParameters";
 const KEYS: &str = "one of StateDir, MaxInstances, BootDelay, TerminatedShown";
-const DURATION: &str = "a duration such as \"90s\" or \"1m30s\"";
 
 impl LoopbackParams {
     /// The defaults: 8 VMs, no boot delay, ended VMs shown for a minute.
@@ -75,7 +62,7 @@ impl LoopbackParams {
         let entries = match value {
             Value::Null => return Ok(params),
             Value::Object(entries) => entries,
-            other => return Err(wrong("", "an object", other)),
+            other => return Err(ParamError::new("", "an object", other)),
         };
         for (key, value) in entries {
             match key.as_str() {
@@ -84,93 +71,24 @@ impl LoopbackParams {
                         .as_str()
                         .map(PathBuf::from)
                         .filter(|dir| dir.is_absolute())
-                        .ok_or_else(|| wrong(key, "an absolute path", value))?;
+                        .ok_or_else(|| ParamError::new(key, "an absolute path", value))?;
                 }
                 "MaxInstances" => {
                     params.instances_max = value
                         .as_u64()
                         .and_then(|count| u32::try_from(count).ok())
                         .filter(|count| *count > 0)
-                        .ok_or_else(|| wrong(key, "a whole number from 1 on", value))?;
+                        .ok_or_else(|| ParamError::new(key, "a whole number from 1 on", value))?;
                 }
                 "BootDelay" => params.boot_delay = duration(key, value)?,
                 "TerminatedShown" => params.terminated_shown = duration(key, value)?,
                 _ => {
-                    return Err(ParamError {
-                        path: format!("{ROOT}.{key}"),
-                        expected: KEYS,
-                        found: "an unknown key".to_owned(),
-                    });
+                    return Err(ParamError::unknown_key(key, KEYS));
                 }
             }
         }
         Ok(params)
     }
-}
-
-fn wrong(key: &str, expected: &'static str, found: &Value) -> ParamError {
-    let path = match key {
-        "" => ROOT.to_owned(),
-        key => format!("{ROOT}.{key}"),
-    };
-    ParamError {
-        path,
-        expected,
-        found: found.to_string(),
-    }
-}
-
-fn duration(key: &str, value: &Value) -> Result<Duration, ParamError> {
-    value
-        .as_str()
-        .and_then(parse_duration)
-        .ok_or_else(|| wrong(key, DURATION, value))
-}
-
-/// Numbers with units, one after the other, as in `1h2m3.5s`; a bare `0` is allowed. No sign.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let end_of_number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end_of_number);
-        let end_of_unit = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end_of_unit);
-        let unit: u128 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        nanos = nanos.checked_add(scaled(number, unit)?)?;
-        rest = tail;
-    }
-    if text.is_empty() {
-        return None;
-    }
-    Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
-}
-
-/// A decimal number times `unit`, rounded down.
-fn scaled(number: &str, unit: u128) -> Option<u128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 18 || fraction.contains('.') {
-        return None;
-    }
-    let digits = |text: &str| match text {
-        "" => Some(0),
-        text => text.parse::<u64>().ok().map(u128::from),
-    };
-    let ten = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    (digits(whole)?.checked_mul(unit)?).checked_add(digits(fraction)?.checked_mul(unit)? / ten)
 }
 
 #[cfg(test)]
@@ -242,37 +160,6 @@ mod tests {
             let error = read(&value).unwrap_err();
             assert_eq!((error.path.as_str(), error.found.as_str()), (path, found));
             assert!(error.to_string().starts_with(path), "{error}");
-        }
-    }
-
-    #[test]
-    fn durations_are_numbers_with_units() {
-        for (text, nanos) in [
-            ("0", 0),
-            ("1.5s", 1_500_000_000),
-            ("2h3m", 7_380_000_000_000),
-            (".5ms", 500_000),
-            ("7\u{b5}s", 7_000),
-        ] {
-            assert_eq!(
-                parse_duration(text),
-                Some(Duration::from_nanos(nanos)),
-                "{text}"
-            );
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            ".s",
-            "-1s",
-            "1..5s",
-            "1d",
-            "99999999999999999999s",
-            "9999999999h",
-            "1s ",
-        ] {
-            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 }

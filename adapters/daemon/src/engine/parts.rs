@@ -160,11 +160,29 @@ pub(crate) fn driver(
 ) -> Outcome<SharedCloud> {
     match cluster.cloud.driver.as_str() {
         "loopback" => Ok(Arc::new(loopback(cluster, settings, state_dir)?)),
+        #[cfg(feature = "ec2")]
+        "ec2" => Ok(Arc::new(ec2(cluster, settings)?)),
         other => Err(Failure::Usage(format!(
-            "Containers.CloudVMs.Driver: the driver {other:?} is not in this build; expected \
-             \"loopback\""
+            "Containers.CloudVMs.Driver: the driver {other:?} is not in this build; expected one \
+             of: {}",
+            DRIVERS.join(", ")
         ))),
     }
+}
+
+/// The drivers of this build.
+const DRIVERS: &[&str] = &[
+    "loopback",
+    #[cfg(feature = "ec2")]
+    "ec2",
+];
+
+/// The driver that rents from EC2.
+#[cfg(feature = "ec2")]
+fn ec2(cluster: &ClusterConfig, settings: CloudSettings) -> Outcome<longshore_ec2::Ec2Cloud> {
+    let parameters = &cluster.cloud.driver_parameters;
+    let params = longshore_ec2::Ec2Params::from_json(parameters).usage("Containers.CloudVMs")?;
+    Ok(longshore_ec2::Ec2Cloud::new(settings, params))
 }
 
 /// The driver whose VMs are processes of this host, run by this program itself.

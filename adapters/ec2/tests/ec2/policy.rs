@@ -1,0 +1,56 @@
+//! The permissions that the documentation gives are those that the driver needs.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::wire::every_call;
+
+fn docs(name: &str) -> String {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    std::fs::read_to_string(docs.join(name)).unwrap()
+}
+
+fn allowed(policy: &Value) -> BTreeSet<String> {
+    let statements = policy["Statement"].as_array().unwrap().iter();
+    let actions = statements.flat_map(|statement| match &statement["Action"] {
+        Value::Array(actions) => actions.clone(),
+        one => vec![one.clone()],
+    });
+    actions
+        .map(|action| action.as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_allows_every_call_and_nothing_else() {
+    let policy: Value = serde_json::from_str(&docs("ec2-policy.json")).unwrap();
+    let calls = every_call().await;
+    let needed = calls.iter().map(|call| format!("ec2:{}", call["Action"]));
+    let needed: BTreeSet<String> = needed.collect();
+    assert_eq!(allowed(&policy), needed);
+}
+
+#[test]
+fn the_page_shows_the_policy_and_every_key() {
+    let page = docs("ec2.md");
+    assert!(page.contains("ec2-policy.json"));
+    for key in [
+        "AccessKeyID",
+        "SecretAccessKey",
+        "Region",
+        "SecurityGroupIDs",
+        "SubnetID",
+        "AdminUsername",
+        "EBSVolumeType",
+        "EBSPrice",
+        "IAMInstanceProfile",
+        "SpotPriceUpdateInterval",
+        "InstanceTypeQuotaGroups",
+        "AssociatePublicIP",
+        "Endpoint",
+    ] {
+        assert!(page.contains(&format!("`{key}`")), "{key}");
+    }
+}

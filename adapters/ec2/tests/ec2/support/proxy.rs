@@ -1,0 +1,405 @@
+//! What stands before moto: it counts and records calls, refuses, delays or loses chosen ones, and
+//! makes up for what moto does not do: tokens that make one instance only, tags and ends of
+//! instances that are not there, ends of those that have ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::moto;
+
+/// Parameters of a call, `Action` among them.
+pub(crate) type Params = BTreeMap<String, String>;
+
+/// What happens to a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// It is refused with this status, code and message.
+    Refuse(u16, String, String),
+    /// The same, with `Retry-After`.
+    RefuseUntil(String, String),
+    /// It is done, and the answer gets lost.
+    LoseAnswer,
+    /// It gets lost before anything is done.
+    LoseCall,
+    /// It is done, after a while.
+    Delay(Duration),
+    /// It is answered with this text and status, by something that is not EC2.
+    Text(u16, String),
+    /// The answer shows nothing.
+    ShowNothing,
+}
+
+struct Fault {
+    action: String,
+    /// A value that one of its parameters must have.
+    with: Option<String>,
+    left: usize,
+    effect: Effect,
+}
+
+/// Whoever makes machines of instances.
+pub(crate) trait Machines: Send + Sync {
+    /// An instance was made: its id, user data and public key. Gives back its address.
+    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
+    /// An instance is to end.
+    fn ended(&self, id: &str);
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<Params>,
+    faults: Vec<Fault>,
+    tokens: BTreeMap<String, Told>,
+    keys: BTreeMap<String, String>,
+    known: BTreeSet<String>,
+    ended: BTreeSet<String>,
+    page: Option<u32>,
+    /// moto's address of an instance, and the one to show.
+    addresses: BTreeMap<String, String>,
+    machines: Option<Arc<dyn Machines>>,
+}
+
+/// What a token was told with, and what was answered.
+#[derive(Clone)]
+struct Told {
+    params: Params,
+    answer: String,
+    id: String,
+}
+
+/// The proxy; it ends with the value.
+pub(crate) struct Proxy {
+    pub(crate) url: String,
+    state: Arc<Mutex<State>>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        Self::with_machines(None).await
+    }
+
+    pub(crate) async fn with_machines(machines: Option<Arc<dyn Machines>>) -> Self {
+        let moto = moto::url();
+        let state = State {
+            machines,
+            ..State::default()
+        };
+        let state = Arc::new(Mutex::new(state));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let http = reqwest::Client::new();
+        let shared = Arc::clone(&state);
+        let app = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+            let (http, state) = (http.clone(), Arc::clone(&shared));
+            async move { handle(&http, moto, &state, headers, body).await }
+        });
+        let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+            let _ = stopped.await;
+        });
+        tokio::spawn(async move { server.await });
+        Self {
+            url,
+            state,
+            _stop: stop,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Does this to so many calls of an action from now on, those with this value if one is given.
+    pub(crate) fn fault(&self, action: &str, with: Option<&str>, count: usize, effect: Effect) {
+        self.state().faults.push(Fault {
+            action: action.to_owned(),
+            with: with.map(str::to_owned),
+            left: count,
+            effect,
+        });
+    }
+
+    /// Refuses the next call of an action.
+    pub(crate) fn refuse(&self, action: &str, code: &str) {
+        let effect = Effect::Refuse(400, code.to_owned(), format!("The cloud says {code}."));
+        self.fault(action, None, 1, effect);
+    }
+
+    /// Makes pages as small as so many reservations.
+    pub(crate) fn page_of(&self, reservations: u32) {
+        self.state().page = Some(reservations);
+    }
+
+    /// How many instances were ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.state().ended.len()
+    }
+
+    /// All calls of an action so far.
+    pub(crate) fn calls(&self, action: &str) -> Vec<Params> {
+        let of_it = |call: &&Params| call["Action"] == action;
+        self.state().calls.iter().filter(of_it).cloned().collect()
+    }
+
+    /// All calls so far.
+    pub(crate) fn all_calls(&self) -> Vec<Params> {
+        self.state().calls.clone()
+    }
+}
+
+async fn handle(
+    http: &reqwest::Client,
+    moto: &str,
+    state: &Mutex<State>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let params: Params = form_urlencoded::parse(&body).into_owned().collect();
+    let action = params.get("Action").cloned().unwrap_or_default();
+    let effect = {
+        let mut state = state.lock().unwrap();
+        state.calls.push(params.clone());
+        state.effect(&action, &params)
+    };
+    match &effect {
+        Some(Effect::Refuse(status, code, message)) => return refusal(*status, code, message),
+        Some(Effect::RefuseUntil(code, advice)) => {
+            let mut answer = refusal(503, code, "Request limit exceeded.");
+            let advice = advice.parse().unwrap();
+            answer.headers_mut().insert("retry-after", advice);
+            return answer;
+        }
+        Some(Effect::LoseCall) => return broken(),
+        Some(Effect::Delay(time)) => tokio::time::sleep(*time).await,
+        Some(Effect::Text(status, text)) => return response(*status, text.clone()),
+        Some(Effect::ShowNothing) => return response(200, nothing(&action)),
+        Some(Effect::LoseAnswer) | None => {}
+    }
+    let (status, text) = serve(http, moto, state, &headers, &action, params).await;
+    match effect {
+        Some(Effect::LoseAnswer) => broken(),
+        _ => response(status, text),
+    }
+}
+
+impl State {
+    fn effect(&mut self, action: &str, params: &Params) -> Option<Effect> {
+        let has = |with: &Option<String>| {
+            with.as_ref()
+                .is_none_or(|with| params.values().any(|value| value == with))
+        };
+        let fault = self
+            .faults
+            .iter_mut()
+            .find(|f| f.left > 0 && f.action == action && has(&f.with))?;
+        fault.left -= 1;
+        Some(fault.effect.clone())
+    }
+}
+
+/// What EC2 would do where moto does not, and moto for the rest.
+async fn serve(
+    http: &reqwest::Client,
+    moto: &str,
+    state: &Mutex<State>,
+    headers: &HeaderMap,
+    action: &str,
+    mut params: Params,
+) -> (u16, String) {
+    if let Some(answer) = instead_of_moto(&mut state.lock().unwrap(), action, &mut params) {
+        return answer;
+    }
+    let form = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(&params)
+        .finish();
+    let mut call = http.post(moto).body(form);
+    // moto takes the region from the signature.
+    for name in ["authorization", "content-type", "x-amz-date"] {
+        if let Some(value) = headers.get(name) {
+            call = call.header(name, value);
+        }
+    }
+    let answer = call.send().await.unwrap();
+    let status = answer.status().as_u16();
+    let mut text = answer.text().await.unwrap();
+    let mut state = state.lock().unwrap();
+    if status == 200 {
+        state.took(action, &params, &text);
+    }
+    for (theirs, shown) in &state.addresses {
+        let element = |address: &str| format!("<privateIpAddress>{address}</privateIpAddress>");
+        text = text.replace(&element(theirs), &element(shown));
+    }
+    if action == "RunInstances" && status == 200 {
+        state.remember(&params, &text);
+    }
+    (status, text)
+}
+
+fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Option<(u16, String)> {
+    match action {
+        "RunInstances" => {
+            let told = state.tokens.get(params.get("ClientToken")?)?;
+            if told.params == *params {
+                return Some((200, told.answer.clone()));
+            }
+            let message = "Arguments on this idempotent request are inconsistent";
+            Some((400, error("IdempotentParameterMismatch", message)))
+        }
+        "DescribeInstances" if params.get("Filter.1.Name")? != "client-token" => {
+            if let Some(page) = state.page {
+                params.insert("MaxResults".to_owned(), page.to_string());
+            }
+            None
+        }
+        "DescribeInstances" => {
+            let told = state.tokens.get(params.get("Filter.1.Value.1")?);
+            let Some(told) = told else {
+                return Some((200, nothing(action)));
+            };
+            params.retain(|name, _| !name.starts_with("Filter"));
+            params.insert("InstanceId.1".to_owned(), told.id.clone());
+            None
+        }
+        "CreateTags" => {
+            let id = params.get("ResourceId.1")?;
+            let missing = !state.known.contains(id) || state.ended.contains(id);
+            missing.then(|| (400, not_found(&[id])))
+        }
+        "TerminateInstances" => {
+            let ids = numbered(params, "InstanceId.");
+            let missing: Vec<&String> =
+                ids.iter().filter(|id| !state.known.contains(*id)).collect();
+            if !missing.is_empty() {
+                return Some((400, not_found(&missing)));
+            }
+            params.retain(|name, _| !name.starts_with("InstanceId."));
+            let living = ids.iter().filter(|id| !state.ended.contains(*id));
+            for (n, id) in (1..).zip(living) {
+                params.insert(format!("InstanceId.{n}"), id.clone());
+            }
+            let none_left = !params.contains_key("InstanceId.1");
+            none_left.then(|| (200, nothing(action)))
+        }
+        _ => None,
+    }
+}
+
+impl State {
+    fn took(&mut self, action: &str, params: &Params, answer: &str) {
+        match action {
+            "ImportKeyPair" => {
+                let key = STANDARD.decode(&params["PublicKeyMaterial"]).unwrap();
+                let key = String::from_utf8(key).unwrap();
+                self.keys.insert(params["KeyName"].clone(), key);
+            }
+            "RunInstances" => {
+                let ids = elements(answer, "instanceId");
+                self.known.extend(ids.iter().cloned());
+                let Some(machines) = self.machines.clone() else {
+                    return;
+                };
+                let user_data = params
+                    .get("UserData")
+                    .map(|text| STANDARD.decode(text).unwrap());
+                let user_data = String::from_utf8(user_data.unwrap_or_default()).unwrap();
+                let key = params.get("KeyName").and_then(|name| self.keys.get(name));
+                let addresses = elements(answer, "privateIpAddress");
+                let shown = machines.made(&ids[0], &user_data, key.map(String::as_str));
+                self.addresses.insert(addresses[0].clone(), shown);
+            }
+            "TerminateInstances" => {
+                for id in numbered(params, "InstanceId.") {
+                    if let Some(machines) = &self.machines {
+                        machines.ended(&id);
+                    }
+                    self.ended.insert(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn remember(&mut self, params: &Params, answer: &str) {
+        if let Some(token) = params.get("ClientToken") {
+            let told = Told {
+                params: params.clone(),
+                answer: answer.to_owned(),
+                id: elements(answer, "instanceId")[0].clone(),
+            };
+            self.tokens.insert(token.clone(), told);
+        }
+    }
+}
+
+fn numbered(params: &Params, prefix: &str) -> Vec<String> {
+    let of_it = params.iter().filter(|(name, _)| name.starts_with(prefix));
+    of_it.map(|(_, value)| value.clone()).collect()
+}
+
+/// The texts of all elements with this name.
+fn elements(xml: &str, name: &str) -> Vec<String> {
+    let (open, close) = (format!("<{name}>"), format!("</{name}>"));
+    let parts = xml.split(&open).skip(1);
+    let mut texts: Vec<String> = parts
+        .filter_map(|part| Some(part.split_once(&close)?.0.to_owned()))
+        .collect();
+    let mut once = BTreeSet::new();
+    texts.retain(|text| once.insert(text.clone()));
+    texts
+}
+
+fn not_found(ids: &[&String]) -> String {
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let message = format!("The instance IDs '{}' do not exist", ids.join(", "));
+    error("InvalidInstanceID.NotFound", &message)
+}
+
+fn nothing(action: &str) -> String {
+    let set = match action {
+        "DescribeInstances" => "<reservationSet/>",
+        "RunInstances" | "TerminateInstances" => "<instancesSet/>",
+        _ => "",
+    };
+    format!(
+        "<?xml version=\"1.0\"?><{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\">\
+         <requestId>req-nothing</requestId>{set}</{action}Response>"
+    )
+}
+
+fn error(code: &str, message: &str) -> String {
+    format!(
+        "<?xml version=\"1.0\"?><Response><Errors><Error><Code>{code}</Code>\
+         <Message>{message}</Message></Error></Errors><RequestID>req-of-proxy</RequestID></Response>"
+    )
+}
+
+fn refusal(status: u16, code: &str, message: &str) -> Response {
+    response(status, error(code, message))
+}
+
+fn response(status: u16, text: String) -> Response {
+    let mut answer = Response::new(Body::from(text));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+    let xml = "text/xml;charset=UTF-8".parse().unwrap();
+    answer.headers_mut().insert("content-type", xml);
+    answer
+}
+
+/// The connection ends within the answer.
+fn broken() -> Response {
+    let reset = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    Response::new(Body::from_stream(futures_util::stream::iter([reset])))
+}

@@ -1,0 +1,129 @@
+//! Machines for instances: each a real sshd with processes and a `/run` of its own, which runs the
+//! user data as cloud-init would. They need root, for the namespaces.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::proxy::Machines;
+
+/// The first thing in each machine; its arguments are the init script and sshd's configuration.
+const BOOT: &str = "set -e; mount -t tmpfs -o mode=755 tmpfs /run; mkdir -p /run/sshd /run/lock; \
+                    sh \"$1\"; exec /usr/sbin/sshd -D -e -f \"$2\"";
+
+/// All machines of a test. They end with the value.
+pub(crate) struct Vms {
+    dir: tempfile::TempDir,
+    /// The one port that all listen on, each at its own address.
+    pub(crate) port: u16,
+    vms: Mutex<Living>,
+}
+
+#[derive(Default)]
+struct Living {
+    made: u8,
+    running: BTreeMap<String, Child>,
+}
+
+impl Vms {
+    /// # Panics
+    /// If this host cannot have machines.
+    pub(crate) fn new() -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests give each VM namespaces of its own: run them as root"
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            port: listener.local_addr().unwrap().port(),
+            vms: Mutex::default(),
+        }
+    }
+
+    fn start(&self, id: &str, address: Ipv4Addr, user_data: &str, key: &str) -> Child {
+        let dir = self.dir.path().join(id);
+        std::fs::create_dir(&dir).unwrap();
+        let file = |name: &str, text: &str| -> PathBuf {
+            std::fs::write(dir.join(name), text).unwrap();
+            dir.join(name)
+        };
+        let script = file("user-data", user_data);
+        file("authorized", key);
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-N", "", "-t", "ed25519", "-f"])
+            .arg(dir.join("host"))
+            .status();
+        assert!(made.unwrap().success(), "ssh-keygen");
+        let config = format!(
+            "ListenAddress {address}:{port}\nHostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\n\
+             PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPermitRootLogin yes\n\
+             SetEnv HOME={dir} LONGSHORE_SCRATCH_DIR={dir}/scratch LONGSHORE_LOG_DIR={dir}/log.d\n",
+            port = self.port,
+            dir = dir.display(),
+        );
+        let config = file("sshd_config", &config);
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-c", BOOT, "boot"])
+            .arg(script)
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("unshare comes with util-linux")
+    }
+
+    /// What runs now.
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.vms.lock().unwrap().running.keys().cloned().collect()
+    }
+
+    /// What a machine's sshd wrote.
+    pub(crate) fn log(&self, id: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(id).join("log")).unwrap_or_default()
+    }
+}
+
+impl Machines for Vms {
+    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String {
+        let mut vms = self.vms.lock().unwrap();
+        vms.made += 1;
+        // Apart from other tests on this host.
+        let address = Ipv4Addr::new(127, 53, (self.port % 251) as u8, vms.made);
+        let child = self.start(id, address, user_data, public_key.unwrap_or_default());
+        vms.running.insert(id.to_owned(), child);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect((address, self.port)).is_err() {
+            assert!(Instant::now() < deadline, "no sshd: {}", self.log(id));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        address.to_string()
+    }
+
+    fn ended(&self, id: &str) {
+        let child = self.vms.lock().unwrap().running.remove(id);
+        if let Some(child) = child {
+            end(child);
+        }
+    }
+}
+
+/// Its first process takes all others of the machine along.
+fn end(mut child: Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+impl Drop for Vms {
+    fn drop(&mut self) {
+        let vms = self.vms.get_mut().unwrap();
+        std::mem::take(&mut vms.running).into_values().for_each(end);
+    }
+}
