@@ -11,13 +11,16 @@ use longshore_core::input::{
 };
 use longshore_core::time::Timestamp;
 
+use crate::stage::container_id;
+
 /// What one life of a process was told and has asked for: the rules about its commands are judged
 /// by this, since it cannot know more.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) leader: bool,
-    /// Commands without an answer yet.
-    pub(crate) open: BTreeMap<CommandId, Open>,
+    /// Commands without an answer yet, and the same by what they are about.
+    open: BTreeMap<CommandId, Open>,
+    open_about: BTreeMap<About, BTreeSet<CommandId>>,
     /// Creates that may still make an instance.
     pub(crate) wishes: BTreeMap<IntentId, Wish>,
     /// Instances it was shown, and how many lists in a row lacked each since.
@@ -48,7 +51,7 @@ pub(crate) struct Open {
     pub(crate) about: About,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum About {
     Reading,
     Record(ContainerId),
@@ -84,7 +87,7 @@ impl Ledger {
                 };
             }
             Input::Answer { id, answer } => {
-                if let Some(open) = self.open.remove(id) {
+                if let Some(open) = self.end(*id) {
                     self.hear_answer(now, &open, answer);
                 }
             }
@@ -222,11 +225,50 @@ impl Ledger {
         self.destroyed.remove(id);
     }
 
-    /// Whether another open command is of this kind.
-    pub(crate) fn any_open(&self, now: Timestamp, test: impl Fn(&About) -> bool) -> bool {
-        self.open
-            .values()
-            .any(|open| open.deadline > now && test(&open.about))
+    /// A command leaves.
+    pub(crate) fn begin(&mut self, id: CommandId, open: Open) {
+        let same = self.open_about.entry(open.about.clone()).or_default();
+        same.insert(id);
+        self.open.insert(id, open);
+    }
+
+    fn end(&mut self, id: CommandId) -> Option<Open> {
+        let open = self.open.remove(&id)?;
+        if let Some(same) = self.open_about.get_mut(&open.about) {
+            same.remove(&id);
+            if same.is_empty() {
+                self.open_about.remove(&open.about);
+            }
+        }
+        Some(open)
+    }
+
+    /// A command without an answer yet.
+    pub(crate) fn open(&self, id: CommandId) -> Option<&Open> {
+        self.open.get(&id)
+    }
+
+    /// Whether an open command is about this. O(log commands).
+    pub(crate) fn is_open(&self, now: Timestamp, about: &About) -> bool {
+        let mut same = self.open_about.get(about).into_iter().flatten();
+        same.any(|id| self.open[id].deadline > now)
+    }
+
+    /// Containers that are being started on an instance. O(log commands + those).
+    pub(crate) fn starting_on(
+        &self,
+        now: Timestamp,
+        instance: &InstanceId,
+    ) -> impl Iterator<Item = ContainerId> {
+        let from = About::Start(instance.clone(), container_id(0));
+        let here = self.open_about.range(from..);
+        let here = here.map_while(move |(about, ids)| match about {
+            About::Start(at, id) if at == instance => Some((*id, ids)),
+            _ => None,
+        });
+        let awaited =
+            move |ids: &BTreeSet<CommandId>| ids.iter().any(|id| self.open[id].deadline > now);
+        here.filter(move |(_, ids)| awaited(ids)).map(|(id, _)| id)
     }
 
     /// Creates that still count.

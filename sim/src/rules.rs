@@ -141,7 +141,7 @@ impl World {
             about,
             About::Record(_) | About::Create(_) | About::Start(..) | About::Signal(..)
         );
-        if once && ledger.any_open(stage.now, |open| *open == about) {
+        if once && ledger.is_open(stage.now, &about) {
             let text = format!("{:?} while the same is under way", command.action);
             stage.violate("one at a time", text);
         }
@@ -162,7 +162,7 @@ impl World {
             deadline: command.deadline,
             about,
         };
-        ledger.open.insert(command.id, open);
+        ledger.begin(command.id, open);
         if let Some((intent, type_name)) = creates {
             let grace = process.config.timeouts.create_ambiguous;
             let wish = Wish {
@@ -197,7 +197,13 @@ impl World {
     /// Limits hold over all that the process knows of and has asked for.
     fn check_limits(&mut self, index: usize) {
         let (process, now) = (&self.processes.all[index], self.stage.now);
-        let ledger = &process.ledger;
+        let (ledger, limits) = (&process.ledger, &process.config.limits);
+        // Most of the time the sum of all that may count is small enough.
+        let at_most = ledger.known.len() + ledger.wishes.len();
+        let many = limits.instances.is_some_and(|max| at_most > max as usize);
+        if !many && limits.creates_in_flight.is_none() && limits.price_per_hour.is_none() {
+            return;
+        }
         let known = ledger.known.keys();
         let known: Vec<_> = known
             .filter_map(|id| self.cloud.instances.get(id))
@@ -205,7 +211,6 @@ impl World {
             .collect();
         let wishes: Vec<_> = ledger.counted_wishes(now).collect();
         let count = known.len() + wishes.len();
-        let limits = &process.config.limits;
         let mut broken = Vec::new();
         if limits.instances.is_some_and(|max| count > max as usize) {
             broken.push(format!("{count} instances, limit {:?}", limits.instances));
@@ -303,13 +308,7 @@ impl World {
         let vm = self.vms.alive.get(instance)?;
         let offer = process.config.types.get(&vm.type_name)?;
         let now = self.stage.now;
-        let open = process.ledger.open.values();
-        let starting =
-            open.filter(|open| open.deadline > now)
-                .filter_map(|open| match &open.about {
-                    About::Start(at, id) if at == instance => Some(*id),
-                    _ => None,
-                });
+        let starting = process.ledger.starting_on(now, instance);
         let on_it = self.runners.containers_on(instance).chain(starting);
         let mut all: Vec<ContainerId> = on_it.chain([container]).collect();
         all.sort_unstable();

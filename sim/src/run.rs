@@ -54,14 +54,20 @@ pub struct Report {
 /// No run goes on for longer, whatever its plan says.
 const HAPPENINGS_MAX: u64 = 2_000_000_000;
 
-/// Runs a plan to its end.
+/// Runs a plan to its end; one that ends badly a second time, with its last lines kept.
 #[must_use]
 pub fn run(plan: &Plan, keep_trace: bool) -> Report {
-    let trace = if keep_trace {
-        Trace::full()
-    } else {
-        Trace::default()
-    };
+    if keep_trace {
+        return run_once(plan, Trace::full());
+    }
+    let report = run_once(plan, Trace::silent());
+    if report.verdict == Verdict::Ok {
+        return report;
+    }
+    run_once(plan, Trace::default())
+}
+
+fn run_once(plan: &Plan, trace: Trace) -> Report {
     let mut world = World::new(plan.clone(), trace);
     let ended = catch_unwind(AssertUnwindSafe(|| go_on(&mut world)));
     let verdict = match ended {

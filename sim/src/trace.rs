@@ -78,18 +78,38 @@ fn brief(input: &Input) -> String {
 }
 
 /// Where lines go.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trace {
     last: VecDeque<Stamped>,
+    last_max: usize,
     all: Option<Vec<String>>,
+}
+
+/// Keeps the last lines.
+impl Default for Trace {
+    fn default() -> Self {
+        Self {
+            last: VecDeque::new(),
+            last_max: LINES_KEPT,
+            all: None,
+        }
+    }
 }
 
 impl Trace {
     /// Keeps everything.
     pub(crate) fn full() -> Self {
         Self {
-            last: VecDeque::new(),
             all: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
+    /// Keeps nothing: no line is even made, since a run can be repeated.
+    pub(crate) fn silent() -> Self {
+        Self {
+            last_max: 0,
+            ..Self::default()
         }
     }
 
@@ -98,6 +118,9 @@ impl Trace {
     }
 
     pub(crate) fn line(&mut self, at: Timestamp, line: impl FnOnce() -> Line) {
+        if self.last_max == 0 && self.all.is_none() {
+            return;
+        }
         let stamped = Stamped { at, line: line() };
         if let Some(all) = &mut self.all {
             let text = serde_json::to_string(&stamped);
@@ -105,7 +128,7 @@ impl Trace {
                 text.unwrap_or_else(|error| format!("{{\"unwritable\":{:?}}}", error.to_string())),
             );
         }
-        if self.last.len() >= LINES_KEPT {
+        if self.last.len() >= self.last_max {
             self.last.pop_front();
         }
         self.last.push_back(stamped);

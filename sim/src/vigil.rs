@@ -61,7 +61,7 @@ struct Memory {
     /// When the cloud first showed what was asked for.
     appeared: BTreeMap<InstanceId, Timestamp>,
     /// How many lists of a VM's runners in a row showed each.
-    listed: BTreeMap<(InstanceId, ContainerId), u32>,
+    listed: Listed,
     /// Since when something has been so at every look.
     since: BTreeMap<(InstanceId, Lasting), Timestamp>,
 }
@@ -73,6 +73,50 @@ struct Boots {
     since: Timestamp,
     /// The wish that has been sent since then and has no end yet.
     canary: Option<IntentId>,
+}
+
+/// How many lists of a VM's runners in a row showed each container.
+#[derive(Debug, Default)]
+struct Listed {
+    times: BTreeMap<InstanceId, BTreeMap<ContainerId, u32>>,
+    on: BTreeMap<ContainerId, BTreeSet<InstanceId>>,
+}
+
+impl Listed {
+    /// A VM shows that these run on it, and no others.
+    fn hear(&mut self, instance: &InstanceId, live: &BTreeSet<ContainerId>) {
+        let before = self.times.get(instance).into_iter().flatten();
+        let gone = before.map(|(id, _)| *id).filter(|id| !live.contains(id));
+        for id in gone.collect::<Vec<_>>() {
+            self.forget(instance, id);
+        }
+        for id in live {
+            let times = self.times.entry(instance.clone()).or_default();
+            *times.entry(*id).or_default() += 1;
+            self.on.entry(*id).or_default().insert(instance.clone());
+        }
+    }
+
+    fn forget(&mut self, instance: &InstanceId, id: ContainerId) {
+        if let Some(times) = self.times.get_mut(instance) {
+            times.remove(&id);
+            if times.is_empty() {
+                self.times.remove(instance);
+            }
+        }
+        if let Some(on) = self.on.get_mut(&id) {
+            on.remove(instance);
+            if on.is_empty() {
+                self.on.remove(&id);
+            }
+        }
+    }
+
+    /// Where a container was listed time and again.
+    fn lives_on(&self, id: ContainerId) -> Option<&InstanceId> {
+        let mut on = self.on.get(&id)?.iter();
+        on.find(|instance| self.times[*instance][&id] > 1)
+    }
 }
 
 /// What must not last.
@@ -104,7 +148,7 @@ impl World {
                 memory.killed.insert(instance.clone());
             }
             Input::Answer { id, answer } => {
-                if let Some(open) = process.ledger.open.get(id) {
+                if let Some(open) = process.ledger.open(*id) {
                     // A list has shown it: an error may come after its end, and say nothing.
                     let shown = |intent| !process.ledger.wishes.contains_key(intent);
                     if let (About::Create(intent), Answer::Created(Err(_))) = (&open.about, answer)
@@ -135,7 +179,7 @@ impl World {
             } => {
                 let place = (InstanceId::from(instance.as_str()), *container);
                 memory.terms.remove(&place);
-                memory.listed.remove(&place);
+                memory.listed.forget(&place.0, place.1);
             }
             Event::Created {
                 instance, intent, ..
@@ -162,7 +206,7 @@ impl World {
                 instance, expected, ..
             } => {
                 let id = InstanceId::from(instance.as_str());
-                memory.listed.retain(|(on, _), _| *on != id);
+                memory.listed.hear(&id, &BTreeSet::new());
                 let appeared = memory.appeared.remove(&id);
                 let grace = self.processes.all[index].config.timeouts.disappear_grace;
                 let young = appeared.is_some_and(|at| now.since(at) <= grace);
@@ -294,8 +338,7 @@ impl World {
 
     /// A container whose runner was listed time and again is not locked for another attempt.
     fn runs_already(&self, index: usize, id: ContainerId) -> Option<(&'static str, String)> {
-        let mut listed = self.vigil.of[index].listed.iter();
-        let ((on, _), _) = listed.find(|((_, of), times)| *of == id && **times > 1)?;
+        let on = self.vigil.of[index].listed.lives_on(id)?;
         let text = format!("{id} is locked though its runner lives on {on}");
         Some(("earlier runners end first", text))
     }
@@ -490,13 +533,6 @@ impl Memory {
     fn hear_list(&mut self, instance: &InstanceId, list: &RunnerList) {
         let live = list.runners.iter().filter(|runner| !runner.stale);
         let live: BTreeSet<ContainerId> = live.map(|runner| runner.container).collect();
-        self.listed
-            .retain(|(on, of), _| on != instance || live.contains(of));
-        for container in live {
-            *self
-                .listed
-                .entry((instance.clone(), container))
-                .or_default() += 1;
-        }
+        self.listed.hear(instance, &live);
     }
 }
