@@ -16,9 +16,9 @@ mod chance;
 pub mod cli;
 mod cloud;
 mod faults;
-mod losses;
 #[cfg(feature = "plan")]
 mod forecast;
+mod losses;
 mod marks;
 mod minimize;
 pub mod naive;

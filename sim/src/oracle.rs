@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_core::ShutdownReason;
+use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
 use longshore_core::ids::{CommandId, ContainerId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
     Answer, CloudError, ContainerState, IdleBehavior, Input, InstanceRecord, Operator, ProbeReport,
@@ -61,6 +62,38 @@ pub(crate) enum About {
     Probe(InstanceId),
     Start(InstanceId, ContainerId),
     Signal(InstanceId, ContainerId),
+}
+
+impl About {
+    /// What a command is about.
+    pub(crate) fn of(action: &Action) -> Self {
+        match action {
+            Action::Queue(QueueAction::Poll { .. } | QueueAction::Lookup { .. })
+            | Action::Cloud {
+                action: CloudAction::List,
+                ..
+            } => Self::Reading,
+            Action::Queue(
+                QueueAction::Lock { id }
+                | QueueAction::Unlock { id }
+                | QueueAction::Requeue { id, .. }
+                | QueueAction::Cancel { id, .. },
+            ) => Self::Record(*id),
+            Action::Cloud { action, .. } => match action {
+                CloudAction::List => Self::Reading,
+                CloudAction::Create { intent, .. } => Self::Create(*intent),
+                CloudAction::Destroy { instance } => Self::Destroy(instance.clone()),
+                CloudAction::Tag { instance, .. } => Self::Tag(instance.clone()),
+            },
+            Action::Vm {
+                instance, action, ..
+            } => match action {
+                VmAction::Probe { .. } => Self::Probe(instance.clone()),
+                VmAction::Signal { container, .. } => Self::Signal(instance.clone(), *container),
+                VmAction::Start { container, .. } => Self::Start(instance.clone(), *container),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

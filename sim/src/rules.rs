@@ -91,38 +91,19 @@ impl World {
     /// A command leaves the core.
     pub(crate) fn check_command(&mut self, index: usize, command: &Command) {
         self.count_call(index, command);
-        let about = match &command.action {
-            Action::Queue(QueueAction::Poll { .. } | QueueAction::Lookup { .. })
-            | Action::Cloud {
-                action: CloudAction::List,
+        match &command.action {
+            Action::Cloud {
+                action: CloudAction::Destroy { instance },
                 ..
-            } => About::Reading,
-            Action::Queue(
-                QueueAction::Lock { id }
-                | QueueAction::Unlock { id }
-                | QueueAction::Requeue { id, .. }
-                | QueueAction::Cancel { id, .. },
-            ) => About::Record(*id),
-            Action::Cloud { action, .. } => match action {
-                CloudAction::List => About::Reading,
-                CloudAction::Create { intent, .. } => About::Create(*intent),
-                CloudAction::Destroy { instance } => {
-                    self.check_destroy(index, instance);
-                    About::Destroy(instance.clone())
-                }
-                CloudAction::Tag { instance, .. } => About::Tag(instance.clone()),
-            },
+            } => self.check_destroy(index, instance),
             Action::Vm {
-                instance, action, ..
-            } => match action {
-                VmAction::Probe { .. } => About::Probe(instance.clone()),
-                VmAction::Signal { container, .. } => About::Signal(instance.clone(), *container),
-                VmAction::Start { container, .. } => {
-                    self.check_start(index, instance, *container);
-                    About::Start(instance.clone(), *container)
-                }
-            },
-        };
+                instance,
+                action: VmAction::Start { container, .. },
+                ..
+            } => self.check_start(index, instance, *container),
+            _ => {}
+        }
+        let about = About::of(&command.action);
         if let Action::Queue(QueueAction::Cancel { id, .. }) = &command.action {
             let record = self.queue.records.get(id);
             let config = &self.processes.all[index].config;

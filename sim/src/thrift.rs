@@ -80,7 +80,7 @@ impl World {
                     Answer::Containers(Err(QueueError::Overloaded(_)))
                     | Answer::Updated(Err(QueueError::Overloaded(_))),
             } => {
-                let open = process.ledger.open.get(id);
+                let open = process.ledger.open(*id);
                 let heard = open.is_some_and(|open| open.deadline > now);
                 if let Some(core) = process.core.as_ref().filter(|_| heard) {
                     let running = core.view().runners().0;

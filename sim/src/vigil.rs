@@ -455,7 +455,7 @@ impl Vigil {
         for memory in &mut self.of {
             memory.terms.retain(|(on, _), _| on != id);
             memory.signalled.retain(|(on, _), _| on != id);
-            memory.listed.retain(|(on, _), _| on != id);
+            memory.listed.hear(id, &BTreeSet::new());
             memory.since.retain(|(on, _), _| on != id);
             for times in [&mut memory.probes, &mut memory.idle, &mut memory.good] {
                 times.remove(id);

@@ -198,7 +198,7 @@ impl Dispatcher {
 
     /// A VM is gone, since another one bears its name.
     fn succeed(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
-        self.gone(former);
+        self.gone(former, true);
         if let Some(sync) = self.syncs.get_mut(&cloud) {
             sync.buried.remove(name);
         }

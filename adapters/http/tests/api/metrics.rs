@@ -12,7 +12,7 @@ use longshore_http::{Dated, Metrics};
 use serde_json::Value;
 
 use crate::support::{Api, TOKEN, settings};
-use crate::world::{START, World};
+use crate::world::{RUNNING, START, World, id};
 
 /// A scrape, read as the format says.
 #[derive(Debug, Default)]
