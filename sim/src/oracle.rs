@@ -19,8 +19,9 @@ use crate::stage::container_id;
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) leader: bool,
-    /// Commands without an answer yet, and the same by what they are about.
+    /// Commands without an answer yet; the same by when they are given up, and by what they are about.
     open: BTreeMap<CommandId, Open>,
+    deadlines: BTreeSet<(Timestamp, CommandId)>,
     open_about: BTreeMap<About, BTreeSet<CommandId>>,
     /// Creates that may still make an instance.
     pub(crate) wishes: BTreeMap<IntentId, Wish>,
@@ -131,7 +132,11 @@ impl Ledger {
 
     /// The process sees that deadlines have passed: answers that come later do not count.
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        self.open.retain(|_, open| open.deadline > now);
+        while let Some((deadline, id)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            self.end(id);
+        }
     }
 
     fn hear_answer(&mut self, now: Timestamp, open: &Open, answer: &Answer) {
@@ -256,17 +261,20 @@ impl Ledger {
         self.broken.remove(id);
         self.leaving.remove(id);
         self.destroyed.remove(id);
+        self.taken_back.remove(id);
     }
 
     /// A command leaves.
     pub(crate) fn begin(&mut self, id: CommandId, open: Open) {
         let same = self.open_about.entry(open.about.clone()).or_default();
         same.insert(id);
+        self.deadlines.insert((open.deadline, id));
         self.open.insert(id, open);
     }
 
     fn end(&mut self, id: CommandId) -> Option<Open> {
         let open = self.open.remove(&id)?;
+        self.deadlines.remove(&(open.deadline, id));
         if let Some(same) = self.open_about.get_mut(&open.about) {
             same.remove(&id);
             if same.is_empty() {
