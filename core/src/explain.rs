@@ -45,6 +45,8 @@ pub enum Waiting {
     Queue,
     /// VMs found after a restart have not said yet what runs on them.
     Unheard,
+    /// Another dispatcher has locked it: it is that one's to run.
+    LockedElsewhere,
     /// It will fit on a VM that is on its way.
     Booting {
         /// The VM's type.
@@ -74,6 +76,9 @@ impl Dispatcher {
         }
         if !self.is_leader() || !self.knows_the_world() {
             return Some(Waiting::Learning);
+        }
+        if entry.state == ContainerState::Locked && !entry.locked_by_us && entry.op.is_none() {
+            return Some(Waiting::LockedElsewhere);
         }
         if let Some(why) = self.queue().hopeless(entry) {
             return Some(Waiting::Hopeless(why));
@@ -163,6 +168,7 @@ impl Waiting {
             Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
             Self::Queue => "an answer of the queue".to_owned(),
             Self::Unheard => "an answer of the VMs that were found".to_owned(),
+            Self::LockedElsewhere => "an unlock by whoever locked it".to_owned(),
             Self::Booting { instance, .. } => format!("the boot of {instance}"),
             Self::Blocked(blocked) => first_room(blocked),
             Self::Hopeless(_) => "another instance type, or a smaller container".to_owned(),
@@ -206,6 +212,7 @@ impl fmt::Display for Description<'_> {
             Waiting::Unheard => {
                 f.write_str("Waiting for instances found at start to report what runs on them.")
             }
+            Waiting::LockedElsewhere => f.write_str("Locked by another dispatcher."),
             Waiting::Booting { instance_type, .. } => {
                 write!(f, "Waiting for a {instance_type} instance to boot.")
             }

@@ -57,10 +57,6 @@ pub(crate) struct Record {
     pub(crate) lock_count: u32,
     /// By the queue's clock, which may be wrong.
     pub(crate) created_at: Timestamp,
-    #[cfg_attr(
-        not(feature = "plan"),
-        expect(dead_code, reason = "waits are told by `plan`")
-    )]
     pub(crate) submitted_at: Timestamp,
     pub(crate) demand: Result<Demand, String>,
     /// The runner that was allowed to run it.
@@ -209,6 +205,12 @@ impl Queue {
         self.file(id);
         stage.note(|| format!("{id} is submitted, priority {priority}"));
         self.hint(stage);
+    }
+
+    /// Whether another dispatcher than the one that is tested holds its lock.
+    pub(crate) fn is_locked_elsewhere(&self, id: ContainerId) -> bool {
+        let record = self.records.get(&id);
+        record.is_some_and(|record| record.state == ContainerState::Locked && !record.ours)
     }
 
     pub(crate) fn state(&self, id: ContainerId) -> Option<ContainerState> {

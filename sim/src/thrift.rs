@@ -230,7 +230,7 @@ impl World {
         let Some(max) = self.processes.all[index].config.timeouts.scheduling else {
             return Some("no MaxSchedulingTime is set".to_owned());
         };
-        let waited = self.stage.now.since(record.created_at);
+        let waited = self.stage.now.since(record.submitted_at);
         let own = self.thrift.own_limits.get(&id).copied();
         let own = own.unwrap_or_default();
         let early = waited + DRAIN_MAX < max || waited < own + max / 2;

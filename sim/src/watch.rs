@@ -111,7 +111,8 @@ impl World {
             );
             match &container.waiting {
                 None if waits => wrong.push(("reasons", format!("{id} waits for no reason"))),
-                Some(Waiting::New | Waiting::Updating) => {
+                Some(Waiting::LockedElsewhere) if self.queue.is_locked_elsewhere(id) => {}
+                Some(Waiting::New | Waiting::Updating | Waiting::LockedElsewhere) => {
                     let since = self.memory.vague.get(&id).copied().unwrap_or(now);
                     if now.since(since) > VAGUE_MAX {
                         let why = &container.waiting;

@@ -24,6 +24,7 @@ pub(super) enum WaitingJson<'c> {
     },
     Queue,
     Unheard,
+    LockedElsewhere,
     Booting {
         instance_type: &'c str,
         instance: &'c str,
@@ -93,6 +94,7 @@ impl<'c> WaitingJson<'c> {
             Waiting::EarlierAttempt { instance } => Self::EarlierAttempt { instance },
             Waiting::Queue => Self::Queue,
             Waiting::Unheard => Self::Unheard,
+            Waiting::LockedElsewhere => Self::LockedElsewhere,
             Waiting::Booting {
                 instance_type,
                 instance,
