@@ -22,7 +22,7 @@ const CROWD: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Thrift {
     of: [Memory; 2],
-    looked_at: Timestamp,
+    looked_at: Option<Timestamp>,
     /// How long each container was seen to wait for limits of the operator's own.
     own_limits: BTreeMap<ContainerId, Duration>,
 }
@@ -199,7 +199,8 @@ impl World {
     /// What is judged now and then.
     pub(crate) fn thrift_looks(&mut self) {
         let now = self.stage.now;
-        let gap = now.since(std::mem::replace(&mut self.thrift.looked_at, now));
+        let before = self.thrift.looked_at.replace(now);
+        let gap = before.map_or(Duration::ZERO, |before| now.since(before));
         let Some(core) = &self.processes.all[0].core else {
             return;
         };
