@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use longshore_core::Dispatcher;
-use longshore_core::config::Rate;
+use longshore_core::config::{Budget, Rate};
 use longshore_core::ids::ImageId;
 use longshore_core::resources::{Demand, MicroDollars};
 
@@ -75,6 +76,19 @@ impl Plan {
         let prices = self.config.types.values().map(|offer| offer.price.0);
         let dearest = prices.max().unwrap_or_default();
         self.config.limits.price_per_hour = Some(MicroDollars(dearest * count));
+        self
+    }
+
+    /// The same, but within half an hour no more may be spent than the dearest type costs in ten
+    /// minutes.
+    #[must_use]
+    pub fn with_small_budget(mut self) -> Self {
+        let prices = self.config.types.values().map(|offer| offer.price);
+        let limit = prices.max().unwrap_or_default();
+        self.config.limits.budgets = vec![Budget {
+            window: Duration::from_secs(1800),
+            limit: limit.for_nanos(600 * 1_000_000_000),
+        }];
         self
     }
 

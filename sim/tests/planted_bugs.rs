@@ -250,7 +250,10 @@ const CASES: &[Case] = &[
         100,
         &[Fault::UserCancels],
     ),
-    case(Planted::BudgetsIgnored, &["budgets"], 200, &[]),
+    Case {
+        tune: Plan::with_small_budget,
+        ..case(Planted::BudgetsIgnored, &["budgets"], 200, &[])
+    },
     case(
         Planted::OverloadIgnored,
         &["overload"],
