@@ -27,8 +27,12 @@ struct Whole {
 /// An image that the emulator knows.
 fn image(runtime: &tokio::runtime::Runtime) -> String {
     let call = "Action=DescribeImages&Version=2016-11-15&Owner.1=amazon";
+    // Every service of AWS answers at this address: the signature's scope says which is meant.
+    let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/ec2/aws4_request, \
+                 SignedHeaders=host, Signature=0";
     let call = reqwest::Client::new()
         .post(support::moto::url())
+        .header("authorization", scope)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(call);
     let text = runtime.block_on(async { call.send().await?.text().await });
