@@ -79,10 +79,15 @@ impl Site {
 
     fn empty() -> Self {
         let dir = tempfile::Builder::new().prefix("longshore-test-").tempdir();
+        let ports = [free_port(), free_port()];
         Self {
             dir: dir.expect("a temporary directory"),
-            ports: [free_port(), free_port()],
-            tokens: [ROOT_TOKEN, MANAGEMENT_TOKEN].map(str::to_owned),
+            // What belongs to whom follows from the token: sites that share a cloud need their own.
+            tokens: [
+                format!("{ROOT_TOKEN}{}", ports[0]),
+                MANAGEMENT_TOKEN.to_owned(),
+            ],
+            ports,
             queue: None,
             dispatcher: None,
         }

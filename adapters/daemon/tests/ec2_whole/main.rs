@@ -123,7 +123,9 @@ fn a_container_gets_an_instance_runs_and_gives_it_back() {
 
 #[test]
 fn refusals_stop_only_what_they_are_about_and_are_not_hammered() {
-    let whole = Whole::start(|setup| setup);
+    // One at a time, so that they arrive in the order in which they were asked for.
+    let one_by_one = "1s\n        MaxConcurrentInstanceCreateOps: 1";
+    let whole = Whole::start(|setup| setup.set("SyncInterval", one_by_one));
     let refuse = |code: &str| {
         let words = format!("The cloud says {code}.");
         Effect::Refuse(400, code.to_owned(), words)

@@ -242,10 +242,28 @@ async fn serve(
         let element = |address: &str| format!("<privateIpAddress>{address}</privateIpAddress>");
         text = text.replace(&element(theirs), &element(shown));
     }
+    if state.machines.is_some() {
+        text = on_this_host(&text);
+    }
     if action == "RunInstances" && status == 200 {
         state.remember(&params, &text);
     }
     (status, text)
+}
+
+/// Leaves out addresses that are not of this host: nobody here may talk to them.
+fn on_this_host(text: &str) -> String {
+    let (open, close) = ("<privateIpAddress>", "</privateIpAddress>");
+    let mut parts = text.split(open);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (address, rest) = part.split_once(close).unwrap_or(("", part));
+        if address.starts_with("127.") {
+            kept.extend([open, address, close]);
+        }
+        kept.push_str(rest);
+    }
+    kept
 }
 
 fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Option<(u16, String)> {
