@@ -102,15 +102,22 @@ impl Target {
     fn deck(self) -> (&'static [Fault], usize) {
         use Fault as F;
         match self {
-            // Few of the first kind: the dispatcher runs less at a time after each.
+            // Few of the first kind: after each the dispatcher runs less at a time, and it takes
+            // minutes until it dares as much again.
             Self::Queue => (
                 &[
                     F::QueueBusy,
                     F::QueueAnswerLost,
                     F::QueueAnswerLost,
+                    F::QueueAnswerLost,
+                    F::QueueAnswerLost,
+                    F::QueueAnswerLost,
+                    F::QueueAnswerLost,
+                    F::QueueSlow,
+                    F::QueueSlow,
                     F::QueueSlow,
                 ],
-                60,
+                240,
             ),
             Self::Create => (
                 &[F::CreateRefused, F::CreateOverQuota, F::CreateAnswerLost],
@@ -259,7 +266,7 @@ mod tests {
 
     fn dealt(seed: u64, target: Target) -> Vec<Option<Fault>> {
         let storm = Storm::new(seed, Duration::from_secs(3600));
-        (0..120).map(|_| storm.deal(target).0).collect()
+        (0..240).map(|_| storm.deal(target).0).collect()
     }
 
     #[test]
