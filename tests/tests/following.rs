@@ -24,6 +24,10 @@ fn at_info_the_log_tells_the_life_of_a_container_and_of_its_vm() {
     let site = Site::start_with(Setup::default().set("TimeoutIdle", "1s"));
     let uuid = site.api().submit(&site.gated("x"));
     let vm = site.until_runs(&uuid);
+    // The queue knows first: the dispatcher is to see it run, too, before it ends.
+    until("the dispatcher sees it run", || {
+        site.dispatch_log().contains("Locked -> Running")
+    });
     site.open_gate();
     assert_eq!(site.api().exit_code(&uuid), Some(0));
     site.until_gone(&vm);
