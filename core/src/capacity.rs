@@ -16,6 +16,7 @@ use crate::fleet::Fleet;
 use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::planted::{Planted, Plants};
+use crate::queue::shapes::Rank;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use boots::Boots;
@@ -377,32 +378,50 @@ impl Capacity {
         cooling.is_some_and(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
     }
 
-    /// Whether one more container may start, beside those that run and those that a pass has promised
-    /// a place.
+    /// How many containers, and how many supervisors among them, may run.
+    pub(crate) fn start_limits(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        fleet: &Fleet,
+    ) -> (Option<u32>, Option<u32>) {
+        // What the cloud refuses is not there for those that supervisors would wait for.
+        let met = self.groups.values().any(|group| group.until > now);
+        let instances = met.then(|| fleet.len());
+        let supervisors = self.crowd.supervisors(now, limits, instances);
+        (self.crowd.max(now), supervisors)
+    }
+
+    /// Whether one more container may start, beside those that run and those of higher rank that
+    /// were promised a place. O(limit), where there is one.
     pub(crate) fn may_start(
         &self,
         now: Timestamp,
         limits: &Limits,
         fleet: &Fleet,
         supervisor: bool,
-        promised: &Promised,
+        rank: Rank,
     ) -> Result<(), Blocked> {
-        let full = |max: Option<u32>, count: usize| max.filter(|max| count >= *max as usize);
-        let running = fleet.runners() + promised.containers;
-        if let Some(max) = full(self.crowd.max(now), running)
+        if self.crowd.is_free() && !supervisor {
+            return Ok(());
+        }
+        let (max, supervisors) = self.start_limits(now, limits, fleet);
+        let full = |max: u32, running: usize, promised: fn(&Fleet, Rank, usize) -> usize| {
+            let room = (max as usize).saturating_sub(running);
+            promised(fleet, rank, room) >= room
+        };
+        if let Some(max) = max
+            && full(max, fleet.runners(), Fleet::promised_above)
             && !self.plants.has(Planted::OverloadIgnored)
         {
             let until = self.crowd.grows_at(now);
             return Err(Blocked::Containers { max, until });
         }
-        if supervisor && !self.plants.has(Planted::SupervisorsUncounted) {
-            // What the cloud refuses is not there for those that they would wait for.
-            let met = self.groups.values().any(|group| group.until > now);
-            let instances = met.then(|| fleet.len());
-            let running = fleet.supervisors() + promised.supervisors;
-            if let Some(max) = full(self.crowd.supervisors(now, limits, instances), running) {
-                return Err(Blocked::Supervisors { max });
-            }
+        if let Some(max) = supervisors.filter(|_| supervisor)
+            && full(max, fleet.supervisors(), Fleet::supervisors_promised_above)
+            && !self.plants.has(Planted::SupervisorsUncounted)
+        {
+            return Err(Blocked::Supervisors { max });
         }
         Ok(())
     }
@@ -515,13 +534,6 @@ impl Capacity {
         self.boots
             .reconfigure(|name| config.types.contains_key(name), pauses);
     }
-}
-
-/// Containers that a pass has found a place for, on VMs that are on their way.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Promised {
-    pub(crate) containers: usize,
-    pub(crate) supervisors: usize,
 }
 
 /// What the end of a create is judged by.

@@ -70,6 +70,8 @@ pub struct Dispatcher {
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
+    /// What the last pass promised by: how many containers and supervisors may run.
+    start_limits: (Option<u32>, Option<u32>),
     /// Passes of placement made so far, for whoever times them.
     passes: u64,
     touched: Touched,
@@ -141,6 +143,7 @@ impl Dispatcher {
             poll: Poll::default(),
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
+            start_limits: (None, None),
             passes: 0,
             touched: Touched::default(),
             plants: Plants::default(),
@@ -214,7 +217,7 @@ impl Dispatcher {
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
-        self.signals.hash(&mut hasher);
+        (&self.signals, self.start_limits).hash(&mut hasher);
         self.out.hash_into(&mut hasher);
         self.chance.intents.get_word_pos().hash(&mut hasher);
         self.chance.jitter.get_word_pos().hash(&mut hasher);
@@ -300,7 +303,7 @@ impl Dispatcher {
                 self.judge_container(id);
             } else if let Some(key) = self.touched.vms.pop_first() {
                 self.judge_vm(key);
-            } else if std::mem::take(&mut self.touched.placement) {
+            } else if std::mem::take(&mut self.touched.placement) || self.promises_ended() {
                 self.place();
             } else {
                 break;
@@ -349,6 +352,7 @@ impl Dispatcher {
         if !self.leader {
             return;
         }
+        self.fleet.break_all_promises();
         self.retype_vms();
         let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
         self.touched.containers.extend(ids);

@@ -118,8 +118,8 @@ impl Dispatcher {
     }
 
     pub(crate) fn waiting_for_room(&self, entry: &Entry) -> Waiting {
-        if let Some(key) = self.verdicts().awaiting.get(&entry.id)
-            && let Some(vm) = self.fleet().get(*key)
+        if let Some(key) = self.fleet().promised_to(&entry.id)
+            && let Some(vm) = self.fleet().get(key)
         {
             return Waiting::Booting {
                 instance_type: vm.type_name.clone(),

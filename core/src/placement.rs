@@ -2,36 +2,36 @@
 //!
 //! One pass looks at the highest-ranked container of each shape at a time. What one container of a
 //! shape cannot have, no other of that shape can: the shape is parked with its reasons, and lower
-//! ones go on with what is left. So a pass costs O((placed + shapes) · log), however many wait.
+//! ones go on with what is left. Who was promised room on a VM that is on its way keeps it from pass
+//! to pass. So a pass costs O((placed + shapes · types) · log), however many wait and however many
+//! VMs boot.
 
 pub(crate) mod sizing;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Bound;
 
-use crate::capacity::{Blocked, Promised};
+use crate::capacity::Blocked;
 use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::sizing::{Load, Shape};
+use crate::placement::sizing::Shape;
 use crate::queue::Queue;
 use crate::queue::shapes::{Rank, ShapeId};
-use crate::resources::Resources;
 
 /// What a pass wants done for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Decision {
+enum Decision {
     /// Keep a ready VM for it, and lock it.
-    Assign { container: ContainerId, vm: VmKey },
-    /// It will fit on a VM that is on its way.
-    Await { container: ContainerId, vm: VmKey },
+    Assign(VmKey),
+    /// It was promised room on a VM that is on its way, and that is all there is for it.
+    Stay,
+    /// It will fit on a VM that is on its way, once these of lower rank give up their room there.
+    Await(VmKey, Vec<ContainerId>),
     /// Ask for a VM of this type, which it will fit on.
-    Create {
-        container: ContainerId,
-        type_name: TypeName,
-        image: ImageId,
-    },
+    Create(TypeName),
 }
 
 /// Why the rest of a shape waits: for each eligible type, what stands in the way.
@@ -40,11 +40,10 @@ pub(crate) struct Parked {
     pub(crate) blocked: Vec<(TypeName, Blocked)>,
 }
 
-/// What a pass found, beside the decisions it handed out.
+/// What a pass found, beside what it did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Verdicts {
     pub(crate) parked: BTreeMap<ShapeId, Parked>,
-    pub(crate) awaiting: BTreeMap<ContainerId, VmKey>,
 }
 
 /// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
@@ -53,13 +52,18 @@ pub(crate) trait Hand {
     fn config(&self) -> &Config;
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
-    /// Why no more containers of this shape may start now, beside those that were promised a place.
-    fn may_start(&self, shape: &Shape, promised: &Promised) -> Result<(), Blocked>;
+    /// Why no more containers of this shape may start now, beside those of higher rank that were
+    /// promised a place.
+    fn may_start(&self, shape: &Shape, rank: Rank) -> Result<(), Blocked>;
     /// Why no VM of this type with this image may be asked for now.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
     /// Whether all of these types have been failing to be created for so long that others may be used.
     fn falls_back(&self, types: &[TypeName]) -> bool;
     fn assign(&mut self, container: ContainerId, vm: VmKey);
+    /// Promises room on a VM that is on its way.
+    fn promise(&mut self, rank: Rank, shape: ShapeId, vm: VmKey);
+    /// Takes such a promise back, if there is one: whose it was.
+    fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ShapeId)>;
     /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
     /// none goes, the busy one that is kept free of lower ones from here on.
     fn make_room(&mut self, shape: ShapeId, parked: &Parked, kept: &Kept) -> Option<VmKey>;
@@ -71,168 +75,114 @@ pub(crate) trait Hand {
 /// wherever nobody is waited for.
 pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 
-/// A VM on its way, and what it holds once it is there: what it runs, and what this pass promised.
-struct Room {
-    key: VmKey,
-    total: Resources,
-    load: Load,
+/// Makes one pass over everything that waits. Another one is due if it says so: room on VMs that are
+/// on their way became free after somebody of higher rank had been told that there is none.
+pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
+    let heads = hand.queue().shapes().iter();
+    let heads = heads.filter_map(|(id, group)| Some(Reverse((*group.waiting.first()?, id))));
+    let pass = Pass {
+        heads: heads.collect(),
+        parked: BTreeMap::new(),
+        without_room: Vec::new(),
+        kept: Kept::new(),
+        freed: false,
+        hand,
+    };
+    pass.run()
 }
 
-/// VMs on their way, by what is asked of them, oldest first. Making it costs O(VMs on their way).
-struct Arriving {
-    classes: BTreeMap<(TypeName, ImageId), Vec<Room>>,
-    /// For each shape and type, how many of the class have no room for it. Promises only add up, so
-    /// what has no room now has none for the rest of the pass.
-    full: BTreeMap<(ShapeId, TypeName), usize>,
+struct Pass<'a, H> {
+    hand: &'a mut H,
+    /// What is to be looked at next, of each shape that is not parked; now and then more than one.
+    heads: BinaryHeap<Reverse<(Rank, ShapeId)>>,
+    parked: BTreeMap<ShapeId, Parked>,
+    /// Those of the priority being placed for which room may have to be made.
+    without_room: Vec<ShapeId>,
+    kept: Kept,
+    /// A promise was taken back that nobody needs any more.
+    freed: bool,
 }
 
-impl Arriving {
-    fn new(fleet: &Fleet) -> Self {
-        let mut classes: BTreeMap<_, Vec<Room>> = BTreeMap::new();
-        for vm in fleet.arriving() {
-            let class = (vm.type_name.clone(), vm.image.clone());
-            classes.entry(class).or_default().push(Room {
-                key: vm.key,
-                total: vm.total(),
-                load: vm.load(),
-            });
-        }
-        let full = BTreeMap::new();
-        Self { classes, full }
-    }
-
-    /// Promises room on the oldest VM that has it. O(types · log) on average: each VM is passed over
-    /// once for each shape.
-    fn take(
-        &mut self,
-        id: ShapeId,
-        shape: &Shape,
-        types: &[TypeName],
-        max: Option<u32>,
-    ) -> Option<VmKey> {
-        let mut oldest: Option<(VmKey, (TypeName, ImageId), usize)> = None;
-        for name in types {
-            let class = (name.clone(), shape.image.clone());
-            let Some(rooms) = self.classes.get(&class) else {
-                continue;
-            };
-            let fits = |room: &Room| {
-                max.is_none_or(|max| room.load.count < max)
-                    && room.load.admits(&shape.need, &room.total)
-            };
-            let full = self.full.entry((id, name.clone())).or_default();
-            while rooms.get(*full).is_some_and(|room| !fits(room)) {
-                *full += 1;
+impl<H: Hand> Pass<'_, H> {
+    fn run(mut self) -> (Verdicts, bool) {
+        let (mut priority, mut last) = (None, None);
+        while let Some(Reverse(head)) = self.heads.pop() {
+            let (rank, id) = head;
+            // Room is made before anything of lower priority takes it; among equals, what fits on an
+            // idle VM goes first, so that VMs do not come and go with each of them.
+            if priority.replace(rank.0) != Some(rank.0) {
+                self.make_room();
             }
-            if let Some(room) = rooms.get(*full)
-                && oldest.as_ref().is_none_or(|(key, ..)| room.key < *key)
-            {
-                oldest = Some((room.key, class, *full));
+            if last.replace(head) != Some(head) && !self.parked.contains_key(&id) {
+                self.place(rank, id);
             }
         }
-        let (key, class, place) = oldest?;
-        let room = self.classes.get_mut(&class)?.get_mut(place)?;
-        room.load.add(&shape.need);
-        Some(key)
+        self.make_room();
+        let again = self.freed && !self.parked.is_empty();
+        let parked = self.parked;
+        (Verdicts { parked }, again)
     }
 
-    /// A VM that was asked for in this pass, for a container of this need.
-    fn add(&mut self, class: (TypeName, ImageId), key: VmKey, total: Resources, need: &Resources) {
-        let load = [need].into_iter().collect();
-        self.classes
-            .entry(class)
-            .or_default()
-            .push(Room { key, total, load });
-    }
-}
-
-impl Promised {
-    fn count(&mut self, shape: &Shape) {
-        self.containers += 1;
-        self.supervisors += usize::from(shape.supervisor);
-    }
-}
-
-/// Makes one pass over everything that waits.
-pub(crate) fn pass(hand: &mut impl Hand) -> Verdicts {
-    let mut verdicts = Verdicts::default();
-    let mut heads: BinaryHeap<Reverse<(Rank, ShapeId)>> = hand
-        .queue()
-        .shapes()
-        .iter()
-        .filter_map(|(id, group)| Some(Reverse((*group.waiting.first()?, id))))
-        .collect();
-    if heads.is_empty() {
-        return verdicts;
-    }
-    let mut arriving = Arriving::new(hand.fleet());
-    // Room is made before anything of lower priority takes it; among equals, what fits on an idle VM
-    // goes first, so that VMs do not come and go with each of them.
-    let mut without_room: Vec<ShapeId> = Vec::new();
-    let mut kept = Kept::new();
-    let mut promised = Promised::default();
-    let mut priority = None;
-    while let Some(Reverse((rank, id))) = heads.pop() {
-        if priority.replace(rank.0) != Some(rank.0) {
-            make_room(hand, &verdicts, &mut without_room, &mut kept);
+    /// Does what is to be done for one container, and looks at the next of its shape later.
+    fn place(&mut self, rank: Rank, id: ShapeId) {
+        let group = self.hand.queue().shape(id);
+        if !group.waiting.contains(&rank) {
+            return;
         }
-        match place(hand, &mut arriving, (&kept, &promised), rank.2, id) {
-            Ok(Decision::Assign { container, vm }) => hand.assign(container, vm),
-            Ok(Decision::Await { container, vm }) => {
-                promised.count(&hand.queue().shape(id).shape);
-                verdicts.awaiting.insert(container, vm);
+        let container = rank.2;
+        match decide(self.hand, &self.kept, rank, id) {
+            Ok(Decision::Assign(vm)) => {
+                self.freed |= self.hand.withdraw(container).is_some();
+                self.hand.assign(container, vm);
+                return self.look_on(rank, id, false);
             }
-            Ok(Decision::Create {
-                container,
-                type_name,
-                image,
-            }) => {
-                let vm = hand.create(container, &type_name, &image);
-                let group = hand.queue().shape(id);
-                promised.count(&group.shape);
-                let total = hand.config().types[&type_name].resources;
-                arriving.add((type_name, image), vm, total, &group.shape.need);
-                verdicts.awaiting.insert(container, vm);
+            Ok(Decision::Stay) => {}
+            Ok(Decision::Await(vm, outranked)) => {
+                for other in outranked {
+                    let out = self.hand.withdraw(other);
+                    self.heads.extend(out.map(Reverse));
+                }
+                self.hand.promise(rank, id, vm);
+            }
+            Ok(Decision::Create(name)) => {
+                let image = self.hand.queue().shape(id).shape.image.clone();
+                let vm = self.hand.create(container, &name, &image);
+                self.hand.promise(rank, id, vm);
             }
             Err(parked) => {
-                without_room.push(id);
-                verdicts.parked.insert(id, parked);
-                continue;
+                self.without_room.push(id);
+                self.parked.insert(id, parked);
+                return;
             }
         }
-        let rest = &hand.queue().shape(id).waiting;
-        let after = (std::ops::Bound::Excluded(rank), std::ops::Bound::Unbounded);
-        if let Some(next) = rest.range(after).next() {
-            heads.push(Reverse((*next, id)));
+        // Where this one found no ready VM, no other of its shape does.
+        self.look_on(rank, id, true);
+    }
+
+    /// The next container of a shape is to be looked at: of those that were promised no room, or of
+    /// all.
+    fn look_on(&mut self, rank: Rank, id: ShapeId, open: bool) {
+        let group = self.hand.queue().shape(id);
+        let rest = if open { &group.open } else { &group.waiting };
+        let next = rest.range((Bound::Excluded(rank), Bound::Unbounded)).next();
+        self.heads.extend(next.map(|next| Reverse((*next, id))));
+    }
+
+    fn make_room(&mut self) {
+        for shape in std::mem::take(&mut self.without_room) {
+            let parked = &self.parked[&shape];
+            if let Some(vm) = self.hand.make_room(shape, parked, &self.kept)
+                && let Some(vm) = self.hand.fleet().get(vm)
+            {
+                let kind = (vm.type_name.clone(), vm.image.clone());
+                self.kept.insert(kind, vm.key);
+            }
         }
     }
-    make_room(hand, &verdicts, &mut without_room, &mut kept);
-    verdicts
 }
 
-fn make_room(
-    hand: &mut impl Hand,
-    verdicts: &Verdicts,
-    without_room: &mut Vec<ShapeId>,
-    kept: &mut Kept,
-) {
-    for shape in without_room.drain(..) {
-        let parked = &verdicts.parked[&shape];
-        if let Some(vm) = hand.make_room(shape, parked, kept)
-            && let Some(vm) = hand.fleet().get(vm)
-        {
-            kept.insert((vm.type_name.clone(), vm.image.clone()), vm.key);
-        }
-    }
-}
-
-fn place(
-    hand: &impl Hand,
-    arriving: &mut Arriving,
-    (kept, promised): (&Kept, &Promised),
-    container: ContainerId,
-    id: ShapeId,
-) -> Result<Decision, Parked> {
+/// What is best for one container.
+fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Decision, Parked> {
     let group = hand.queue().shape(id);
     let shape = &group.shape;
     let mut types = Cow::Borrowed(group.eligible.as_deref().unwrap_or_default());
@@ -240,32 +190,30 @@ fn place(
         types.to_mut().extend(group.fallback.iter().cloned());
     }
     let types = types.as_ref();
-    if let Err(why) = hand.may_start(shape, promised) {
+    if let Err(why) = hand.may_start(shape, rank) {
         let blocked = types.iter().map(|name| (name.clone(), why.clone()));
         return Err(Parked {
             blocked: blocked.collect(),
         });
     }
+    let (fleet, image, need) = (hand.fleet(), &shape.image, &shape.need);
     let max = hand.config().limits.containers_per_instance;
-    let ready = hand
-        .fleet()
-        .best_ready(types, &shape.image, &shape.need, max, kept);
-    if let Some(vm) = ready {
-        return Ok(Decision::Assign { container, vm });
+    if let Some(vm) = fleet.best_ready(types, image, need, max, kept) {
+        return Ok(Decision::Assign(vm));
     }
-    if let Some(vm) = arriving.take(id, shape, types, max) {
-        return Ok(Decision::Await { container, vm });
+    if !group.open.contains(&rank) {
+        return Ok(Decision::Stay);
     }
-    let mut blocked = Vec::new();
+    if let Some(vm) = fleet.best_arriving(types, image, need, max) {
+        return Ok(Decision::Await(vm, Vec::new()));
+    }
+    if let Some((vm, outranked)) = fleet.outranked(types, image, need, max, rank) {
+        return Ok(Decision::Await(vm, outranked));
+    }
+    let mut blocked = Vec::with_capacity(types.len());
     for name in types {
-        match hand.may_create(name, &shape.image) {
-            Ok(()) => {
-                return Ok(Decision::Create {
-                    container,
-                    type_name: name.clone(),
-                    image: shape.image.clone(),
-                });
-            }
+        match hand.may_create(name, image) {
+            Ok(()) => return Ok(Decision::Create(name.clone())),
             Err(why) => blocked.push((name.clone(), why)),
         }
     }

@@ -135,6 +135,16 @@ impl Queue {
         &self.shapes
     }
 
+    /// Notes that a container that waits was promised room, or that this is so no longer.
+    pub(crate) fn set_promised(&mut self, id: ShapeId, rank: Rank, promised: bool) {
+        self.shapes.set_promised(id, rank, promised);
+    }
+
+    /// Containers that were promised room and have stopped waiting since this was last called.
+    pub(crate) fn take_left(&mut self) -> Vec<ContainerId> {
+        self.shapes.take_left()
+    }
+
     /// The sentence for its owner, if no configured type will ever hold it, its record is bad, or it
     /// has waited for too long.
     pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {

@@ -409,7 +409,7 @@ impl<'a> View<'a> {
         }
         let oldest = totals.oldest_waiting.get_or_insert(entry.created_at);
         *oldest = (*oldest).min(entry.created_at);
-        if self.core.verdicts().awaiting.contains_key(&entry.id) {
+        if self.core.fleet().promised_to(&entry.id).is_some() {
             totals.allocated_not_started += 1;
         } else {
             totals.not_allocated += 1;

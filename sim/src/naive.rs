@@ -47,6 +47,8 @@ struct Vm {
     total: Resources,
     standing: Standing,
     unanswered: bool,
+    /// Something runs on it already.
+    runs: bool,
     needs: Vec<Resources>,
     /// It is to have room for one that is blocked: nobody of lower priority gets it.
     kept: bool,
@@ -103,6 +105,7 @@ impl<'a> Naive<'a> {
                 total: offer.map(|offer| offer.resources).unwrap_or_default(),
                 standing,
                 unanswered: shown.phase == Phase::Creating,
+                runs: !shown.containers.is_empty(),
                 needs: needs.unwrap_or_default(),
                 kept: false,
             }
@@ -152,9 +155,16 @@ impl<'a> Naive<'a> {
             self.vms[index].needs.push(one.need);
             return Choice::Starts(self.vms[index].name.clone());
         }
-        if let Some(index) = self.fitting(one, Standing::Arriving).first() {
-            self.vms[*index].needs.push(one.need);
-            return Choice::Awaits(self.vms[*index].name.clone());
+        let fitting = self.fitting(one, Standing::Arriving);
+        let best = fitting.into_iter().min_by_key(|index| {
+            let vm = &self.vms[*index];
+            let free = vm.total.minus(&used(&vm.needs));
+            let rank = one.eligible.iter().position(|name| *name == vm.type_name);
+            (!vm.runs, free.vcpus, rank, free.ram, *index)
+        });
+        if let Some(index) = best {
+            self.vms[index].needs.push(one.need);
+            return Choice::Awaits(self.vms[index].name.clone());
         }
         let mut lacks_room = false;
         for name in &one.eligible {
@@ -212,6 +222,7 @@ impl<'a> Naive<'a> {
             total: offer.resources,
             standing: Standing::Arriving,
             unanswered: true,
+            runs: false,
             needs: vec![one.need],
             kept: false,
         };

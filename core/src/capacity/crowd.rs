@@ -38,6 +38,11 @@ impl Crowd {
         self.limit = Some((limit, now));
     }
 
+    /// Whether there is certainly no limit.
+    pub(crate) fn is_free(&self) -> bool {
+        self.limit.is_none()
+    }
+
     /// The limit, if there is one.
     pub(crate) fn max(&self, now: Timestamp) -> Option<u32> {
         let (mut max, since) = self.limit?;

@@ -1,28 +1,30 @@
 //! Carries out what a pass of placement decides.
 
 use super::Dispatcher;
-use crate::capacity::{Blocked, Promised};
+use crate::capacity::Blocked;
 use crate::command::QueueAction;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::fleet::vm::{Phase, ShutdownReason, Vm};
+use crate::fleet::promises::Promise;
+use crate::fleet::vm::ShutdownReason;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::sizing::Shape;
 use crate::placement::{self, Hand, Kept, Parked, Verdicts};
 use crate::planted::Planted;
 use crate::queue::Queue;
 use crate::queue::entry::Op;
-use crate::queue::shapes::ShapeId;
+use crate::queue::shapes::{Rank, ShapeId};
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
     /// Makes a pass, and decides when the next one is due at the latest.
     pub(super) fn place(&mut self) {
+        self.note_promises();
         if !self.knows_the_world() {
             return;
         }
         self.verdicts = Verdicts::default();
-        self.verdicts = placement::pass(self);
+        (self.verdicts, self.touched.placement) = placement::pass(self);
         self.set_clocks();
         self.passes += 1;
         let blocked = self.verdicts.parked.values().flat_map(|p| &p.blocked);
@@ -40,6 +42,31 @@ impl Dispatcher {
             None => self.timers.cancel(TimeoutReason::Place),
         }
     }
+
+    /// Whether promises ended of which placement does not know yet.
+    pub(super) fn promises_ended(&self) -> bool {
+        self.fleet.any_promise_broken() || self.queue.shapes().any_left()
+    }
+
+    /// Whose VM is not on its way any more is open again; who waits no longer leaves room to others.
+    fn note_promises(&mut self) {
+        let limits = self
+            .capacity
+            .start_limits(self.now, &self.config.limits, &self.fleet);
+        let before = std::mem::replace(&mut self.start_limits, limits);
+        // Promises were made to no more than may start.
+        if before.0 != limits.0 {
+            self.fleet.break_all_promises();
+        } else if before.1 != limits.1 {
+            self.fleet.break_promises_of_supervisors();
+        }
+        for id in self.queue.take_left() {
+            self.fleet.withdraw(id);
+        }
+        for promise in self.fleet.take_broken_promises() {
+            self.queue.set_promised(promise.shape, promise.rank, false);
+        }
+    }
 }
 
 impl Hand for Dispatcher {
@@ -55,10 +82,10 @@ impl Hand for Dispatcher {
         &self.queue
     }
 
-    fn may_start(&self, shape: &Shape, promised: &Promised) -> Result<(), Blocked> {
+    fn may_start(&self, shape: &Shape, rank: Rank) -> Result<(), Blocked> {
         let limits = &self.config.limits;
         self.capacity
-            .may_start(self.now, limits, &self.fleet, shape.supervisor, promised)
+            .may_start(self.now, limits, &self.fleet, shape.supervisor, rank)
     }
 
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked> {
@@ -82,12 +109,31 @@ impl Hand for Dispatcher {
         }
     }
 
+    fn promise(&mut self, rank: Rank, shape: ShapeId, vm: VmKey) {
+        let wanted = &self.queue.shape(shape).shape;
+        let (need, supervisor) = (wanted.need, wanted.supervisor);
+        self.queue.set_promised(shape, rank, true);
+        let promise = Promise {
+            vm,
+            rank,
+            shape,
+            supervisor,
+        };
+        self.fleet.promise(promise, need);
+    }
+
+    fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ShapeId)> {
+        let Promise { rank, shape, .. } = self.fleet.withdraw(container)?;
+        self.queue.set_promised(shape, rank, false);
+        Some((rank, shape))
+    }
+
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey {
         Dispatcher::create(self, container, name, image)
     }
 
     /// Where a limit keeps something waiting, an idle VM on which it does not fit goes. One at a
-    /// time: the next pass sees whether that was enough. O(instances), for what a limit parks.
+    /// time: the next pass sees whether that was enough. O(types · log), for what a limit parks.
     /// Where none can go, the busy one that has most room is kept, unless one that would do is kept
     /// already: whoever ranks higher comes first there.
     fn make_room(&mut self, shape: ShapeId, parked: &Parked, kept: &Kept) -> Option<VmKey> {
@@ -124,21 +170,12 @@ impl Dispatcher {
         }) else {
             return false;
         };
-        let helps = |vm: &&Vm| {
-            let same_group = vm.offer.as_ref().map(|o| &o.quota_group) == Some(&wanted.quota_group);
-            !matches!(why, Blocked::Quota { .. }) || vm.cloud == wanted.cloud && same_group
-        };
-        let leaving = |vm: &&Vm| matches!(vm.phase, Phase::Fenced | Phase::Shutdown);
-        if self.fleet.iter().filter(leaving).any(|vm| helps(&vm)) {
+        let group = (wanted.cloud, wanted.quota_group.clone());
+        let group = matches!(why, Blocked::Quota { .. }).then_some(&group);
+        if self.fleet.any_leaving(group) {
             return true;
         }
-        let idle = self.fleet.idle_ready().into_iter();
-        let dearest_first = |vm: &&Vm| (vm.price(), std::cmp::Reverse(vm.key));
-        let Some(key) = idle
-            .filter(helps)
-            .max_by_key(dearest_first)
-            .map(|vm| vm.key)
-        else {
+        let Some(key) = self.fleet.dearest_idle(group) else {
             return false;
         };
         self.fence(key, ShutdownReason::MakeRoom);

@@ -144,14 +144,13 @@ impl Dispatcher {
     }
 
     fn arriving(&self, id: ContainerId, vm: &Vm) -> Arriving {
-        let awaiting = &self.verdicts().awaiting;
         Arriving {
             instance: vm.name(),
             phase: vm.phase,
             since: vm.phase_since(),
             due: self.ready_due(vm),
-            promised: awaiting.values().filter(|key| **key == vm.key).count(),
-            for_this: awaiting.get(&id) == Some(&vm.key),
+            promised: vm.promised.len(),
+            for_this: self.fleet().promised_to(&id) == Some(vm.key),
         }
     }
 

@@ -158,8 +158,6 @@ impl Dispatcher {
         name: &str,
     ) -> Option<InstanceExplanation> {
         let vm = self.fleet().get(self.called(name)?)?;
-        let promised = self.verdicts().awaiting.iter();
-        let promised = promised.filter(|(_, key)| **key == vm.key);
         Some(InstanceExplanation {
             at: now,
             origin: match vm.created_for {
@@ -173,7 +171,7 @@ impl Dispatcher {
             behavior_cause: vm.behavior_cause.clone(),
             behavior_since: vm.behavior_since,
             runners: runners_on(vm),
-            promised: promised.map(|(id, _)| *id).collect(),
+            promised: vm.promised.keys().map(|rank| rank.2).collect(),
             closed: closed(vm),
             fate: self.fate(vm),
             silent_until: self.silent_until(vm),

@@ -8,6 +8,7 @@ use crate::config::InstanceType;
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey};
 use crate::input::IdleBehavior;
 use crate::placement::sizing::Load;
+use crate::queue::shapes::Rank;
 use crate::resources::{MicroDollars, Resources};
 use crate::signals::Ladder;
 use crate::time::Timestamp;
@@ -158,6 +159,8 @@ pub(crate) struct Vm {
     pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
     pub(crate) runners: BTreeMap<ContainerId, Runner>,
+    /// Room that waiting containers were promised while it is on its way.
+    pub(crate) promised: BTreeMap<Rank, Resources>,
     /// The last container that was on it.
     pub(crate) last_container: Option<ContainerId>,
     /// No container, nor a place kept for one, since then.
@@ -279,6 +282,7 @@ impl Vm {
             absent_since: None,
             probe: Probe::default(),
             runners: BTreeMap::new(),
+            promised: BTreeMap::new(),
             last_container: None,
             idle_since: now,
             broken: false,
@@ -298,11 +302,24 @@ impl Vm {
         }
     }
 
+    /// What runs on it, and what was promised.
     pub(crate) fn load(&self) -> Load {
-        self.runners
-            .values()
-            .filter_map(|r| r.need.as_ref())
-            .collect()
+        self.needs().chain(self.promised.values()).collect()
+    }
+
+    /// What its runners take, as far as it is known.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &Resources> {
+        self.runners.values().filter_map(|r| r.need.as_ref())
+    }
+
+    /// Whether one more container fits.
+    pub(crate) fn has_room(&self, need: &Resources, containers_max: Option<u32>) -> bool {
+        self.load().has_room(need, &self.total(), containers_max)
+    }
+
+    /// Whether it will take containers once it is ready.
+    pub(crate) fn is_arriving(&self) -> bool {
+        self.phase != Phase::Ready && self.takes_containers()
     }
 
     /// Runners that exist or may exist; not places kept for one.

@@ -293,6 +293,11 @@ impl Load {
         used
     }
 
+    /// Whether one more fits into `total`, and is not one too many.
+    pub(crate) fn has_room(&self, need: &Resources, total: &Resources, max: Option<u32>) -> bool {
+        max.is_none_or(|max| self.count < max) && self.admits(need, total)
+    }
+
     /// Whether one more fits into `total`.
     pub(crate) fn admits(&self, need: &Resources, total: &Resources) -> bool {
         let mut with = *self;

@@ -31,6 +31,8 @@ pub(crate) struct ShapeGroup {
     fallen_back: bool,
     /// Those that could start now if there were room.
     pub(crate) waiting: BTreeSet<Rank>,
+    /// Those of them that were promised no room on a VM that is on its way.
+    pub(crate) open: BTreeSet<Rank>,
     /// Goes while they wait in vain.
     pub(crate) clock: Clock,
     /// All containers of this shape, waiting or not.
@@ -45,6 +47,8 @@ pub(crate) struct Shapes {
     /// Demands, and whether they have fallen back.
     by_demand: BTreeMap<(Demand, bool), ShapeId>,
     groups: BTreeMap<ShapeId, ShapeGroup>,
+    /// Containers that were promised room and wait no longer, until somebody takes note.
+    left: Vec<ContainerId>,
 }
 
 impl Shapes {
@@ -81,6 +85,7 @@ impl Shapes {
             fallback: Vec::new(),
             fallen_back,
             waiting: BTreeSet::new(),
+            open: BTreeSet::new(),
             clock: Clock::default(),
             members: 0,
             demand: demand.clone(),
@@ -109,13 +114,43 @@ impl Shapes {
         self.groups.get(&id).expect("a member's shape exists")
     }
 
+    /// Files a container among those that wait, or takes it out; true if that changed anything.
     pub(crate) fn set_waiting(&mut self, id: ShapeId, rank: Rank, waiting: bool) -> bool {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
         if waiting {
-            group.waiting.insert(rank)
+            let new = group.waiting.insert(rank);
+            if new {
+                group.open.insert(rank);
+            }
+            new
         } else {
-            group.waiting.remove(&rank)
+            let waited = group.waiting.remove(&rank);
+            if waited && !group.open.remove(&rank) {
+                self.left.push(rank.2);
+            }
+            waited
         }
+    }
+
+    /// Notes that a container that waits was promised room, or that this is so no longer.
+    pub(crate) fn set_promised(&mut self, id: ShapeId, rank: Rank, promised: bool) {
+        let Some(group) = self.groups.get_mut(&id) else {
+            return;
+        };
+        if promised {
+            group.open.remove(&rank);
+        } else if group.waiting.contains(&rank) {
+            group.open.insert(rank);
+        }
+    }
+
+    /// Whether containers that were promised room have stopped waiting since that was last asked.
+    pub(crate) fn any_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    pub(crate) fn take_left(&mut self) -> Vec<ContainerId> {
+        std::mem::take(&mut self.left)
     }
 
     pub(crate) fn run_clock(&mut self, id: ShapeId, now: Timestamp, goes: bool) {

@@ -1,0 +1,100 @@
+//! VMs that have room, by what is asked of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ids::{ImageId, TypeName, VmKey};
+use crate::resources::Resources;
+
+/// Where a VM stands among its kind: busy ones first, then the least free, by cores, then memory.
+pub(super) type Slot = (bool, u32, u64, VmKey);
+
+/// VMs by image, type and what is left of them. Filing one costs O(log instances).
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Rooms {
+    by_image: BTreeMap<ImageId, BTreeMap<TypeName, BTreeSet<Slot>>>,
+}
+
+impl Rooms {
+    pub(super) fn insert(&mut self, name: &TypeName, image: &ImageId, slot: Slot) {
+        let types = match self.by_image.get_mut(image) {
+            Some(types) => types,
+            None => self.by_image.entry(image.clone()).or_default(),
+        };
+        match types.get_mut(name) {
+            Some(slots) => slots.insert(slot),
+            None => types.entry(name.clone()).or_default().insert(slot),
+        };
+    }
+
+    pub(super) fn remove(&mut self, name: &TypeName, image: &ImageId, slot: &Slot) {
+        let Some(types) = self.by_image.get_mut(image) else {
+            return;
+        };
+        if let Some(slots) = types.get_mut(name) {
+            slots.remove(slot);
+            if slots.is_empty() {
+                types.remove(name);
+            }
+        }
+        if types.is_empty() {
+            self.by_image.remove(image);
+        }
+    }
+
+    /// The VM that suits best: busy before idle, then the least free, then by type in the order
+    /// given, then the oldest. O(types · cores · log instances), as long as cores and memory rule
+    /// out what does not fit; VMs that `fits` rejects beyond that are stepped over one by one.
+    pub(super) fn best(
+        &self,
+        types: &[TypeName],
+        image: &ImageId,
+        need: &Resources,
+        fits: impl Fn(VmKey) -> bool,
+    ) -> Option<VmKey> {
+        let of_image = self.by_image.get(image)?;
+        let ranked = types.iter().enumerate();
+        let candidates = ranked.filter_map(|(rank, name)| {
+            let slots = of_image.get(name)?;
+            let first = |idle| first_fit(slots, idle, need, &fits);
+            let (idle, vcpus, ram, key) = first(false).or_else(|| first(true))?;
+            Some((idle, vcpus, rank, ram, key))
+        });
+        candidates.min().map(|(.., key)| key)
+    }
+
+    /// The busy VM of these types that has most room left. O(types · log instances).
+    pub(super) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<VmKey> {
+        let of_image = self.by_image.get(image)?;
+        let of = |name: &TypeName| {
+            let first_idle = (true, 0, 0, VmKey(0));
+            of_image.get(name)?.range(..first_idle).next_back().copied()
+        };
+        let most_free = types.iter().filter_map(of).max();
+        most_free.map(|(.., key)| key)
+    }
+}
+
+/// The least free slot that fits. Cores that are free come in few amounts: for each, what has too
+/// little memory is skipped at once.
+fn first_fit(
+    slots: &BTreeSet<Slot>,
+    idle: bool,
+    need: &Resources,
+    fits: impl Fn(VmKey) -> bool,
+) -> Option<Slot> {
+    let mut from = (idle, need.vcpus, need.ram, VmKey(0));
+    loop {
+        let slot = *slots.range(from..).next()?;
+        let (is_idle, vcpus, ram, key) = slot;
+        if is_idle != idle {
+            return None;
+        }
+        if ram < need.ram {
+            from = (idle, vcpus, need.ram, VmKey(0));
+        } else if fits(key) {
+            return Some(slot);
+        } else {
+            from = (idle, vcpus, ram, VmKey(key.0 + 1));
+        }
+    }
+}
