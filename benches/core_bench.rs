@@ -2,9 +2,10 @@
 #![allow(missing_docs, reason = "the macros of criterion make public items")]
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use longshore_benches::{Bench, Size, containers, wanted};
+use longshore_benches::{Bench, Busy, Size, containers, wanted};
 use longshore_sim::naive::Naive;
 
 /// One answer of a steady VM, with what leaves because of it.
@@ -66,6 +67,44 @@ fn place_from_scratch(c: &mut Criterion) {
     group.finish();
 }
 
+/// One container ends where everything is busy and 100,000 wait: the pass that follows, and what
+/// leaves because of it.
+fn place_after_one_change(c: &mut Criterion) {
+    let mut group = c.benchmark_group("place_after_one_change");
+    group.sample_size(10);
+    for (instances, queued) in [(100, 1000), (1000, 10_000), (10_000, 100_000)] {
+        let size = Size {
+            instances,
+            containers: queued,
+            shapes: 20,
+            types: 400,
+        };
+        let mut bench = Bench::with_instances(size);
+        bench.queue_shows(containers(size));
+        let busy = Busy::of(&mut bench);
+        let name = format!("{queued} containers of 20 shapes on {instances} busy instances");
+        group.bench_function(name, |b| {
+            b.iter_custom(|changes| {
+                let mut took = Duration::ZERO;
+                let mut left = changes;
+                while left > 0 {
+                    // Each change uses a container up.
+                    let some = left.min(100);
+                    let (mut bench, mut busy) = (bench.clone(), busy.clone());
+                    let begin = Instant::now();
+                    for _ in 0..some {
+                        busy.one_ends(&mut bench);
+                    }
+                    took += begin.elapsed();
+                    left -= some;
+                }
+                took
+            });
+        });
+    }
+    group.finish();
+}
+
 /// The same work, container by container and VM by VM: what the indexes of the real pass save.
 fn place_naively(c: &mut Criterion) {
     let mut group = c.benchmark_group("place_naively");
@@ -92,5 +131,11 @@ fn place_naively(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, steady_probe, place_from_scratch, place_naively);
+criterion_group!(
+    benches,
+    steady_probe,
+    place_after_one_change,
+    place_from_scratch,
+    place_naively
+);
 criterion_main!(benches);

@@ -5,10 +5,10 @@ use std::time::Duration;
 use longshore_core::Dispatcher;
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::{Config, InstanceType};
-use longshore_core::ids::{CloudId, ContainerId, InstanceId, QuotaGroup, TypeName};
+use longshore_core::ids::{CloudId, CommandId, ContainerId, InstanceId, QuotaGroup, TypeName};
 use longshore_core::input::{
-    Answer, ContainerRecord, ContainerState, Input, InstanceRecord, InstanceTags, ProbeReport,
-    RunnerList, RunnerSighting,
+    Answer, ContainerRecord, ContainerState, ContainerUpdate, Input, InstanceRecord, InstanceTags,
+    ProbeReport, RunnerList, RunnerSighting,
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
@@ -152,6 +152,50 @@ impl Bench {
             }
         }
         panic!("no probe within an hour");
+    }
+}
+
+/// What is locked and waits to be answered, one container after the other.
+#[derive(Clone, Debug)]
+pub struct Busy {
+    locks: std::collections::VecDeque<(CommandId, ContainerId)>,
+}
+
+impl Busy {
+    /// Lets the core decide; every lock stays unanswered.
+    pub fn of(bench: &mut Bench) -> Self {
+        let commands = bench.drain();
+        Self {
+            locks: commands.iter().filter_map(lock).collect(),
+        }
+    }
+
+    /// The oldest lock is answered: its container was cancelled meanwhile. The place that was kept
+    /// for it goes to another one, whose lock leaves.
+    ///
+    /// # Panics
+    /// If no lock is open.
+    pub fn one_ends(&mut self, bench: &mut Bench) {
+        let (id, _) = self.locks.pop_front().expect("a lock is open");
+        let update = ContainerUpdate {
+            state: ContainerState::Cancelled,
+            priority: 0,
+            locked_by_us: false,
+        };
+        let answer = Answer::Updated(Ok(update));
+        let input = Input::Answer { id, answer };
+        bench.core.handle_input(bench.now, input);
+        while let Some(command) = bench.core.poll_command() {
+            self.locks.extend(lock(&command));
+        }
+        while bench.core.poll_event().is_some() {}
+    }
+}
+
+fn lock(command: &Command) -> Option<(CommandId, ContainerId)> {
+    match command.action {
+        Action::Queue(QueueAction::Lock { id }) => Some((command.id, id)),
+        _ => None,
     }
 }
 
