@@ -83,8 +83,9 @@ impl Fleet {
             let hosted = record.vm.runners.keys().map(|id| (*id, key));
             self.hosts.extend(hosted);
         }
-        if record.filed.differs(&record.vm) {
-            self.refile(key);
+        let filed = Filed::of(&record.vm);
+        if filed != record.filed {
+            self.refile_as(key, filed);
         }
         Some(result)
     }
@@ -341,16 +342,23 @@ impl Fleet {
 
     /// Files a VM by what it is now.
     fn refile(&mut self, key: VmKey) {
-        let Some(record) = self.vms.get(&key) else {
-            return;
-        };
-        if !record.vm.promised.is_empty() && !record.vm.is_arriving() {
+        if let Some(record) = self.vms.get(&key) {
+            let filed = Filed::of(&record.vm);
+            self.refile_as(key, filed);
+        }
+    }
+
+    /// Files a VM anew. One that is not on its way any more keeps no promise.
+    fn refile_as(&mut self, key: VmKey, filed: Filed) {
+        let arriving = matches!(filed.place, Some((false, _)));
+        if !arriving {
             self.break_promises(key);
         }
-        let Some(Record { vm, filed }) = self.vms.get_mut(&key) else {
+        let Some(record) = self.vms.get_mut(&key) else {
             return;
         };
-        let before = std::mem::replace(filed, Filed::of(vm));
+        let before = std::mem::replace(&mut record.filed, filed);
+        let Record { vm, filed } = record;
         self.index.unfile(vm, &before);
         self.index.file(vm, filed);
         if before.named != filed.named {

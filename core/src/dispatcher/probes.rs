@@ -232,7 +232,7 @@ impl Dispatcher {
             .map(|r| r.container)
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);
-        let instance = vm.name();
+        let instance = (!gone.is_empty()).then(|| vm.name()).unwrap_or_default();
         for id in gone {
             let reason = format!("the runner on {instance} exited without reporting a result");
             self.exit_runner(key, id, reason);

@@ -132,7 +132,7 @@ pub(super) struct Filed {
     /// Whether it has a name, and an intent.
     pub(super) named: (bool, bool),
     /// Whether it is ready, and where it stands among those.
-    place: Option<(bool, Slot)>,
+    pub(super) place: Option<(bool, Slot)>,
     group: Option<Group>,
     price: MicroDollars,
     runners: usize,
@@ -165,10 +165,5 @@ impl Filed {
             unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
             unheard: vm.unheard(),
         }
-    }
-
-    /// Whether the VM is to be filed anew.
-    pub(super) fn differs(&self, vm: &Vm) -> bool {
-        *self != Self::of(vm)
     }
 }

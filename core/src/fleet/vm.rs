@@ -317,11 +317,6 @@ impl Vm {
         self.load().has_room(need, &self.total(), containers_max)
     }
 
-    /// Whether it will take containers once it is ready.
-    pub(crate) fn is_arriving(&self) -> bool {
-        self.phase != Phase::Ready && self.takes_containers()
-    }
-
     /// Runners that exist or may exist; not places kept for one.
     pub(crate) fn live_runners(&self) -> impl Iterator<Item = (&ContainerId, &Runner)> {
         self.runners
