@@ -432,22 +432,14 @@ impl Dispatcher {
         let Some(instance) = vm.instance.clone() else {
             return;
         };
-        let (cloud, limits) = (vm.cloud, &self.config.limits);
-        let at = self
-            .capacity
-            .call_at(self.now, limits, cloud, Call::Destroy);
-        if at > self.now {
-            self.timers.set(TimeoutReason::DestroyVm(key), at);
+        let (cloud, name, attempt) = (vm.cloud, vm.name(), vm.shutdown.attempts + 1);
+        if !self.takes_turn_to_destroy(cloud, key) {
             return;
         }
-        self.capacity
-            .count_call(self.now, limits, cloud, Call::Destroy);
-        let attempt = vm.shutdown.attempts + 1;
-        let event = Event::DestroyIssued {
-            instance: vm.name(),
+        self.out.event(Event::DestroyIssued {
+            instance: name,
             attempt,
-        };
-        self.out.event(event);
+        });
         let action = CloudAction::Destroy { instance };
         let sent = self.ask_cloud(cloud, Purpose::Destroy(key), action);
         self.fleet.update(key, |vm| {

@@ -70,19 +70,28 @@ impl Dispatcher {
         if vm.behavior == IdleBehavior::Drain && nothing_runs {
             return Next::Shutdown(ShutdownReason::Drained);
         }
-        let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
-        let mut deadline = begun + self.config.timeouts.booting;
-        if self.planted(Planted::BootTimeoutIgnored) {
-            deadline = Timestamp::NEVER;
+        match self.boot_due(vm) {
+            Some((deadline, _)) if deadline > self.now => Next::Wait(deadline),
+            Some((_, reason)) => Next::Shutdown(reason),
+            None => Next::Wait(Timestamp::NEVER),
         }
-        // It says what runs on it, and something does: it is left in peace.
+    }
+
+    /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
+    /// from being asked. What it waited for that does not count.
+    pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
+        if vm.probe.kept_since.is_some() || self.planted(Planted::BootTimeoutIgnored) {
+            return None;
+        }
+        let begun = vm.appeared_at.unwrap_or(vm.since);
+        let booting = begun + self.config.timeouts.booting + vm.probe.kept_for;
+        // It says what runs on it, and something does: it is left in peace while it goes on to.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
-        if deadline > self.now {
-            Next::Wait(deadline)
-        } else if busy {
-            Next::Wait(Timestamp::NEVER)
+        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.kept_for;
+        if busy && silent > booting {
+            Some((silent, ShutdownReason::Unresponsive))
         } else {
-            Next::Shutdown(ShutdownReason::BootTimeout)
+            Some((booting, ShutdownReason::BootTimeout))
         }
     }
 
@@ -98,15 +107,12 @@ impl Dispatcher {
             return next;
         }
         let mut deadlines = Vec::with_capacity(3);
-        let heard = vm.probe.good_at.unwrap_or(vm.since);
-        let mut silent = heard + self.config.timeouts.probe;
-        if self.planted(Planted::SilenceIgnored) {
-            silent = Timestamp::NEVER;
-        }
-        if silent <= self.now {
+        let silent = self.silent_due(vm);
+        if silent.is_some_and(|due| due <= self.now) {
             return Next::Shutdown(ShutdownReason::Unresponsive);
         }
-        deadlines.push(silent);
+        // One that was not asked is looked at again: it may have been by then.
+        deadlines.push(silent.unwrap_or(self.now + self.config.timeouts.probe));
         if let Some(since) = vm.stale_since
             && vm.behavior == IdleBehavior::Run
         {
@@ -127,6 +133,15 @@ impl Dispatcher {
             deadlines.push(due);
         }
         Next::Wait(deadlines.into_iter().min().unwrap_or(Timestamp::NEVER))
+    }
+
+    /// When a ready VM is given up, should it stay silent; none where it was not asked.
+    pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
+        if vm.probe.kept_since.is_some() || self.planted(Planted::SilenceIgnored) {
+            return None;
+        }
+        let since = vm.probe.unanswered_since?;
+        Some(since + self.config.timeouts.probe + vm.probe.kept_for)
     }
 
     /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
@@ -257,6 +272,7 @@ impl Dispatcher {
             });
         }
         self.timers.cancel(TimeoutReason::ProbeVm(key));
+        self.needs_no_probe(key);
         self.destroy(key);
     }
 
@@ -308,6 +324,8 @@ impl Dispatcher {
         ] {
             self.timers.cancel(reason);
         }
+        self.needs_no_probe(key);
+        self.needs_no_destroy(vm.cloud, key);
         for id in vm.runners.keys() {
             self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         }

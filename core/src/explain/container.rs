@@ -161,10 +161,7 @@ impl Dispatcher {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
             (Phase::Creating, _, Some(at)) => at,
             (Phase::Creating, ..) => vm.since + self.config().timeouts.cloud_answer,
-            _ => {
-                let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
-                begun + self.config().timeouts.booting
-            }
+            _ => self.boot_due(vm).map_or(Timestamp::NEVER, |(due, _)| due),
         }
     }
 }

@@ -219,8 +219,9 @@ impl Dispatcher {
     fn silent_until(&self, vm: &Vm) -> Option<Timestamp> {
         let judged = matches!(vm.phase, Phase::Ready | Phase::Fenced);
         let judged = judged && vm.behavior != IdleBehavior::Hold;
-        let heard = vm.probe.good_at.unwrap_or(vm.since);
-        judged.then(|| heard + self.config().timeouts.probe)
+        // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
+        let asked = || self.now() + self.config().timeouts.probe;
+        judged.then(|| self.silent_due(vm).unwrap_or_else(asked))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One instance, from the wish to its end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -218,6 +219,12 @@ pub(crate) struct Probe {
     pub(crate) list_from: Timestamp,
     /// When the last good one was answered.
     pub(crate) good_at: Option<Timestamp>,
+    /// When the first one left after that: whoever is not asked is not silent.
+    pub(crate) unanswered_since: Option<Timestamp>,
+    /// Since when the next one waits for its turn.
+    pub(crate) kept_since: Option<Timestamp>,
+    /// How long those before it waited for theirs, while its patience was tried.
+    pub(crate) kept_for: Duration,
     /// Last complaint.
     pub(crate) complaint: Option<String>,
 }
@@ -345,14 +352,6 @@ impl Vm {
 
     pub(crate) fn idle(&self) -> bool {
         self.runners.is_empty()
-    }
-
-    /// While it boots, every answer that lists its runners gives it more time.
-    pub(crate) fn alive_at_boot(&self) -> Timestamp {
-        match (self.phase, self.probe.good_at) {
-            (Phase::Unknown, Some(at)) => at,
-            _ => self.since,
-        }
     }
 
     /// What stood in the way of its boot, as far as it said.

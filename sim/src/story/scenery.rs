@@ -145,6 +145,16 @@ impl Story {
 
     // What can be counted.
 
+    /// All commands so far, each with the time since the story began.
+    ///
+    /// # Panics
+    /// Never: every story keeps a diary.
+    pub fn commands(&self) -> impl Iterator<Item = (Duration, &Action)> {
+        let diary = self.world.diary.as_ref().expect("stories keep a diary");
+        let commands = diary.commands.iter();
+        commands.map(|(at, action)| (at.since(START), action))
+    }
+
     /// What the dispatcher's metrics are made of.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ mod leading;
 mod limiting;
 mod operating;
 mod placing;
+mod probing;
 mod queueing;
 mod restarting;
 mod running;
