@@ -256,6 +256,12 @@ impl Fleet {
         self.unanswered.len()
     }
 
+    /// Whether the create of a VM that is like that was not yet answered. O(such creates).
+    pub(crate) fn awaits_create(&self, is: impl Fn(&Vm) -> bool) -> bool {
+        let mut vms = self.unanswered.iter().filter_map(|key| self.vms.get(key));
+        vms.any(is)
+    }
+
     /// Takes a VM out of every index that depends on more than its name.
     fn unfile(&mut self, key: VmKey) {
         let Some(filed) = self.filed.remove(&key) else {

@@ -331,7 +331,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            at_quota: self.core.capacity().at_quota(),
+            at_quota: self.core.capacity().at_quota(self.core.now()),
             boot_pauses: self.boot_pauses(),
             budgets: self.budgets(),
             containers_max: self.containers_max(),

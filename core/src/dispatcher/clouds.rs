@@ -382,7 +382,6 @@ impl Dispatcher {
             let facts = CreateFacts {
                 jitter: self.chance.jitter(),
                 group_count: in_group(&self.fleet, offer).saturating_sub(1),
-                types: &self.config.types,
             };
             let error = made.as_ref().err();
             self.capacity

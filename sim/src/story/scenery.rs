@@ -6,7 +6,7 @@ use std::time::Duration;
 use longshore_core::Phase;
 use longshore_core::command::{Action, CloudAction, QueueAction};
 use longshore_core::config::{Config, InstanceType};
-use longshore_core::ids::{ContainerId, IntentId, TypeName};
+use longshore_core::ids::{ContainerId, IntentId, QuotaGroup, TypeName};
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::view::Totals;
@@ -91,6 +91,13 @@ impl Story {
     /// VMs boot within so many seconds.
     pub fn boots_take(&mut self, seconds: (u64, u64)) {
         self.world.vms.boot_secs = seconds;
+    }
+
+    /// The cloud has nothing of a quota group for so long, and says so of the whole group.
+    pub fn sell_out(&mut self, group: &str, span: Duration) {
+        let until = self.world.stage.now + span;
+        let group = QuotaGroup::from(group);
+        self.world.cloud.group_sold_out.insert(group, until);
     }
 
     /// VMs of this type never boot.

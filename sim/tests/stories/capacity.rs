@@ -197,3 +197,59 @@ fn a_small_vm_of_low_priority_does_not_take_the_quota_of_the_large_one() {
     story.assert_complete(high);
     assert!(story.runs_on(low).is_some());
 }
+
+#[test]
+fn a_quota_error_of_one_group_leaves_the_creates_of_another_at_once() {
+    let mut story = Story::begin();
+    story.set_quota("standard.spot", 0);
+    let spot = story.submit(Demand {
+        preemptible: true,
+        ..cores(1)
+    });
+    story.run_for(minutes(1));
+    story.strike(Fault::CreateSlow, 1000);
+    for _ in 0..12 {
+        story.submit(cores(8));
+    }
+    story.run_for(seconds(5));
+    assert_eq!(story.creates_of("huge"), 12, "all under way at once");
+    story.run_for(minutes(60));
+    assert_eq!(story.runs_on(spot), None);
+}
+
+#[test]
+fn a_quota_error_of_long_ago_holds_nobody_up() {
+    let mut story = Story::with(|config| only(&["huge"], config));
+    story.set_quota("standard", 0);
+    let container = story.submit(cores(8));
+    story.run_for(minutes(1));
+    assert!(story.totals().at_quota);
+    story.set_priority(container, 0);
+    story.set_quota("standard", 100);
+    story.run_for(minutes(30));
+    assert!(!story.totals().at_quota, "nobody has been refused since");
+}
+
+#[test]
+fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types() {
+    let mut story = Story::with(|config| {
+        only(&["small", "medium", "large", "huge"], config);
+        config.sizing.max_price_factor_ppm = 100_000_000;
+    });
+    story.sell_out("standard", minutes(3));
+    let all: Vec<_> = [1, 2, 4, 8].map(|n| story.submit(cores(n))).into();
+    story.run_for(seconds(30));
+    let before = story.creates();
+    story.strike(Fault::CreateSlow, 1000);
+    story.run_until("one is tried", minutes(5), |s| s.creates() > before);
+    story.run_for(seconds(2));
+    assert_eq!(
+        story.creates(),
+        before + 1,
+        "the other types wait for its end"
+    );
+    story.run_for(minutes(90));
+    for container in all {
+        story.assert_complete(container);
+    }
+}
