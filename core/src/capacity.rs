@@ -7,7 +7,7 @@ pub(crate) mod cooling;
 pub(crate) mod crowd;
 pub(crate) mod spending;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::{Config, InstanceType, Limits, Rate};
@@ -368,8 +368,12 @@ impl Capacity {
                 self.groups.insert(group, next);
             }
             CloudError::Capacity { scope, .. } => {
-                let what = Offering::within(*scope, name, offer);
-                self.cool(now, what, CAPACITY_PAUSES, jitter, why);
+                // What was asked for rests in any case: another type of its group may be there.
+                let asked = Offering::Type(name.clone());
+                let whole = Offering::within(*scope, name, offer);
+                for what in BTreeSet::from([asked, whole]) {
+                    self.cool(now, what, CAPACITY_PAUSES, jitter, why.clone());
+                }
             }
             CloudError::NotFound { .. }
             | CloudError::Permanent { .. }
