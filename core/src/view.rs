@@ -212,11 +212,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {
         let positions = self.positions();
+        let room_at = self.core.room_at();
         let mut views: Vec<ContainerView> = self
             .core
             .queue()
             .iter()
-            .map(|entry| self.describe(entry, positions.get(&entry.id).copied()))
+            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), room_at))
             .collect();
         views.sort_by_key(|c| {
             let running_first = !(c.instance.is_some() && c.waiting.is_none());
@@ -231,13 +232,13 @@ impl<'a> View<'a> {
         views
     }
 
-    /// One container. O(waiting containers), for its position.
+    /// One container. O(waiting containers + instances), for its position and its hopes.
     #[must_use]
     pub fn container(&self, id: ContainerId) -> Option<ContainerView> {
         let entry = self.core.queue().get(&id)?;
         let waits = self.core.queue().is_waiting(&id);
         let position = waits.then(|| self.positions().get(&id).copied()).flatten();
-        Some(self.describe(entry, position))
+        Some(self.describe(entry, position, self.core.room_at()))
     }
 
     /// All instances, wishes included, by name.
@@ -365,7 +366,12 @@ impl<'a> View<'a> {
         numbered.map(|(i, rank)| (rank.2, i + 1)).collect()
     }
 
-    fn describe(&self, entry: &Entry, position: Option<usize>) -> ContainerView {
+    fn describe(
+        &self,
+        entry: &Entry,
+        position: Option<usize>,
+        room_at: Option<Timestamp>,
+    ) -> ContainerView {
         let queue = self.core.queue();
         let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
         let waiting = self.core.waiting_for(entry);
@@ -391,7 +397,7 @@ impl<'a> View<'a> {
                 Some(waiting) => waiting.describe(position).to_string(),
                 None => String::new(),
             },
-            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now())),
+            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now(), room_at)),
             waiting,
         }
     }

@@ -109,6 +109,9 @@ impl Blocked {
         match self {
             Self::MaxInstances => "the end of an instance, or a higher MaxInstances",
             Self::MaxPricePerHour => "the end of an instance, or a higher MaxPricePerHour",
+            Self::Supervisors { .. } => "the end of another supervisor",
+            Self::Containers { .. } => "the end of a container, or a minute without overload",
+            Self::Budget { .. } => "room in the budget, or a larger one",
             Self::Quota { .. } => "the end of an instance that counts against it, or the next try",
             Self::Canary => "the answer to the create that tries it again",
             Self::CreatesInFlight | Self::OneByOne => "the answers to creates under way",
@@ -116,12 +119,14 @@ impl Blocked {
         }
     }
 
+    /// Whether any instance that goes makes room.
+    pub(crate) fn ends_with_an_instance(&self) -> bool {
+        matches!(self, Self::MaxInstances | Self::MaxPricePerHour)
+    }
+
     /// Whether giving back an idle instance could help.
     pub(crate) fn room_helps(&self) -> bool {
-        matches!(
-            self,
-            Self::MaxInstances | Self::MaxPricePerHour | Self::Quota { .. }
-        )
+        self.ends_with_an_instance() || matches!(self, Self::Quota { .. })
     }
 
     /// Whether it is the world that stands in the way, rather than a limit of the operator's own.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::Phase;
 use longshore_core::command::{Action, CloudAction, QueueAction};
 use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{ContainerId, IntentId, QuotaGroup, TypeName};
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::view::Totals;
+use longshore_core::{ContainerExplanation, InstanceExplanation, Phase};
 
 use super::{Diary, Story, VmHand, minutes};
 use crate::chance::Ratio;
@@ -151,6 +151,24 @@ impl Story {
     }
 
     // What can be counted.
+
+    /// What the dispatcher tells of a container to whoever asks why.
+    #[must_use]
+    pub fn told(&self, id: ContainerId) -> Option<ContainerExplanation> {
+        let core = self.world.processes.all[0].core.as_ref()?;
+        core.view().explain_container(self.now(), id)
+    }
+
+    /// What the dispatcher tells of the nth VM to whoever asks why.
+    ///
+    /// # Panics
+    /// If none was made of that number.
+    #[must_use]
+    pub fn told_vm(&self, vm: usize) -> Option<InstanceExplanation> {
+        let core = self.world.processes.all[0].core.as_ref()?;
+        let name = self.vm_id(vm).to_string();
+        core.view().explain_instance(self.now(), &name)
+    }
 
     /// All commands so far, each with the time since the story began.
     ///

@@ -5,6 +5,7 @@ mod breaking;
 mod capacity;
 mod creating;
 mod disappearing;
+mod explaining;
 mod identity;
 mod idling;
 mod leading;
