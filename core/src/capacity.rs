@@ -81,6 +81,8 @@ pub(crate) struct Capacity {
     buckets: BTreeMap<(CloudId, Call), Bucket>,
     all_calls: BTreeMap<CloudId, Bucket>,
     barred: BTreeMap<(CloudId, Call), Cooling>,
+    /// Types whose last create may or may not have been made.
+    doubtful: BTreeMap<TypeName, Cooling>,
     pub(crate) boots: Boots,
     pub(crate) probes: Bucket,
     pub(crate) spending: Spending,
@@ -103,6 +105,12 @@ const FAILURE_PAUSES: Pauses = Pauses {
 const RATE_PAUSES: Pauses = Pauses {
     min: Duration::from_secs(1),
     max: Duration::from_secs(60),
+};
+
+/// For what is remembered and does not rest.
+const NO_PAUSES: Pauses = Pauses {
+    min: Duration::ZERO,
+    max: Duration::ZERO,
 };
 
 impl Capacity {
@@ -348,6 +356,7 @@ impl Capacity {
         let group = group_of(offer);
         let Some(error) = error else {
             self.groups.remove(&group);
+            self.doubtful.remove(name);
             for part in Offering::of(name, offer) {
                 self.offerings.remove(&part);
             }
@@ -357,7 +366,12 @@ impl Capacity {
         let (jitter, count) = (facts.jitter, facts.group_count);
         match error {
             _ if self.plants.has(Planted::FailuresIgnored) => {}
-            CloudError::RateLimited { .. } | CloudError::Ambiguous { .. } => {}
+            CloudError::RateLimited { .. } => {}
+            CloudError::Ambiguous { .. } => {
+                let before = self.doubtful.get(name);
+                let next = Cooling::after_failure(before, now, NO_PAUSES, jitter, why, 0);
+                self.doubtful.insert(name.clone(), next);
+            }
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
                 let mut next =
@@ -411,11 +425,21 @@ impl Capacity {
         self.offerings.values().map(move |c| c.since + after)
     }
 
-    /// Since when creates of this type have failed, one after the other. O(log types).
-    pub(crate) fn failing_since(&self, name: &TypeName, offer: &InstanceType) -> Option<Timestamp> {
+    /// Since when creates of this type have failed, one after the other, whatever kept them from
+    /// it, if that goes on. O(log types).
+    pub(crate) fn failing_since(
+        &self,
+        now: Timestamp,
+        name: &TypeName,
+        offer: &InstanceType,
+    ) -> Option<Timestamp> {
         let group = self.groups.get(&group_of(offer));
-        let known = self.coolings(name, offer).chain(group);
-        known.map(|cooling| cooling.since).min()
+        let barred = self.barred.get(&(offer.cloud, Call::Create));
+        let others = [group, barred, self.doubtful.get(name)];
+        let known = self.coolings(name, offer);
+        let known = known.chain(others.into_iter().flatten());
+        let lasting = known.filter(|cooling| cooling.goes_on(now));
+        lasting.map(|cooling| cooling.since).min()
     }
 
     /// Whether some group's quota was met and not yet disproved.
@@ -426,6 +450,8 @@ impl Capacity {
     /// Forgets types that are no longer configured, and takes over the budgets.
     pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
         self.spending.reconfigure(&config.limits.budgets, fleet);
+        self.doubtful
+            .retain(|name, _| config.types.contains_key(name));
         self.offerings.retain(|what, _| {
             let mut types = config.types.iter();
             types.any(|(name, offer)| Offering::of(name, offer).contains(what))
@@ -459,4 +485,40 @@ fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
 /// Instances that count against the quota of this type's group.
 pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
     fleet.count_of_group(offer.cloud, &offer.quota_group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_create_that_may_or_may_not_have_been_made_counts_as_failing_until_one_was() {
+        let (mut capacity, now) = (Capacity::default(), Timestamp::EPOCH);
+        let name = TypeName::from("small");
+        let offer = InstanceType {
+            cloud: CloudId(0),
+            provider_type: String::new(),
+            resources: crate::resources::Resources::default(),
+            added_scratch: 0,
+            gpus: None,
+            price: MicroDollars(1),
+            preemptible: false,
+            quota_group: QuotaGroup::from("on-demand"),
+        };
+        let facts = || CreateFacts {
+            jitter: 0,
+            group_count: 0,
+        };
+        let message = "no answer in time".to_owned();
+        let lost = CloudError::Ambiguous { message };
+        let at = |secs| now + Duration::from_secs(secs);
+        for secs in [0, 300] {
+            capacity.create_ended(at(secs), &name, &offer, Some(&lost), facts());
+        }
+        let since = |capacity: &Capacity, secs| capacity.failing_since(at(secs), &name, &offer);
+        assert_eq!(since(&capacity, 400), Some(now));
+        assert_eq!(since(&capacity, 1000), None, "that was long ago");
+        capacity.create_ended(at(400), &name, &offer, None, facts());
+        assert_eq!(since(&capacity, 400), None);
+    }
 }

@@ -90,6 +90,8 @@ pub struct InstanceView {
     pub last_probe: Option<Timestamp>,
     /// What its last probe complained of.
     pub complaint: Option<String>,
+    /// Why it cannot be trusted: it reports itself broken, or a lock on it has no runner.
+    pub broken: Option<String>,
     /// The last container that was on it.
     pub last_container: Option<ContainerId>,
     /// The containers on it.
@@ -348,7 +350,10 @@ impl<'a> View<'a> {
         let wanting = shapes.filter(|(_, group)| !group.waiting.is_empty());
         for name in wanting.flat_map(|(_, group)| group.eligible.iter().flatten()) {
             let offer = self.core.config().types.get(name);
-            let since = offer.and_then(|offer| self.core.capacity().failing_since(name, offer));
+            let since = offer.and_then(|offer| {
+                let capacity = self.core.capacity();
+                capacity.failing_since(self.core.now(), name, offer)
+            });
             totals
                 .failing
                 .extend(since.map(|since| (name.clone(), since)));
@@ -439,6 +444,7 @@ pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
         idle_since: vm.idle().then_some(vm.idle_since),
         last_probe: vm.probe.good_at,
         complaint: vm.probe.complaint.clone(),
+        broken: vm.fault.clone(),
         last_container: vm.last_container,
         containers: vm.runners.keys().copied().collect(),
         taken_back_at: vm.taken_back_at,

@@ -378,7 +378,10 @@ impl Dispatcher {
             call: CloudCall::Create,
             error: made.as_ref().err().cloned(),
         });
-        if let Some(offer) = self.config.types.get(&name) {
+        // Where a list has shown it already, a lost answer says nothing.
+        let doubted = matches!(made, Err(CloudError::Ambiguous { .. }));
+        let told = !doubted || listed.is_none();
+        if let Some(offer) = self.config.types.get(&name).filter(|_| told) {
             let facts = CreateFacts {
                 jitter: self.chance.jitter(),
                 group_count: in_group(&self.fleet, offer).saturating_sub(1),

@@ -122,18 +122,19 @@ impl Dispatcher {
             }
             let news = complaint.is_some() && vm.probe.complaint != complaint;
             vm.probe.complaint.clone_from(&complaint);
-            (vm.name(), vm.probe.failures, news)
+            (vm.name(), vm.type_name.clone(), vm.probe.failures, news)
         });
         if booked
             .as_ref()
-            .is_some_and(|(_, failures, _)| *failures == 1)
+            .is_some_and(|(.., failures, _)| *failures == 1)
         {
             // Whoever was to wait for its room waits no longer.
             self.touched.placement = true;
         }
-        if let Some((instance, failures, news)) = booked {
+        if let Some((instance, instance_type, failures, news)) = booked {
             self.out.event(Event::ProbeEnded {
                 instance,
+                instance_type,
                 took: now.since(started),
                 error: complaint,
                 failures,
@@ -262,6 +263,9 @@ impl Dispatcher {
             } else {
                 None
             };
+            if !broken && !stale {
+                vm.fault = None;
+            }
         });
         if let Some(at) = list.taken_back_at {
             self.announce_loss(key, at);

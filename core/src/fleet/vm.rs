@@ -165,6 +165,9 @@ pub(crate) struct Vm {
     pub(crate) idle_since: Timestamp,
     /// It reports itself broken.
     pub(crate) broken: bool,
+    /// Why it cannot be trusted, once that was told: it reports itself broken, or a lock on it has
+    /// had no runner for too long.
+    pub(crate) fault: Option<String>,
     /// The cloud has announced that it takes it back then, or has said that it did.
     pub(crate) taken_back_at: Option<Timestamp>,
     /// A lock without a runner, since then.
@@ -289,6 +292,7 @@ impl Vm {
             last_container: None,
             idle_since: now,
             broken: false,
+            fault: None,
             taken_back_at: None,
             stale_since: None,
             boot_counted: false,

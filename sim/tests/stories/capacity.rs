@@ -253,3 +253,35 @@ fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types(
         story.assert_complete(container);
     }
 }
+
+/// Since when creates of a type fail, as the metric has it.
+fn failing(story: &Story, name: &str) -> Option<std::time::Duration> {
+    let since = story.totals().failing.get(&name.into()).copied()?;
+    Some(story.now().since(since))
+}
+
+#[test]
+fn creates_that_are_throttled_count_as_failing_and_errors_of_long_ago_do_not() {
+    let mut story = Story::with(|config| only(&["huge"], config));
+    story.throttle_creates(minutes(60), 1);
+    let _first = story.running(cores(8), minutes(600));
+    let container = story.submit(cores(8));
+    story.run_for(minutes(10));
+    let span = failing(&story, "huge").expect("it is throttled");
+    assert!(span > minutes(9), "{span:?}");
+    story.run_for(minutes(70));
+    story.assert_complete(container);
+
+    story.set_capacity("huge", 0);
+    let other = story.submit(cores(8));
+    story.run_for(minutes(1));
+    assert!(failing(&story, "huge").is_some());
+    story.set_priority(other, 0);
+    story.run_for(minutes(60));
+    story.set_capacity("huge", 9);
+    let last = story.submit_as(cores(8), 500, minutes(1));
+    story.run_for(seconds(1));
+    assert_eq!(failing(&story, "huge"), None, "that was an hour ago");
+    story.run_for(minutes(10));
+    story.assert_complete(last);
+}

@@ -3,7 +3,7 @@
 use longshore_core::config::Config;
 use longshore_core::ids::ContainerId;
 use longshore_core::resources::Demand;
-use longshore_core::{Blocked, Eligible, Lack};
+use longshore_core::{Blocked, Closed, Eligible, Fate, Lack};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -144,6 +144,51 @@ fn what_waits_for_creates_under_way_is_told_to_wait_for_their_answers() {
     story.run_for(seconds(12));
     let next = story.shown(all[1]).and_then(|view| view.unblocked_by);
     assert_eq!(next.as_deref(), Some("the answers to creates under way"));
+}
+
+#[test]
+fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
+    let mut story = Story::with(|config| only(&["large"], config));
+    let (stubborn, vm) = story.running(cores(1), minutes(300));
+    let (_other, same) = story.running(cores(1), minutes(300));
+    assert_eq!(vm, same);
+    story.vm(vm).ignore_kill();
+    story.kill_container(stubborn);
+    story.run_for(minutes(5));
+    let told = story.told_vm(vm).expect("it is there");
+    let Fate::Draining {
+        until: Some(until), ..
+    } = told.fate
+    else {
+        panic!("{told}");
+    };
+    let text = told.to_string();
+    assert!(text.contains("at the latest"), "{text}");
+    let due = story.since_begin(until);
+    story.run_for(due - story.elapsed() - seconds(1));
+    assert!(!story.is_gone(vm));
+    story.run_for(minutes(3));
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
+    let mut story = Story::with(|config| config.intervals.sync = seconds(2));
+    let (_, vm) = story.running(spot(), minutes(60));
+    story.hold(vm);
+    story.vm(vm).announce_loss();
+    story.run_until("it is known", minutes(1), |s| {
+        s.shown_vm(vm).is_some_and(|vm| vm.taken_back_at.is_some())
+    });
+    let told = story.told_vm(vm).expect("it is there");
+    assert!(matches!(told.fate, Fate::Held { until: Some(_) }), "{told}");
+    assert_eq!(told.closed, Some(Closed::TakenBack));
+    let text = told.to_string();
+    assert!(text.contains("the cloud takes it back: "), "{text}");
+    assert!(
+        text.contains("run or drain, or the cloud takes it"),
+        "{text}"
+    );
 }
 
 #[test]

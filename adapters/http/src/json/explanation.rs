@@ -233,13 +233,16 @@ enum FateJson {
     Booting {
         until: String,
     },
-    Held,
+    Held {
+        until: Option<String>,
+    },
     Busy,
     Idle {
         until: String,
     },
     Draining {
         left: usize,
+        until: Option<String>,
     },
     Confirming {
         reason: String,
@@ -306,12 +309,17 @@ impl FateJson {
             Fate::Booting { until } => Self::Booting {
                 until: rfc3339(*until),
             },
-            Fate::Held => Self::Held,
+            Fate::Held { until } => Self::Held {
+                until: until.map(rfc3339),
+            },
             Fate::Busy => Self::Busy,
             Fate::Idle { until } => Self::Idle {
                 until: rfc3339(*until),
             },
-            Fate::Draining { left } => Self::Draining { left: *left },
+            Fate::Draining { left, until } => Self::Draining {
+                left: *left,
+                until: until.map(rfc3339),
+            },
             Fate::Confirming { reason } => Self::Confirming {
                 reason: reason.to_string(),
             },
@@ -351,6 +359,7 @@ fn runner_phase(phase: RunnerPhase) -> &'static str {
 fn closed(closed: Closed) -> &'static str {
     match closed {
         Closed::Held => "held",
+        Closed::TakenBack => "taken_back",
         Closed::Draining => "draining",
         Closed::Leaving => "leaving",
         Closed::Broken => "broken",
