@@ -1,174 +1,30 @@
 //! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
 
+pub(crate) mod blocked;
 pub(crate) mod boots;
 pub(crate) mod bucket;
 pub(crate) mod cooling;
 pub(crate) mod crowd;
 pub(crate) mod spending;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
+use crate::fleet::vm::Vm;
 use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::planted::{Planted, Plants};
 use crate::queue::shapes::Rank;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
+pub use blocked::Blocked;
 use boots::Boots;
 use bucket::Bucket;
 use cooling::{Cooling, Pauses, Readiness};
 use crowd::Crowd;
 use spending::Spending;
-
-/// Why no instance of a type is created now.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Blocked {
-    /// `MaxInstances` exist, wishes counted.
-    MaxInstances,
-    /// One more would pass `MaxPricePerHour`.
-    MaxPricePerHour,
-    /// One of `Budgets` is used up.
-    Budget {
-        /// Its span of time.
-        window: Duration,
-        /// Its amount.
-        limit: MicroDollars,
-        /// When there is room again at the latest, should nothing end before; absent if what runs
-        /// now uses it up for good.
-        until: Option<Timestamp>,
-    },
-    /// So many containers run already as the queue can bear, or as `InitialQuotaEstimate` says.
-    Containers {
-        /// How many may run now.
-        max: u32,
-        /// When it will be more, should the queue not be overloaded again.
-        until: Option<Timestamp>,
-    },
-    /// So many supervisors run already as `SupervisorFraction` allows.
-    Supervisors {
-        /// How many may run now.
-        max: u32,
-    },
-    /// The account's quota for this type's group is used up.
-    Quota {
-        /// When it is tried again, unless an instance of the group ends before.
-        until: Timestamp,
-        /// The cloud's words.
-        why: String,
-    },
-    /// The cloud had no capacity for it, or failed to create it.
-    Cooling {
-        /// When it is tried again.
-        until: Timestamp,
-        /// The cloud's words.
-        why: String,
-    },
-    /// Its last boots with the container's image all failed.
-    BootsFail {
-        /// When one is tried again.
-        until: Timestamp,
-        /// How many in a row.
-        failures: u32,
-        /// The last complaint.
-        why: String,
-    },
-    /// One create or boot after such a pause is under way, and decides.
-    Canary,
-    /// `MaxConcurrentInstanceCreateOps` are under way, or one is while an error of a quota or a rate
-    /// is recent.
-    CreatesInFlight,
-    /// A rate limit, ours or the cloud's.
-    Rate {
-        /// When there is room again.
-        until: Timestamp,
-    },
-}
-
-impl Blocked {
-    /// When it ends by itself, if a time is known.
-    #[must_use]
-    pub fn until(&self) -> Option<Timestamp> {
-        match self {
-            Self::Quota { until, .. }
-            | Self::Cooling { until, .. }
-            | Self::BootsFail { until, .. }
-            | Self::Rate { until } => Some(*until),
-            Self::Budget { until, .. } | Self::Containers { until, .. } => *until,
-            _ => None,
-        }
-    }
-
-    /// Whether it is no matter of seconds: what waits for its end waits for a VM that exists.
-    pub(crate) fn lasts(&self) -> bool {
-        self.room_helps()
-            || matches!(
-                self,
-                Self::Cooling { .. } | Self::BootsFail { .. } | Self::Budget { .. }
-            )
-    }
-
-    /// What would end it.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::MaxInstances => "the end of an instance, or a higher MaxInstances",
-            Self::MaxPricePerHour => "the end of an instance, or a higher MaxPricePerHour",
-            Self::Quota { .. } => "the end of an instance that counts against it, or the next try",
-            Self::Canary => "the answer to the create that tries it again",
-            Self::CreatesInFlight => "the answers to creates under way",
-            _ => "the next try",
-        }
-    }
-
-    /// Whether giving back an idle instance could help.
-    pub(crate) fn room_helps(&self) -> bool {
-        matches!(
-            self,
-            Self::MaxInstances | Self::MaxPricePerHour | Self::Quota { .. }
-        )
-    }
-
-    /// Whether it is the world that stands in the way, rather than a limit of the operator's own.
-    pub(crate) fn is_the_worlds(&self) -> bool {
-        matches!(
-            self,
-            Self::Quota { .. } | Self::Cooling { .. } | Self::BootsFail { .. } | Self::Canary
-        )
-    }
-}
-
-impl std::fmt::Display for Blocked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::MaxInstances => f.write_str("MaxInstances is reached"),
-            Self::MaxPricePerHour => f.write_str("MaxPricePerHour is reached"),
-            Self::Budget { window, limit, .. } => {
-                let window = spending::short(*window);
-                write!(f, "the budget of {limit} in {window} is used up")
-            }
-            Self::Containers { max, .. } => {
-                write!(
-                    f,
-                    "no more than {max} containers may run until it is known that the queue bears them"
-                )
-            }
-            Self::Supervisors { max } => write!(f, "no more than {max} supervisors may run"),
-            Self::Quota { why, .. } => write!(f, "at the cloud account's limit ({why})"),
-            Self::Cooling { why, .. } => write!(f, "at capacity ({why})"),
-            Self::BootsFail { failures, why, .. } => {
-                write!(f, "its last {failures} boots failed ({why})")
-            }
-            Self::Canary => f.write_str("being tried again"),
-            Self::CreatesInFlight => f.write_str("other instances are being created"),
-            Self::Rate { .. } => f.write_str("rate limited"),
-        }
-    }
-}
 
 /// The classes of calls to a cloud that have their own limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,14 +46,44 @@ impl Call {
     }
 }
 
+/// What the cloud may have none of: a type, all of a group, or anything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Offering {
+    Type(TypeName),
+    Group(CloudId, QuotaGroup),
+    Cloud(CloudId),
+}
+
+impl Offering {
+    /// Everything that a type is part of.
+    fn of(name: &TypeName, offer: &InstanceType) -> [Self; 3] {
+        [
+            CapacityScope::Type,
+            CapacityScope::Group,
+            CapacityScope::All,
+        ]
+        .map(|scope| Self::within(scope, name, offer))
+    }
+
+    fn within(scope: CapacityScope, name: &TypeName, offer: &InstanceType) -> Self {
+        match scope {
+            CapacityScope::Type => Self::Type(name.clone()),
+            CapacityScope::Group => Self::Group(offer.cloud, offer.quota_group.clone()),
+            CapacityScope::All => Self::Cloud(offer.cloud),
+        }
+    }
+}
+
 /// The limits' memory. Every question costs O(log types).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Capacity {
-    offerings: BTreeMap<TypeName, Cooling>,
+    offerings: BTreeMap<Offering, Cooling>,
     groups: BTreeMap<(CloudId, QuotaGroup), Cooling>,
     buckets: BTreeMap<(CloudId, Call), Bucket>,
     all_calls: BTreeMap<CloudId, Bucket>,
     barred: BTreeMap<(CloudId, Call), Cooling>,
+    /// Types whose last create may or may not have been made.
+    doubtful: BTreeMap<TypeName, Cooling>,
     pub(crate) boots: Boots,
     pub(crate) probes: Bucket,
     pub(crate) spending: Spending,
@@ -220,6 +106,12 @@ const FAILURE_PAUSES: Pauses = Pauses {
 const RATE_PAUSES: Pauses = Pauses {
     min: Duration::from_secs(1),
     max: Duration::from_secs(60),
+};
+
+/// For what is remembered and does not rest.
+const NO_PAUSES: Pauses = Pauses {
+    min: Duration::ZERO,
+    max: Duration::ZERO,
 };
 
 impl Capacity {
@@ -337,7 +229,7 @@ impl Capacity {
                 _ => {}
             }
         }
-        if let Some(cooling) = self.offerings.get(name) {
+        for cooling in self.coolings(name, offer) {
             match cooling.readiness(now, under_way) {
                 Readiness::Wait(until) => {
                     let why = cooling.why.clone();
@@ -352,30 +244,53 @@ impl Capacity {
             let kind = (name.clone(), image.clone());
             self.boots.may_boot(now, &kind, booting)?;
         }
+        if self.waits_for_another(now, fleet, offer) {
+            return Err(Blocked::OneByOne);
+        }
         let in_flight = fleet.creates_unanswered();
-        // What was refused lately is tried by one create, not by as many as there is room for.
-        let limited = self.barred.contains_key(&(offer.cloud, Call::Create));
-        let serial = limited || !self.groups.is_empty();
-        let max = if serial {
-            Some(1)
-        } else {
-            limits.creates_in_flight
-        };
+        let max = limits.creates_in_flight;
         if max.is_some_and(|max| in_flight >= max as usize) {
             return Err(Blocked::CreatesInFlight);
         }
-        let at = self.call_at(now, limits, offer.cloud, Call::Create);
-        if at > now {
-            return Err(Blocked::Rate { until: at });
+        let until = self.call_at(now, limits, offer.cloud, Call::Create);
+        let bar = self.barred.get(&(offer.cloud, Call::Create));
+        match bar {
+            _ if until <= now => Ok(()),
+            Some(bar) if bar.until >= until => Err(Blocked::Throttled { until }),
+            _ => Err(Blocked::Rate { until }),
         }
-        Ok(())
+    }
+
+    /// Whether a create is under way that must end first: what was refused lately is tried by one
+    /// create, not by as many as there is room for.
+    fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
+        let goes_on = |cooling: Option<&Cooling>| cooling.is_some_and(|c| c.goes_on(now));
+        let throttled = goes_on(self.barred.get(&(offer.cloud, Call::Create)));
+        let refused = goes_on(self.groups.get(&group_of(offer)));
+        let in_the_way = |vm: &Vm| {
+            let group = vm.offer.as_ref().map(|other| &other.quota_group);
+            vm.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
+        };
+        (throttled || refused) && fleet.awaits_create(in_the_way)
+    }
+
+    /// What is known against a type, or against all that it is part of.
+    fn coolings(&self, name: &TypeName, offer: &InstanceType) -> impl Iterator<Item = &Cooling> {
+        let parts = Offering::of(name, offer).into_iter();
+        parts.filter_map(|part| self.offerings.get(&part))
     }
 
     /// Whether a type is left alone, or being tried again, because the cloud lately had none of it.
-    pub(crate) fn rests(&self, now: Timestamp, fleet: &Fleet, name: &TypeName) -> bool {
+    pub(crate) fn rests(
+        &self,
+        now: Timestamp,
+        fleet: &Fleet,
+        name: &TypeName,
+        offer: &InstanceType,
+    ) -> bool {
         let under_way = |key| fleet.is_create_unanswered(key);
-        let cooling = self.offerings.get(name);
-        cooling.is_some_and(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
+        self.coolings(name, offer)
+            .any(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
     }
 
     /// How many containers, and how many supervisors among them, may run.
@@ -439,8 +354,10 @@ impl Capacity {
         if let Some(group) = self.groups.get_mut(&group_of(offer)) {
             group.begin_canary(key);
         }
-        if let Some(cooling) = self.offerings.get_mut(name) {
-            cooling.begin_canary(key);
+        for part in Offering::of(name, offer) {
+            if let Some(cooling) = self.offerings.get_mut(&part) {
+                cooling.begin_canary(key);
+            }
         }
         self.boots.begin(&(name.clone(), image.clone()), key);
     }
@@ -458,14 +375,22 @@ impl Capacity {
         let group = group_of(offer);
         let Some(error) = error else {
             self.groups.remove(&group);
-            self.offerings.remove(name);
+            self.doubtful.remove(name);
+            for part in Offering::of(name, offer) {
+                self.offerings.remove(&part);
+            }
             return;
         };
         let why = error.to_string();
         let (jitter, count) = (facts.jitter, facts.group_count);
         match error {
             _ if self.plants.has(Planted::FailuresIgnored) => {}
-            CloudError::RateLimited { .. } | CloudError::Ambiguous { .. } => {}
+            CloudError::RateLimited { .. } => {}
+            CloudError::Ambiguous { .. } => {
+                let before = self.doubtful.get(name);
+                let next = Cooling::after_failure(before, now, NO_PAUSES, jitter, why, 0);
+                self.doubtful.insert(name.clone(), next);
+            }
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
                 let mut next =
@@ -476,33 +401,42 @@ impl Capacity {
                 self.groups.insert(group, next);
             }
             CloudError::Capacity { scope, .. } => {
-                let affected: Vec<TypeName> = match scope {
-                    CapacityScope::Type => vec![name.clone()],
-                    CapacityScope::Group | CapacityScope::All => facts.wider(*scope, offer),
-                };
-                for name in affected {
-                    self.cool(now, &name, CAPACITY_PAUSES, jitter, why.clone());
+                // What was asked for rests in any case: another type of its group may be there.
+                let asked = Offering::Type(name.clone());
+                let whole = Offering::within(*scope, name, offer);
+                for what in BTreeSet::from([asked, whole]) {
+                    self.cool(now, what, CAPACITY_PAUSES, jitter, why.clone());
                 }
             }
             CloudError::NotFound { .. }
             | CloudError::Permanent { .. }
-            | CloudError::Transient { .. } => self.cool(now, name, FAILURE_PAUSES, jitter, why),
+            | CloudError::Transient { .. } => {
+                let what = Offering::Type(name.clone());
+                self.cool(now, what, FAILURE_PAUSES, jitter, why);
+            }
         }
     }
 
-    fn cool(&mut self, now: Timestamp, name: &TypeName, pauses: Pauses, jitter: u32, why: String) {
-        let before = self.offerings.get(name);
+    fn cool(&mut self, now: Timestamp, what: Offering, pauses: Pauses, jitter: u32, why: String) {
+        let before = self.offerings.get(&what);
         let next = Cooling::after_failure(before, now, pauses, jitter, why, 0);
-        self.offerings.insert(name.clone(), next);
+        self.offerings.insert(what, next);
     }
 
-    /// Whether every one of these types has been failing to be created for so long. O(types · log).
-    pub(crate) fn all_fail(&self, now: Timestamp, types: &[TypeName], after: Duration) -> bool {
-        let fails = |name| {
-            let cooling = self.offerings.get(name);
-            cooling.is_some_and(|c| c.goes_on(now) && c.since + after <= now)
+    /// Since when every one of these types has been failing to be created, if each still does.
+    /// O(types · log).
+    pub(crate) fn all_fail_since(
+        &self,
+        now: Timestamp,
+        config: &Config,
+        types: &[TypeName],
+    ) -> Option<Timestamp> {
+        let since = |name| {
+            let known = self.coolings(name, config.types.get(name)?);
+            known.filter(|c| c.goes_on(now)).map(|c| c.since).min()
         };
-        types.iter().all(fails)
+        let all = types.iter().map(since).collect::<Option<Vec<_>>>()?;
+        all.into_iter().max()
     }
 
     /// When each type that is failing to be created will have been for so long.
@@ -510,24 +444,37 @@ impl Capacity {
         self.offerings.values().map(move |c| c.since + after)
     }
 
-    /// Since when creates of this type have failed, one after the other. O(log types).
-    pub(crate) fn failing_since(&self, name: &TypeName, offer: &InstanceType) -> Option<Timestamp> {
-        let offering = self.offerings.get(name);
+    /// Since when creates of this type have failed, one after the other, whatever kept them from
+    /// it, if that goes on. O(log types).
+    pub(crate) fn failing_since(
+        &self,
+        now: Timestamp,
+        name: &TypeName,
+        offer: &InstanceType,
+    ) -> Option<Timestamp> {
         let group = self.groups.get(&group_of(offer));
-        let since = [offering, group].into_iter().flatten();
-        since.map(|cooling| cooling.since).min()
+        let barred = self.barred.get(&(offer.cloud, Call::Create));
+        let others = [group, barred, self.doubtful.get(name)];
+        let known = self.coolings(name, offer);
+        let known = known.chain(others.into_iter().flatten());
+        let lasting = known.filter(|cooling| cooling.goes_on(now));
+        lasting.map(|cooling| cooling.since).min()
     }
 
     /// Whether some group's quota was met and not yet disproved.
-    pub(crate) fn at_quota(&self) -> bool {
-        !self.groups.is_empty()
+    pub(crate) fn at_quota(&self, now: Timestamp) -> bool {
+        self.groups.values().any(|group| group.goes_on(now))
     }
 
     /// Forgets types that are no longer configured, and takes over the budgets.
     pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
         self.spending.reconfigure(&config.limits.budgets, fleet);
-        self.offerings
+        self.doubtful
             .retain(|name, _| config.types.contains_key(name));
+        self.offerings.retain(|what, _| {
+            let mut types = config.types.iter();
+            types.any(|(name, offer)| Offering::of(name, offer).contains(what))
+        });
         self.groups
             .retain(|group, _| config.types.values().any(|offer| group_of(offer) == *group));
         let pauses = config.limits.boot_failures.is_some();
@@ -537,22 +484,10 @@ impl Capacity {
 }
 
 /// What the end of a create is judged by.
-pub(crate) struct CreateFacts<'a> {
+pub(crate) struct CreateFacts {
     pub(crate) jitter: u32,
     /// Instances of the type's group that exist beside the one refused.
     pub(crate) group_count: usize,
-    pub(crate) types: &'a BTreeMap<TypeName, InstanceType>,
-}
-
-impl CreateFacts<'_> {
-    fn wider(&self, scope: CapacityScope, offer: &InstanceType) -> Vec<TypeName> {
-        let same = |other: &InstanceType| match scope {
-            CapacityScope::All => other.cloud == offer.cloud,
-            _ => group_of(other) == group_of(offer),
-        };
-        let types = self.types.iter().filter(|(_, other)| same(other));
-        types.map(|(name, _)| name.clone()).collect()
-    }
 }
 
 fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
@@ -562,4 +497,40 @@ fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
 /// Instances that count against the quota of this type's group.
 pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
     fleet.count_of_group(offer.cloud, &offer.quota_group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_create_that_may_or_may_not_have_been_made_counts_as_failing_until_one_was() {
+        let (mut capacity, now) = (Capacity::default(), Timestamp::EPOCH);
+        let name = TypeName::from("small");
+        let offer = InstanceType {
+            cloud: CloudId(0),
+            provider_type: String::new(),
+            resources: crate::resources::Resources::default(),
+            added_scratch: 0,
+            gpus: None,
+            price: MicroDollars(1),
+            preemptible: false,
+            quota_group: QuotaGroup::from("on-demand"),
+        };
+        let facts = || CreateFacts {
+            jitter: 0,
+            group_count: 0,
+        };
+        let message = "no answer in time".to_owned();
+        let lost = CloudError::Ambiguous { message };
+        let at = |secs| now + Duration::from_secs(secs);
+        for secs in [0, 300] {
+            capacity.create_ended(at(secs), &name, &offer, Some(&lost), facts());
+        }
+        let since = |capacity: &Capacity, secs| capacity.failing_since(at(secs), &name, &offer);
+        assert_eq!(since(&capacity, 400), Some(now));
+        assert_eq!(since(&capacity, 1000), None, "that was long ago");
+        capacity.create_ended(at(400), &name, &offer, None, facts());
+        assert_eq!(since(&capacity, 400), None);
+    }
 }

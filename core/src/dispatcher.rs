@@ -7,6 +7,7 @@
 
 mod clouds;
 mod containers;
+mod lines;
 mod losses;
 mod operator;
 mod patience;
@@ -40,6 +41,7 @@ use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
 use crate::view::View;
 use clouds::Sync;
+use lines::Lines;
 use polls::Poll;
 
 /// The dispatcher: timestamped inputs in, commands out.
@@ -67,6 +69,7 @@ pub struct Dispatcher {
     out: Outbox,
     /// Signals under way; they may outlive the runners that they are for.
     signals: BTreeMap<(ContainerId, VmKey), CommandId>,
+    lines: Lines,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
@@ -140,6 +143,7 @@ impl Dispatcher {
             timers: Timers::default(),
             out: Outbox::default(),
             signals: BTreeMap::new(),
+            lines: Lines::default(),
             poll: Poll::default(),
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
@@ -217,7 +221,7 @@ impl Dispatcher {
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
-        (&self.signals, self.start_limits).hash(&mut hasher);
+        (&self.signals, &self.lines, self.start_limits).hash(&mut hasher);
         self.out.hash_into(&mut hasher);
         self.chance.intents.get_word_pos().hash(&mut hasher);
         self.chance.jitter.get_word_pos().hash(&mut hasher);
@@ -326,6 +330,7 @@ impl Dispatcher {
             self.capacity.spending.forgets();
         }
         self.signals.clear();
+        self.lines = Lines::default();
         self.poll = Poll::default();
         self.syncs.clear();
         self.verdicts = Verdicts::default();
@@ -354,6 +359,7 @@ impl Dispatcher {
         }
         self.fleet.break_all_promises();
         self.retype_vms();
+        self.look_at_lines();
         let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
         self.touched.containers.extend(ids);
         self.touched.placement = true;

@@ -138,6 +138,8 @@ pub enum Event {
         instance_type: TypeName,
         waited: Duration,
         ready_wait: Duration,
+        /// Whether this process starts it for the first time.
+        first: bool,
     },
     /// Its runner has taken it.
     Started {
@@ -253,6 +255,7 @@ pub enum Event {
     /// A probe was answered, or was not.
     ProbeEnded {
         instance: String,
+        instance_type: TypeName,
         took: Duration,
         error: Option<String>,
         /// In a row.
@@ -265,6 +268,7 @@ pub enum Event {
     /// It reports itself broken, or holds a lock without a runner.
     Broken {
         instance: String,
+        instance_type: TypeName,
         why: String,
         held: bool,
     },
@@ -297,6 +301,7 @@ pub enum Event {
     /// It is about to be given back; its last complaint, if its last probe failed.
     Leaving {
         instance: String,
+        instance_type: TypeName,
         reason: ShutdownReason,
         complaint: Option<String>,
     },

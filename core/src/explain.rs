@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::Blocked;
 use crate::dispatcher::Dispatcher;
-use crate::fleet::vm::{Phase, RunnerPhase};
+use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::TypeName;
-use crate::input::ContainerState;
+use crate::input::{ContainerState, IdleBehavior};
 use crate::planted::Planted;
 use crate::queue::entry::{Entry, Op};
 use crate::time::Timestamp;
@@ -104,6 +104,19 @@ impl Dispatcher {
         (!self.planted(Planted::ReasonForgotten)).then(|| self.waiting_for_room(entry))
     }
 
+    /// When the next instance is expected to be given back: at once where one is on its way out,
+    /// otherwise when one that is idle has been so for long enough. O(instances).
+    pub(crate) fn room_at(&self) -> Option<Timestamp> {
+        let goes = |vm: &Vm| match vm.phase {
+            Phase::Fenced | Phase::Shutdown => Some(self.now()),
+            Phase::Ready if vm.idle() && vm.behavior != IdleBehavior::Hold => {
+                Some(vm.idle_since + self.config().timeouts.idle)
+            }
+            _ => None,
+        };
+        self.fleet().iter().filter_map(goes).min()
+    }
+
     fn waiting_at_host(&self, entry: &Entry) -> Option<Waiting> {
         let key = self.fleet().hosts(entry.id).next()?;
         let vm = self.fleet().get(key)?;
@@ -137,28 +150,8 @@ impl Dispatcher {
 
 impl Waiting {
     /// What would end the wait, for an operator who asks now.
-    pub(crate) fn remedy(&self, now: Timestamp) -> String {
+    pub(crate) fn remedy(&self, now: Timestamp, room_at: Option<Timestamp>) -> String {
         let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
-        let first_room = |blocked: &[(TypeName, Blocked)]| {
-            let budget = |(_, why): &(TypeName, Blocked)| match why {
-                Blocked::Budget { until, .. } => Some(*until),
-                _ => None,
-            };
-            if let Some(until) = blocked.iter().find_map(budget) {
-                return match until {
-                    Some(at) => format!("room in the budget, expected {} at the latest", ahead(at)),
-                    None => "instances that are given back, or a larger budget".to_owned(),
-                };
-            }
-            if let Some((_, Blocked::Supervisors { .. })) = blocked.first() {
-                return "the end of another supervisor".to_owned();
-            }
-            let soonest = blocked.iter().filter_map(|(_, why)| why.until()).min();
-            match soonest {
-                Some(at) => format!("a container ends, or the next try {}", ahead(at)),
-                None => "a container ends, or the limit is raised".to_owned(),
-            }
-        };
         match self {
             Self::PriorityZero => "a priority above 0".to_owned(),
             Self::Learning => "the first answers of the queue and the cloud".to_owned(),
@@ -170,7 +163,7 @@ impl Waiting {
             Self::Unheard => "an answer of the VMs that were found".to_owned(),
             Self::LockedElsewhere => "an unlock by whoever locked it".to_owned(),
             Self::Booting { instance, .. } => format!("the boot of {instance}"),
-            Self::Blocked(blocked) => first_room(blocked),
+            Self::Blocked(blocked) => first_room(now, room_at, blocked),
             Self::Hopeless(_) => "another instance type, or a smaller container".to_owned(),
             Self::New => "the next pass of the scheduler".to_owned(),
         }
@@ -184,6 +177,39 @@ impl Waiting {
             position,
         }
     }
+}
+
+/// What would unblock whoever waits for one of these.
+fn first_room(
+    now: Timestamp,
+    room_at: Option<Timestamp>,
+    blocked: &[(TypeName, Blocked)],
+) -> String {
+    let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
+    let budget = |(_, why): &(TypeName, Blocked)| match why {
+        Blocked::Budget { until, .. } => Some(*until),
+        _ => None,
+    };
+    if let Some(until) = blocked.iter().find_map(budget) {
+        return match until {
+            Some(at) => format!("room in the budget, expected {} at the latest", ahead(at)),
+            None => "instances that are given back, or a larger budget".to_owned(),
+        };
+    }
+    if let Some(at) = blocked.iter().filter_map(|(_, why)| why.until()).min() {
+        return format!("a container ends, or the next try {}", ahead(at));
+    }
+    let mut remedies: Vec<&str> = blocked.iter().map(|(_, why)| why.remedy()).collect();
+    remedies.sort_unstable();
+    remedies.dedup();
+    let mut told = remedies.join(", or ");
+    let full = blocked.iter().any(|(_, why)| why.ends_with_an_instance());
+    match room_at.filter(|_| full) {
+        Some(at) if at <= now => told.push_str("; one is being given back"),
+        Some(at) => told.push_str(&format!("; one that is idle goes {}", ahead(at))),
+        None => {}
+    }
+    told
 }
 
 /// A [`Waiting`] as a sentence.

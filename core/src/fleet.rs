@@ -340,6 +340,16 @@ impl Fleet {
         self.index.unanswered.len()
     }
 
+    /// Whether the create of a VM that is like that was not yet answered. O(such creates).
+    pub(crate) fn awaits_create(&self, is: impl Fn(&Vm) -> bool) -> bool {
+        let mut vms = self
+            .index
+            .unanswered
+            .iter()
+            .filter_map(|key| self.get(*key));
+        vms.any(is)
+    }
+
     /// Files a VM by what it is now.
     fn refile(&mut self, key: VmKey) {
         if let Some(record) = self.vms.get(&key) {

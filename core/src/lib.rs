@@ -40,7 +40,7 @@ pub use capacity::Blocked;
 pub use capacity::spending::BudgetLeft;
 pub use dispatcher::Dispatcher;
 pub use explain::Waiting;
-pub use explain::container::{Arriving, ContainerExplanation, Eligible};
+pub use explain::container::{Arriving, ContainerExplanation, Eligible, Fallback};
 pub use explain::health::Trouble;
 pub use explain::instance::{Closed, Fate, InstanceExplanation, OnInstance, Origin};
 pub use fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason};

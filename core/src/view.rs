@@ -90,6 +90,8 @@ pub struct InstanceView {
     pub last_probe: Option<Timestamp>,
     /// What its last probe complained of.
     pub complaint: Option<String>,
+    /// Why it cannot be trusted: it reports itself broken, or a lock on it has no runner.
+    pub broken: Option<String>,
     /// The last container that was on it.
     pub last_container: Option<ContainerId>,
     /// The containers on it.
@@ -212,11 +214,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {
         let positions = self.positions();
+        let room_at = self.core.room_at();
         let mut views: Vec<ContainerView> = self
             .core
             .queue()
             .iter()
-            .map(|entry| self.describe(entry, positions.get(&entry.id).copied()))
+            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), room_at))
             .collect();
         views.sort_by_key(|c| {
             let running_first = !(c.instance.is_some() && c.waiting.is_none());
@@ -231,13 +234,13 @@ impl<'a> View<'a> {
         views
     }
 
-    /// One container. O(waiting containers), for its position.
+    /// One container. O(waiting containers + instances), for its position and its hopes.
     #[must_use]
     pub fn container(&self, id: ContainerId) -> Option<ContainerView> {
         let entry = self.core.queue().get(&id)?;
         let waits = self.core.queue().is_waiting(&id);
         let position = waits.then(|| self.positions().get(&id).copied()).flatten();
-        Some(self.describe(entry, position))
+        Some(self.describe(entry, position, self.core.room_at()))
     }
 
     /// All instances, wishes included, by name.
@@ -331,7 +334,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
-            at_quota: self.core.capacity().at_quota(),
+            at_quota: self.core.capacity().at_quota(self.core.now()),
             boot_pauses: self.boot_pauses(),
             budgets: self.budgets(),
             containers_max: self.containers_max(),
@@ -347,7 +350,10 @@ impl<'a> View<'a> {
         let wanting = shapes.filter(|(_, group)| !group.waiting.is_empty());
         for name in wanting.flat_map(|(_, group)| group.eligible.iter().flatten()) {
             let offer = self.core.config().types.get(name);
-            let since = offer.and_then(|offer| self.core.capacity().failing_since(name, offer));
+            let since = offer.and_then(|offer| {
+                let capacity = self.core.capacity();
+                capacity.failing_since(self.core.now(), name, offer)
+            });
             totals
                 .failing
                 .extend(since.map(|since| (name.clone(), since)));
@@ -365,7 +371,12 @@ impl<'a> View<'a> {
         numbered.map(|(i, rank)| (rank.2, i + 1)).collect()
     }
 
-    fn describe(&self, entry: &Entry, position: Option<usize>) -> ContainerView {
+    fn describe(
+        &self,
+        entry: &Entry,
+        position: Option<usize>,
+        room_at: Option<Timestamp>,
+    ) -> ContainerView {
         let queue = self.core.queue();
         let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
         let waiting = self.core.waiting_for(entry);
@@ -391,7 +402,7 @@ impl<'a> View<'a> {
                 Some(waiting) => waiting.describe(position).to_string(),
                 None => String::new(),
             },
-            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now())),
+            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now(), room_at)),
             waiting,
         }
     }
@@ -433,6 +444,7 @@ pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
         idle_since: vm.idle().then_some(vm.idle_since),
         last_probe: vm.probe.good_at,
         complaint: vm.probe.complaint.clone(),
+        broken: vm.fault.clone(),
         last_container: vm.last_container,
         containers: vm.runners.keys().copied().collect(),
         taken_back_at: vm.taken_back_at,

@@ -84,7 +84,7 @@ pub(crate) struct Cloud {
     /// Instances of a type that exist at most.
     pub(crate) capacity: BTreeMap<TypeName, u32>,
     sold_out: BTreeMap<TypeName, Timestamp>,
-    group_sold_out: BTreeMap<QuotaGroup, Timestamp>,
+    pub(crate) group_sold_out: BTreeMap<QuotaGroup, Timestamp>,
     all_sold_out: Timestamp,
     /// What was last listed, and when.
     listed: Option<(Timestamp, Vec<InstanceRecord>)>,

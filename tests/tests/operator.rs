@@ -46,7 +46,8 @@ fn the_list_has_the_peers_columns_and_a_json_form() {
             "config-type",
             "provider-type",
             "price",
-            "running-containers"
+            "running-containers",
+            "broken"
         ]
     );
     assert_eq!(lines.len(), 2, "{}", ran.stdout);
@@ -54,7 +55,7 @@ fn the_list_has_the_peers_columns_and_a_json_form() {
     let address = instance["address"].as_str().unwrap();
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     let expected = [
-        &id, address, "running", "run", "small", "small", "0.050000", &uuid,
+        &id, address, "running", "run", "small", "small", "0.050000", &uuid, "-",
     ];
     assert_eq!(lines[1], expected);
 

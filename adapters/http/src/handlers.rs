@@ -149,8 +149,7 @@ async fn container(
 
 async fn instances(app: &App, settings: &ManagementSettings) -> Result<Response, ApiError> {
     let Dated { at, value } = ask(app, Question::Instances).await?;
-    let items = (!value.is_empty()).then(|| json::instances(&settings.config, at, &value));
-    Ok(typed("application/json", json::items(items)))
+    Ok(Json(json::instances(&settings.config, at, &value)).into_response())
 }
 
 async fn explain(

@@ -120,8 +120,8 @@ impl Timings {
         };
         let probes = counters(
             "longshore_probes_total",
-            "Probes by outcome; an impostor is whoever else answers at an instance's address.",
-            &["outcome"],
+            "Probes by outcome and type; an impostor is whoever else answers at an instance's address.",
+            &["outcome", "instance_type"],
         );
         Self {
             probes: register(registry, probes),
@@ -133,7 +133,7 @@ impl Timings {
             ),
             queued_to_started: histograms(
                 "longshore_queued_to_started_seconds",
-                "Time from a container's submission to the start of its runner.",
+                "Time from a container's submission to the first start of its runner.",
                 &WAIT_BUCKETS,
             ),
             passes: histograms(
@@ -235,13 +235,18 @@ impl Metrics {
         self.losses.observe(event);
         match event {
             Event::StartIssued {
-                waited, ready_wait, ..
+                waited,
+                ready_wait,
+                first,
+                ..
             } => {
                 self.queue_to_start.observe(*waited);
                 self.timings
                     .dispatch_latency
                     .observe(ready_wait.as_secs_f64());
-                self.timings.queued_to_started.observe(waited.as_secs_f64());
+                if *first {
+                    self.timings.queued_to_started.observe(waited.as_secs_f64());
+                }
             }
             Event::Reached {
                 after, own: true, ..
@@ -260,11 +265,12 @@ impl Metrics {
                 self.boots_by_type.with_label_values(&labels).inc();
             }
             Event::ProbeEnded {
+                instance_type,
                 took,
                 error,
                 impostor,
                 ..
-            } => self.count_probe(*took, error.is_some(), *impostor),
+            } => self.count_probe(instance_type, *took, error.is_some(), *impostor),
             Event::Gone {
                 instance_type,
                 phase,
@@ -345,13 +351,14 @@ impl Metrics {
         }
     }
 
-    fn count_probe(&self, took: Duration, failed: bool, impostor: bool) {
+    fn count_probe(&self, name: &TypeName, took: Duration, failed: bool, impostor: bool) {
         let (outcome, series) = match (failed, impostor) {
             (false, _) => (PROBE_OUTCOMES[0], &self.probe_success),
             (true, false) => (PROBE_OUTCOMES[1], &self.probe_fail),
             (true, true) => (PROBE_OUTCOMES[2], &self.probe_fail),
         };
-        self.timings.probes.with_label_values(&[outcome]).inc();
+        let labels = [outcome, name.as_str()];
+        self.timings.probes.with_label_values(&labels).inc();
         series.observe(took);
     }
 
@@ -371,9 +378,6 @@ impl Metrics {
         for outcome in OUTCOMES {
             self.boots.with_label_values(&[outcome.name()]);
         }
-        for outcome in PROBE_OUTCOMES {
-            self.timings.probes.with_label_values(&[outcome]);
-        }
         for call in CALLS {
             for failed in ["0", "1"] {
                 self.calls.with_label_values(&[call.name(), failed]);
@@ -390,6 +394,10 @@ impl Metrics {
                 self.unexpected.with_label_values(&labels);
             }
             self.losses.begin_at_zero(name);
+            for outcome in PROBE_OUTCOMES {
+                let labels = [outcome, name.as_str()];
+                self.timings.probes.with_label_values(&labels);
+            }
             for outcome in OUTCOMES {
                 let labels = [outcome.name(), name.as_str()];
                 self.boots_by_type.with_label_values(&labels);

@@ -3,7 +3,7 @@
 use longshore_core::ids::ContainerId;
 use longshore_core::input::Operator;
 use longshore_core::time::Timestamp;
-use longshore_core::view::{ContainerView, InstanceView, Totals, View};
+use longshore_core::view::{BootPause, ContainerView, InstanceView, Totals, View};
 use longshore_core::{ContainerExplanation, InstanceExplanation};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,8 +27,8 @@ pub enum Question {
     Containers(Reply<Option<Vec<ContainerView>>>),
     /// One container, if it is known.
     Container(ContainerId, Reply<Option<ContainerView>>),
-    /// All instances.
-    Instances(Reply<Dated<Vec<InstanceView>>>),
+    /// All instances, and what none is created of.
+    Instances(Reply<Dated<Instances>>),
     /// Why the container or the instance of this name is as it is, if it is known.
     Explain(String, Reply<Option<Explanation>>),
     /// Sums for metrics.
@@ -46,6 +46,15 @@ pub struct Dated<T> {
     pub at: Timestamp,
     /// The answer.
     pub value: T,
+}
+
+/// What there is, and what there is none of for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instances {
+    /// Those that exist, and wishes.
+    pub all: Vec<InstanceView>,
+    /// Types and images that do not boot.
+    pub boot_pauses: Vec<BootPause>,
 }
 
 /// Why something is as it is.
@@ -96,7 +105,10 @@ impl Question {
                 let _ = reply.send(view.container(id));
             }
             Self::Instances(reply) => {
-                let value = view.instances();
+                let value = Instances {
+                    all: view.instances(),
+                    boot_pauses: view.boot_pauses(),
+                };
                 let _ = reply.send(Dated { at: now, value });
             }
             Self::Explain(name, reply) => {

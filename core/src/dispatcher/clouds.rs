@@ -378,11 +378,13 @@ impl Dispatcher {
             call: CloudCall::Create,
             error: made.as_ref().err().cloned(),
         });
-        if let Some(offer) = self.config.types.get(&name) {
+        // Where a list has shown it already, a lost answer says nothing.
+        let doubted = matches!(made, Err(CloudError::Ambiguous { .. }));
+        let told = !doubted || listed.is_none();
+        if let Some(offer) = self.config.types.get(&name).filter(|_| told) {
             let facts = CreateFacts {
                 jitter: self.chance.jitter(),
                 group_count: in_group(&self.fleet, offer).saturating_sub(1),
-                types: &self.config.types,
             };
             let error = made.as_ref().err();
             self.capacity
@@ -432,22 +434,14 @@ impl Dispatcher {
         let Some(instance) = vm.instance.clone() else {
             return;
         };
-        let (cloud, limits) = (vm.cloud, &self.config.limits);
-        let at = self
-            .capacity
-            .call_at(self.now, limits, cloud, Call::Destroy);
-        if at > self.now {
-            self.timers.set(TimeoutReason::DestroyVm(key), at);
+        let (cloud, name, attempt) = (vm.cloud, vm.name(), vm.shutdown.attempts + 1);
+        if !self.takes_turn_to_destroy(cloud, key) {
             return;
         }
-        self.capacity
-            .count_call(self.now, limits, cloud, Call::Destroy);
-        let attempt = vm.shutdown.attempts + 1;
-        let event = Event::DestroyIssued {
-            instance: vm.name(),
+        self.out.event(Event::DestroyIssued {
+            instance: name,
             attempt,
-        };
-        self.out.event(event);
+        });
         let action = CloudAction::Destroy { instance };
         let sent = self.ask_cloud(cloud, Purpose::Destroy(key), action);
         self.fleet.update(key, |vm| {

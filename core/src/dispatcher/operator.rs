@@ -51,8 +51,9 @@ impl Dispatcher {
         if !unsent || !gently {
             return;
         }
-        let before = vm.shutdown.before;
+        let (before, cloud) = (vm.shutdown.before, vm.cloud);
         self.timers.cancel(TimeoutReason::DestroyVm(key));
+        self.needs_no_destroy(cloud, key);
         self.unfence(key);
         if let Some(before @ (Phase::Booting | Phase::Unknown)) = before {
             self.fleet.update(key, |vm| vm.phase = before);

@@ -97,7 +97,10 @@ impl Hand for Dispatcher {
 
     fn falls_back(&self, types: &[TypeName]) -> bool {
         let after = self.config.sizing.spot_fallback.after;
-        after.is_some_and(|after| self.capacity.all_fail(self.now, types, after))
+        let since = self.capacity.all_fail_since(self.now, &self.config, types);
+        after
+            .zip(since)
+            .is_some_and(|(after, since)| since + after <= self.now)
     }
 
     fn assign(&mut self, container: ContainerId, vm: VmKey) {
@@ -160,13 +163,11 @@ impl Hand for Dispatcher {
 impl Dispatcher {
     /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
     fn gives_one_back(&mut self, parked: &Parked) -> bool {
-        let mut limited = parked.blocked.iter().filter(|(name, why)| {
-            let rests = self.capacity.rests(self.now, &self.fleet, name);
-            why.room_helps() && !rests
-        });
+        let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
         let Some((wanted, why)) = limited.find_map(|(name, why)| {
             let wanted = self.config.types.get(name)?;
-            Some((wanted, why))
+            let rests = self.capacity.rests(self.now, &self.fleet, name, wanted);
+            (!rests).then_some((wanted, why))
         }) else {
             return false;
         };

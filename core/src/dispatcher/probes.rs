@@ -27,30 +27,34 @@ impl Dispatcher {
 
     /// Sends a probe, if the VM can be asked and the rate allows it.
     pub(super) fn probe(&mut self, key: VmKey) {
-        let Some(vm) = self.fleet.get(key) else {
-            return;
+        let vm = self.fleet.get(key);
+        let Some(boot) = vm.and_then(asks_about_boot) else {
+            return self.needs_no_probe(key);
         };
-        let boot = match vm.phase {
-            Phase::Creating | Phase::Shutdown => return,
-            Phase::Booting | Phase::Unknown => true,
-            Phase::Ready | Phase::Fenced => false,
-        };
-        if vm.address.is_none() || vm.probe.in_flight.is_some() {
+        let now = self.now;
+        if !self.takes_turn_to_probe(key) {
+            self.fleet.update(key, |vm| {
+                vm.probe.kept_since.get_or_insert(now);
+            });
             return;
-        }
-        if let Some(rate) = self.config.limits.probes {
-            let at = self.capacity.probes.next_at(self.now, rate);
-            if at > self.now {
-                self.timers.set(TimeoutReason::ProbeVm(key), at);
-                return;
-            }
-            self.capacity.probes.take(self.now, rate);
         }
         let factor = if boot { BOOT_PATIENCE_FACTOR } else { 1 };
         let patience = self.config.timeouts.vm_answer * factor;
         let action = VmAction::Probe { boot };
         let sent = self.ask_vm(key, patience, Purpose::Probe(key), action);
-        self.fleet.update(key, |vm| vm.probe.in_flight = sent);
+        let kept = self.fleet.update(key, |vm| {
+            vm.probe.in_flight = sent;
+            let kept = vm.probe.kept_since.take();
+            if boot || vm.probe.unanswered_since.is_some() {
+                vm.probe.kept_for += kept.map(|since| now.since(since)).unwrap_or_default();
+            }
+            vm.probe.unanswered_since.get_or_insert(now);
+            kept.is_some()
+        });
+        if kept == Some(true) {
+            // Its time is counted again.
+            self.touched.vms.insert(key);
+        }
     }
 
     pub(super) fn on_probed(
@@ -110,24 +114,27 @@ impl Dispatcher {
             };
             if complaint.is_none() {
                 vm.probe.good_at = Some(now);
+                vm.probe.unanswered_since = None;
+                vm.probe.kept_for = Duration::ZERO;
                 vm.alive_at = now;
                 vm.absent_lists = 0;
                 vm.absent_since = None;
             }
             let news = complaint.is_some() && vm.probe.complaint != complaint;
             vm.probe.complaint.clone_from(&complaint);
-            (vm.name(), vm.probe.failures, news)
+            (vm.name(), vm.type_name.clone(), vm.probe.failures, news)
         });
         if booked
             .as_ref()
-            .is_some_and(|(_, failures, _)| *failures == 1)
+            .is_some_and(|(.., failures, _)| *failures == 1)
         {
             // Whoever was to wait for its room waits no longer.
             self.touched.placement = true;
         }
-        if let Some((instance, failures, news)) = booked {
+        if let Some((instance, instance_type, failures, news)) = booked {
             self.out.event(Event::ProbeEnded {
                 instance,
+                instance_type,
                 took: now.since(started),
                 error: complaint,
                 failures,
@@ -256,6 +263,9 @@ impl Dispatcher {
             } else {
                 None
             };
+            if !broken && !stale {
+                vm.fault = None;
+            }
         });
         if let Some(at) = list.taken_back_at {
             self.announce_loss(key, at);
@@ -323,6 +333,16 @@ impl Dispatcher {
         let at = self.now + pause;
         self.timers.set(TimeoutReason::ProbeVm(key), at);
     }
+}
+
+/// Whether a probe of a VM is about its boot; none where it cannot be asked.
+fn asks_about_boot(vm: &Vm) -> Option<bool> {
+    let boot = match vm.phase {
+        Phase::Creating | Phase::Shutdown => return None,
+        Phase::Booting | Phase::Unknown => true,
+        Phase::Ready | Phase::Fenced => false,
+    };
+    (vm.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
 }
 
 /// How long a VM takes no containers after so many failed starts in a row.

@@ -59,6 +59,7 @@ impl Dispatcher {
             return;
         }
         entry.exit = None;
+        let first = !std::mem::replace(&mut entry.started_here, true);
         let (instance, instance_type) = (vm.name(), vm.type_name.clone());
         let waited = now.since(entry.created_at);
         let ready_wait = now.since(entry.first_seen.max(vm.room_since));
@@ -86,6 +87,7 @@ impl Dispatcher {
             instance_type,
             waited,
             ready_wait,
+            first,
         });
     }
 

@@ -3,7 +3,7 @@
 use super::Dispatcher;
 use crate::capacity::boots::Kind;
 use crate::event::{BootOutcome, Event};
-use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
+use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::IdleBehavior;
 use crate::planted::Planted;
@@ -70,19 +70,28 @@ impl Dispatcher {
         if vm.behavior == IdleBehavior::Drain && nothing_runs {
             return Next::Shutdown(ShutdownReason::Drained);
         }
-        let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
-        let mut deadline = begun + self.config.timeouts.booting;
-        if self.planted(Planted::BootTimeoutIgnored) {
-            deadline = Timestamp::NEVER;
+        match self.boot_due(vm) {
+            Some((deadline, _)) if deadline > self.now => Next::Wait(deadline),
+            Some((_, reason)) => Next::Shutdown(reason),
+            None => Next::Wait(Timestamp::NEVER),
         }
-        // It says what runs on it, and something does: it is left in peace.
+    }
+
+    /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
+    /// from being asked. What it waited for that does not count.
+    pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
+        if vm.probe.kept_since.is_some() || self.planted(Planted::BootTimeoutIgnored) {
+            return None;
+        }
+        let begun = vm.appeared_at.unwrap_or(vm.since);
+        let booting = begun + self.config.timeouts.booting + vm.probe.kept_for;
+        // It says what runs on it, and something does: it is left in peace while it goes on to.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
-        if deadline > self.now {
-            Next::Wait(deadline)
-        } else if busy {
-            Next::Wait(Timestamp::NEVER)
+        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.kept_for;
+        if busy && silent > booting {
+            Some((silent, ShutdownReason::Unresponsive))
         } else {
-            Next::Shutdown(ShutdownReason::BootTimeout)
+            Some((booting, ShutdownReason::BootTimeout))
         }
     }
 
@@ -91,26 +100,24 @@ impl Dispatcher {
         if vm.phase == Phase::Fenced && (held || !vm.idle()) {
             return Next::Unfence;
         }
+        let stale = self.stale_due(vm);
         if held {
-            return Next::Wait(Timestamp::NEVER);
+            return match stale {
+                Some(due) if due <= self.now => Next::Break,
+                due => Next::Wait(due.unwrap_or(Timestamp::NEVER)),
+            };
         }
         if let Some(next) = self.next_for_unkillable(vm) {
             return next;
         }
         let mut deadlines = Vec::with_capacity(3);
-        let heard = vm.probe.good_at.unwrap_or(vm.since);
-        let mut silent = heard + self.config.timeouts.probe;
-        if self.planted(Planted::SilenceIgnored) {
-            silent = Timestamp::NEVER;
-        }
-        if silent <= self.now {
+        let silent = self.silent_due(vm);
+        if silent.is_some_and(|due| due <= self.now) {
             return Next::Shutdown(ShutdownReason::Unresponsive);
         }
-        deadlines.push(silent);
-        if let Some(since) = vm.stale_since
-            && vm.behavior == IdleBehavior::Run
-        {
-            let due = since + self.config.timeouts.stale_run_lock;
+        // One that was not asked is looked at again: it may have been by then.
+        deadlines.push(silent.unwrap_or(self.now + self.config.timeouts.probe));
+        if let Some(due) = stale {
             if due <= self.now {
                 return Next::Break;
             }
@@ -129,23 +136,41 @@ impl Dispatcher {
         Next::Wait(deadlines.into_iter().min().unwrap_or(Timestamp::NEVER))
     }
 
+    /// When a lock without a runner will have been there for too long; none once that has had its
+    /// effect.
+    fn stale_due(&self, vm: &Vm) -> Option<Timestamp> {
+        let known = vm.fault.is_some() && vm.behavior != IdleBehavior::Run;
+        let since = vm.stale_since.filter(|_| !known)?;
+        Some(since + self.config.timeouts.stale_run_lock)
+    }
+
+    /// When a ready VM is given up, should it stay silent; none where it was not asked.
+    pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
+        if vm.probe.kept_since.is_some() || self.planted(Planted::SilenceIgnored) {
+            return None;
+        }
+        let since = vm.probe.unanswered_since?;
+        Some(since + self.config.timeouts.probe + vm.probe.kept_for)
+    }
+
     /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
     /// after `TimeoutUnkillable`.
     fn next_for_unkillable(&self, vm: &Vm) -> Option<Next> {
-        let rung = |r: &crate::fleet::vm::Runner| {
-            let ladder = r.ladder.as_ref()?;
-            (ladder.rung == Rung::Unkillable).then_some(ladder.rung_since)
-        };
-        let first = vm.runners.values().filter_map(rung).min()?;
+        let due = self.unkillable_due(vm)?;
         if self.planted(Planted::UnkillableStays) {
             return Some(Next::Wait(Timestamp::NEVER));
         }
-        let all = vm.runners.values().all(|r| rung(r).is_some());
-        let due = first + self.config.timeouts.unkillable;
+        let all = vm.runners.values().all(|r| unkillable_since(r).is_some());
         if all || due <= self.now {
             return Some(Next::Shutdown(ShutdownReason::Unkillable));
         }
         Some(Next::Wait(due))
+    }
+
+    /// When a VM goes at the latest for what cannot be killed on it.
+    pub(crate) fn unkillable_due(&self, vm: &Vm) -> Option<Timestamp> {
+        let first = vm.runners.values().filter_map(unkillable_since).min()?;
+        Some(first + self.config.timeouts.unkillable)
     }
 
     fn write_off(&mut self, key: VmKey) {
@@ -170,11 +195,12 @@ impl Dispatcher {
             vm.phase = Phase::Fenced;
             vm.leaving = Some(reason.clone());
             vm.shutdown.since = now;
-            (vm.name(), vm.probe.complaint.clone())
+            (vm.name(), vm.type_name.clone(), vm.probe.complaint.clone())
         });
-        if let Some((instance, complaint)) = instance {
+        if let Some((instance, instance_type, complaint)) = instance {
             self.out.event(Event::Leaving {
                 instance,
+                instance_type,
                 reason: reason.clone(),
                 complaint,
             });
@@ -225,7 +251,7 @@ impl Dispatcher {
         if vm.phase == Phase::Shutdown {
             return;
         }
-        let fenced = vm.phase == Phase::Fenced;
+        let (fenced, instance_type) = (vm.phase == Phase::Fenced, vm.type_name.clone());
         let outcome = match reason {
             // One that the cloud may have taken away says nothing about others.
             ShutdownReason::BootTimeout if vm.absent_lists == 0 => BootOutcome::Failure,
@@ -252,11 +278,13 @@ impl Dispatcher {
         if !fenced {
             self.out.event(Event::Leaving {
                 instance,
+                instance_type,
                 reason,
                 complaint,
             });
         }
         self.timers.cancel(TimeoutReason::ProbeVm(key));
+        self.needs_no_probe(key);
         self.destroy(key);
     }
 
@@ -308,32 +336,32 @@ impl Dispatcher {
         ] {
             self.timers.cancel(reason);
         }
+        self.needs_no_probe(key);
+        self.needs_no_destroy(vm.cloud, key);
         for id in vm.runners.keys() {
             self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         }
     }
 
-    /// A VM that cannot be trusted takes no more containers, unless an operator holds it.
+    /// A VM that cannot be trusted is told of once, and takes no more containers; one that an
+    /// operator holds stays.
     pub(super) fn break_vm(&mut self, key: VmKey, why: &str) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let behavior = vm.behavior;
-        if behavior == IdleBehavior::Drain {
-            return;
+        let (behavior, known) = (vm.behavior, vm.fault.is_some());
+        if !known {
+            let told = Event::Broken {
+                instance: vm.name(),
+                instance_type: vm.type_name.clone(),
+                why: why.to_owned(),
+                held: behavior == IdleBehavior::Hold,
+            };
+            self.out.event(told);
+            self.fleet.update(key, |vm| vm.fault = Some(why.to_owned()));
+            self.count_boot(key, BootOutcome::Failure);
         }
-        let held = behavior == IdleBehavior::Hold;
-        if held && vm.boot_counted {
-            return;
-        }
-        let instance = vm.name();
-        self.out.event(Event::Broken {
-            instance,
-            why: why.to_owned(),
-            held,
-        });
-        self.count_boot(key, BootOutcome::Failure);
-        if !held {
+        if behavior == IdleBehavior::Run {
             let cause = BehaviorCause::Broken(why.to_owned());
             self.set_behavior(key, IdleBehavior::Drain, cause);
         }
@@ -438,4 +466,10 @@ impl Dispatcher {
             self.touched.vms.insert(key);
         }
     }
+}
+
+/// Since when even KILL has been in vain.
+fn unkillable_since(runner: &Runner) -> Option<Timestamp> {
+    let ladder = runner.ladder.as_ref()?;
+    (ladder.rung == Rung::Unkillable).then_some(ladder.rung_since)
 }

@@ -295,6 +295,7 @@ impl Event {
                 instance,
                 why,
                 held,
+                ..
             } => {
                 let then = if *held {
                     "held, so it stays"
@@ -324,6 +325,7 @@ impl Event {
                 instance,
                 reason,
                 complaint,
+                ..
             } => {
                 write!(f, "{instance} is given back: {reason}")?;
                 match complaint {

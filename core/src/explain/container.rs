@@ -2,18 +2,21 @@
 //! its way.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::instance::Ago;
-use crate::capacity::Blocked;
+use crate::capacity::spending::short;
+use crate::capacity::{Blocked, Promised};
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
-use crate::ids::{ContainerId, ImageId, TypeName};
+use crate::ids::{ContainerId, TypeName};
 use crate::input::IdleBehavior;
 use crate::placement::Hand as _;
-use crate::placement::sizing::RuledOut;
+use crate::placement::sizing::{RuledOut, Shape};
 use crate::queue::entry::Entry;
+use crate::queue::shapes::ShapeId;
 use crate::resources::{MIB, MicroDollars};
 use crate::time::Timestamp;
 use crate::view::ContainerView;
@@ -31,7 +34,8 @@ pub struct ContainerExplanation {
     pub runner: Option<(RunnerPhase, Timestamp)>,
     /// Why its last attempt ended, as far as it was seen.
     pub last_exit: Option<String>,
-    /// The types that can hold it, cheapest first, while it waits for room.
+    /// The types that can hold it, cheapest first, then those of `SpotFallback.After`, while it
+    /// waits for room.
     pub eligible: Vec<Eligible>,
     /// The other configured types, nearest first, while it waits.
     pub ruled_out: Vec<RuledOut>,
@@ -44,14 +48,27 @@ pub struct Eligible {
     pub instance_type: TypeName,
     /// Its price per hour.
     pub price: MicroDollars,
+    /// It is not preemptible, and to be used while everything that is fails.
+    pub fallback: Option<Fallback>,
     /// Instances of it that run containers and have no room for this one.
     pub full: usize,
+    /// Instances of it that have room, and take something else, or nothing, before this one.
+    pub roomy: usize,
     /// Instances of it that take no containers now: held, drained, in doubt, ending.
     pub closed: usize,
     /// Instances of it on their way, oldest first.
     pub arriving: Vec<Arriving>,
     /// Why no further one is created now; `None` where one would be.
     pub blocked: Option<Blocked>,
+}
+
+/// When types that are not preemptible are used for a preemptible container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fallback {
+    /// Every preemptible one must have failed for so long.
+    pub after: Duration,
+    /// When they will have, or have had, if all go on failing; absent while one does not fail.
+    pub begins: Option<Timestamp>,
 }
 
 /// An instance on its way.
@@ -86,58 +103,99 @@ impl Dispatcher {
         });
         let waits = container.waiting.is_some();
         let for_room = waits && runner.is_none();
+        let eligible = match for_room {
+            true => self.eligible(now, entry),
+            false => Vec::new(),
+        };
         Some(ContainerExplanation {
             at: now,
             waiting_in_all: self.queue().waiting_in_order().len(),
             runner,
             last_exit: entry.exit.as_ref().map(|exit| exit.reason.clone()),
-            eligible: match for_room {
-                true => self.eligible(now, entry, &container.eligible),
-                false => Vec::new(),
-            },
             ruled_out: match (for_room, &entry.shape) {
                 (true, Ok(shape)) => {
                     let shape = &self.queue().shape(*shape).shape;
-                    shape.ruled_out(self.config(), &container.eligible)
+                    let ruled_out = shape.ruled_out(self.config(), &container.eligible);
+                    let named = |other: &RuledOut| {
+                        let mut offers = eligible.iter();
+                        offers.any(|offer| offer.instance_type == other.instance_type)
+                    };
+                    ruled_out.into_iter().filter(|r| !named(r)).collect()
                 }
                 _ => Vec::new(),
             },
+            eligible,
             container,
         })
     }
 
-    fn eligible(&self, now: Timestamp, entry: &Entry, names: &[TypeName]) -> Vec<Eligible> {
-        let Ok(shape) = entry.shape else {
+    fn eligible(&self, now: Timestamp, entry: &Entry) -> Vec<Eligible> {
+        let Ok(id) = entry.shape else {
             return Vec::new();
         };
-        let image = &self.queue().shape(shape).shape.image;
-        let known = |name: &TypeName| Some((name.clone(), self.config().types.get(name)?.price));
-        let describe = |(name, price): (TypeName, MicroDollars)| {
-            let ours = self.fleet().iter();
-            let ours = ours.filter(|vm| vm.type_name == name && vm.image == *image);
+        let group = self.queue().shape(id);
+        let first = group.eligible.as_deref().unwrap_or_default();
+        let after = self.config().sizing.spot_fallback.after;
+        let fallback = after.map(|after| Fallback {
+            after,
+            begins: self
+                .capacity()
+                .all_fail_since(now, self.config(), first)
+                .map(|since| since + after),
+        });
+        let named = first.iter().map(|name| (name, None));
+        let others = group.fallback.iter().map(|name| (name, fallback));
+        let named = named.chain(others);
+        let described = named.filter_map(|(name, fallback)| {
+            let price = self.config().types.get(name)?.price;
             let mut offer = Eligible {
+                instance_type: name.clone(),
                 price,
+                fallback,
                 full: 0,
+                roomy: 0,
                 closed: 0,
                 arriving: Vec::new(),
-                blocked: self.blocked_now(now, &name, image),
-                instance_type: name.clone(),
+                blocked: self.blocked_now(now, id, name),
             };
-            for vm in ours {
-                match vm.phase {
-                    _ if !vm.takes_containers() => offer.closed += 1,
-                    Phase::Ready => offer.full += 1,
-                    _ => offer.arriving.push(self.arriving(entry.id, vm)),
-                }
-            }
-            offer
-        };
-        names.iter().filter_map(known).map(describe).collect()
+            self.count_instances(&mut offer, entry.id, &group.shape);
+            Some(offer)
+        });
+        described.collect()
     }
 
-    /// What a pass of placement would be told now.
-    fn blocked_now(&self, now: Timestamp, name: &TypeName, image: &ImageId) -> Option<Blocked> {
-        let blocked = self.may_create(name, image).err()?;
+    fn count_instances(&self, offer: &mut Eligible, container: ContainerId, shape: &Shape) {
+        let max = self.config().limits.containers_per_instance;
+        let fits = |vm: &Vm| {
+            let load = vm.load();
+            max.is_none_or(|max| load.count < max) && load.admits(&shape.need, &vm.total())
+        };
+        let ours = self.fleet().iter();
+        for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == shape.image) {
+            match vm.phase {
+                _ if !vm.takes_containers() => offer.closed += 1,
+                Phase::Ready if fits(vm) => offer.roomy += 1,
+                Phase::Ready => offer.full += 1,
+                _ => offer.arriving.push(self.arriving(container, vm)),
+            }
+        }
+    }
+
+    /// What stood in the way of this type in the last pass, unless it has ended since; what would,
+    /// where the pass found another way.
+    fn blocked_now(&self, now: Timestamp, id: ShapeId, name: &TypeName) -> Option<Blocked> {
+        let shape = &self.queue().shape(id).shape;
+        let parked = self.verdicts().parked.get(&id);
+        let found = parked.and_then(|parked| parked.blocked.iter().find(|(of, _)| of == name));
+        let blocked = match found {
+            Some((_, why)) => why.clone(),
+            None => {
+                let none = Promised::default();
+                let may = self.may_start(shape, &none);
+                may.and_then(|()| self.may_create(name, &shape.image))
+                    .err()?
+            }
+        };
         // What was to end since the last input has ended.
         let over = blocked.until().is_some_and(|until| until <= now);
         (!over).then_some(blocked)
@@ -160,10 +218,7 @@ impl Dispatcher {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
             (Phase::Creating, _, Some(at)) => at,
             (Phase::Creating, ..) => vm.since + self.config().timeouts.cloud_answer,
-            _ => {
-                let begun = vm.appeared_at.unwrap_or(vm.since).max(vm.alive_at_boot());
-                begun + self.config().timeouts.booting
-            }
+            _ => self.boot_due(vm).map_or(Timestamp::NEVER, |(due, _)| due),
         }
     }
 }
@@ -232,10 +287,42 @@ impl fmt::Display for ContainerExplanation {
     }
 }
 
+impl Fallback {
+    fn is_in_force(&self, now: Timestamp) -> bool {
+        self.begins.is_some_and(|begins| begins <= now)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+        let after = short(self.after);
+        match self.begins {
+            _ if self.is_in_force(ago.0) => write!(
+                f,
+                "used because every preemptible type has failed for {after} (SpotFallback.After); "
+            ),
+            Some(begins) => write!(
+                f,
+                "used once every preemptible type has failed for {after} (SpotFallback.After), {}; ",
+                ago.future(begins)
+            ),
+            None => write!(
+                f,
+                "used only while every preemptible type has failed for {after} \
+                 (SpotFallback.After), and one does not fail; "
+            ),
+        }
+    }
+}
+
 impl Eligible {
     fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
         write!(f, "\n  {} ({} an hour): ", self.instance_type, self.price)?;
+        if let Some(fallback) = &self.fallback {
+            fallback.write(f, ago)?;
+        }
         match &self.blocked {
+            None if self
+                .fallback
+                .is_some_and(|fallback| !fallback.is_in_force(ago.0)) => {}
             None => f.write_str("one more may be created")?,
             Some(why) => {
                 write!(f, "{why}")?;
@@ -247,6 +334,9 @@ impl Eligible {
         }
         if self.full > 0 {
             write!(f, "; {} have no room", self.full)?;
+        }
+        if self.roomy > 0 {
+            write!(f, "; {} have room", self.roomy)?;
         }
         if self.closed > 0 {
             write!(f, "; {} closed to containers", self.closed)?;

@@ -76,6 +76,8 @@ pub struct OnInstance {
 pub enum Closed {
     /// It is held.
     Held,
+    /// The cloud has announced that it takes it back.
+    TakenBack,
     /// It is drained.
     Draining,
     /// It is about to go.
@@ -96,6 +98,7 @@ impl Closed {
     pub fn text(self) -> &'static str {
         match self {
             Self::Held => "it is held",
+            Self::TakenBack => "the cloud takes it back",
             Self::Draining => "it is drained",
             Self::Leaving => "it is about to go",
             Self::Broken => "it reports itself broken, or a lock on it has no runner",
@@ -120,7 +123,10 @@ pub enum Fate {
         until: Timestamp,
     },
     /// It stays until an operator says otherwise.
-    Held,
+    Held {
+        /// The cloud takes it back then.
+        until: Option<Timestamp>,
+    },
     /// It stays while something is on it.
     Busy,
     /// It goes if nothing is placed on it until then.
@@ -132,6 +138,9 @@ pub enum Fate {
     Draining {
         /// Runners on it.
         left: usize,
+        /// It goes then at the latest: because one cannot be killed, or because the cloud takes it
+        /// back.
+        until: Option<Timestamp>,
     },
     /// It goes as soon as a probe confirms that nothing runs on it.
     Confirming {
@@ -186,13 +195,17 @@ impl Dispatcher {
     }
 
     fn fate(&self, vm: &Vm) -> Fate {
+        let latest = [self.unkillable_due(vm), vm.taken_back_at];
+        let latest = latest.into_iter().flatten().min();
         match vm.phase {
             Phase::Shutdown => Fate::Destroying {
                 reason: vm.leaving.clone(),
                 attempts: vm.shutdown.attempts,
                 next: self.timers().due(TimeoutReason::DestroyVm(vm.key)),
             },
-            _ if vm.behavior == IdleBehavior::Hold => Fate::Held,
+            _ if vm.behavior == IdleBehavior::Hold => Fate::Held {
+                until: vm.taken_back_at,
+            },
             Phase::Creating => Fate::Asked {
                 until: self.ready_due(vm),
             },
@@ -201,6 +214,11 @@ impl Dispatcher {
             },
             _ if vm.behavior == IdleBehavior::Drain || vm.tainted => Fate::Draining {
                 left: vm.live_runners().count(),
+                until: latest,
+            },
+            _ if latest.is_some() => Fate::Draining {
+                left: vm.live_runners().count(),
+                until: latest,
             },
             Phase::Booting | Phase::Unknown if vm.live_runners().next().is_none() => {
                 Fate::Booting {
@@ -215,10 +233,16 @@ impl Dispatcher {
     }
 
     fn silent_until(&self, vm: &Vm) -> Option<Timestamp> {
+        if vm.behavior == IdleBehavior::Hold {
+            return None;
+        }
+        if vm.phase == Phase::Unknown && vm.live_runners().next().is_some() {
+            return self.boot_due(vm).map(|(due, _)| due);
+        }
         let judged = matches!(vm.phase, Phase::Ready | Phase::Fenced);
-        let judged = judged && vm.behavior != IdleBehavior::Hold;
-        let heard = vm.probe.good_at.unwrap_or(vm.since);
-        judged.then(|| heard + self.config().timeouts.probe)
+        // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
+        let asked = || self.now() + self.config().timeouts.probe;
+        judged.then(|| self.silent_due(vm).unwrap_or_else(asked))
     }
 }
 
@@ -242,6 +266,7 @@ fn closed(vm: &Vm) -> Option<Closed> {
     }
     Some(match vm.phase {
         Phase::Fenced | Phase::Shutdown => Closed::Leaving,
+        _ if vm.taken_back_at.is_some() => Closed::TakenBack,
         _ if vm.behavior == IdleBehavior::Hold => Closed::Held,
         _ if vm.behavior == IdleBehavior::Drain => Closed::Draining,
         _ if vm.broken || vm.stale_since.is_some() => Closed::Broken,
@@ -347,6 +372,12 @@ impl fmt::Display for InstanceExplanation {
         if let Some(closed) = self.closed {
             write!(f, "\nnothing is placed on it: {}", closed.text())?;
         }
+        if let Some(at) = vm.taken_back_at {
+            write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
+        }
+        if let Some(why) = &vm.broken {
+            write!(f, "\nit is broken: {why}")?;
+        }
         if let Some(complaint) = &vm.complaint {
             write!(f, "\nits last complaint: {complaint}")?;
         }
@@ -387,13 +418,19 @@ impl Fate {
             Self::Booting { until } => {
                 format!("given up {} if it is not ready", ago.future(*until))
             }
-            Self::Held => "it stays until an operator lets it run or drain".to_owned(),
+            Self::Held { until } => {
+                let taken = |at: &Timestamp| format!(", or the cloud takes it {}", ago.future(*at));
+                let taken = until.as_ref().map(taken).unwrap_or_default();
+                format!("it stays until an operator lets it run or drain{taken}")
+            }
             Self::Busy => "it stays while something is on it".to_owned(),
             Self::Idle { until } => {
                 format!("idle: it goes {} if nothing comes", ago.future(*until))
             }
-            Self::Draining { left } => {
-                format!("it goes when what is on it has ended ({left} left)")
+            Self::Draining { left, until } => {
+                let latest = |at: &Timestamp| format!(", {} at the latest", ago.future(*at));
+                let latest = until.as_ref().map(latest).unwrap_or_default();
+                format!("it goes when what is on it has ended ({left} left){latest}")
             }
             Self::Confirming { reason } => {
                 format!("it goes ({reason}) as soon as a probe confirms that nothing runs on it")

@@ -1,6 +1,7 @@
 //! One instance, from the wish to its end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -167,6 +168,9 @@ pub(crate) struct Vm {
     pub(crate) idle_since: Timestamp,
     /// It reports itself broken.
     pub(crate) broken: bool,
+    /// Why it cannot be trusted, once that was told: it reports itself broken, or a lock on it has
+    /// had no runner for too long.
+    pub(crate) fault: Option<String>,
     /// The cloud has announced that it takes it back then, or has said that it did.
     pub(crate) taken_back_at: Option<Timestamp>,
     /// A lock without a runner, since then.
@@ -221,6 +225,12 @@ pub(crate) struct Probe {
     pub(crate) list_from: Timestamp,
     /// When the last good one was answered.
     pub(crate) good_at: Option<Timestamp>,
+    /// When the first one left after that: whoever is not asked is not silent.
+    pub(crate) unanswered_since: Option<Timestamp>,
+    /// Since when the next one waits for its turn.
+    pub(crate) kept_since: Option<Timestamp>,
+    /// How long those before it waited for theirs, while its patience was tried.
+    pub(crate) kept_for: Duration,
     /// Last complaint.
     pub(crate) complaint: Option<String>,
 }
@@ -286,6 +296,7 @@ impl Vm {
             last_container: None,
             idle_since: now,
             broken: false,
+            fault: None,
             taken_back_at: None,
             stale_since: None,
             boot_counted: false,
@@ -357,14 +368,6 @@ impl Vm {
 
     pub(crate) fn idle(&self) -> bool {
         self.runners.is_empty()
-    }
-
-    /// While it boots, every answer that lists its runners gives it more time.
-    pub(crate) fn alive_at_boot(&self) -> Timestamp {
-        match (self.phase, self.probe.good_at) {
-            (Phase::Unknown, Some(at)) => at,
-            _ => self.since,
-        }
     }
 
     /// What stood in the way of its boot, as far as it said.

@@ -68,6 +68,8 @@ pub enum Lack {
     },
     /// Its graphics processors are of the wrong kind.
     Gpu,
+    /// It is preemptible, and the container was interrupted too often to take such types any more.
+    Interrupted,
     /// It fits, and costs more than `MaximumPriceFactor` times the cheapest that does.
     Price {
         /// Its price per hour.
@@ -86,6 +88,9 @@ impl std::fmt::Display for Lack {
                 write!(f, "{} {need} needed, {have} offered", of.name())
             }
             Self::Gpu => f.write_str("its GPU does not suit"),
+            Self::Interrupted => {
+                f.write_str("it is preemptible, after too many interruptions (SpotFallback)")
+            }
             Self::Price { price, cheapest } => write!(
                 f,
                 "it costs {price} an hour, more than MaximumPriceFactor times {cheapest}"
@@ -187,13 +192,17 @@ impl Shape {
 
     /// Everything that keeps a type from holding it; empty where it fits.
     fn lacks(&self, offer: &InstanceType) -> Vec<Lack> {
+        let mut lacks = self.lacks_in_size(offer);
+        if offer.preemptible != self.preemptible {
+            let preemptible = offer.preemptible;
+            lacks.insert(0, Lack::Lifecycle { preemptible });
+        }
+        lacks
+    }
+
+    fn lacks_in_size(&self, offer: &InstanceType) -> Vec<Lack> {
         let (need, have) = (self.alone(), offer.resources);
         let mut lacks = Vec::new();
-        if offer.preemptible != self.preemptible {
-            lacks.push(Lack::Lifecycle {
-                preemptible: offer.preemptible,
-            });
-        }
         let mut amount = |of, need: u64, have: u64| {
             if need > have {
                 lacks.push(Lack::Amount { of, need, have });
@@ -213,11 +222,18 @@ impl Shape {
     /// O(types · log types): for views.
     pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<RuledOut> {
         let cheapest = eligible.first().and_then(|name| config.types.get(name));
+        let fell_back = self.preemptible && cheapest.is_some_and(|offer| !offer.preemptible);
         let others = config.types.iter();
         let others = others.filter(|(name, _)| !eligible.contains(name));
         let mut ruled_out: Vec<RuledOut> = others
             .map(|(name, offer)| {
-                let mut lacks = self.lacks(offer);
+                let mut lacks = match fell_back {
+                    true => self.lacks_in_size(offer),
+                    false => self.lacks(offer),
+                };
+                if fell_back && offer.preemptible {
+                    lacks.insert(0, Lack::Interrupted);
+                }
                 if let (true, Some(cheapest)) = (lacks.is_empty(), cheapest) {
                     lacks.push(Lack::Price {
                         price: offer.price,

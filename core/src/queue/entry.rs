@@ -69,6 +69,8 @@ pub(crate) struct Entry {
     pub(crate) given_up: Option<String>,
     /// Its lock was taken by this process, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
+    /// This process has started it, or tried to.
+    pub(crate) started_here: bool,
     /// The state is at least as new as this.
     pub(crate) known_since: Timestamp,
     /// When it was first known to be in this state: it was so before.
@@ -101,6 +103,7 @@ impl Entry {
             waits_from: None,
             given_up: None,
             locked_here: false,
+            started_here: false,
             known_since: started,
             state_since: now,
             own_change_at: Timestamp::EPOCH,

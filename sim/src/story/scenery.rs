@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::Phase;
 use longshore_core::command::{Action, CloudAction, QueueAction};
 use longshore_core::config::{Config, InstanceType};
-use longshore_core::ids::{ContainerId, IntentId, TypeName};
+use longshore_core::ids::{ContainerId, IntentId, QuotaGroup, TypeName};
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::view::Totals;
+use longshore_core::{ContainerExplanation, InstanceExplanation, Phase};
 
 use super::{Diary, Story, VmHand, minutes};
 use crate::chance::Ratio;
@@ -93,6 +93,13 @@ impl Story {
         self.world.vms.boot_secs = seconds;
     }
 
+    /// The cloud has nothing of a quota group for so long, and says so of the whole group.
+    pub fn sell_out(&mut self, group: &str, span: Duration) {
+        let until = self.world.stage.now + span;
+        let group = QuotaGroup::from(group);
+        self.world.cloud.group_sold_out.insert(group, until);
+    }
+
     /// VMs of this type never boot.
     pub fn never_boots(&mut self, type_name: &str) {
         self.world.vms.dead_types.insert(TypeName::from(type_name));
@@ -144,6 +151,34 @@ impl Story {
     }
 
     // What can be counted.
+
+    /// What the dispatcher tells of a container to whoever asks why.
+    #[must_use]
+    pub fn told(&self, id: ContainerId) -> Option<ContainerExplanation> {
+        let core = self.world.processes.all[0].core.as_ref()?;
+        core.view().explain_container(self.now(), id)
+    }
+
+    /// What the dispatcher tells of the nth VM to whoever asks why.
+    ///
+    /// # Panics
+    /// If none was made of that number.
+    #[must_use]
+    pub fn told_vm(&self, vm: usize) -> Option<InstanceExplanation> {
+        let core = self.world.processes.all[0].core.as_ref()?;
+        let name = self.vm_id(vm).to_string();
+        core.view().explain_instance(self.now(), &name)
+    }
+
+    /// All commands so far, each with the time since the story began.
+    ///
+    /// # Panics
+    /// Never: every story keeps a diary.
+    pub fn commands(&self) -> impl Iterator<Item = (Duration, &Action)> {
+        let diary = self.world.diary.as_ref().expect("stories keep a diary");
+        let commands = diary.commands.iter();
+        commands.map(|(at, action)| (at.since(START), action))
+    }
 
     /// What the dispatcher's metrics are made of.
     ///

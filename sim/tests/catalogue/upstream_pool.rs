@@ -164,7 +164,7 @@ fn a_rate_limit_holds_until_its_time_and_then_ends_by_itself() {
     story.run_for(seconds(15));
     let limited = all
         .iter()
-        .filter(|id| matches!(&blocked(&story, **id)[..], [(_, Blocked::Rate { .. })]));
+        .filter(|id| matches!(&blocked(&story, **id)[..], [(_, Blocked::Throttled { .. })]));
     assert_eq!(limited.count(), 2);
     story.run_for(minutes(4));
     assert_eq!(story.how_many_run(&all), 3, "no poll came in between");

@@ -197,3 +197,91 @@ fn a_small_vm_of_low_priority_does_not_take_the_quota_of_the_large_one() {
     story.assert_complete(high);
     assert!(story.runs_on(low).is_some());
 }
+
+#[test]
+fn a_quota_error_of_one_group_leaves_the_creates_of_another_at_once() {
+    let mut story = Story::begin();
+    story.set_quota("standard.spot", 0);
+    let spot = story.submit(Demand {
+        preemptible: true,
+        ..cores(1)
+    });
+    story.run_for(minutes(1));
+    story.strike(Fault::CreateSlow, 1000);
+    for _ in 0..12 {
+        story.submit(cores(8));
+    }
+    story.run_for(seconds(5));
+    assert_eq!(story.creates_of("huge"), 12, "all under way at once");
+    story.run_for(minutes(60));
+    assert_eq!(story.runs_on(spot), None);
+}
+
+#[test]
+fn a_quota_error_of_long_ago_holds_nobody_up() {
+    let mut story = Story::with(|config| only(&["huge"], config));
+    story.set_quota("standard", 0);
+    let container = story.submit(cores(8));
+    story.run_for(minutes(1));
+    assert!(story.totals().at_quota);
+    story.set_priority(container, 0);
+    story.set_quota("standard", 100);
+    story.run_for(minutes(30));
+    assert!(!story.totals().at_quota, "nobody has been refused since");
+}
+
+#[test]
+fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types() {
+    let mut story = Story::with(|config| {
+        only(&["small", "medium", "large", "huge"], config);
+        config.sizing.max_price_factor_ppm = 100_000_000;
+    });
+    story.sell_out("standard", minutes(3));
+    let all: Vec<_> = [1, 2, 4, 8].map(|n| story.submit(cores(n))).into();
+    story.run_for(seconds(30));
+    let before = story.creates();
+    story.strike(Fault::CreateSlow, 1000);
+    story.run_until("one is tried", minutes(5), |s| s.creates() > before);
+    story.run_for(seconds(2));
+    assert_eq!(
+        story.creates(),
+        before + 1,
+        "the other types wait for its end"
+    );
+    story.run_for(minutes(90));
+    for container in all {
+        story.assert_complete(container);
+    }
+}
+
+/// Since when creates of a type fail, as the metric has it.
+fn failing(story: &Story, name: &str) -> Option<std::time::Duration> {
+    let since = story.totals().failing.get(&name.into()).copied()?;
+    Some(story.now().since(since))
+}
+
+#[test]
+fn creates_that_are_throttled_count_as_failing_and_errors_of_long_ago_do_not() {
+    let mut story = Story::with(|config| only(&["huge"], config));
+    story.throttle_creates(minutes(60), 1);
+    let _first = story.running(cores(8), minutes(600));
+    let container = story.submit(cores(8));
+    story.run_for(minutes(10));
+    let span = failing(&story, "huge").expect("it is throttled");
+    assert!(span > minutes(9), "{span:?}");
+    story.run_for(minutes(70));
+    story.assert_complete(container);
+
+    story.set_capacity("huge", 0);
+    let other = story.submit(cores(8));
+    story.run_for(minutes(1));
+    assert!(failing(&story, "huge").is_some());
+    story.set_priority(other, 0);
+    story.run_for(minutes(60));
+    story.set_capacity("huge", 9);
+    let last = story.submit_as(cores(8), 500, minutes(1));
+    story.run_for(seconds(1));
+    assert_eq!(failing(&story, "huge"), None, "that was an hour ago");
+    story.run_for(minutes(10));
+    story.assert_complete(last);
+}

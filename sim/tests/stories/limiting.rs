@@ -264,6 +264,55 @@ fn a_held_vm_on_which_it_would_fit_does_not_count_as_waiting() {
 }
 
 #[test]
+fn a_cloud_that_throttles_counts_as_waiting() {
+    let mut story = Story::with(|config| {
+        only(&["huge"], config);
+        config.timeouts.scheduling = Some(minutes(10));
+    });
+    story.throttle_creates(minutes(60), 1);
+    let first = story.submit_as(cores(8), 500, minutes(120));
+    story.until_running(first);
+    let next = story.submit(cores(8));
+    story.run_for(minutes(20));
+    story.assert_cancelled(next, "MaxSchedulingTime");
+    story.assert_cancelled(next, "rate limited by the cloud");
+}
+
+#[test]
+fn a_turn_that_is_waited_for_because_of_a_quota_counts_as_waiting() {
+    let mut story = Story::with(|config| {
+        only(&["small", "huge"], config);
+        config.timeouts.scheduling = Some(minutes(10));
+    });
+    story.set_quota("standard", 1);
+    let _first = story.running(cores(1), minutes(120));
+    let next = story.submit(cores(8));
+    story.run_for(minutes(1));
+    story.strike(Fault::CreateSlow, 1000);
+    story.run_for(minutes(20));
+    story.assert_cancelled(next, "MaxSchedulingTime");
+}
+
+#[test]
+fn our_own_rate_does_not_count_as_waiting() {
+    let mut story = Story::with(|config| {
+        only(&["huge"], config);
+        config.timeouts.scheduling = Some(minutes(10));
+        config.limits.creates = Some(Rate {
+            interval: minutes(30),
+            burst: 1,
+        });
+    });
+    let first = story.submit_as(cores(8), 500, minutes(120));
+    story.until_running(first);
+    let next = story.submit(cores(8));
+    story.run_for(minutes(25));
+    story.assert_state(next, ContainerState::Queued);
+    story.run_for(minutes(20));
+    story.assert_complete(next);
+}
+
+#[test]
 fn time_without_leadership_does_not_count_as_waiting() {
     let mut story = impatient();
     let container = story.submit(cores(8));

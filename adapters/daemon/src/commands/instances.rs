@@ -27,7 +27,7 @@ async fn list(client: &Client, header: bool, json: bool) -> Outcome {
     let items = page["items"].as_array().cloned().unwrap_or_default();
     if header && !json {
         println!(
-            "instance\taddress\tstate\tidle-behavior\tconfig-type\tprovider-type\tprice\trunning-containers"
+            "instance\taddress\tstate\tidle-behavior\tconfig-type\tprovider-type\tprice\trunning-containers\tbroken"
         );
     }
     for item in &items {
@@ -37,7 +37,24 @@ async fn list(client: &Client, header: bool, json: bool) -> Outcome {
             println!("{}", row(item));
         }
     }
+    // Beside the table, which programs read.
+    for pause in page["boot_pauses"].as_array().into_iter().flatten() {
+        eprintln!("{}", pause_text(pause));
+    }
     Ok(())
+}
+
+/// What is not created for a while, until when, and why.
+fn pause_text(pause: &Value) -> String {
+    let text = |key: &str| pause[key].as_str().unwrap_or_default();
+    format!(
+        "{} with image {}: no more until {}, since its last {} boots failed: {}",
+        text("instance_type"),
+        text("image"),
+        text("until"),
+        pause["failures"].as_u64().unwrap_or_default(),
+        text("message"),
+    )
 }
 
 fn row(item: &Value) -> String {
@@ -64,6 +81,7 @@ fn row(item: &Value) -> String {
         field("provider_instance_type"),
         format!("{:.6}", item["price"].as_f64().unwrap_or(0.0)),
         running,
+        field("broken"),
     ]
     .join("\t")
 }
@@ -85,5 +103,33 @@ async fn each(client: &Client, what: &str, ids: &[String], reason: &str) -> Outc
     match failed {
         0 => Ok(()),
         n => Err(Failure::Failed(format!("{n} of {} failed", ids.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{pause_text, row};
+
+    #[test]
+    fn a_pause_says_what_until_when_and_why() {
+        let pause = json!({
+            "instance_type": "small", "image": "image-1", "failures": 5,
+            "until": "2026-08-07T00:00:00Z", "message": "it never answered",
+        });
+        assert_eq!(
+            pause_text(&pause),
+            "small with image image-1: no more until 2026-08-07T00:00:00Z, since its last 5 boots \
+             failed: it never answered"
+        );
+    }
+
+    #[test]
+    fn a_broken_one_says_why_in_its_last_column() {
+        let told = |item| row(&item).rsplit('\t').next().map(str::to_owned);
+        let broken = json!({ "instance": "i-1", "broken": "it reports itself broken" });
+        assert_eq!(told(broken).as_deref(), Some("it reports itself broken"));
+        assert_eq!(told(json!({ "broken": null })).as_deref(), Some("-"));
     }
 }

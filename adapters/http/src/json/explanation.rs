@@ -48,13 +48,23 @@ struct EligibleJson<'c> {
     instance_type: &'c str,
     /// Dollars per hour.
     price: f64,
+    /// It is not preemptible, and to be used while everything that is fails.
+    fallback: Option<FallbackJson>,
     full: usize,
+    roomy: usize,
     closed: usize,
     arriving: Vec<ArrivingJson<'c>>,
     /// Why no further one is created now.
     blocked: Option<LimitJson<'c>>,
     /// What would end that.
     unblocked_by: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct FallbackJson {
+    after_seconds: u64,
+    /// `None` while one of the preemptible types does not fail.
+    begins: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,6 +96,7 @@ enum LackJson {
         have: u64,
     },
     Gpu,
+    Interrupted,
     /// Dollars per hour.
     Price {
         price: f64,
@@ -118,7 +129,12 @@ impl<'c> EligibleJson<'c> {
         Self {
             instance_type: eligible.instance_type.as_str(),
             price: dollars(eligible.price),
+            fallback: eligible.fallback.map(|fallback| FallbackJson {
+                after_seconds: fallback.after.as_secs(),
+                begins: fallback.begins.map(rfc3339),
+            }),
             full: eligible.full,
+            roomy: eligible.roomy,
             closed: eligible.closed,
             arriving: eligible.arriving.iter().map(ArrivingJson::new).collect(),
             blocked: blocked.map(LimitJson::new),
@@ -150,6 +166,7 @@ impl<'c> RuledOutJson<'c> {
                 have,
             },
             Lack::Gpu => LackJson::Gpu,
+            Lack::Interrupted => LackJson::Interrupted,
             Lack::Price { price, cheapest } => {
                 let [price, cheapest]: [f64; 2] =
                     [price, cheapest].map(|p: MicroDollars| dollars(p));
@@ -216,13 +233,16 @@ enum FateJson {
     Booting {
         until: String,
     },
-    Held,
+    Held {
+        until: Option<String>,
+    },
     Busy,
     Idle {
         until: String,
     },
     Draining {
         left: usize,
+        until: Option<String>,
     },
     Confirming {
         reason: String,
@@ -289,12 +309,17 @@ impl FateJson {
             Fate::Booting { until } => Self::Booting {
                 until: rfc3339(*until),
             },
-            Fate::Held => Self::Held,
+            Fate::Held { until } => Self::Held {
+                until: until.map(rfc3339),
+            },
             Fate::Busy => Self::Busy,
             Fate::Idle { until } => Self::Idle {
                 until: rfc3339(*until),
             },
-            Fate::Draining { left } => Self::Draining { left: *left },
+            Fate::Draining { left, until } => Self::Draining {
+                left: *left,
+                until: until.map(rfc3339),
+            },
             Fate::Confirming { reason } => Self::Confirming {
                 reason: reason.to_string(),
             },
@@ -334,6 +359,7 @@ fn runner_phase(phase: RunnerPhase) -> &'static str {
 fn closed(closed: Closed) -> &'static str {
     match closed {
         Closed::Held => "held",
+        Closed::TakenBack => "taken_back",
         Closed::Draining => "draining",
         Closed::Leaving => "leaving",
         Closed::Broken => "broken",

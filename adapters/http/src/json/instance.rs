@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{dollars, rfc3339};
 use crate::metrics::WorkerState;
+use crate::question::Instances;
 
 /// The peer's way to say "never".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
@@ -38,20 +39,49 @@ pub(crate) struct InstanceJson<'a> {
     taken_back_at: Option<String>,
     /// Ours: why it is being given back.
     leaving: Option<String>,
+    /// Ours: why it cannot be trusted.
+    broken: Option<&'a str>,
     /// Ours: what its last probe complained of.
     complaint: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct InstancesJson<'a> {
+    /// `None` where there are none.
+    items: Option<Vec<InstanceJson<'a>>>,
+    /// Ours: what none is created of for a while, because its last boots all failed.
+    boot_pauses: Vec<BootPauseJson<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct BootPauseJson<'a> {
+    instance_type: &'a str,
+    image: &'a str,
+    /// In a row.
+    failures: u32,
+    /// One is tried then.
+    until: String,
+    message: &'a str,
 }
 
 /// In the order given. `at` is when the views were true.
 pub(crate) fn instances<'a>(
     config: &'a Config,
     at: Timestamp,
-    views: &'a [InstanceView],
-) -> Vec<InstanceJson<'a>> {
-    views
-        .iter()
-        .map(|view| instance(config, at, view))
-        .collect()
+    found: &'a Instances,
+) -> InstancesJson<'a> {
+    let items = found.all.iter().map(|view| instance(config, at, view));
+    let pauses = found.boot_pauses.iter().map(|pause| BootPauseJson {
+        instance_type: pause.instance_type.as_str(),
+        image: pause.image.as_str(),
+        failures: pause.failures,
+        until: rfc3339(pause.until),
+        message: &pause.why,
+    });
+    InstancesJson {
+        items: (!found.all.is_empty()).then(|| items.collect()),
+        boot_pauses: pauses.collect(),
+    }
 }
 
 pub(super) fn instance<'a>(
@@ -76,6 +106,7 @@ pub(super) fn instance<'a>(
         intent: view.intent,
         taken_back_at: view.taken_back_at.map(rfc3339),
         leaving: view.leaving.as_ref().map(ToString::to_string),
+        broken: view.broken.as_deref(),
         complaint: view.complaint.as_deref(),
     }
 }

@@ -78,7 +78,11 @@ pub(super) enum LimitJson<'c> {
     },
     Canary,
     CreatesInFlight,
+    OneByOne,
     Rate {
+        until: String,
+    },
+    Throttled {
         until: String,
     },
 }
@@ -160,7 +164,11 @@ impl<'c> LimitJson<'c> {
             },
             Blocked::Canary => Self::Canary,
             Blocked::CreatesInFlight => Self::CreatesInFlight,
+            Blocked::OneByOne => Self::OneByOne,
             Blocked::Rate { until } => Self::Rate {
+                until: rfc3339(*until),
+            },
+            Blocked::Throttled { until } => Self::Throttled {
                 until: rfc3339(*until),
             },
         }

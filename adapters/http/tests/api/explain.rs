@@ -111,7 +111,10 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
         .await;
     assert_eq!(drained.status, 200);
     let drains = explain(&api, "i-0001").await;
-    assert_eq!(drains["fate"], json!({ "fate": "draining", "left": 1 }));
+    assert_eq!(
+        drains["fate"],
+        json!({ "fate": "draining", "left": 1, "until": null })
+    );
     assert_eq!(drains["behavior_cause"], "an operator said so");
     let form = [("instance_id", "i-0001"), ("reason", "disk errors")];
     let killed = api.post("/arvados/v1/dispatch/instances/kill", &form).await;

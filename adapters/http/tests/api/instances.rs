@@ -26,7 +26,8 @@ async fn the_list_is_sorted_by_name_with_what_is_asked_for_first() {
 #[tokio::test]
 async fn without_instances_there_is_no_list() {
     let api = Api::new(World::new(Config::default())).await;
-    assert_eq!(api.get(LIST).await.json(), json!({ "items": null }));
+    let empty = json!({ "items": null, "boot_pauses": [] });
+    assert_eq!(api.get(LIST).await.json(), empty);
 }
 
 #[tokio::test]

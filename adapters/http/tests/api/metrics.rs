@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_core::Phase;
 use longshore_core::event::{BootOutcome, CloudCall, Event};
 use longshore_core::ids::{CloudId, TypeName};
 use longshore_core::input::CloudError;
 use longshore_core::view::Totals;
+use longshore_core::{Phase, ShutdownReason};
 use longshore_http::{Dated, Metrics};
 use serde_json::Value;
 
@@ -258,10 +258,12 @@ fn a_container_started_here_leaves_its_times() {
     let class = "class=\"quota\",cloud=\"0\",operation=\"Create\"";
     let classes = scrape.value(&format!("longshore_cloud_call_errors_total{{{class}}}"));
     assert!(classes >= 1.0);
-    let probes =
-        |outcome| scrape.value(&format!("longshore_probes_total{{outcome=\"{outcome}\"}}"));
-    assert!(probes("success") >= 1.0 && probes("fail") >= 1.0);
-    assert_eq!(probes("impostor"), 0.0);
+    let probes = |name, outcome| {
+        let labels = format!("{{instance_type=\"{name}\",outcome=\"{outcome}\"}}");
+        scrape.value(&format!("longshore_probes_total{labels}"))
+    };
+    assert!(probes("small", "success") >= 1.0 && probes("tiny", "fail") >= 1.0);
+    assert_eq!(probes("small", "impostor"), 0.0);
     let failing = |name| {
         let labels = format!("{{instance_type=\"{name}\"}}");
         scrape.value(&format!("longshore_create_failing_seconds{labels}"))
@@ -284,6 +286,7 @@ fn probes_answered_by_somebody_else_and_passes_are_counted() {
     let metrics = Metrics::new();
     let probed = |error: Option<&str>, impostor| Event::ProbeEnded {
         instance: "i-1".into(),
+        instance_type: "small".into(),
         took: Duration::from_millis(20),
         error: error.map(str::to_owned),
         failures: 0,
@@ -300,7 +303,8 @@ fn probes_answered_by_somebody_else_and_passes_are_counted() {
     metrics.pass_made(Duration::from_millis(3));
     let scrape = of(&metrics);
     for outcome in ["success", "fail", "impostor"] {
-        let series = format!("longshore_probes_total{{outcome=\"{outcome}\"}}");
+        let labels = format!("{{instance_type=\"small\",outcome=\"{outcome}\"}}");
+        let series = format!("longshore_probes_total{labels}");
         assert_eq!(scrape.value(&series), 1.0, "{outcome}");
     }
     let passes = "longshore_placement_pass_seconds";
@@ -313,6 +317,64 @@ fn probes_answered_by_somebody_else_and_passes_are_counted() {
         scrape.value(&format!("{passes}_bucket{{le=\"0.005\"}}")),
         1.0
     );
+}
+
+#[test]
+fn what_is_given_up_is_counted_by_reason_and_type_and_what_is_not_needed_is_not() {
+    let metrics = Metrics::new();
+    let leaving = |reason| Event::Leaving {
+        instance: "i-1".into(),
+        instance_type: "small".into(),
+        reason,
+        complaint: None,
+    };
+    let broken = |held| Event::Broken {
+        instance: "i-2".into(),
+        instance_type: "large".into(),
+        why: "it says so".into(),
+        held,
+    };
+    for event in [
+        leaving(ShutdownReason::Unresponsive),
+        leaving(ShutdownReason::BootTimeout),
+        leaving(ShutdownReason::Unkillable),
+        leaving(ShutdownReason::Idle),
+        leaving(ShutdownReason::Operator("mine".into())),
+        broken(false),
+        broken(true),
+    ] {
+        metrics.observe(START, &event);
+    }
+    let scrape = of(&metrics);
+    let count = |reason: &str, name: &str| {
+        let labels = format!("{{instance_type=\"{name}\",reason=\"{reason}\"}}");
+        scrape.value(&format!("longshore_unexpected_shutdowns_total{labels}"))
+    };
+    for reason in ["unresponsive", "boot_timeout", "unkillable"] {
+        assert_eq!(count(reason, "small"), 1.0, "{reason}");
+    }
+    assert_eq!(count("broken", "large"), 1.0, "a held one is not shut down");
+    assert_eq!(count("unresponsive", "large"), 0.0);
+}
+
+#[test]
+fn a_container_that_is_started_again_was_queued_once() {
+    let metrics = Metrics::new();
+    for first in [true, false] {
+        let event = Event::StartIssued {
+            container: "zzzzz-dz642-000000000000001".parse().unwrap(),
+            instance: "i-1".into(),
+            instance_type: "small".into(),
+            waited: Duration::from_secs(9),
+            ready_wait: Duration::from_secs(1),
+            first,
+        };
+        metrics.observe(START, &event);
+    }
+    let scrape = of(&metrics);
+    let count = |name: &str| scrape.value(&format!("longshore_{name}_seconds_count"));
+    assert_eq!(count("queued_to_started"), 1.0);
+    assert_eq!(count("dispatch_latency"), 2.0);
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! What an operator is told who asks why a container waits: what the scheduler goes by.
+
+use longshore_core::config::Config;
+use longshore_core::ids::ContainerId;
+use longshore_core::resources::Demand;
+use longshore_core::{Blocked, Closed, Eligible, Fate, Lack};
+use longshore_sim::Fault;
+use longshore_sim::story::{Story, cores, minutes, seconds};
+
+fn only(names: &[&str], config: &mut Config) {
+    config
+        .types
+        .retain(|name, _| names.contains(&name.as_str()));
+}
+
+fn eligible(story: &Story, id: ContainerId, name: &str) -> Eligible {
+    let told = story.told(id).expect("it is known");
+    let mut types = told.eligible.into_iter();
+    let offer = types.find(|offer| offer.instance_type.as_str() == name);
+    offer.expect("it is eligible")
+}
+
+#[test]
+fn what_waits_for_supervisors_is_not_told_that_an_instance_may_be_created() {
+    let mut story = Story::with(|config| {
+        only(&["large"], config);
+        config.limits.instances = Some(2);
+    });
+    let demand = Demand {
+        supervisor: true,
+        ..cores(1)
+    };
+    let all = [(); 2].map(|()| story.submit_as(demand.clone(), 900, minutes(60)));
+    story.until_running(all[0]);
+    story.run_for(minutes(1));
+    let offer = eligible(&story, all[1], "large");
+    assert_eq!(offer.blocked, Some(Blocked::Supervisors { max: 1 }));
+    assert_eq!((offer.full, offer.roomy), (0, 1), "it has room for others");
+    let text = story.told(all[1]).unwrap().to_string();
+    assert!(!text.contains("one more may be created"), "{text}");
+    assert!(text.contains("the end of another supervisor"), "{text}");
+}
+
+#[test]
+fn what_waits_for_the_queue_to_recover_is_told_so_and_until_when() {
+    let mut story = Story::with(|config| only(&["large"], config));
+    let all: Vec<_> = (0..2)
+        .map(|_| story.submit_as(cores(1), 500, minutes(60)))
+        .collect();
+    story.run_until("both run", minutes(5), |s| s.how_many_run(&all) == 2);
+    story.strike(Fault::QueueBusy, 1);
+    story.run_until("it is overloaded", seconds(30), |s| {
+        s.containers_max().is_some()
+    });
+    let next = story.submit(cores(1));
+    story.run_for(seconds(12));
+    let offer = eligible(&story, next, "large");
+    assert!(
+        matches!(
+            offer.blocked,
+            Some(Blocked::Containers {
+                max: 1,
+                until: Some(_)
+            })
+        ),
+        "{offer:?}"
+    );
+}
+
+fn spot() -> Demand {
+    Demand {
+        preemptible: true,
+        ..cores(2)
+    }
+}
+
+#[test]
+fn types_that_may_be_used_while_spot_fails_are_named_with_the_time_when_that_begins() {
+    let mut story = Story::with(|config| {
+        config.sizing.spot_fallback.after = Some(minutes(30));
+    });
+    let whole = Demand { vcpus: 4, ..spot() };
+    let _long = story.running(whole, minutes(120));
+    story.set_capacity("spot", 1);
+    let next = story.submit(spot());
+    story.run_for(minutes(10));
+    let offer = eligible(&story, next, "medium");
+    let fallback = offer.fallback.expect("it is not preemptible");
+    let begins = story.since_begin(fallback.begins.expect("all spot types fail"));
+    let text = story.told(next).unwrap().to_string();
+    assert!(text.contains("(SpotFallback.After), in "), "{text}");
+    assert!(!text.contains("medium is not eligible"), "{text}");
+    assert!(eligible(&story, next, "spot").fallback.is_none());
+    story.run_until("it runs", minutes(40), |s| s.runs_on(next).is_some());
+    let created = story
+        .times_of(|action| {
+            use longshore_core::command::{Action, CloudAction};
+            matches!(action, Action::Cloud { action: CloudAction::Create { instance_type, .. }, .. } if instance_type.as_str() == "medium")
+        });
+    assert_eq!(created, [begins], "as it was told");
+}
+
+#[test]
+fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_their_price() {
+    let mut story = Story::with(|config| {
+        config.sizing.spot_fallback.interruptions = Some(1);
+        config.limits.instances = Some(1);
+        config.intervals.sync = seconds(2);
+    });
+    let container = story.submit_as(spot(), 500, minutes(60));
+    let vm = story.until_running(container);
+    story.vm(vm).take_back();
+    let other = story.submit_as(cores(8), 900, minutes(60));
+    story.run_until("another has the only place", minutes(10), |s| {
+        s.runs_on(other).is_some()
+    });
+    story.run_for(seconds(30));
+    let told = story.told(container).unwrap();
+    let of = |name: &str| {
+        let mut others = told.ruled_out.iter();
+        let other = others.find(|other| other.instance_type.as_str() == name);
+        other.map(|other| other.lacks.clone())
+    };
+    assert_eq!(of("spot"), Some(vec![Lack::Interrupted]), "{told}");
+    assert!(
+        told.eligible
+            .iter()
+            .any(|o| o.instance_type.as_str() == "medium")
+    );
+    assert!(
+        matches!(of("large").as_deref(), Some([Lack::Price { .. }])),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_waits_for_creates_under_way_is_told_to_wait_for_their_answers() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.creates_in_flight = Some(1);
+    });
+    story.strike(Fault::CreateSlow, 1);
+    let all = [(); 2].map(|()| story.submit(cores(1)));
+    story.run_for(seconds(12));
+    let next = story.shown(all[1]).and_then(|view| view.unblocked_by);
+    assert_eq!(next.as_deref(), Some("the answers to creates under way"));
+}
+
+#[test]
+fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
+    let mut story = Story::with(|config| only(&["large"], config));
+    let (stubborn, vm) = story.running(cores(1), minutes(300));
+    let (_other, same) = story.running(cores(1), minutes(300));
+    assert_eq!(vm, same);
+    story.vm(vm).ignore_kill();
+    story.kill_container(stubborn);
+    story.run_for(minutes(5));
+    let told = story.told_vm(vm).expect("it is there");
+    let Fate::Draining {
+        until: Some(until), ..
+    } = told.fate
+    else {
+        panic!("{told}");
+    };
+    let text = told.to_string();
+    assert!(text.contains("at the latest"), "{text}");
+    let due = story.since_begin(until);
+    story.run_for(due - story.elapsed() - seconds(1));
+    assert!(!story.is_gone(vm));
+    story.run_for(minutes(3));
+    assert!(story.is_gone(vm));
+}
+
+#[test]
+fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
+    let mut story = Story::with(|config| config.intervals.sync = seconds(2));
+    let (_, vm) = story.running(spot(), minutes(60));
+    story.hold(vm);
+    story.vm(vm).announce_loss();
+    story.run_until("it is known", minutes(1), |s| {
+        s.shown_vm(vm).is_some_and(|vm| vm.taken_back_at.is_some())
+    });
+    let told = story.told_vm(vm).expect("it is there");
+    assert!(matches!(told.fate, Fate::Held { until: Some(_) }), "{told}");
+    assert_eq!(told.closed, Some(Closed::TakenBack));
+    let text = told.to_string();
+    assert!(text.contains("the cloud takes it back: "), "{text}");
+    assert!(
+        text.contains("run or drain, or the cloud takes it"),
+        "{text}"
+    );
+}
+
+#[test]
+fn at_max_instances_the_time_is_told_when_an_idle_one_goes() {
+    let mut story = Story::with(|config| {
+        only(&["small", "huge"], config);
+        config.limits.instances = Some(2);
+        config.timeouts.idle = minutes(5);
+    });
+    let _long = story.running(cores(1), minutes(60));
+    let (short, _) = story.running(cores(1), minutes(1));
+    story.run_until("it ends", minutes(5), |s| s.has_ended(short));
+    let waiting = story.submit(cores(8));
+    let told = |story: &Story| {
+        let shown = story.shown(waiting).and_then(|view| view.unblocked_by);
+        shown.unwrap_or_default()
+    };
+    story.run_until("one goes", seconds(20), |s| {
+        told(s) == "the end of an instance, or a higher MaxInstances; one is being given back"
+    });
+    story.run_for(minutes(10));
+    story.assert_complete(waiting);
+}
