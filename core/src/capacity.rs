@@ -447,6 +447,7 @@ impl Capacity {
         match error {
             _ if self.plants.has(Planted::FailuresIgnored) => {}
             CloudError::RateLimited { .. } | CloudError::Ambiguous { .. } => {}
+            CloudError::Quota { .. } if self.plants.has(Planted::NoBackoff) => {}
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
                 let mut next =
@@ -502,6 +503,12 @@ impl Capacity {
     /// Whether some group's quota was met and not yet disproved.
     pub(crate) fn at_quota(&self) -> bool {
         !self.groups.is_empty()
+    }
+
+    /// How much is remembered of failures and for rates.
+    pub(crate) fn remembered(&self) -> usize {
+        let cooling = self.offerings.len() + self.groups.len() + self.barred.len();
+        cooling + self.buckets.len() + self.all_calls.len() + self.boots.len()
     }
 
     /// Forgets types that are no longer configured, and takes over the budgets.

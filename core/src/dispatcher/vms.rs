@@ -103,6 +103,9 @@ impl Dispatcher {
         if self.planted(Planted::SilenceIgnored) {
             silent = Timestamp::NEVER;
         }
+        if self.planted(Planted::TimeoutProbeEarly) {
+            silent = heard + self.config.timeouts.probe / 2;
+        }
         if silent <= self.now {
             return Next::Shutdown(ShutdownReason::Unresponsive);
         }
