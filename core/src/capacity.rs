@@ -391,6 +391,7 @@ impl Capacity {
                 let next = Cooling::after_failure(before, now, NO_PAUSES, jitter, why, 0);
                 self.doubtful.insert(name.clone(), next);
             }
+            CloudError::Quota { .. } if self.plants.has(Planted::NoBackoff) => {}
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
                 let mut next =
@@ -464,6 +465,13 @@ impl Capacity {
     /// Whether some group's quota was met and not yet disproved.
     pub(crate) fn at_quota(&self, now: Timestamp) -> bool {
         self.groups.values().any(|group| group.goes_on(now))
+    }
+
+    /// How much is remembered of failures and for rates.
+    pub(crate) fn remembered(&self) -> usize {
+        let cooling = self.offerings.len() + self.groups.len() + self.barred.len();
+        let cooling = cooling + self.doubtful.len();
+        cooling + self.buckets.len() + self.all_calls.len() + self.boots.len()
     }
 
     /// Forgets types that are no longer configured, and takes over the budgets.

@@ -15,6 +15,7 @@ mod placing;
 mod polls;
 mod probes;
 mod runners;
+pub(crate) mod sizes;
 mod vms;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -142,6 +142,11 @@ impl Dispatcher {
         }
         let shape = entry.shape.as_ref().ok();
         match shape.and_then(|shape| self.verdicts().parked.get(shape)) {
+            Some(parked) if self.planted(Planted::ReasonWrong) => {
+                let types = parked.blocked.iter();
+                let wrong = types.map(|(name, _)| (name.clone(), Blocked::MaxInstances));
+                Waiting::Blocked(wrong.collect())
+            }
             Some(parked) => Waiting::Blocked(parked.blocked.clone()),
             None => Waiting::New,
         }

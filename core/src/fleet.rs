@@ -261,6 +261,11 @@ impl Fleet {
         self.promises.take_broken()
     }
 
+    /// How many promises there are.
+    pub(crate) fn promises(&self) -> usize {
+        self.promises.containers().count()
+    }
+
     /// The VM on its way on which a container was promised room.
     pub(crate) fn promised_to(&self, id: &ContainerId) -> Option<VmKey> {
         self.promises.of(id).map(|promise| promise.vm)

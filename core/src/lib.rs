@@ -39,6 +39,7 @@ pub mod view;
 pub use capacity::Blocked;
 pub use capacity::spending::BudgetLeft;
 pub use dispatcher::Dispatcher;
+pub use dispatcher::sizes::Sizes;
 pub use explain::Waiting;
 pub use explain::container::{Arriving, ContainerExplanation, Eligible, Fallback};
 pub use explain::health::Trouble;

@@ -113,6 +113,16 @@ bugs! {
     SilenceIgnored: "§4: TimeoutProbe";
     /// What waits for room is shown without a reason.
     ReasonForgotten: "§8: every waiting container has a reason";
+    /// What waits for room is shown with a reason that is not so.
+    ReasonWrong: "§8: the reason is true";
+    /// A container is started on two VMs.
+    DoubleStart: "§1: one operation in flight per container";
+    /// A quota that was met is of no consequence.
+    NoBackoff: "§6: never a tight loop";
+    /// A VM is given up after half of the time that it has.
+    TimeoutProbeEarly: "§4: TimeoutProbe";
+    /// What was destroyed is remembered for ever.
+    BuriedForEver: "simulation: memory is bounded by what lives";
     /// What was spent is counted and of no consequence.
     BudgetsIgnored: "§6: Budgets";
     /// As many containers start as if the queue had never been overloaded.

@@ -66,7 +66,7 @@ struct Args {
     /// Make this failing seed's faults and workload smaller while it fails in the same way.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "seeds", "replay"])]
     minimize: Option<u64>,
-    /// Feed a trace written by --trace to the core again and compare.
+    /// Feed a trace written by --trace, or a journal of the daemon, to the core again and compare.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds"])]
     replay: Option<PathBuf>,
     /// Submit what this file says instead of drawn work: JSON lines, see docs/simulator.md.
@@ -214,7 +214,7 @@ fn replay_file(path: &Path, hand: Option<&Hand>, out: &mut impl Write) -> u8 {
             );
             0
         }
-        Err(error @ ReplayError::Unreadable { .. }) => {
+        Err(error @ (ReplayError::Unreadable { .. } | ReplayError::Journal(_))) => {
             eprintln!("longshore-sim: {}: {error}", path.display());
             USAGE
         }

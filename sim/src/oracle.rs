@@ -23,10 +23,16 @@ pub(crate) struct Ledger {
     open: BTreeMap<CommandId, Open>,
     deadlines: BTreeSet<(Timestamp, CommandId)>,
     open_about: BTreeMap<About, BTreeSet<CommandId>>,
+    /// Those that change a container's record, start it or stop it.
+    open_of: BTreeMap<ContainerId, BTreeSet<CommandId>>,
     /// Creates that may still make an instance.
     pub(crate) wishes: BTreeMap<IntentId, Wish>,
     /// Instances it was shown, and how many lists in a row lacked each since.
     pub(crate) known: BTreeMap<InstanceId, u32>,
+    /// Instances that it was ever shown, since when, unless the cloud has said since that they ended.
+    pub(crate) heard_of: BTreeMap<InstanceId, Timestamp>,
+    /// When each last said that it is ready and what runs on it.
+    pub(crate) heard: BTreeMap<InstanceId, Timestamp>,
     pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
     pub(crate) proved: BTreeSet<InstanceId>,
     pub(crate) broken: BTreeSet<InstanceId>,
@@ -66,6 +72,14 @@ pub(crate) enum About {
 }
 
 impl About {
+    /// The container that it changes, starts or stops.
+    pub(crate) fn container(&self) -> Option<ContainerId> {
+        match self {
+            Self::Record(id) | Self::Start(_, id) | Self::Signal(_, id) => Some(*id),
+            _ => None,
+        }
+    }
+
     /// What a command is about.
     pub(crate) fn of(action: &Action) -> Self {
         match action {
@@ -135,7 +149,16 @@ impl Ledger {
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            self.end(id);
+            match self.end(id).map(|open| open.about) {
+                Some(About::Record(container)) => self.was_refused(now, container),
+                // It may have stood still since then: its patience begins when it takes note.
+                Some(About::Create(intent)) => {
+                    if let Some(wish) = self.wishes.get_mut(&intent) {
+                        wish.until = now + wish.grace;
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
@@ -143,6 +166,10 @@ impl Ledger {
         match (&open.about, answer) {
             (_, Answer::Containers(Ok(records))) => {
                 for record in records {
+                    // While a change is under way nobody knows what comes of it.
+                    if self.is_open(now, &About::Record(record.id)) {
+                        continue;
+                    }
                     let place = self.states.entry(record.id);
                     let known = place.or_insert((record.state, open.since));
                     if known.1 <= open.since {
@@ -153,14 +180,22 @@ impl Ledger {
             (About::Record(id), Answer::Updated(Ok(update))) => {
                 self.states.insert(*id, (update.state, now));
             }
+            (About::Record(id), Answer::Updated(Err(_))) => self.was_refused(now, *id),
             (About::Create(intent), Answer::Created(made)) => {
                 self.hear_created(now, *intent, made.as_ref());
             }
             (_, Answer::Instances(Ok(records))) => self.hear_list(now, records),
             (About::Probe(instance), Answer::Probed(Ok(report))) => {
-                self.hear_probe(instance, report);
+                self.hear_probe(now, instance, report);
             }
             _ => {}
+        }
+    }
+
+    /// A change may have been made or not: what was read before does not tell.
+    fn was_refused(&mut self, now: Timestamp, id: ContainerId) {
+        if let Some((_, since)) = self.states.get_mut(&id) {
+            *since = now;
         }
     }
 
@@ -205,6 +240,8 @@ impl Ledger {
             }
             if record.terminated {
                 self.known.remove(&record.id);
+                self.heard_of.remove(&record.id);
+                self.heard.remove(&record.id);
                 if let Some(intent) = record.tags.intent {
                     self.wishes.remove(&intent);
                 }
@@ -221,6 +258,7 @@ impl Ledger {
         {
             self.lost.insert(intent);
         }
+        self.heard_of.entry(record.id.clone()).or_insert(now);
         let first = self.known.insert(record.id.clone(), 0).is_none();
         if let Some(behavior) = record.tags.idle_behavior
             && first
@@ -229,9 +267,10 @@ impl Ledger {
         }
     }
 
-    fn hear_probe(&mut self, instance: &InstanceId, report: &ProbeReport) {
+    fn hear_probe(&mut self, now: Timestamp, instance: &InstanceId, report: &ProbeReport) {
         if report.ready.is_ok() && report.runners.is_some() {
             self.proved.insert(instance.clone());
+            self.heard.insert(instance.clone(), now);
         }
         if matches!(&report.runners, Some(list) if list.taken_back_at.is_some()) {
             self.taken_back.insert(instance.clone());
@@ -256,6 +295,8 @@ impl Ledger {
     /// Another instance has the name of one that ended.
     pub(crate) fn forget(&mut self, id: &InstanceId) {
         self.known.remove(id);
+        self.heard_of.remove(id);
+        self.heard.remove(id);
         self.behavior.remove(id);
         self.proved.remove(id);
         self.broken.remove(id);
@@ -268,6 +309,9 @@ impl Ledger {
     pub(crate) fn begin(&mut self, id: CommandId, open: Open) {
         let same = self.open_about.entry(open.about.clone()).or_default();
         same.insert(id);
+        if let Some(container) = open.about.container() {
+            self.open_of.entry(container).or_default().insert(id);
+        }
         self.deadlines.insert((open.deadline, id));
         self.open.insert(id, open);
     }
@@ -279,6 +323,14 @@ impl Ledger {
             same.remove(&id);
             if same.is_empty() {
                 self.open_about.remove(&open.about);
+            }
+        }
+        if let Some(container) = open.about.container()
+            && let Some(same) = self.open_of.get_mut(&container)
+        {
+            same.remove(&id);
+            if same.is_empty() {
+                self.open_of.remove(&container);
             }
         }
         Some(open)
@@ -293,6 +345,26 @@ impl Ledger {
     pub(crate) fn is_open(&self, now: Timestamp, about: &About) -> bool {
         let mut same = self.open_about.get(about).into_iter().flatten();
         same.any(|id| self.open[id].deadline > now)
+    }
+
+    /// What is under way that concerns a container. O(log commands + those).
+    pub(crate) fn open_of(&self, now: Timestamp, id: ContainerId) -> impl Iterator<Item = &About> {
+        let ids = self.open_of.get(&id).into_iter().flatten();
+        let open = ids.map(|id| &self.open[id]);
+        open.filter(move |open| open.deadline > now)
+            .map(|open| &open.about)
+    }
+
+    /// Commands without an answer.
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Creates without an answer. O(those).
+    pub(crate) fn open_creates(&self, now: Timestamp) -> usize {
+        let creates = self.open.values();
+        let creates = creates.filter(|open| matches!(open.about, About::Create(_)));
+        creates.filter(|open| open.deadline > now).count()
     }
 
     /// Containers that are being started on an instance. O(log commands + those).

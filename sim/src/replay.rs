@@ -1,9 +1,12 @@
-//! A saved trace, fed again to the core: it must do and say the same, line by line.
+//! A saved trace, fed again to the core: it must do and say the same, line by line. Or a journal of
+//! the daemon, whose commands and check sums must be the same.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use longshore_core::Dispatcher;
 use longshore_core::command::Command;
+
+use longshore_journal as journal;
 
 use crate::tamper::Hand;
 use crate::trace::{Line, Stamped};
@@ -19,8 +22,11 @@ pub enum ReplayError {
         /// The parser's words.
         why: String,
     },
+    /// A journal is not as it was written, or of another format.
+    #[error("{0}")]
+    Journal(String),
     /// The core did something else: it changed since, or it is not deterministic.
-    #[error("line {line}: the trace has {expected}, the core {found}")]
+    #[error("line {line}: the file has {expected}, the core {found}")]
     Differs {
         /// From 1.
         line: usize,
@@ -44,7 +50,7 @@ impl Replayed {
     }
 }
 
-/// Replays a trace; how many lines were compared.
+/// Replays a trace, or a journal; how many lines, or steps, were compared.
 ///
 /// # Errors
 /// At the first line that cannot be read, or where the core differs.
@@ -54,6 +60,9 @@ pub fn replay(text: &str) -> Result<usize, ReplayError> {
 
 /// The same with a hand on every core, as in the run that left the trace.
 pub(crate) fn replay_with(text: &str, hand: Option<&Hand>) -> Result<usize, ReplayError> {
+    if text.lines().next().is_some_and(journal::is_header) {
+        return replay_journal(text, hand);
+    }
     let mut cores: BTreeMap<usize, Replayed> = BTreeMap::new();
     let mut compared = 0;
     for (index, row) in text.lines().enumerate() {
@@ -76,6 +85,30 @@ pub(crate) fn replay_with(text: &str, hand: Option<&Hand>) -> Result<usize, Repl
         }
     }
     Ok(compared)
+}
+
+/// Replays a journal of the daemon: its commands are compared and its check sums verified; there are
+/// no events and no fingerprints in it.
+fn replay_journal(text: &str, hand: Option<&Hand>) -> Result<usize, ReplayError> {
+    let prepare = |core: &mut Dispatcher| {
+        if let Some(hand) = hand {
+            hand(core);
+        }
+    };
+    let broken = |error: journal::ReplayError| ReplayError::Journal(error.to_string());
+    match journal::replay_lines(text.as_bytes(), prepare, |_| {}).map_err(broken)? {
+        journal::Verdict::Same { steps, .. } => Ok(usize::try_from(steps).unwrap_or(usize::MAX)),
+        journal::Verdict::Different {
+            line,
+            written,
+            replayed,
+            ..
+        } => Err(ReplayError::Differs {
+            line: usize::try_from(line).unwrap_or(usize::MAX),
+            expected: format!("{written:?}"),
+            found: format!("{replayed:?}"),
+        }),
+    }
 }
 
 /// Replays one line; whether it was compared, or what was expected and found.
@@ -151,6 +184,10 @@ fn same<T: PartialEq + std::fmt::Debug>(expected: T, found: T) -> Result<bool, (
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use longshore_core::input::Input;
+
     use super::*;
     use crate::profile::{Plan, Profile};
     use crate::run::run;
@@ -162,6 +199,57 @@ mod tests {
             let compared = replay(&trace.join("\n"));
             assert!(matches!(compared, Ok(lines) if lines > 100), "{compared:?}");
         }
+    }
+
+    /// A journal as the daemon writes it, of a core that hears little.
+    fn journal_of_a_short_run() -> String {
+        let directory = std::env::temp_dir().join(format!("longshore-sim-{}", std::process::id()));
+        let start = crate::stage::START;
+        let (config, seed) = (Plan::calm(1).config, [7; 32]);
+        let header = journal::Header::new(&config, seed, start);
+        let mut writer = journal::Writer::create(&directory, &header).expect("it is writable");
+        let mut core = Dispatcher::new(config, seed, start);
+        for seconds in 0..30 {
+            let now = start + Duration::from_secs(seconds * 10);
+            let inputs = match seconds {
+                0 => vec![Input::Leadership { held: true }],
+                _ => vec![Input::QueueChanged],
+            };
+            let commands = journal::Step::live(&mut core, now, inputs.clone());
+            while core.poll_event().is_some() {}
+            let step = journal::Step::new(now, inputs, commands);
+            writer.step(step).expect("it is writable");
+        }
+        let text = std::fs::read_to_string(&writer.path).expect("it was written");
+        std::fs::remove_dir_all(&directory).expect("it can be removed");
+        text
+    }
+
+    #[test]
+    fn a_journal_of_the_daemon_is_replayed_and_any_change_of_it_found() {
+        let text = journal_of_a_short_run();
+        assert_eq!(replay(&text), Ok(30));
+        let other = text.replacen(
+            "\"Poll\":{\"queued_max\":10000}",
+            "\"Poll\":{\"queued_max\":9}",
+            1,
+        );
+        assert_ne!(other, text, "the first poll is there");
+        let differs = replay(&other);
+        assert!(
+            matches!(differs, Err(ReplayError::Differs { line: 2, .. })),
+            "{differs:?}"
+        );
+        let without_a_line: Vec<&str> = text
+            .lines()
+            .enumerate()
+            .filter(|(line, _)| *line != 20)
+            .map(|(_, row)| row)
+            .collect();
+        let lost = replay(&(without_a_line.join("\n") + "\n"));
+        assert!(lost.is_err(), "{lost:?}");
+        let newer = replay(&text.replacen("\"version\":1", "\"version\":2", 1));
+        assert!(matches!(newer, Err(ReplayError::Journal(_))), "{newer:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::marks::Mark;
 use crate::oracle::{About, Open, Wish};
 use crate::queue::Record;
 use crate::stage::Origin;
+use crate::validity::started;
 use crate::vm::VmCall;
 use crate::world::World;
 
@@ -22,11 +23,13 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     minute: u64,
-    counts: BTreeMap<(usize, Call), u32>,
+    counts: BTreeMap<(Origin, Call), u32>,
     /// Since when each container has had no better reason to wait than "just seen".
     pub(crate) vague: BTreeMap<ContainerId, Timestamp>,
     /// Containers that an operator wanted to be stopped.
     pub(crate) stopped: BTreeSet<ContainerId>,
+    /// Containers that were started while two processes acted: nobody can promise much of them.
+    contested: BTreeSet<ContainerId>,
     /// Cancels on their way, and the type that would have held their container by the configuration
     /// that their process had when it decided.
     cancels: BTreeMap<(Origin, CommandId), Option<String>>,
@@ -75,16 +78,47 @@ impl Call {
     }
 
     /// As many a minute are no tight loop yet, whatever goes wrong.
-    fn bound(&self) -> u32 {
+    fn bound(&self, config: &Config) -> u32 {
+        let timeouts = &config.timeouts;
         match self {
-            Self::Create => 20_000,
-            Self::Poll | Self::Lookup => 700,
-            Self::List | Self::Probe(_) => 130,
-            Self::Update(_) | Self::Signal(..) => 40,
-            Self::Start(_) => 130,
-            Self::Destroy(_) | Self::Tag(_) => 20,
+            Self::Create => creates_max(config),
+            // Hints come as often as they like: a tenth of a second is left between two.
+            Self::Poll | Self::Lookup => times(Duration::from_millis(100)),
+            // What is awaited is asked for every second.
+            Self::List => times(Duration::from_secs(1)),
+            // A VM that was doubted for several reasons is asked once for each.
+            Self::Probe(_) => 2 * times(Duration::from_secs(1)),
+            Self::Update(_) => 40,
+            // As many short containers may run one after the other.
+            Self::Start(_) => 2 * times(Duration::from_secs(1)),
+            Self::Signal(..) => times(timeouts.signal),
+            Self::Destroy(_) => times(timeouts.shutdown),
+            // One each ten seconds, and one for each new wish of an operator.
+            Self::Tag(_) => 2 * times(Duration::from_secs(10)),
         }
     }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// How often something happens within a minute that happens once within this; what was late catches
+/// up.
+fn times(each: Duration) -> u32 {
+    let times = MINUTE.as_nanos() / each.as_nanos().max(1);
+    u32::try_from(times).unwrap_or(u32::MAX).saturating_add(4)
+}
+
+/// Creates within a minute: as many as our own rates allow, but no more than it takes to make all
+/// instances anew a few times over, and to try again each type that fails, every five seconds.
+fn creates_max(config: &Config) -> u32 {
+    let limits = &config.limits;
+    let rates = [limits.creates, limits.cloud_ops].into_iter().flatten();
+    let rates = rates.map(|rate| times(rate.interval).saturating_add(rate.burst));
+    let types = u32::try_from(config.types.len()).unwrap_or(u32::MAX);
+    let retries = types.saturating_mul(times(Duration::from_secs(5)));
+    let anew = limits.instances.map(|max| max.saturating_mul(3));
+    let anew = anew.map(|anew| anew.saturating_add(retries));
+    rates.chain(anew).min().unwrap_or(20_000)
 }
 
 impl World {
@@ -111,20 +145,15 @@ impl World {
             let from = self.processes.origin(index);
             self.memory.cancels.insert((from, command.id), fits);
         }
+        if self.rivals() {
+            self.memory.contested.extend(started(&command.action));
+        }
+        self.check_validity(index, &command.action, &about);
         let process = &mut self.processes.all[index];
         let (ledger, stage) = (&mut process.ledger, &mut self.stage);
         if !ledger.leader {
             let text = format!("{:?} without the right to act", command.action);
             stage.violate("leaders only", text);
-        }
-        // The others do no harm when a VM that was lost and found again gets one too many.
-        let once = matches!(
-            about,
-            About::Record(_) | About::Create(_) | About::Start(..) | About::Signal(..)
-        );
-        if once && ledger.is_open(stage.now, &about) {
-            let text = format!("{:?} while the same is under way", command.action);
-            stage.violate("one at a time", text);
         }
         let creates = match &command.action {
             Action::Cloud {
@@ -145,6 +174,7 @@ impl World {
         };
         ledger.begin(command.id, open);
         if let Some((intent, type_name)) = creates {
+            self.facts.asked(index, intent, &type_name);
             let grace = process.config.timeouts.create_ambiguous;
             let wish = Wish {
                 type_name,
@@ -166,8 +196,9 @@ impl World {
             memory.counts.clear();
         }
         let call = Call::of(&command.action);
-        let bound = call.bound();
-        let count = memory.counts.entry((index, call)).or_default();
+        let bound = call.bound(&self.processes.all[index].config);
+        let from = self.processes.origin(index);
+        let count = memory.counts.entry((from, call)).or_default();
         *count += 1;
         if *count == bound + 1 {
             let text = format!("more than {bound} times a minute: {:?}", command.action);
@@ -235,6 +266,9 @@ impl World {
         if ledger.taken_back.contains(instance) {
             wrong.push("the cloud has said that it takes the VM back".to_owned());
         }
+        if let Some((reason, _)) = ledger.leaving.get(instance) {
+            wrong.push(format!("the VM is being given back: {reason}"));
+        }
         if ledger.broken.contains(instance) {
             wrong.push("the VM reports itself broken".to_owned());
         }
@@ -243,7 +277,7 @@ impl World {
             wrong.push(format!("the container is {state:?}"));
         }
         wrong.extend(self.check_lifecycle(index, instance, container));
-        if !self.rivals {
+        if !self.rivals() {
             wrong.extend(self.check_room(index, instance, container));
         }
         for text in wrong {
@@ -294,7 +328,7 @@ impl World {
         let mut all: Vec<ContainerId> = on_it.chain([container]).collect();
         all.sort_unstable();
         all.dedup();
-        all.retain(|id| !self.vms.late.contains(id));
+        all.retain(|id| !self.is_excused(id));
         let demand = |id: &ContainerId| self.queue.records.get(id)?.demand.as_ref().ok();
         let image = demand(&container).and_then(|demand| demand.vm_image.clone());
         let image = image.unwrap_or_else(|| process.config.image.clone());
@@ -308,6 +342,11 @@ impl World {
             .fold(Resources::default(), |sum, need| sum.plus(&need));
         let fits = offer.resources.holds(&sum);
         (!fits).then(|| format!("{all:?} need {sum:?} of {:?}", offer.resources))
+    }
+
+    /// Whether a container's runner may be where no process could know of it.
+    fn is_excused(&self, id: &ContainerId) -> bool {
+        self.vms.late.contains(id) || self.memory.contested.contains(id)
     }
 
     /// A VM goes for good reason only, and not while something runs that should not end.
@@ -334,9 +373,9 @@ impl World {
         }
         // A late start may come between the last probe, which told the truth, and the destroy.
         let mut running = self.runners.containers_on(instance);
-        let running = running.find(|id| !self.vms.late.contains(id));
+        let running = running.find(|id| !self.is_excused(id));
         if gently
-            && !self.rivals
+            && !self.rivals()
             && let Some(container) = running
         {
             let text = format!("{instance} is destroyed ({reason}) though {container} runs on it");
@@ -363,7 +402,7 @@ impl World {
         if refused {
             return;
         }
-        if self.rivals {
+        if self.rivals() {
             return;
         }
         let impatient = error.as_ref().filter(|e| e.contains("MaxSchedulingTime"));
@@ -405,7 +444,7 @@ impl World {
             || record.unwanted
             || record.state != ContainerState::Running
             || self.memory.stopped.contains(container)
-            || self.rivals;
+            || self.rivals();
         if !excused && self.runners.program_on(*container) == Some(call.instance) {
             let text = format!(
                 "{container} is signalled on {} though it is wanted",

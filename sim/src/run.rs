@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::profile::Plan;
+use crate::rest::REST;
 use crate::stage::{START, Violation};
 use crate::trace::Trace;
 use crate::world::World;
@@ -89,6 +90,7 @@ fn run_once(plan: &Plan, trace: Trace) -> Report {
 pub(crate) fn go_on(world: &mut World) -> Verdict {
     let chaos = world.plan.heals_after.unwrap_or_default();
     let healed_at = START + chaos;
+    let mut done_at = None;
     while world.step() {
         if !world.stage.violations.is_empty() {
             return Verdict::Safety;
@@ -97,8 +99,17 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
             continue;
         }
         if world.is_done() {
-            return Verdict::Ok;
+            let since = *done_at.get_or_insert(world.stage.now);
+            if world.stage.now < since + REST {
+                continue;
+            }
+            world.check_rest();
+            return match world.stage.violations.is_empty() {
+                true => Verdict::Ok,
+                false => Verdict::Safety,
+            };
         }
+        done_at = None;
         let patience = world.plan.patience(world.users.work, world.queue.last);
         if world.stage.now > healed_at + patience || world.happened > HAPPENINGS_MAX {
             return Verdict::Liveness;

@@ -278,12 +278,13 @@ impl World {
     /// What is judged now and then.
     pub(crate) fn vigil_looks(&mut self) {
         let process = &self.processes.all[0];
+        let rivals = self.rivals();
         let memory = &mut self.vigil.of[0];
         let Some(core) = process.core.as_ref().filter(|core| core.view().is_leader()) else {
             return memory.since.clear();
         };
         let stalls = self.stage.now < process.stalled_until;
-        if memory.incarnation != process.incarnation || self.rivals || stalls {
+        if memory.incarnation != process.incarnation || rivals || stalls {
             return memory.since.clear();
         }
         let (now, config) = (self.stage.now, &process.config);
@@ -450,6 +451,13 @@ impl World {
 }
 
 impl Vigil {
+    /// When something on an instance that has not ended since was first told to end.
+    pub(crate) fn first_term(&self, index: usize, id: &InstanceId) -> Option<Timestamp> {
+        let terms = self.of[index].terms.iter();
+        let here = terms.filter(|((on, _), _)| on == id);
+        here.map(|(_, at)| *at).min()
+    }
+
     /// Another instance has the name of one that ended.
     pub(crate) fn forget(&mut self, id: &InstanceId) {
         for memory in &mut self.of {

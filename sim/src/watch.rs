@@ -23,6 +23,12 @@ impl World {
             self.stage.violate("no errors", event.to_string());
         }
         let now = self.stage.now;
+        if let Event::Leaving {
+            instance, reason, ..
+        } = event
+        {
+            self.check_leaving(index, &InstanceId::from(instance.as_str()), reason);
+        }
         let ledger = &mut self.processes.all[index].ledger;
         match event {
             Event::Leaving {
@@ -31,7 +37,8 @@ impl World {
                 let id = InstanceId::from(instance.as_str());
                 ledger.leaving.insert(id, (reason.clone(), now));
             }
-            Event::Stayed { instance } => {
+            // One that is gone and found again is decided anew.
+            Event::Stayed { instance } | Event::Gone { instance, .. } => {
                 ledger.leaving.remove(&InstanceId::from(instance.as_str()));
             }
             Event::BehaviorChanged {
@@ -103,7 +110,12 @@ impl World {
         let mut wrong = Vec::new();
         let mut marks = Vec::new();
         let mut vague = std::collections::BTreeMap::new();
-        for container in view.containers() {
+        let containers = view.containers();
+        let untrue = self.untrue_reasons(&view, &containers);
+        wrong.extend(untrue.into_iter().map(|text| ("true reasons", text)));
+        let excess = self.excess(&core.sizes());
+        wrong.extend(excess.into_iter().map(|text| ("bounded memory", text)));
+        for container in containers {
             let id = container.id;
             let waits = matches!(
                 container.state,

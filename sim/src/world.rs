@@ -6,6 +6,7 @@ use longshore_core::command::{Action, Command, QueueAction, VmAction};
 use longshore_core::config::Config;
 use longshore_core::ids::{ContainerId, InstanceId};
 use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
+use longshore_core::time::Timestamp;
 
 use crate::cloud::{Cloud, CloudStep};
 use crate::faults::{Fault, Faults};
@@ -14,6 +15,7 @@ use crate::operator::{OperatorPart, OperatorStep, Sight};
 use crate::process::{ProcessStep, Processes};
 use crate::profile::Plan;
 use crate::queue::{Queue, QueueStep};
+use crate::reasons::Facts;
 use crate::rules::Memory;
 use crate::runner::Runners;
 use crate::stage::{Happening, Origin, Stage};
@@ -35,10 +37,11 @@ pub struct World {
     pub(crate) operator: OperatorPart,
     pub(crate) processes: Processes,
     pub(crate) plan: Plan,
-    /// Several processes acted at once: only the queue's guard still protects.
-    pub(crate) rivals: bool,
+    /// Several processes act at once, or did so shortly before this: only the queue's guard protects.
+    pub(crate) rivals_until: Timestamp,
     pub(crate) happened: u64,
     pub(crate) memory: Memory,
+    pub(crate) facts: Facts,
     pub(crate) vigil: Vigil,
     pub(crate) thrift: Thrift,
     /// Commands and events of a story, for its questions; not kept in drawn runs.
@@ -50,6 +53,10 @@ const LOOK: Duration = Duration::from_secs(20);
 const LOOK_CROWDED: Duration = Duration::from_secs(600);
 /// So many containers make a look expensive.
 const CROWD: usize = 5000;
+/// So long after the reign of a second process everything that it has asked for has been done, and is
+/// known to the one that is left: longer than any command's deadline, a late answer or a late start,
+/// and than two looks at everything. What it has started is excused for good.
+const RIVALS_LAST: Duration = Duration::from_secs(15 * 60);
 const PROCESS_TICK: Duration = Duration::from_secs(60);
 
 impl World {
@@ -76,9 +83,10 @@ impl World {
             operator: OperatorPart::new(seed),
             processes: Processes::new(seed, &plan.config),
             plan,
-            rivals: false,
+            rivals_until: Timestamp::EPOCH,
             happened: 0,
             memory: Memory::default(),
+            facts: Facts::default(),
             vigil: Vigil::default(),
             thrift: Thrift::default(),
             diary: None,
@@ -208,6 +216,7 @@ impl World {
             process.ledger.forget(id);
         }
         self.vigil.forget(id);
+        self.reasons_forget(id);
     }
 
     fn deliver(&mut self, to: Origin, input: Input) {
@@ -224,6 +233,7 @@ impl World {
         }
         self.vigil_hears(to.process, &input);
         self.thrift_hears(to.process, &input);
+        self.reasons_hear(to.process, &input);
         self.processes.hear(&mut self.stage, to.process, input);
         let processes = &mut self.processes;
         if self
@@ -263,6 +273,8 @@ impl World {
             for event in events {
                 self.check_event(index, &event);
                 self.vigil_event(index, &event);
+                self.reasons_event(index, &event);
+                self.rest_event(index, &event);
                 if let Some(diary) = &mut self.diary {
                     diary.events.push((self.stage.now, event.clone()));
                 }
@@ -383,6 +395,11 @@ impl World {
         }
     }
 
+    /// Whether two processes act, or what a second one has done may still come as a surprise.
+    pub(crate) fn rivals(&self) -> bool {
+        self.stage.now < self.rivals_until
+    }
+
     /// Whether a process stands still.
     pub(crate) fn stalls(&self, index: usize) -> bool {
         self.stage.now < self.processes.all[index].stalled_until
@@ -417,7 +434,7 @@ impl World {
         } else if self.processes.all[1].core.is_none() && strikes(self, Fault::TwoLeaders) {
             let overlap = self.processes.chance.secs(1, 60);
             let reign = overlap + self.processes.chance.secs(1, 300);
-            self.rivals = true;
+            self.rivals_until = self.stage.now + reign + RIVALS_LAST;
             let life = self.processes.all[0].incarnation;
             let stage = &mut self.stage;
             stage.note(|| "a second process believes that it may act".to_owned());

@@ -149,7 +149,7 @@ const CASES: &[Case] = &[
     },
     case(
         Planted::QuotaForEver,
-        &["liveness"],
+        &["true reasons", "liveness"],
         100,
         &[Fault::QuotaShrinks],
     ),
@@ -262,6 +262,21 @@ const CASES: &[Case] = &[
     ),
     case(Planted::SupervisorsUncounted, &["supervisors"], 500, &[]),
     case(Planted::OwnLimitsCount, &["true ends"], 1000, &[]),
+    case(Planted::ReasonWrong, &["true reasons"], 100, &[]),
+    case(Planted::DoubleStart, &["one at a time"], 100, &[]),
+    case(
+        Planted::NoBackoff,
+        &["no tight loops"],
+        500,
+        &[Fault::QuotaShrinks],
+    ),
+    case(
+        Planted::TimeoutProbeEarly,
+        &["true shutdowns"],
+        500,
+        &[Fault::Freezes],
+    ),
+    case(Planted::BuriedForEver, &["bounded memory"], 50, &[]),
     case(Planted::NothingKept, &["the last VM is kept"], 1000, &[]),
 ];
 

@@ -7,7 +7,6 @@ mod commands;
 mod demo;
 mod engine;
 mod exit;
-mod journal;
 mod lease;
 mod log;
 mod service;

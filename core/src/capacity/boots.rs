@@ -93,6 +93,11 @@ impl Boots {
         }
     }
 
+    /// Kinds whose last boot failed.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Kinds that rest, or whose one try is under way.
     pub(crate) fn paused(&self) -> impl Iterator<Item = (&Kind, u32, &Cooling)> {
         self.0.iter().filter_map(|(kind, failing)| {

@@ -96,7 +96,8 @@ impl Dispatcher {
             sync.first_list.get_or_insert(started);
             sync.latest_list = started;
             let now = self.now;
-            sync.buried.retain(|_, (until, _)| *until > now);
+            let kept = self.plants.has(Planted::BuriedForEver);
+            sync.buried.retain(|_, (until, _)| *until > now || kept);
             self.compare(started, cloud, &records);
             if first {
                 self.await_orphans();

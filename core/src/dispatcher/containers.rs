@@ -49,7 +49,8 @@ impl Dispatcher {
             next
         };
         let waits = next == Next::Wait;
-        if self.queue.set_waiting(&id, waits) && waits {
+        if self.queue.set_waiting(&id, waits) {
+            // One that waits no longer leaves what was promised to it, or kept for it, to others.
             self.touched.placement = true;
         }
         match next {
@@ -271,10 +272,18 @@ impl Dispatcher {
         self.change(id, Op::Cancel, QueueAction::Cancel { id, error });
     }
 
+    /// Forgets a container, and all that was to be done for it at its time.
+    pub(super) fn forget(&mut self, id: ContainerId) -> Option<Entry> {
+        self.touched.placement |= self.queue.is_waiting(&id);
+        let entry = self.queue.remove(&id)?;
+        self.note_forgotten(id);
+        self.timers.cancel(TimeoutReason::RetryContainer(id));
+        self.timers.cancel(TimeoutReason::GiveUp(id));
+        Some(entry)
+    }
+
     fn drop_container(&mut self, id: ContainerId) {
-        if let Some(entry) = self.queue.remove(&id) {
-            self.timers.cancel(TimeoutReason::RetryContainer(id));
-            self.timers.cancel(TimeoutReason::GiveUp(id));
+        if let Some(entry) = self.forget(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,

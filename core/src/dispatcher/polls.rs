@@ -1,6 +1,6 @@
 //! When the queue is read, and what a reading changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Dispatcher;
@@ -36,8 +36,11 @@ pub(super) struct Poll {
     /// When the newest complete snapshot began.
     pub(super) complete_since: Option<Timestamp>,
     /// Containers whose records are wanted though no snapshot shows them.
-    wanted: BTreeSet<ContainerId>,
+    pub(super) wanted: BTreeSet<ContainerId>,
     looking_up: bool,
+    /// Containers that were forgotten while the queue was being read, and when: what began before
+    /// shows them as they were. As many as are forgotten until nothing is being read.
+    pub(super) forgotten: BTreeMap<ContainerId, Timestamp>,
 }
 
 impl Dispatcher {
@@ -101,6 +104,7 @@ impl Dispatcher {
                 self.queue_failed(&error);
             }
         }
+        self.readings_end();
         let regular = (started + self.config.intervals.poll).max(self.poll.not_before);
         let next = if self.poll.again {
             self.poll.not_before
@@ -161,6 +165,20 @@ impl Dispatcher {
                 self.queue_failed(&error);
             }
         }
+        self.readings_end();
+    }
+
+    /// A container is forgotten: what is being read now says nothing about it.
+    pub(super) fn note_forgotten(&mut self, id: ContainerId) {
+        if self.poll.in_flight.is_some() || self.poll.looking_up {
+            self.poll.forgotten.insert(id, self.now);
+        }
+    }
+
+    fn readings_end(&mut self) {
+        if self.poll.in_flight.is_none() && !self.poll.looking_up {
+            self.poll.forgotten.clear();
+        }
     }
 
     /// The queue cannot bear what runs, if it says so; whether it does.
@@ -184,6 +202,10 @@ impl Dispatcher {
     fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
         let container = record.id;
         let before = self.queue.get(&container).map(|entry| entry.state);
+        let forgotten = self.poll.forgotten.get(&container);
+        if forgotten.is_some_and(|at| started < *at) {
+            return;
+        }
         if before.is_none()
             && record.state.is_final()
             && self.fleet.hosts(container).next().is_none()
@@ -194,6 +216,7 @@ impl Dispatcher {
             true => self.now,
             false => started,
         };
+        let waited = self.queue.is_waiting(&container);
         match self.queue.merge(self.now, started, &self.config, record) {
             Merge::Added => {
                 self.learn_needs(container);
@@ -205,6 +228,8 @@ impl Dispatcher {
                 self.touched.containers.insert(container);
             }
             Merge::Changed => {
+                // Its place in the line is another one, or it has none any more.
+                self.touched.placement |= waited && !self.queue.is_waiting(&container);
                 self.note_state(container, before);
                 self.touched.containers.insert(container);
             }
@@ -243,7 +268,7 @@ impl Dispatcher {
         if known_newer {
             return;
         }
-        let spared = if let Some(entry) = self.queue.remove(&id) {
+        let spared = if let Some(entry) = self.forget(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,

@@ -3,7 +3,7 @@
 use super::Dispatcher;
 use crate::command::{Signal, VmAction};
 use crate::event::Event;
-use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase};
+use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{IdleBehavior, SignalReport, VmError};
 use crate::outbox::Purpose;
@@ -76,6 +76,9 @@ impl Dispatcher {
             self.touched.containers.insert(id);
             return;
         }
+        if self.planted(Planted::DoubleStart) {
+            self.start_elsewhere(key, id);
+        }
         self.fleet.update(key, |vm| {
             let runner = vm.runners.get_mut(&id).expect("a place was kept");
             runner.phase = RunnerPhase::Starting;
@@ -89,6 +92,21 @@ impl Dispatcher {
             ready_wait,
             first,
         });
+    }
+
+    /// A bug to be planted: a container is started on another ready VM too.
+    fn start_elsewhere(&mut self, key: VmKey, id: ContainerId) {
+        let ready = |vm: &&Vm| vm.phase == Phase::Ready && vm.key != key;
+        let Some(other) = self.fleet.iter().find(ready) else {
+            return;
+        };
+        let (other, instance_type) = (other.key, other.type_name.clone());
+        let action = VmAction::Start {
+            container: id,
+            instance_type,
+        };
+        let patience = self.config.timeouts.vm_answer;
+        self.ask_vm(other, patience, Purpose::Start(other, id), action);
     }
 
     pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, done: Result<(), VmError>) {

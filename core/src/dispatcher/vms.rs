@@ -150,7 +150,11 @@ impl Dispatcher {
             return None;
         }
         let since = vm.probe.unanswered_since?;
-        Some(since + self.config.timeouts.probe + vm.probe.kept_for)
+        let mut patience = self.config.timeouts.probe;
+        if self.planted(Planted::TimeoutProbeEarly) {
+            patience /= 2;
+        }
+        Some(since + patience + vm.probe.kept_for)
     }
 
     /// A VM with runners that even KILL does not end goes when the others have ended, at the latest

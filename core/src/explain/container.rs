@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::instance::Ago;
+use crate::capacity::Blocked;
 use crate::capacity::spending::short;
-use crate::capacity::{Blocked, Promised};
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName};
@@ -184,14 +184,15 @@ impl Dispatcher {
     /// What stood in the way of this type in the last pass, unless it has ended since; what would,
     /// where the pass found another way.
     fn blocked_now(&self, now: Timestamp, id: ShapeId, name: &TypeName) -> Option<Blocked> {
-        let shape = &self.queue().shape(id).shape;
+        let group = self.queue().shape(id);
+        let shape = &group.shape;
         let parked = self.verdicts().parked.get(&id);
         let found = parked.and_then(|parked| parked.blocked.iter().find(|(of, _)| of == name));
         let blocked = match found {
             Some((_, why)) => why.clone(),
             None => {
-                let none = Promised::default();
-                let may = self.may_start(shape, &none);
+                let first = group.waiting.first();
+                let may = first.map_or(Ok(()), |rank| self.may_start(shape, *rank));
                 may.and_then(|()| self.may_create(name, &shape.image))
                     .err()?
             }

@@ -431,3 +431,42 @@ fn a_quota_is_tried_again_after_a_minute_then_ever_more_seldom_and_never_in_step
         "{gaps:?}"
     );
 }
+
+#[test]
+fn what_was_promised_to_one_that_is_not_wanted_any_more_goes_to_the_next_at_once() {
+    let mut story = Story::with(|config| {
+        only(&["small"], config);
+        config.limits.initial_quota = Some(1);
+    });
+    let first = story.submit_as(cores(1), 900, minutes(5));
+    let second = story.submit_as(cores(1), 500, minutes(5));
+    story.run_for(seconds(5));
+    let limited = |why: &Blocked| matches!(why, Blocked::Containers { max: 1, .. });
+    assert!(blocked_by(&story, second, limited));
+    story.set_priority(first, 0);
+    story.run_for(seconds(5));
+    assert!(
+        matches!(
+            story.shown(second).and_then(|view| view.waiting),
+            Some(Waiting::Booting { .. })
+        ),
+        "it waits for the VM that was to be the first one's"
+    );
+}
+
+#[test]
+fn a_vm_that_was_kept_takes_others_as_soon_as_nobody_waits_for_it() {
+    let mut story = Story::with(|config| {
+        only(&["large"], config);
+        config.limits.instances = Some(1);
+    });
+    let (_, vm) = story.running(cores(3), minutes(60));
+    let high = story.submit_as(cores(4), 900, minutes(5));
+    story.run_for(seconds(20));
+    let low = story.submit_as(cores(1), 1, minutes(5));
+    story.run_for(seconds(20));
+    assert_eq!(story.runs_on(low), None, "the VM is kept");
+    story.set_priority(high, 0);
+    story.run_for(seconds(30));
+    assert_eq!(story.runs_on(low), Some(vm));
+}

@@ -3,11 +3,11 @@
 use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use longshore_journal::{ReplayError, Verdict, replay};
 use serde_json::json;
 
 use crate::cli::ReplayArgs;
 use crate::exit::{Context as _, Failure, Outcome};
-use crate::journal::{ReplayError, Verdict, replay};
 
 pub(crate) fn run(args: &ReplayArgs) -> Outcome {
     let name = args.file.display();

@@ -20,11 +20,11 @@ use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
 use longshore_core::{Dispatcher, Trouble};
 use longshore_http::{Health, Metrics, Question};
+use longshore_journal::{Header, Step, Writer};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::journal::{Header, Step, Writer};
 use world::World;
 
 /// Inputs handled before the commands are drained, at most.

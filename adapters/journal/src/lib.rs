@@ -3,9 +3,11 @@
 //! One JSON document a line. The first is the [`Header`]; each further one a [`Step`], whose check sum
 //! covers it and all lines before it. It holds no secrets, since the core has none, so it can be sent
 //! to a colleague; it does hold the names of containers, instances and types.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::io::{self, BufRead, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -22,30 +24,30 @@ const VERSION: u32 = 1;
 
 /// What a run began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Header {
+pub struct Header {
     /// Format of this file.
-    pub(crate) version: u32,
+    pub version: u32,
     /// The program that wrote it.
-    pub(crate) program: String,
+    pub program: String,
     /// When the run began.
-    pub(crate) start: Timestamp,
+    pub start: Timestamp,
     /// All chances of the core follow from it.
-    pub(crate) seed: Seed,
+    pub seed: Seed,
     /// The configuration, as the core knows it.
-    pub(crate) config: Config,
+    pub config: Config,
 }
 
 /// What was learned between two drains, and what was decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Step {
+pub struct Step {
     /// The time of all of it.
-    pub(crate) now: Timestamp,
+    pub now: Timestamp,
     /// What was learned, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) inputs: Vec<Input>,
+    pub inputs: Vec<Input>,
     /// What was decided then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) commands: Vec<Command>,
+    pub commands: Vec<Command>,
     /// Over the line before and everything above; see [`Chain`].
     #[serde(default)]
     check: String,
@@ -67,7 +69,9 @@ impl Chain {
 }
 
 impl Header {
-    pub(crate) fn new(config: &Config, seed: Seed, start: Timestamp) -> Self {
+    /// Of a run that begins now.
+    #[must_use]
+    pub fn new(config: &Config, seed: Seed, start: Timestamp) -> Self {
         Self {
             version: VERSION,
             program: concat!("longshore ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -79,7 +83,9 @@ impl Header {
 }
 
 impl Step {
-    pub(crate) fn new(now: Timestamp, inputs: Vec<Input>, commands: Vec<Command>) -> Self {
+    /// One that was just lived through.
+    #[must_use]
+    pub fn new(now: Timestamp, inputs: Vec<Input>, commands: Vec<Command>) -> Self {
         let check = String::new();
         Self {
             now,
@@ -91,7 +97,7 @@ impl Step {
 
     /// Makes a dispatcher live through this step, apart from the events; the one way that both a run
     /// and its replay go.
-    pub(crate) fn live(core: &mut Dispatcher, now: Timestamp, inputs: Vec<Input>) -> Vec<Command> {
+    pub fn live(core: &mut Dispatcher, now: Timestamp, inputs: Vec<Input>) -> Vec<Command> {
         for input in inputs {
             core.handle_input(now, input);
         }
@@ -102,15 +108,19 @@ impl Step {
 
 /// A journal being written. Each step is handed to the operating system before the next begins.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     file: BufWriter<File>,
     chain: Chain,
-    pub(crate) path: PathBuf,
+    /// The file.
+    pub path: PathBuf,
 }
 
 impl Writer {
     /// Begins a file of its own in `dir`, named by the time.
-    pub(crate) fn create(dir: &Path, header: &Header) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be made.
+    pub fn create(dir: &Path, header: &Header) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let nanos = header.start.as_nanos();
         let path = dir.join(format!("longshore-{nanos}.jsonl"));
@@ -126,7 +136,11 @@ impl Writer {
         Ok(writer)
     }
 
-    pub(crate) fn step(&mut self, mut step: Step) -> io::Result<()> {
+    /// Adds what was lived through.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn step(&mut self, mut step: Step) -> io::Result<()> {
         let check = self.chain.extend(&step)?.to_owned();
         step.check = check;
         self.line(&step)
@@ -141,7 +155,7 @@ impl Writer {
 
 /// What a replay found.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// The same commands came out at every step.
     Same {
         /// Steps replayed.
@@ -166,15 +180,18 @@ pub(crate) enum Verdict {
 
 /// Why a file cannot be replayed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ReplayError {
+pub enum ReplayError {
     /// It cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// A line is not what it should be.
     #[error("line {line}: expected {expected}: {error}")]
     Line {
+        /// From 1.
         line: u64,
+        /// What it should be.
         expected: &'static str,
+        /// The parser's words.
         error: serde_json::Error,
     },
     /// There is no header.
@@ -182,21 +199,54 @@ pub(crate) enum ReplayError {
     Empty,
     /// It is of another format.
     #[error("line 1: journal format {found}, expected {VERSION}: replay it with {program}")]
-    Version { found: u32, program: String },
+    Version {
+        /// The file's format.
+        found: u32,
+        /// What wrote it.
+        program: String,
+    },
     /// A line is not the one that was written.
     #[error(
         "line {line}: its check sum is wrong: this line or one before it was changed, lost or added"
     )]
-    Check { line: u64 },
+    Check {
+        /// From 1.
+        line: u64,
+    },
     /// Time goes back.
     #[error("line {line}: time goes back: the file was changed or put together from several")]
-    TimeGoesBack { line: u64 },
+    TimeGoesBack {
+        /// From 1.
+        line: u64,
+    },
+}
+
+/// Whether a file's first line is the header of a journal, of whatever format.
+#[must_use]
+pub fn is_header(first_line: &str) -> bool {
+    let parsed: Result<serde_json::Value, _> = serde_json::from_str(first_line);
+    parsed.is_ok_and(|value| value["version"].is_u64() && value["seed"].is_array())
 }
 
 /// Runs the core again on what was written down and compares what comes out. `progress` is told the
 /// number of bytes read.
-pub(crate) fn replay(path: &Path, mut progress: impl FnMut(u64)) -> Result<Verdict, ReplayError> {
-    let mut lines = BufReader::new(File::open(path)?);
+///
+/// # Errors
+/// If the file cannot be read, is no journal of this format, or is not as it was written.
+pub fn replay(path: &Path, progress: impl FnMut(u64)) -> Result<Verdict, ReplayError> {
+    let lines = BufReader::new(File::open(path)?);
+    replay_lines(lines, |_| {}, progress)
+}
+
+/// The same for lines from anywhere; `prepare` is called with the core before it hears anything.
+///
+/// # Errors
+/// The same.
+pub fn replay_lines(
+    mut lines: impl BufRead,
+    prepare: impl FnOnce(&mut Dispatcher),
+    mut progress: impl FnMut(u64),
+) -> Result<Verdict, ReplayError> {
     let mut text = String::new();
     let read = lines.read_line(&mut text)?;
     if read == 0 {
@@ -206,6 +256,7 @@ pub(crate) fn replay(path: &Path, mut progress: impl FnMut(u64)) -> Result<Verdi
     let mut chain = Chain::default();
     chain.extend(&header)?;
     let mut core = Dispatcher::new(header.config, header.seed, header.start);
+    prepare(&mut core);
     let (mut before, mut steps, mut commands) = (header.start, 0, 0);
     for line in 2.. {
         text.clear();

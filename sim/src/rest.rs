@@ -1,0 +1,75 @@
+//! Whether the core remembers no more than what lives, and nothing once all is done.
+
+use std::time::Duration;
+
+use longshore_core::Sizes;
+use longshore_core::event::Event;
+use longshore_core::ids::InstanceId;
+
+use crate::world::World;
+
+/// So long after the last thing has ended nothing is awaited any more: longer than any deadline and
+/// than two lists.
+pub(crate) const REST: Duration = Duration::from_secs(10 * 60);
+
+impl World {
+    /// The first process tells that an instance is gone.
+    pub(crate) fn rest_event(&mut self, index: usize, event: &Event) {
+        if let (0, Event::Gone { instance, .. }) = (index, event) {
+            let id = InstanceId::from(instance.as_str());
+            self.facts.gone.insert(id, self.stage.now);
+        }
+    }
+
+    /// More than a process may remember, given what it knows and what lives.
+    pub(crate) fn excess(&self, sizes: &Sizes) -> Vec<String> {
+        let process = &self.processes.all[0];
+        if process.drain_due {
+            return Vec::new();
+        }
+        let (containers, instances) = (sizes.containers, sizes.instances);
+        let open = process.ledger.open_count();
+        let types = self.plan.config.types.len();
+        let bounds = [
+            ("shapes", sizes.shapes, containers),
+            ("commands under way", sizes.pending, open),
+            ("signals", sizes.signals, open),
+            (
+                "timers",
+                sizes.timers,
+                2 * containers + 3 * instances + sizes.runners + sizes.pending + 8,
+            ),
+            ("buried instances", sizes.buried, self.facts.gone.len()),
+            ("touched", sizes.touched, 0),
+            ("verdicts", sizes.verdicts, sizes.shapes + containers),
+            ("limits", sizes.limits, 8 * types + 16),
+        ];
+        let over = bounds.iter().filter(|(_, count, max)| count > max);
+        over.map(|(what, count, max)| format!("{count} {what}, no more than {max}: {sizes:?}"))
+            .collect()
+    }
+
+    /// All is done, and has been for a while: only the next looks at queue and cloud are remembered.
+    pub(crate) fn check_rest(&mut self) {
+        let Some(core) = &self.processes.all[0].core else {
+            return;
+        };
+        let sizes = core.sizes();
+        let nothing = [
+            sizes.containers,
+            sizes.shapes,
+            sizes.instances,
+            sizes.runners,
+            sizes.signals,
+            sizes.buried,
+            sizes.records,
+            sizes.touched,
+            sizes.verdicts,
+        ];
+        let little = sizes.pending <= 2 && sizes.timers <= sizes.pending + 4;
+        if nothing != [0; 9] || !little {
+            let text = format!("all is done, and the core has {sizes:?}");
+            self.stage.violate("bounded memory", text);
+        }
+    }
+}
