@@ -165,6 +165,12 @@ impl Site {
         self.ports[1]
     }
 
+    /// The token of the queue and of the dispatcher, from which the name of the instance set follows.
+    #[must_use]
+    pub fn root_token(&self) -> &str {
+        &self.tokens[0]
+    }
+
     /// The queue, with the root token.
     #[must_use]
     pub fn api(&self) -> Api {

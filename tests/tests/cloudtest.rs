@@ -252,9 +252,8 @@ fn wrong_options_are_told_before_anything_is_made() {
     assert_eq!(done.code(), Some(2), "{done:#?}");
     assert!(done.stderr.contains("large, small"), "{}", done.stderr);
     // The hash of the root token: what a dispatcher's VMs bear.
-    let token = "roottoken1roottoken2roottoken3roottoken4roottoken5";
     let mut md5 = std::process::Command::new("md5sum");
-    let sum = run_with_input(&mut md5, token).succeeded();
+    let sum = run_with_input(&mut md5, site.root_token()).succeeded();
     let dispatchers = sum.text().split(' ').next().expect("a sum").to_owned();
     let args = ["cloudtest", "--destroy-existing", "--instance-set-id"];
     let done = site.longshore(&[&args[..], &[&dispatchers]].concat());
