@@ -270,14 +270,15 @@ impl Inner {
             return Ok(BTreeMap::new());
         };
         let now = now();
-        let due = {
+        let (due, from) = {
             let memory = self.memory();
             let spots = instances.iter().filter_map(|id| memory.spots.get(id));
             let markets = spots.map(|spot| spot.market.clone()).collect();
-            memory.prices.due(markets, since, now, interval)
+            let due = memory.prices.due(markets, since, now, interval);
+            let from = memory.prices.from(&due, since, now, interval);
+            (due, from)
         };
         if !due.is_empty() {
-            let from = Prices::from(since, now, interval);
             let quotes = self.history(&due, from).await?;
             let mut memory = self.memory();
             memory.prices.took(due, from, now, quotes);
