@@ -14,7 +14,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::moto;
 
@@ -34,6 +34,8 @@ pub(crate) enum Effect {
     LoseCall,
     /// It is done, after a while.
     Delay(Duration),
+    /// It is done once this says so, or nobody is left who could.
+    Hold(watch::Receiver<bool>),
     /// It is answered with this text and status, by something that is not EC2.
     Text(u16, String),
     /// The answer shows nothing.
@@ -59,6 +61,8 @@ pub(crate) trait Machines: Send + Sync {
 #[derive(Default)]
 struct State {
     calls: Vec<Params>,
+    /// Access keys that calls were signed with.
+    signers: BTreeSet<String>,
     faults: Vec<Fault>,
     tokens: BTreeMap<String, Told>,
     keys: BTreeMap<String, String>,
@@ -137,6 +141,18 @@ impl Proxy {
         self.fault(action, None, 1, effect);
     }
 
+    /// Holds the next call of an action back until the gate is opened by `true`.
+    pub(crate) fn hold(&self, action: &str, with: Option<&str>) -> watch::Sender<bool> {
+        let (gate, opened) = watch::channel(false);
+        self.fault(action, with, 1, Effect::Hold(opened));
+        gate
+    }
+
+    /// From now on all calls are answered as they should be.
+    pub(crate) fn heal(&self) {
+        self.state().faults.clear();
+    }
+
     /// Makes pages as small as so many reservations.
     pub(crate) fn page_of(&self, reservations: u32) {
         self.state().page = Some(reservations);
@@ -151,6 +167,11 @@ impl Proxy {
     pub(crate) fn calls(&self, action: &str) -> Vec<Params> {
         let of_it = |call: &&Params| call["Action"] == action;
         self.state().calls.iter().filter(of_it).cloned().collect()
+    }
+
+    /// Access keys that calls were signed with.
+    pub(crate) fn signers(&self) -> Vec<String> {
+        self.state().signers.iter().cloned().collect()
     }
 
     /// All calls so far.
@@ -171,6 +192,7 @@ async fn handle(
     let effect = {
         let mut state = state.lock().unwrap();
         state.calls.push(params.clone());
+        state.signers.extend(signer(&headers));
         state.effect(&action, &params)
     };
     match &effect {
@@ -183,6 +205,9 @@ async fn handle(
         }
         Some(Effect::LoseCall) => return broken(),
         Some(Effect::Delay(time)) => tokio::time::sleep(*time).await,
+        Some(Effect::Hold(opened)) => {
+            let _ = opened.clone().wait_for(|open| *open).await;
+        }
         Some(Effect::Text(status, text)) => return response(*status, text.clone()),
         Some(Effect::ShowNothing) => return response(200, nothing(&action)),
         Some(Effect::LoseAnswer) | None => {}
@@ -192,6 +217,13 @@ async fn handle(
         Some(Effect::LoseAnswer) => broken(),
         _ => response(status, text),
     }
+}
+
+/// The access key in a call's signature.
+fn signer(headers: &HeaderMap) -> Option<String> {
+    let signature = headers.get("authorization")?.to_str().ok()?;
+    let (_, credential) = signature.split_once("Credential=")?;
+    Some(credential.split_once('/')?.0.to_owned())
 }
 
 impl State {
