@@ -38,8 +38,12 @@ pub(crate) enum Effect {
     Hold(watch::Receiver<bool>),
     /// It is answered with this text and status, by something that is not EC2.
     Text(u16, String),
+    /// The same with bytes that need not be text.
+    Bytes(u16, Vec<u8>),
     /// The answer shows nothing.
     ShowNothing,
+    /// It is done like any other.
+    Pass,
 }
 
 struct Fault {
@@ -64,6 +68,8 @@ struct State {
     /// Access keys that calls were signed with.
     signers: BTreeSet<String>,
     faults: Vec<Fault>,
+    /// The last good answer to each action.
+    answers: BTreeMap<String, String>,
     tokens: BTreeMap<String, Told>,
     keys: BTreeMap<String, String>,
     known: BTreeSet<String>,
@@ -169,6 +175,11 @@ impl Proxy {
         self.state().calls.iter().filter(of_it).cloned().collect()
     }
 
+    /// The last good answer to an action.
+    pub(crate) fn answer(&self, action: &str) -> String {
+        self.state().answers[action].clone()
+    }
+
     /// Access keys that calls were signed with.
     pub(crate) fn signers(&self) -> Vec<String> {
         self.state().signers.iter().cloned().collect()
@@ -209,8 +220,14 @@ async fn handle(
             let _ = opened.clone().wait_for(|open| *open).await;
         }
         Some(Effect::Text(status, text)) => return response(*status, text.clone()),
-        Some(Effect::ShowNothing) => return response(200, nothing(&action)),
-        Some(Effect::LoseAnswer) | None => {}
+        Some(Effect::Bytes(status, bytes)) => return response(*status, bytes.clone()),
+        Some(Effect::ShowNothing) => {
+            let mut answer = response(200, nothing(&action));
+            let id = "req-nothing".parse().unwrap();
+            answer.headers_mut().insert("x-amzn-requestid", id);
+            return answer;
+        }
+        Some(Effect::LoseAnswer | Effect::Pass) | None => {}
     }
     let (status, text) = serve(http, moto, state, &headers, &action, params).await;
     match effect {
@@ -279,6 +296,9 @@ async fn serve(
     }
     if action == "RunInstances" && status == 200 {
         state.remember(&params, &text);
+    }
+    if status == 200 {
+        state.answers.insert(action.to_owned(), text.clone());
     }
     (status, text)
 }
@@ -440,8 +460,8 @@ fn refusal(status: u16, code: &str, message: &str) -> Response {
     response(status, error(code, message))
 }
 
-fn response(status: u16, text: String) -> Response {
-    let mut answer = Response::new(Body::from(text));
+fn response(status: u16, body: impl Into<Body>) -> Response {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     let xml = "text/xml;charset=UTF-8".parse().unwrap();
     answer.headers_mut().insert("content-type", xml);
