@@ -142,6 +142,8 @@ pub struct Promises {
     pub idempotent_create: bool,
     /// Batches are worth a try: two instances are made at once.
     pub batches: bool,
+    /// Of instances of preemptible types, and of no others, the price is told by the market.
+    pub market_prices: bool,
 }
 
 /// How long things may take. The defaults suit real clouds.

@@ -123,6 +123,7 @@ impl Service {
             vec![parts.cloud],
             Catalog::from(&parts.core),
             parts.runner,
+            clock,
             answers,
         );
         let journal_dir = journal

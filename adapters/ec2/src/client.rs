@@ -10,19 +10,31 @@ use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region};
 
 use crate::params::Ec2Params;
 
-/// A connection must come about within this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long EC2 is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A connection must come about within this.
+    pub connect: Duration,
+    /// A call must be over within this, reading of credentials included.
+    pub call: Duration,
+}
 
-/// A call must be over within this, reading of credentials included. The core waits two minutes, so
-/// that our words reach it before it gives up.
-const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+impl Default for Timeouts {
+    /// The core waits two minutes for a call, so that our words reach it before it gives up.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            call: Duration::from_secs(90),
+        }
+    }
+}
 
 /// Makes a client. With the default chain of credentials, this reads files and the environment.
-pub(crate) async fn connect(params: &Ec2Params) -> Client {
+pub(crate) async fn connect(params: &Ec2Params, timeouts: Timeouts) -> Client {
     let region = Region::new(params.region.clone());
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_timeout(CALL_TIMEOUT)
+        .connect_timeout(timeouts.connect)
+        .operation_timeout(timeouts.call)
         .build();
     let mut config = Builder::new()
         .behavior_version(BehaviorVersion::v2026_01_12())

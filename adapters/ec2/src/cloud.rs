@@ -17,7 +17,7 @@ use longshore_core::time::Timestamp;
 use tokio::sync::OnceCell;
 
 use crate::batch::{Gate, all_of};
-use crate::client;
+use crate::client::{self, Timeouts};
 use crate::errors::{Call, Failure, classify};
 use crate::failure::failure;
 use crate::params::Ec2Params;
@@ -52,8 +52,9 @@ pub struct Ec2Cloud {
 struct Inner {
     settings: CloudSettings,
     params: Ec2Params,
+    timeouts: Timeouts,
     client: OnceCell<Client>,
-    key: tokio::sync::Mutex<Option<key::Known>>,
+    key: tokio::sync::Mutex<key::Memory>,
     ends: Gate<InstanceId, Result<(), CloudError>>,
     memory: Mutex<Memory>,
 }
@@ -81,6 +82,12 @@ impl Ec2Cloud {
     /// A driver; the first call looks for credentials where none are set.
     #[must_use]
     pub fn new(settings: CloudSettings, params: Ec2Params) -> Self {
+        Self::with_timeouts(settings, params, Timeouts::default())
+    }
+
+    /// A driver that waits for so long.
+    #[must_use]
+    pub fn with_timeouts(settings: CloudSettings, params: Ec2Params, timeouts: Timeouts) -> Self {
         let memory = Memory {
             places: Places::new(params.subnets.clone()),
             young: BTreeMap::new(),
@@ -90,6 +97,7 @@ impl Ec2Cloud {
         let inner = Inner {
             settings,
             params,
+            timeouts,
             client: OnceCell::new(),
             key: tokio::sync::Mutex::default(),
             ends: Gate::default(),
@@ -169,7 +177,7 @@ impl Cloud for Ec2Cloud {
 
 impl Inner {
     async fn client(&self) -> &Client {
-        let connect = || client::connect(&self.params);
+        let connect = || client::connect(&self.params, self.timeouts);
         self.client.get_or_init(connect).await
     }
 
@@ -185,6 +193,7 @@ impl Inner {
         let call = self.client().await.describe_instances().filters(own);
         let mut pages = call.max_results(PAGE).into_paginator().send();
         let (mut instances, mut spots) = (Vec::new(), BTreeMap::new());
+        let mut zones = BTreeMap::new();
         while let Some(page) = pages.next().await {
             let page =
                 page.map_err(|error| classify(Call::Look, "DescribeInstances", &failure(&error)))?;
@@ -195,11 +204,17 @@ impl Inner {
                 if let Some(spot) = seen::spot(&self.settings, shown) {
                     spots.insert(instance.id.clone(), spot);
                 }
+                if let (Some(subnet), Some(zone)) = (shown.subnet_id(), seen::zone(shown)) {
+                    zones.insert(subnet.to_owned(), zone.to_owned());
+                }
                 instances.push(instance);
             }
         }
         let mut memory = self.memory();
         memory.forget_old(Instant::now());
+        for (subnet, zone) in &zones {
+            memory.places.is_in(subnet, zone);
+        }
         let young = std::mem::take(&mut memory.spots);
         let young = young
             .into_iter()
@@ -270,14 +285,15 @@ impl Inner {
             return Ok(BTreeMap::new());
         };
         let now = now();
-        let due = {
+        let (due, from) = {
             let memory = self.memory();
             let spots = instances.iter().filter_map(|id| memory.spots.get(id));
             let markets = spots.map(|spot| spot.market.clone()).collect();
-            memory.prices.due(markets, since, now, interval)
+            let due = memory.prices.due(markets, since, now, interval);
+            let from = memory.prices.from(&due, since, now, interval);
+            (due, from)
         };
         if !due.is_empty() {
-            let from = Prices::from(since, now, interval);
             let quotes = self.history(&due, from).await?;
             let mut memory = self.memory();
             memory.prices.took(due, from, now, quotes);
@@ -348,4 +364,39 @@ fn quote(shown: &aws_sdk_ec2::types::SpotPrice) -> Option<Quote> {
 fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
     Timestamp::EPOCH + since_epoch.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use longshore_core::ids::CloudId;
+    use longshore_core::resources::{MicroDollars, Resources};
+
+    use super::*;
+
+    #[test]
+    fn spot_instances_have_quotas_of_their_own() {
+        let settings = CloudSettings {
+            instance_set_id: "set".to_owned(),
+            tag_key_prefix: "Arvados".to_owned(),
+            resource_tags: BTreeMap::new(),
+        };
+        let cloud = Ec2Cloud::new(settings, Ec2Params::default());
+        let group = |provider_type: &str, preemptible| {
+            let offer = InstanceType {
+                cloud: CloudId(0),
+                provider_type: provider_type.to_owned(),
+                resources: Resources::default(),
+                added_scratch: 0,
+                gpus: None,
+                price: MicroDollars(1),
+                preemptible,
+                quota_group: QuotaGroup::from("unknown"),
+            };
+            cloud.quota_group(&offer).as_str().to_owned()
+        };
+        assert_eq!(group("m5.large", false), "standard");
+        assert_eq!(group("c6i.large", true), "standard.spot");
+        assert_eq!(group("p5.48xlarge", true), "p5.spot");
+        assert_eq!(group("trn1.2xlarge", false), "trn");
+    }
 }

@@ -20,6 +20,7 @@ mod prices;
 mod request;
 mod seen;
 
+pub use client::Timeouts;
 pub use cloud::Ec2Cloud;
 pub use longshore_cloud::params::ParamError;
 pub use params::{AccessKey, Ec2Params};

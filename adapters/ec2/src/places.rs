@@ -104,6 +104,11 @@ impl Places {
         all
     }
 
+    /// Whether there is no room for it there, as far as is known.
+    pub(crate) fn is_full(&self, place: usize, offering: &Offering) -> bool {
+        self.refused_at(place, offering).is_some()
+    }
+
     fn refused_at(&self, place: usize, offering: &Offering) -> Option<Instant> {
         let of_offering = self.lacking.get(&self.key(place, offering));
         let of_subnet = self.lacking.get(&Key::Subnet(place));
@@ -129,10 +134,39 @@ impl Places {
         self.lacking.remove(&self.key(place, offering));
         self.lacking.remove(&Key::Subnet(place));
         if let Some(zone) = zone {
-            self.zones.insert(place, zone.to_owned());
+            self.learn(place, zone);
             self.lacking.remove(&self.key(place, offering));
         }
         self.remember(intent, place);
+    }
+
+    /// An instance in a subnet shows which zone that is in.
+    pub(crate) fn is_in(&mut self, subnet: &str, zone: &str) {
+        if let Some(place) = self.subnets.iter().position(|known| known == subnet) {
+            self.learn(place, zone);
+        }
+    }
+
+    /// What was lacking there is lacking in the whole zone.
+    fn learn(&mut self, place: usize, zone: &str) {
+        let before = self.zones.insert(place, zone.to_owned());
+        if before.as_deref() == Some(zone) {
+            return;
+        }
+        let of_place = |key: &Key| matches!(key, Key::Place(_, p) if *p == place);
+        let keys: Vec<Key> = self
+            .lacking
+            .keys()
+            .filter(|k| of_place(k))
+            .cloned()
+            .collect();
+        for key in keys {
+            if let (Some(at), Key::Place(offering, _)) = (self.lacking.remove(&key), key) {
+                let of_zone = self.lacking.entry(Key::Zone(offering, zone.to_owned()));
+                let latest = of_zone.or_insert(at);
+                *latest = at.max(*latest);
+            }
+        }
     }
 
     /// It was refused there.
@@ -234,6 +268,20 @@ mod tests {
         assert_eq!(places.order(B, &m5, None, now), [0]);
         places.worked(A, &m5, 2, Some("z1"));
         assert_eq!(places.order(B, &m5, None, now), [2, 0, 1]);
+    }
+
+    #[test]
+    fn a_shortage_of_a_place_becomes_one_of_its_zone_once_that_is_known() {
+        let mut places = three();
+        let (m5, c5) = (offering("m5", false), offering("c5", false));
+        let now = Instant::now();
+        places.refused(&m5, 1, Lack::OfOffering, now);
+        places.is_in("s1", "z1");
+        places.is_in("s2", "z1");
+        places.is_in("unheard of", "z0");
+        assert_eq!(places.order(A, &m5, None, now), [0]);
+        assert_eq!(places.order(A, &c5, None, now), [0, 1, 2]);
+        assert!(places.is_full(2, &m5) && !places.is_full(0, &m5));
     }
 
     #[test]

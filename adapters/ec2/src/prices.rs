@@ -56,11 +56,25 @@ impl Prices {
         markets.into_iter().filter(is_due).collect()
     }
 
-    /// From when on the history is to be asked for.
-    pub(crate) fn from(since: Timestamp, now: Timestamp, interval: Duration) -> Timestamp {
-        let back = interval.saturating_mul(INTERVALS_BACK);
-        let since_epoch = now.since(Timestamp::EPOCH).saturating_sub(back);
-        since.min(Timestamp::EPOCH + since_epoch)
+    /// From when on the history of these markets is to be asked for: what is known already is not
+    /// asked for again.
+    pub(crate) fn from(
+        &self,
+        due: &BTreeSet<Market>,
+        since: Timestamp,
+        now: Timestamp,
+        interval: Duration,
+    ) -> Timestamp {
+        let recent = now - interval.saturating_mul(INTERVALS_BACK);
+        let goes_back = |market: &Market| {
+            let history = self.markets.get(market);
+            // After a longer silence there would be a gap.
+            history.is_some_and(|h| h.from <= since && h.asked_at >= recent)
+        };
+        match due.iter().all(goes_back) {
+            true => recent,
+            false => recent.min(since),
+        }
     }
 
     /// Takes an answer over, whole.
@@ -212,8 +226,9 @@ mod tests {
         let mut prices = Prices::default();
         let both = || BTreeSet::from([market("a"), market("b")]);
         assert_eq!(prices.due(both(), at(90), at(100), HOUR), both());
-        assert_eq!(Prices::from(at(99), at(100), HOUR), at(97));
-        assert_eq!(Prices::from(at(90), at(100), HOUR), at(90));
+        let from = |prices: &Prices, since, now| prices.from(&both(), since, now, HOUR);
+        assert_eq!(from(&prices, at(99), at(100)), at(97));
+        assert_eq!(from(&prices, at(90), at(100)), at(90));
         prices.took(
             [market("a")].into(),
             at(97),
@@ -225,8 +240,13 @@ mod tests {
         assert_eq!(prices.due(both(), at(98), half, HOUR), only_b);
         assert_eq!(prices.due(both(), at(98), at(101), HOUR), both());
         assert_eq!(prices.due(both(), at(96), half, HOUR), both());
+        // What is known from that time on is not asked for again, unless there would be a gap.
+        prices.took(both(), at(90), at(101), vec![quote("b", 98, 5)]);
+        assert_eq!(from(&prices, at(90), at(102)), at(99));
+        assert_eq!(from(&prices, at(89), at(102)), at(89));
+        assert_eq!(from(&prices, at(90), at(105)), at(90));
         prices.keep_only(&only_b);
-        assert_eq!(prices.due(both(), at(98), half, HOUR), both());
+        assert_eq!(prices.due(both(), at(98), half, HOUR), [market("a")].into());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(crate) fn instance(settings: &CloudSettings, shown: &Shown) -> Option<Instan
     let terminated = state == Some(&InstanceStateName::Terminated);
     let ours = settings.ours(tags);
     Some(Instance {
-        id: InstanceId::from(shown.instance_id()?),
+        id: InstanceId::from(shown.instance_id().filter(|id| !id.is_empty())?),
         address: shown
             .private_ip_address()
             .filter(|address| !terminated && !address.is_empty())

@@ -27,7 +27,8 @@ pub(crate) fn items<T: Serialize>(items: Option<Vec<T>>) -> Vec<u8> {
 }
 
 /// A time as the peer writes it: RFC 3339 in UTC, with as many digits as it needs.
-fn rfc3339(at: Timestamp) -> String {
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
     match jiff::Timestamp::from_nanosecond(i128::from(at.as_nanos())) {
         Ok(at) => at.to_string(),
         // The core's times end in 2554, the calendar's in 9999.

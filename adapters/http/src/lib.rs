@@ -50,7 +50,7 @@ mod settings;
 mod tls;
 
 pub use error::ServeError;
-pub use json::TypeJson;
+pub use json::{TypeJson, rfc3339};
 pub use metrics::{Gathered, Metrics};
 pub use question::{Dated, Explanation, Health, Outcome, Question, Reply, questions};
 pub use server::{Management, Server};

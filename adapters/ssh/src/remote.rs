@@ -73,9 +73,35 @@ impl Remote {
         if boot {
             return self.boot_probe(target, deadline).await;
         }
-        let output = self
-            .run(target, Exec::new(self.runner.list()), deadline)
-            .await?;
+        self.list(target, Exec::new(self.runner.list()), deadline)
+            .await
+    }
+
+    /// Asks a VM that has booted how it is, and tells it what it costs: a price history as the
+    /// runner reads it.
+    ///
+    /// # Errors
+    /// As [`Self::probe`]; the VM may have got the prices all the same.
+    pub async fn probe_with_prices(
+        &self,
+        target: &Target,
+        prices: Bytes,
+        deadline: Instant,
+    ) -> Result<ProbeReport, VmError> {
+        let exec = Exec {
+            stdin: prices,
+            ..Exec::new(self.runner.list_with_prices())
+        };
+        self.list(target, exec, deadline).await
+    }
+
+    async fn list(
+        &self,
+        target: &Target,
+        exec: Exec,
+        deadline: Instant,
+    ) -> Result<ProbeReport, VmError> {
+        let output = self.run(target, exec, deadline).await?;
         if !output.is_success() {
             return Err(VmError::Failed(format!(
                 "the runner's --list: {}",

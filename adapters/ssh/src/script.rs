@@ -81,6 +81,11 @@ impl RunnerWords {
         format!("{}{} --list", self.prefix, self.runner)
     }
 
+    /// The same, with a price history on standard input.
+    pub(crate) fn list_with_prices(&self) -> String {
+        format!("{} --stdin-prices", self.list())
+    }
+
     pub(crate) fn start(&self, container: ContainerId, engine: &str, args: &[String]) -> String {
         let mut words = format!("{}{} --detach --stdin-config ", self.prefix, self.runner);
         words.push_str(&quote(&format!("--runtime-engine={engine}")));
@@ -221,6 +226,10 @@ mod tests {
         let root = RunnerWords::new(false, "/var/lib/arvados/crunch-run~abc");
         let user = RunnerWords::new(true, "arvados-server crunch-run");
         assert_eq!(root.list(), "/var/lib/arvados/crunch-run~abc --list");
+        assert_eq!(
+            root.list_with_prices(),
+            "/var/lib/arvados/crunch-run~abc --list --stdin-prices"
+        );
         assert_eq!(
             user.kill(container(), 15),
             "sudo arvados-server crunch-run --kill 15 zzzzz-dz642-0123456789abcde"

@@ -280,6 +280,14 @@ impl Run<'_> {
         if !points.is_sorted_by_key(|point| point.since) {
             return broken("the prices are not in the order of time");
         }
+        if self.bench.promises().market_prices {
+            let preemptible = subject.spec.instance_type.preemptible;
+            match (preemptible, points.is_empty()) {
+                (true, true) => return broken("the instance is preemptible, and has no price"),
+                (false, false) => return broken("the price is fixed, and the market tells one"),
+                _ => {}
+            }
+        }
         let note = match points.last() {
             None => "as configured".to_owned(),
             Some(last) => format!("{} an hour now", last.price),

@@ -187,11 +187,13 @@ struct WayIn {
 }
 
 /// What each driver promises beyond what every driver must do. Batches are left out: a second
-/// instance costs money and shows nothing about the account.
+/// instance costs money and shows nothing about the account. So are prices, which the operator may
+/// have switched off.
 fn promises(driver: &str) -> Promises {
     Promises {
         idempotent_create: matches!(driver, "loopback" | "ec2"),
         batches: false,
+        market_prices: false,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod calls;
 pub(crate) mod parts;
+mod prices;
 pub(crate) mod runner_config;
 pub(crate) mod vault;
 pub(crate) mod wish;

@@ -13,7 +13,7 @@ use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmActio
 use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
-    Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, VmError,
+    Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, ProbeReport, VmError,
 };
 use longshore_core::time::Timestamp;
 use longshore_ssh::{InstanceKey, Remote, Target};
@@ -21,9 +21,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::prices::{Prices, priced};
 use super::runner_config::RunnerConfig;
 use super::vault::Vault;
 use super::wish::Wish;
+use crate::clock::Clock;
 
 /// One configured cloud and how to reach its VMs.
 pub(crate) struct CloudParts {
@@ -54,8 +56,11 @@ pub(crate) struct World(Arc<Inner>);
 struct Inner {
     api: ApiClient,
     clouds: Vec<CloudParts>,
+    /// One for each of the clouds.
+    prices: Vec<Arc<Prices>>,
     catalog: RwLock<Arc<Catalog>>,
     runner: RunnerConfig,
+    clock: Clock,
     vault: Vault,
     tasks: TaskTracker,
     answers: mpsc::Sender<Input>,
@@ -67,13 +72,16 @@ impl World {
         clouds: Vec<CloudParts>,
         catalog: Catalog,
         runner: RunnerConfig,
+        clock: Clock,
         answers: mpsc::Sender<Input>,
     ) -> Self {
         Self(Arc::new(Inner {
             api,
+            prices: clouds.iter().map(|_| Arc::default()).collect(),
             clouds,
             catalog: RwLock::new(Arc::new(catalog)),
             runner,
+            clock,
             vault: Vault::default(),
             tasks: TaskTracker::new(),
             answers,
@@ -219,6 +227,11 @@ impl Inner {
         parts: &CloudParts,
     ) -> Result<Vec<InstanceRecord>, CloudError> {
         let instances = parts.cloud.list().await?;
+        if let Some(prices) = self.prices.get(usize::from(id.0)) {
+            let living = instances.iter().filter(|instance| !instance.terminated);
+            let all = living.filter_map(|instance| self.priced(instance));
+            prices.listed(&parts.cloud, all.collect());
+        }
         Ok(instances.into_iter().map(|i| self.record(id, i)).collect())
     }
 
@@ -245,7 +258,25 @@ impl Inner {
             public_key: parts.public_key.clone(),
         };
         let instance = parts.cloud.create(wish.spec()?).await?;
+        if let Some(prices) = self.prices.get(usize::from(id.0))
+            && let Some(one) = self.priced(&instance)
+        {
+            prices.made(&parts.cloud, one);
+        }
         Ok(self.record(id, instance))
+    }
+
+    /// An instance whose price may be another than that of its type, and since when it matters:
+    /// none where the type is known and its price is fixed, so that clouds without such types are
+    /// never asked.
+    fn priced(&self, instance: &Instance) -> Option<(InstanceId, Timestamp)> {
+        let name = instance.tags.get(tag::TYPE);
+        let catalog = self.catalog();
+        let offer = name.and_then(|name| catalog.types.get(&TypeName::from(name.as_str())));
+        let fixed = offer.is_some_and(|offer| !offer.preemptible);
+        let intent = instance.tags.get(tag::INTENT);
+        let intent = intent.and_then(|text| text.parse().ok());
+        (!fixed).then(|| priced(instance, intent, self.clock.now()))
     }
 
     /// Keeps the secret here and passes the rest on.
@@ -273,7 +304,7 @@ impl Inner {
         let unknown = || VmError::Unreachable(format!("there is no cloud {}", target.cloud.0));
         match action {
             VmAction::Probe { boot } => Answer::Probed(match remote {
-                Some(remote) => remote.probe(target, boot, deadline).await,
+                Some(remote) => self.probe(remote, target, boot, deadline).await,
                 None => Err(unknown()),
             }),
             VmAction::Start {
@@ -294,6 +325,27 @@ impl Inner {
                 None => Err(unknown()),
             }),
         }
+    }
+}
+
+impl Inner {
+    /// A steady probe takes along the prices that the VM does not have yet.
+    async fn probe(
+        &self,
+        remote: &Remote,
+        target: &Target,
+        boot: bool,
+        deadline: Instant,
+    ) -> Result<ProbeReport, VmError> {
+        let prices = self.prices.get(usize::from(target.cloud.0));
+        let news = prices.and_then(|prices| prices.news(&target.instance));
+        let (Some(prices), Some(news), false) = (prices, news, boot) else {
+            return remote.probe(target, boot, deadline).await;
+        };
+        let report = remote.probe_with_prices(target, news.clone(), deadline);
+        let report = report.await?;
+        prices.told(&target.instance, &news);
+        Ok(report)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use aws_sdk_ec2::operation::RequestId as _;
 use aws_sdk_ec2::types::{Filter, Instance as Shown};
 use longshore_cloud::{CloudError, CreateSpec, Instance, tag};
 
 use super::Inner;
+use super::key::Key;
 use crate::errors::{Call, Failure, Reach, classify, is_about_subnet};
 use crate::failure::failure;
 use crate::places::{Lack, Offering};
@@ -34,7 +36,7 @@ impl Inner {
             return Err(CloudError::Permanent { message });
         }
         let key = match &spec.public_key {
-            Some(openssh) => Some(self.key_name(openssh).await?),
+            Some(openssh) => Some(self.key_pair(openssh).await?),
             None => None,
         };
         let offering = Offering {
@@ -48,8 +50,13 @@ impl Inner {
         };
         let mut refused = Vec::new();
         for place in order {
-            match self.create_in(spec, &offering, key.as_deref(), place).await {
+            // The zone of one that was just refused may be this one's too.
+            if !refused.is_empty() && self.memory().places.is_full(place, &offering) {
+                continue;
+            }
+            match self.create_in(spec, &offering, key.as_ref(), place).await {
                 Ok(instance) => {
+                    self.key_worked(key.as_ref()).await;
                     report(&refused);
                     return Ok(instance);
                 }
@@ -69,7 +76,7 @@ impl Inner {
         &self,
         spec: &CreateSpec,
         offering: &Offering,
-        key: Option<&str>,
+        key: Option<&Key>,
         place: usize,
     ) -> Result<Instance, Refused> {
         let subnet = self.memory().places.subnet(place).map(str::to_owned);
@@ -78,15 +85,16 @@ impl Inner {
             error,
             of_subnet,
         };
+        let name = key.map(|key| key.name.as_str());
         let request =
-            request::run_instances(&self.settings, &self.params, spec, key, subnet.as_deref());
+            request::run_instances(&self.settings, &self.params, spec, name, subnet.as_deref());
         let request = request.map_err(|error| refused(error, false))?;
         let answer = request.send_with(self.client().await).await;
         let answer = answer.map_err(|error| failure(&error));
         let why = match answer {
             Ok(made) => match self.took(spec, offering, place, made.instances()) {
                 Some(instance) => return Ok(instance),
-                None => no_instance(),
+                None => no_instance(made.request_id()),
             },
             Err(why) if why.code == "IdempotentParameterMismatch" => {
                 return match self.made_before(spec, subnet.as_deref()).await {
@@ -100,7 +108,12 @@ impl Inner {
             Err(why) => why,
         };
         let of_subnet = is_about_subnet(&why);
-        let error = self.noted(spec, offering, place, &why).await;
+        let error = match key {
+            Some(key) if why.code.starts_with("InvalidKeyPair") => {
+                self.key_refused(key, classify(Call::Run, RUN, &why)).await
+            }
+            _ => self.noted(spec, offering, place, &why),
+        };
         Err(refused(error, of_subnet))
     }
 
@@ -130,7 +143,7 @@ impl Inner {
     }
 
     /// Remembers why nothing, or nothing for sure, was made, and says what it means.
-    async fn noted(
+    fn noted(
         &self,
         spec: &CreateSpec,
         offering: &Offering,
@@ -138,12 +151,6 @@ impl Inner {
         why: &Failure,
     ) -> CloudError {
         let error = classify(Call::Run, RUN, why);
-        if why.code.starts_with("InvalidKeyPair") {
-            // Deleted, or imported a moment ago: either way it is looked for again next time.
-            self.forget_key().await;
-            let message = error.to_string();
-            return CloudError::Transient { message };
-        }
         let now = Instant::now();
         let mut memory = self.memory();
         let places = &mut memory.places;
@@ -185,12 +192,12 @@ fn lost(failure: Failure) -> Failure {
     }
 }
 
-fn no_instance() -> Failure {
+fn no_instance(request_id: Option<&str>) -> Failure {
     Failure {
         reach: Reach::Lost,
         code: String::new(),
         message: "EC2's answer has no instance in it".to_owned(),
-        request_id: None,
+        request_id: request_id.map(str::to_owned),
         retry_at: None,
     }
 }

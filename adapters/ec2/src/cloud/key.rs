@@ -10,22 +10,33 @@ use crate::failure::failure;
 use crate::keys::KeyPair;
 use crate::request::sdk_tags;
 
-/// A key pair that EC2 has.
-pub(super) struct Known {
-    openssh: String,
-    name: String,
+/// A key pair as one create uses it.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub(super) name: String,
+    /// It was looked for, and imported where it was missing, after EC2 had refused it.
+    anew: bool,
+}
+
+/// What is known of the key pair.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// The public key, and how EC2 has it.
+    known: Option<(String, Key)>,
+    /// EC2 has refused it, and has taken it never since.
+    refused: bool,
 }
 
 impl Inner {
-    /// EC2's name for a public key; it is imported where EC2 does not have it.
+    /// EC2's key pair for a public key; it is imported where EC2 does not have it.
     ///
     /// # Errors
     /// Never `Ambiguous`: nothing here makes an instance.
-    pub(super) async fn key_name(&self, openssh: &str) -> Result<String, CloudError> {
+    pub(super) async fn key_pair(&self, openssh: &str) -> Result<Key, CloudError> {
         // Held all the time, so that the first creates of many at once make one key pair.
-        let mut known = self.key.lock().await;
-        if let Some(known) = known.as_ref().filter(|known| known.openssh == openssh) {
-            return Ok(known.name.clone());
+        let mut memory = self.key.lock().await;
+        if let Some((_, key)) = memory.known.as_ref().filter(|(of, _)| of == openssh) {
+            return Ok(key.clone());
         }
         let pair = KeyPair::new(openssh).map_err(|error| CloudError::Permanent {
             message: error.to_string(),
@@ -34,16 +45,34 @@ impl Inner {
             Some(name) => name,
             None => self.import_key(&pair).await?,
         };
-        *known = Some(Known {
-            openssh: openssh.to_owned(),
-            name: name.clone(),
-        });
-        Ok(name)
+        let anew = memory.refused;
+        let key = Key { name, anew };
+        memory.known = Some((openssh.to_owned(), key.clone()));
+        Ok(key)
     }
 
-    /// Makes the next create look for it again.
-    pub(super) async fn forget_key(&self) {
-        *self.key.lock().await = None;
+    /// An instance was made with it.
+    pub(super) async fn key_worked(&self, key: Option<&Key>) {
+        if key.is_some_and(|key| key.anew) {
+            let mut memory = self.key.lock().await;
+            memory.refused = false;
+            if let Some((_, known)) = &mut memory.known {
+                known.anew = false;
+            }
+        }
+    }
+
+    /// EC2 does not take it. Somebody may have deleted it, so that passes if it helps to import it
+    /// anew; where that was done already, it is for somebody to look at.
+    pub(super) async fn key_refused(&self, key: &Key, error: CloudError) -> CloudError {
+        let mut memory = self.key.lock().await;
+        memory.refused = true;
+        // Not the newer one that another create may have brought meanwhile.
+        memory.known.take_if(|(_, known)| known.anew == key.anew);
+        match (key.anew, error) {
+            (false, CloudError::Permanent { message }) => CloudError::Transient { message },
+            (_, error) => error,
+        }
     }
 
     async fn find_key(&self, pair: &KeyPair) -> Result<Option<String>, CloudError> {

@@ -28,10 +28,12 @@ struct Ec2Bench {
     ec2: Ec2,
     cloud: Ec2Cloud,
     remote: Remote,
+    /// Whether instances are of the spot market.
+    spot: bool,
 }
 
 impl Ec2Bench {
-    async fn new(vms: &Arc<Vms>) -> Self {
+    async fn new(vms: &Arc<Vms>, spot: bool) -> Self {
         let machines: Arc<dyn Machines> = Arc::<Vms>::clone(vms);
         let ec2 = Ec2::behind(Proxy::with_machines(Some(machines)).await).await;
         let cloud = ec2.cloud();
@@ -57,6 +59,7 @@ impl Ec2Bench {
             ec2,
             cloud,
             remote: Remote::new(ssh, settings).unwrap(),
+            spot,
         }
     }
 
@@ -101,7 +104,9 @@ impl Bench for Ec2Bench {
     }
 
     fn spec(&self) -> Result<CreateSpec, String> {
-        Ok(self.ec2.spec())
+        let mut spec = self.ec2.spec();
+        spec.instance_type.preemptible = self.spot;
+        Ok(spec)
     }
 
     async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
@@ -174,6 +179,7 @@ impl Bench for Ec2Bench {
         Promises {
             idempotent_create: true,
             batches: true,
+            market_prices: true,
         }
     }
 
@@ -193,8 +199,17 @@ impl Bench for Ec2Bench {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_driver_keeps_the_contract() {
+    keeps_the_contract(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_driver_keeps_the_contract_on_the_spot_market() {
+    keeps_the_contract(true).await;
+}
+
+async fn keeps_the_contract(spot: bool) {
     let vms = Arc::new(Vms::new());
-    let bench = Ec2Bench::new(&vms).await;
+    let bench = Ec2Bench::new(&vms, spot).await;
     let report = run(&bench, Plan::default(), &Silent).await;
     assert!(report.passed(), "{report}");
     let skipped = |point: &&Point| matches!(report.outcome(**point), Some(Outcome::Skipped { .. }));
@@ -202,5 +217,13 @@ async fn the_driver_keeps_the_contract() {
     // EC2 tells nothing of host keys at once, and nobody wanted a command or a pause.
     let expected = [&Point::HostKey, &Point::Command, &Point::Pause];
     assert_eq!(skipped, expected, "{report}");
+    let note = match report.outcome(Point::Prices) {
+        Some(Outcome::Passed { note }) => note.as_str(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(note.ends_with("an hour now"), spot, "{note}");
+    let calls = bench.ec2.proxy.calls("RunInstances");
+    let market = "InstanceMarketOptions.MarketType";
+    assert!(calls.iter().all(|call| call.contains_key(market) == spot));
     assert_eq!(vms.running(), [] as [String; 0]);
 }

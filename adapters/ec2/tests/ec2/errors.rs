@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use longshore_cloud::{Cloud as _, CloudError, tag};
 use longshore_core::ids::InstanceId;
 use longshore_core::time::Timestamp;
+use longshore_ec2::{Ec2Cloud, Timeouts};
 use serde_json::json;
 
 use crate::support::proxy::Effect;
@@ -71,21 +72,91 @@ async fn the_other_calls_translate_as_well() {
         for action in ["DescribeInstances", "CreateTags", "TerminateInstances"] {
             ec2.proxy.refuse(action, code);
         }
-        assert_eq!(kind(&cloud.list().await), look, "{code}");
-        assert_eq!(kind(&cloud.set_tags(&id, tags()).await), change, "{code}");
-        assert_eq!(kind(&cloud.destroy(&id).await), change, "{code}");
         // Nothing that happens to the key pair can have made an instance.
-        let create = cloud_that_imports(&ec2, code).await;
-        assert_eq!(create, look, "{code}");
+        for (answer, expected) in [
+            (cloud.list().await.map(drop), look),
+            (cloud.set_tags(&id, tags()).await, change),
+            (cloud.destroy(&id).await, change),
+            (prices(&ec2, code).await, look),
+            (key_pair(&ec2, "DescribeKeyPairs", code).await, look),
+            (key_pair(&ec2, "ImportKeyPair", code).await, look),
+        ] {
+            assert_eq!(kind(&answer), expected, "{code}");
+            let words = answer.unwrap_err().to_string();
+            for part in [code, "The cloud says", "req-of-proxy"] {
+                assert!(words.contains(part), "{part}: {words}");
+            }
+        }
     }
 }
 
-/// What a create makes of an import that is refused.
-async fn cloud_that_imports(ec2: &Ec2, code: &str) -> &'static str {
+/// What a create makes of a call for the key pair that is refused.
+async fn key_pair(ec2: &Ec2, action: &str, code: &str) -> Result<(), CloudError> {
     let mut spec = ec2.spec();
     spec.public_key = Some(crate::support::key().public_key().to_openssh().unwrap());
-    ec2.proxy.refuse("ImportKeyPair", code);
-    kind(&ec2.cloud().create(spec).await)
+    ec2.proxy.refuse(action, code);
+    ec2.cloud().create(spec).await.map(drop)
+}
+
+/// What is made of a price history that is refused.
+async fn prices(ec2: &Ec2, code: &str) -> Result<(), CloudError> {
+    let cloud = ec2.cloud();
+    let mut spec = ec2.spec();
+    spec.instance_type.preemptible = true;
+    let spot = cloud.create(spec).await?.id;
+    ec2.proxy.refuse("DescribeSpotPriceHistory", code);
+    cloud.prices(&[spot], Timestamp::EPOCH).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_long_is_given_up_and_may_have_been_done() {
+    let ec2 = Ec2::start().await;
+    let timeouts = Timeouts {
+        connect: Duration::from_secs(10),
+        call: Duration::from_millis(500),
+    };
+    let (settings, params) = (ec2.settings(&ec2.set), ec2.params(json!({})));
+    let cloud = Ec2Cloud::with_timeouts(settings, params, timeouts);
+    let mut spec = ec2.spec();
+    // Only the one call is to be slow.
+    spec.public_key = None;
+    let gate = ec2.proxy.hold("RunInstances", None);
+    let made = cloud.create(spec.clone()).await;
+    assert_eq!(kind(&made), "ambiguous", "{made:?}");
+    let _gate = ec2.proxy.hold("DescribeInstances", None);
+    assert_eq!(kind(&cloud.list().await), "transient");
+    // It was on its way all the time; whoever asks again gets the same one.
+    gate.send_replace(true);
+    let again = ec2.cloud().create(spec).await.unwrap();
+    let seen = ec2.cloud().list().await.unwrap();
+    let ids: Vec<_> = seen.into_iter().map(|instance| instance.id).collect();
+    assert_eq!(ids, [again.id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_connection_comes_about_nothing_was_made() {
+    let ec2 = Ec2::start().await;
+    // Nobody takes connections off its queue, which is full soon.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let deaf = socket.listen(1).unwrap();
+    let address = deaf.local_addr().unwrap();
+    let short = Duration::from_millis(300);
+    let mut waiting = Vec::new();
+    while let Ok(connection) = std::net::TcpStream::connect_timeout(&address, short) {
+        waiting.push(connection);
+        assert!(waiting.len() < 100, "its queue has no end");
+    }
+    let timeouts = Timeouts {
+        connect: short,
+        call: Duration::from_secs(30),
+    };
+    let params = ec2.params(json!({"Endpoint": format!("http://{address}")}));
+    let cloud = Ec2Cloud::with_timeouts(ec2.settings(&ec2.set), params, timeouts);
+    let mut spec = ec2.spec();
+    spec.public_key = None;
+    let made = cloud.create(spec).await;
+    assert_eq!(kind(&made), "transient", "{made:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +220,10 @@ async fn answers_that_are_not_ec2s_break_nothing() {
     // An answer that is well formed and has no instance in it.
     ec2.proxy
         .fault("RunInstances", None, 1, Effect::ShowNothing);
-    assert_eq!(kind(&cloud.create(ec2.spec()).await), "ambiguous");
+    let made = cloud.create(ec2.spec()).await;
+    assert_eq!(kind(&made), "ambiguous");
+    let words = made.unwrap_err().to_string();
+    assert!(words.contains("req-nothing"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,6 +74,25 @@ async fn a_key_that_was_deleted_is_imported_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_refused_after_it_was_brought_anew_is_somebodys_business() {
+    let ec2 = Ec2::start().await;
+    let cloud = ec2.cloud();
+    for expected in ["transient", "permanent", "permanent"] {
+        ec2.proxy.refuse("RunInstances", "InvalidKeyPair.NotFound");
+        let failed = cloud.create(ec2.spec()).await;
+        assert_eq!(kind(&failed), expected, "{failed:?}");
+        let words = failed.unwrap_err().to_string();
+        assert!(words.contains("InvalidKeyPair.NotFound"), "{words}");
+    }
+    assert_eq!(ec2.proxy.calls("DescribeKeyPairs").len(), 3, "each looks");
+    // Once it has worked, what was before is forgotten.
+    cloud.create(ec2.spec()).await.unwrap();
+    ec2.proxy.refuse("RunInstances", "InvalidKeyPair.NotFound");
+    assert_eq!(kind(&cloud.create(ec2.spec()).await), "transient");
+    cloud.create(ec2.spec()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_none_is_looked_for() {
     let ec2 = Ec2::start().await;
     let mut spec = ec2.spec();

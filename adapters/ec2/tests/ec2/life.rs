@@ -150,11 +150,20 @@ async fn all_pages_are_listed_and_many_end_in_few_calls() {
 async fn a_page_that_fails_fails_the_list() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
-    cloud.create(ec2.spec()).await.unwrap();
+    for _ in 0..3 {
+        cloud.create(ec2.spec()).await.unwrap();
+    }
+    ec2.proxy.page_of(1);
+    // The first page comes, and shows one.
+    ec2.proxy.fault("DescribeInstances", None, 1, Effect::Pass);
     ec2.proxy
         .refuse("DescribeInstances", "RequestLimitExceeded");
     let seen = cloud.list().await;
     assert!(matches!(seen, Err(CloudError::RateLimited { .. })));
+    let calls = ec2.proxy.calls("DescribeInstances");
+    assert_eq!(calls.len(), 2);
+    assert!(calls[1].contains_key("NextToken"), "{calls:?}");
+    assert_eq!(cloud.list().await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

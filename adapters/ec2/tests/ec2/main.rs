@@ -2,6 +2,7 @@
 
 mod conformance;
 mod errors;
+mod garbage;
 mod keys;
 mod life;
 mod places;

@@ -33,6 +33,23 @@ async fn the_policy_allows_every_call_and_nothing_else() {
 }
 
 #[test]
+fn the_page_tells_what_each_call_is_for() {
+    let policy: Value = serde_json::from_str(&docs("ec2-policy.json")).unwrap();
+    let page = docs("ec2.md");
+    let (_, table) = page.split_once("| call | what for |").unwrap();
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let calls = rows.flat_map(|row| {
+        let cell = row.split('|').nth(1).unwrap();
+        let names = cell.split('`').skip(1).step_by(2);
+        names.map(|name| format!("ec2:{name}")).collect::<Vec<_>>()
+    });
+    assert_eq!(calls.collect::<BTreeSet<_>>(), allowed(&policy));
+}
+
+#[test]
 fn the_page_shows_the_policy_and_every_key() {
     let page = docs("ec2.md");
     assert!(page.contains("ec2-policy.json"));

@@ -8,15 +8,50 @@ use longshore_cloud::{Cloud as _, tag};
 use longshore_core::time::Timestamp;
 use serde_json::json;
 
-use crate::support::moto::{python, script};
+use crate::support::moto::{python, script, url};
 use crate::support::proxy::Params;
 use crate::support::{Ec2, key};
+
+/// Parameters of a call for an instance with everything that there is, tags left out.
+const RUN: &[&str] = &[
+    "Action",
+    "BlockDeviceMapping.1.DeviceName",
+    "BlockDeviceMapping.1.Ebs.DeleteOnTermination",
+    "BlockDeviceMapping.1.Ebs.VolumeSize",
+    "BlockDeviceMapping.1.Ebs.VolumeType",
+    "ClientToken",
+    "IamInstanceProfile.Name",
+    "ImageId",
+    "InstanceInitiatedShutdownBehavior",
+    "InstanceMarketOptions.MarketType",
+    "InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior",
+    "InstanceMarketOptions.SpotOptions.MaxPrice",
+    "InstanceMarketOptions.SpotOptions.SpotInstanceType",
+    "InstanceType",
+    "KeyName",
+    "MaxCount",
+    "MetadataOptions.HttpEndpoint",
+    "MetadataOptions.HttpTokens",
+    "MinCount",
+    "NetworkInterface.1.AssociatePublicIpAddress",
+    "NetworkInterface.1.DeleteOnTermination",
+    "NetworkInterface.1.DeviceIndex",
+    "NetworkInterface.1.SecurityGroupId.1",
+    "NetworkInterface.1.SubnetId",
+    "TagSpecification.1.ResourceType",
+    "TagSpecification.2.ResourceType",
+    "UserData",
+    "Version",
+];
 
 /// Makes every kind of call with every parameter that there is, and gives them back.
 pub(crate) async fn every_call() -> Vec<Params> {
     let ec2 = Ec2::start().await;
+    let profile = format!("profile-{}", ec2.set);
+    make_profile(&profile).await;
     let cloud = ec2.cloud_with(json!({
         "SubnetID": ec2.account.subnets, "EBSVolumeType": "gp3", "AssociatePublicIP": true,
+        "IAMInstanceProfile": profile,
     }));
     let mut spec = ec2.spec();
     spec.public_key = Some(key().public_key().to_openssh().unwrap());
@@ -28,11 +63,32 @@ pub(crate) async fn every_call() -> Vec<Params> {
     cloud.create(spec).await.unwrap();
     let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), "hold".to_owned())]);
     cloud.set_tags(&made.id, tags).await.unwrap();
-    cloud.list().await.unwrap();
+    // Two pages.
+    cloud.create(ec2.spec()).await.unwrap();
+    ec2.proxy.page_of(1);
+    assert_eq!(cloud.list().await.unwrap().len(), 2);
     let ids = [made.id.clone()];
     cloud.prices(&ids, Timestamp::EPOCH).await.unwrap();
     cloud.destroy(&made.id).await.unwrap();
     ec2.proxy.all_calls()
+}
+
+/// What EC2 looks up elsewhere.
+async fn make_profile(name: &str) {
+    let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/iam/aws4_request, \
+                 SignedHeaders=host, Signature=0";
+    let form = [
+        ("Action", "CreateInstanceProfile"),
+        ("Version", "2010-05-08"),
+        ("InstanceProfileName", name),
+    ];
+    let call = reqwest::Client::new().post(url()).form(&form);
+    let answer = call.header("authorization", scope).send().await.unwrap();
+    assert!(
+        answer.status().is_success(),
+        "{}",
+        answer.text().await.unwrap()
+    );
 }
 
 /// What the model says against these calls; nothing, if all is well.
@@ -69,6 +125,28 @@ async fn the_service_model_knows_every_parameter() {
     ];
     assert_eq!(actions, every);
     assert_eq!(complaints(&calls), "");
+    let has = |action: &str, name: &str| {
+        let mut of_it = calls.iter().filter(|call| call["Action"] == action);
+        of_it.any(|call| call.contains_key(name))
+    };
+    assert!(has("DescribeInstances", "NextToken"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_asked_for_with_all_of_this_and_nothing_else() {
+    let calls = every_call().await;
+    let call = calls.iter().find(|call| call["Action"] == "RunInstances");
+    let names: Vec<&str> = call.unwrap().keys().map(String::as_str).collect();
+    let tags = |resource: usize, count: usize| {
+        let of_one = (1..=count).flat_map(move |n| ["Key", "Value"].map(|part| (n, part)));
+        let name = move |(n, part)| format!("TagSpecification.{resource}.Tag.{n}.{part}");
+        of_one.map(name)
+    };
+    let mut expected: Vec<String> = RUN.iter().map(|name| (*name).to_owned()).collect();
+    // The volume has the same tags but the secret and its own size.
+    expected.extend(tags(1, 7).chain(tags(2, 5)));
+    expected.sort();
+    assert_eq!(names, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,7 +104,9 @@ impl Bench for LoopBench {
 
     fn spec(&self) -> Result<CreateSpec, String> {
         let number = self.specs.fetch_add(1, Ordering::Relaxed);
-        Ok(spec(u128::from(number), &self.key))
+        let mut spec = spec(u128::from(number), &self.key);
+        spec.instance_type.preemptible = self.cloud.wrong != Wrong::PricesWhatIsFixed;
+        Ok(spec)
     }
 
     async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
@@ -176,6 +178,7 @@ impl Bench for LoopBench {
         Promises {
             idempotent_create: true,
             batches: true,
+            market_prices: true,
         }
     }
 
@@ -412,7 +415,15 @@ async fn what_is_wrong_with_batches_and_prices_is_noticed() {
         words(&report, Point::Batch).0.contains("InstanceIntent"),
         "{report}"
     );
-    misses(Wrong::PricesBackwards, &[Point::Prices], |_| {}).await;
+    for (wrong, expected) in [
+        (Wrong::PricesBackwards, "order of time"),
+        (Wrong::TellsNoPrices, "has no price"),
+        (Wrong::PricesWhatIsFixed, "the price is fixed"),
+    ] {
+        let report = misses(wrong, &[Point::Prices], |_| {}).await;
+        let (said, _) = words(&report, Point::Prices);
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

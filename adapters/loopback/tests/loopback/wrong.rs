@@ -41,6 +41,10 @@ pub(crate) enum Wrong {
     OtherHostKey,
     /// The newest price comes first.
     PricesBackwards,
+    /// The market's prices are kept from whoever asks.
+    TellsNoPrices,
+    /// What costs what is configured has a price of the market.
+    PricesWhatIsFixed,
     /// A token that was used before makes another VM.
     TwoForOneToken,
     /// The same, and it shows the first one as its answer.
@@ -263,6 +267,7 @@ impl Cloud for WrongCloud {
         };
         let points = match self.wrong {
             Wrong::PricesBackwards => vec![point(2), point(1)],
+            Wrong::TellsNoPrices => Vec::new(),
             _ => vec![point(1), point(2)],
         };
         let priced = instances.iter().map(|id| (id.clone(), points.clone()));

@@ -69,6 +69,26 @@ async fn a_steady_probe_is_one_list() {
 }
 
 #[tokio::test]
+async fn a_probe_takes_the_prices_along_on_standard_input() {
+    let vm = Vm::start().await;
+    let remote = vm.remote();
+    vm.write("state/list", &format!("{ID}\n"));
+    let prices = r#"[{"StartTime":"2026-01-01T00:00:00Z","Price":0.5}]"#;
+    let report = remote
+        .probe_with_prices(&vm.target(), prices.into(), soon())
+        .await
+        .unwrap();
+    assert_eq!(report.runners, one_runner());
+    assert_eq!(vm.read("state/calls"), "--list --stdin-prices\n");
+    assert_eq!(vm.read("state/prices"), prices);
+    vm.write("state/list-status", "1");
+    let said = remote
+        .probe_with_prices(&vm.target(), prices.into(), soon())
+        .await;
+    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+}
+
+#[tokio::test]
 async fn a_failing_list_is_a_failed_probe() {
     let vm = Vm::start().await;
     let remote = vm.remote();

@@ -24,7 +24,9 @@ pub(crate) const RUNNER: &str = r#"#!/bin/sh
 state=$LONGSHORE_VM_DIR/state
 echo "$*" >>"$state/calls"
 case $1 in
---list) cat "$state/list"; exit "$(cat "$state/list-status")" ;;
+--list)
+[ "$2" = --stdin-prices ] && cat >"$state/prices"
+cat "$state/list"; exit "$(cat "$state/list-status")" ;;
 --detach) cat >"$state/stdin"; exit "$(cat "$state/start-status")" ;;
 --kill) cat "$state/kill-says" >&2; exit "$(cat "$state/kill-status")" ;;
 esac

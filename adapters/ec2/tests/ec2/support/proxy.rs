@@ -14,7 +14,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::moto;
 
@@ -34,10 +34,16 @@ pub(crate) enum Effect {
     LoseCall,
     /// It is done, after a while.
     Delay(Duration),
+    /// It is done once this says so, or nobody is left who could.
+    Hold(watch::Receiver<bool>),
     /// It is answered with this text and status, by something that is not EC2.
     Text(u16, String),
+    /// The same with bytes that need not be text.
+    Bytes(u16, Vec<u8>),
     /// The answer shows nothing.
     ShowNothing,
+    /// It is done like any other.
+    Pass,
 }
 
 struct Fault {
@@ -59,7 +65,11 @@ pub(crate) trait Machines: Send + Sync {
 #[derive(Default)]
 struct State {
     calls: Vec<Params>,
+    /// Access keys that calls were signed with.
+    signers: BTreeSet<String>,
     faults: Vec<Fault>,
+    /// The last good answer to each action.
+    answers: BTreeMap<String, String>,
     tokens: BTreeMap<String, Told>,
     keys: BTreeMap<String, String>,
     known: BTreeSet<String>,
@@ -137,6 +147,18 @@ impl Proxy {
         self.fault(action, None, 1, effect);
     }
 
+    /// Holds the next call of an action back until the gate is opened by `true`.
+    pub(crate) fn hold(&self, action: &str, with: Option<&str>) -> watch::Sender<bool> {
+        let (gate, opened) = watch::channel(false);
+        self.fault(action, with, 1, Effect::Hold(opened));
+        gate
+    }
+
+    /// From now on all calls are answered as they should be.
+    pub(crate) fn heal(&self) {
+        self.state().faults.clear();
+    }
+
     /// Makes pages as small as so many reservations.
     pub(crate) fn page_of(&self, reservations: u32) {
         self.state().page = Some(reservations);
@@ -151,6 +173,16 @@ impl Proxy {
     pub(crate) fn calls(&self, action: &str) -> Vec<Params> {
         let of_it = |call: &&Params| call["Action"] == action;
         self.state().calls.iter().filter(of_it).cloned().collect()
+    }
+
+    /// The last good answer to an action.
+    pub(crate) fn answer(&self, action: &str) -> String {
+        self.state().answers[action].clone()
+    }
+
+    /// Access keys that calls were signed with.
+    pub(crate) fn signers(&self) -> Vec<String> {
+        self.state().signers.iter().cloned().collect()
     }
 
     /// All calls so far.
@@ -171,6 +203,7 @@ async fn handle(
     let effect = {
         let mut state = state.lock().unwrap();
         state.calls.push(params.clone());
+        state.signers.extend(signer(&headers));
         state.effect(&action, &params)
     };
     match &effect {
@@ -183,15 +216,31 @@ async fn handle(
         }
         Some(Effect::LoseCall) => return broken(),
         Some(Effect::Delay(time)) => tokio::time::sleep(*time).await,
+        Some(Effect::Hold(opened)) => {
+            let _ = opened.clone().wait_for(|open| *open).await;
+        }
         Some(Effect::Text(status, text)) => return response(*status, text.clone()),
-        Some(Effect::ShowNothing) => return response(200, nothing(&action)),
-        Some(Effect::LoseAnswer) | None => {}
+        Some(Effect::Bytes(status, bytes)) => return response(*status, bytes.clone()),
+        Some(Effect::ShowNothing) => {
+            let mut answer = response(200, nothing(&action));
+            let id = "req-nothing".parse().unwrap();
+            answer.headers_mut().insert("x-amzn-requestid", id);
+            return answer;
+        }
+        Some(Effect::LoseAnswer | Effect::Pass) | None => {}
     }
     let (status, text) = serve(http, moto, state, &headers, &action, params).await;
     match effect {
         Some(Effect::LoseAnswer) => broken(),
         _ => response(status, text),
     }
+}
+
+/// The access key in a call's signature.
+fn signer(headers: &HeaderMap) -> Option<String> {
+    let signature = headers.get("authorization")?.to_str().ok()?;
+    let (_, credential) = signature.split_once("Credential=")?;
+    Some(credential.split_once('/')?.0.to_owned())
 }
 
 impl State {
@@ -247,6 +296,9 @@ async fn serve(
     }
     if action == "RunInstances" && status == 200 {
         state.remember(&params, &text);
+    }
+    if status == 200 {
+        state.answers.insert(action.to_owned(), text.clone());
     }
     (status, text)
 }
@@ -408,8 +460,8 @@ fn refusal(status: u16, code: &str, message: &str) -> Response {
     response(status, error(code, message))
 }
 
-fn response(status: u16, text: String) -> Response {
-    let mut answer = Response::new(Body::from(text));
+fn response(status: u16, body: impl Into<Body>) -> Response {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     let xml = "text/xml;charset=UTF-8".parse().unwrap();
     answer.headers_mut().insert("content-type", xml);
