@@ -338,10 +338,12 @@ impl World {
                 (!passed).then(|| format!("{name} would make it {with_it} an hour"))
             }
             Blocked::CreatesInFlight => {
-                let one_by_one = !facts.quota.is_empty() || facts.throttled.is_some();
                 let max = limits.creates_in_flight.map(|max| max as usize);
-                let max = if one_by_one { Some(1) } else { max };
                 over(max, truth.creates, "creates under way")
+            }
+            Blocked::OneByOne => {
+                let refused = !facts.quota.is_empty() || facts.throttled.is_some();
+                over(refused.then_some(1), truth.creates, "creates under way")
             }
             Blocked::Canary => {
                 let tried = truth.creates > 0 || truth.arriving.contains(name);
@@ -363,7 +365,9 @@ impl World {
                 let last = failed.map(|(_, (_, at))| *at).max();
                 self.not_paused(truth, *until, last, BOOT_PAUSE_MAX)
             }
-            Blocked::Rate { until } => self.not_limited(truth, *until),
+            Blocked::Rate { until } | Blocked::Throttled { until } => {
+                self.not_limited(truth, *until)
+            }
             Blocked::Containers { max, .. } => {
                 over(Some(*max as usize), truth.crowd.0, "containers")
             }
