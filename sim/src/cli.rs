@@ -1,6 +1,5 @@
 //! The command line: one run, or many.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::batch::{Batch, failure};
 use crate::minimize::minimize;
 use crate::profile::{Plan, Profile};
 use crate::recorded::read_workload;
@@ -28,7 +28,7 @@ use crate::workload::Arrival;
   longshore-sim --seed 42                          one run
   longshore-sim --seed 42 --trace out.jsonl        one line for each event
   longshore-sim --seed 42 --check-determinism      run twice and find the first difference
-  longshore-sim --seeds 0..10000 --jobs 2          a batch, with fault and mark counts
+  longshore-sim --seeds 0..10000                   a batch, with fault and mark counts
   longshore-sim --minimize 42                      fewer faults and containers that still fail
   longshore-sim --minimize 42 --trace small.jsonl  the same, and save the trace of what is left
   longshore-sim --replay out.jsonl                 feed a saved trace to the core again
@@ -40,7 +40,7 @@ Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 3 two runs diffe
 5 all is well, but in a batch of 2,000 seeds or more some fault or mark was never seen."
 )]
 #[command(args_conflicts_with_subcommands = true)]
-struct Args {
+pub(crate) struct Args {
     #[cfg(feature = "plan")]
     #[command(subcommand)]
     command: Option<Subcommand>,
@@ -50,12 +50,12 @@ struct Args {
     /// Seeds to run, the last one excluded.
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     seeds: Option<(u64, u64)>,
-    /// Runs at a time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
-    jobs: u64,
+    /// Runs at a time; as many as there are cores if nothing is said.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
+    jobs: Option<u64>,
     /// How large and how rough the runs are.
     #[arg(long, value_enum, default_value_t)]
-    profile: Profile,
+    pub(crate) profile: Profile,
     /// Write every event of the run here, one JSON object a line: of one seed, or of what is left of
     /// it with --minimize.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "replay"])]
@@ -71,7 +71,7 @@ struct Args {
     replay: Option<PathBuf>,
     /// Submit what this file says instead of drawn work: JSON lines, see docs/simulator.md.
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
-    workload: Option<PathBuf>,
+    pub(crate) workload: Option<PathBuf>,
     /// Add failing seeds to the file of their profile in this directory, where tests find them.
     #[arg(long, value_name = "DIR", requires = "seeds")]
     corpus: Option<PathBuf>,
@@ -105,10 +105,6 @@ pub(crate) fn parse_range(text: &str) -> Result<(u64, u64), String> {
 /// Wrong usage, or a file that cannot be written.
 pub(crate) const USAGE: u8 = 4;
 const NONDETERMINISM: u8 = 3;
-/// Nothing failed, and something that should happen did not.
-const NEVER_SEEN: u8 = 5;
-/// In so many drawn worlds everything must have happened.
-const ALL_SEEN_AFTER: u64 = 2000;
 
 /// Runs the command line.
 #[must_use]
@@ -231,7 +227,7 @@ fn minimize_seed(args: &Args, plan: &Plan, out: &mut impl Write) -> u8 {
         return 0;
     };
     let code = code_of(small.report.verdict);
-    say(out, &failure(&small.report, code));
+    say(out, &failure(&small.report, code, &small.plan));
     let names: Vec<&str> = small.faults.iter().map(|fault| fault.name()).collect();
     let (runs, containers) = (small.runs, small.containers);
     say(
@@ -278,21 +274,6 @@ impl Stopwatch {
     }
 }
 
-/// Sums over the runs of a batch.
-#[derive(Debug, Default)]
-struct Batch {
-    runs: u64,
-    code: u8,
-    failed: Vec<(u64, Verdict)>,
-    simulated: Duration,
-    happened: u64,
-    inputs: u64,
-    instances: (usize, u64),
-    containers: (usize, u64),
-    faults: BTreeMap<&'static str, u64>,
-    marks: BTreeMap<&'static str, u64>,
-}
-
 fn batch(
     args: &Args,
     draw: &(impl Fn(u64) -> Plan + Sync),
@@ -303,24 +284,36 @@ fn batch(
     let next = AtomicU64::new(from);
     let sums = Mutex::new(Batch::default());
     let out = Mutex::new(out);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let jobs = args.jobs.unwrap_or(cores.min(64));
+    // Seeds are handed out in order, so the first that fails is always among those that were tried.
+    let first_failure: Mutex<Option<(u64, String)>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..args.jobs.min(to - from) {
+        for _ in 0..jobs.min(to - from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= to {
                         return;
                     }
-                    let (report, code) = one(args, &draw(seed));
+                    let plan = draw(seed);
+                    let (report, code) = one(args, &plan);
                     bar.inc(1);
                     if code != 0 {
-                        bar.suspend(|| {
-                            if let Ok(mut out) = out.lock() {
-                                say(&mut *out, &failure(&report, code));
-                            }
-                        });
-                        if !args.keep_going {
+                        let text = failure(&report, code, &plan);
+                        if args.keep_going {
+                            bar.suspend(|| {
+                                if let Ok(mut out) = out.lock() {
+                                    say(&mut *out, &text);
+                                }
+                            });
+                        } else {
                             next.store(to, Ordering::Relaxed);
+                            if let Ok(mut first) = first_failure.lock()
+                                && first.as_ref().is_none_or(|(before, _)| seed < *before)
+                            {
+                                *first = Some((seed, text));
+                            }
                         }
                     }
                     if let Ok(mut sums) = sums.lock() {
@@ -331,7 +324,12 @@ fn batch(
         }
     });
     bar.finish_and_clear();
-    sums.into_inner().unwrap_or_default()
+    if let (Ok(Some((_, text))), Ok(out)) = (first_failure.into_inner(), out.into_inner()) {
+        say(out, &text);
+    }
+    let mut sums = sums.into_inner().unwrap_or_default();
+    sums.settle(args.keep_going);
+    sums
 }
 
 fn progress(runs: u64) -> ProgressBar {
@@ -379,145 +377,36 @@ fn first_difference(one: &[String], other: &[String]) -> Option<String> {
     }
 }
 
-fn failure(report: &Report, code: u8) -> String {
-    let mut lines = vec![format!("seed {} failed ({code})", report.seed)];
-    lines.extend(report.tail.iter().map(|line| format!("  {line}")));
-    lines.extend(report.stuck.iter().map(|line| format!("  stuck: {line}")));
-    lines.extend(report.violations.iter().map(|violation| {
-        let after = violation.after.as_secs_f64();
-        format!(
-            "  {} after {after:.3} s: {}",
-            violation.rule, violation.what
-        )
-    }));
-    lines.join("\n")
-}
-
-impl Batch {
-    fn add(&mut self, report: &Report, code: u8) {
-        self.runs += 1;
-        if code != 0 {
-            self.code = if self.code == 0 { code } else { self.code };
-            self.failed.push((report.seed, report.verdict));
-        }
-        self.simulated += report.simulated;
-        self.happened += report.happened;
-        self.inputs += report.inputs;
-        let most = |a: (usize, u64), b: (usize, u64)| (a.0.max(b.0), a.1 + b.1);
-        self.instances = most(self.instances, report.instances);
-        self.containers = most(self.containers, report.containers);
-        for (name, count) in &report.faults {
-            *self.faults.entry(name).or_default() += count;
-        }
-        for (name, count) in &report.marks {
-            *self.marks.entry(name).or_default() += count;
-        }
-    }
-
-    /// Adds the seeds that failed to those that are run ever after.
-    fn keep_failures(&self, directory: &Path, profile: Profile) -> Result<(), String> {
-        if self.failed.is_empty() {
-            return Ok(());
-        }
-        let name = format!("{profile:?}.txt").to_lowercase();
-        let path = directory.join(name);
-        let mut text = std::fs::read_to_string(&path).unwrap_or_default();
-        for (seed, _) in &self.failed {
-            if !text.lines().any(|line| line == seed.to_string()) {
-                text += &format!("{seed}\n");
-            }
-        }
-        std::fs::write(&path, text)
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))
-    }
-
-    /// A large batch in which something never happened has not tested it.
-    fn demand_everything(&mut self, args: &Args) {
-        let drawn = matches!(args.profile, Profile::Lite | Profile::Swarm);
-        let all = self.faults.values().chain(self.marks.values());
-        let lacks = all.into_iter().any(|count| *count == 0);
-        let large = drawn && args.workload.is_none() && self.runs >= ALL_SEEN_AFTER;
-        if self.code == 0 && large && lacks {
-            self.code = NEVER_SEEN;
-        }
-    }
-
-    fn print(&self, args: &Args, wall: Duration, out: &mut impl Write) {
-        let seconds = wall.as_secs_f64().max(0.001);
-        let per_second = |count: u64| {
-            #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-            let count = count as f64;
-            count / seconds
-        };
-        let mut lines = vec![
-            format!(
-                "{} runs ({:?}, revision {}), {} failed: {:?}",
-                self.runs,
-                args.profile,
-                revision(),
-                self.failed.len(),
-                self.failed
-            ),
-            format!(
-                "{} events in {seconds:.1} s: {:.0} a second, {:.0} inputs a second",
-                self.happened,
-                per_second(self.happened),
-                per_second(self.inputs)
-            ),
-            format!(
-                "{:.1} simulated hours: {:.0} times real time; at most {} instances and {} \
-                 containers at a time, {} and {} in all",
-                self.simulated.as_secs_f64() / 3600.0,
-                self.simulated.as_secs_f64() / seconds,
-                self.instances.0,
-                self.containers.0,
-                self.instances.1,
-                self.containers.1
-            ),
-            counts("faults", &self.faults),
-            counts("marks", &self.marks),
-        ];
-        if self.code == NEVER_SEEN {
-            lines.push("all rules held, but not everything was seen: see above".to_owned());
-        } else if self.failed.is_empty() {
-            lines.push("all rules held".to_owned());
-        }
-        say(out, &lines.join("\n"));
-    }
-}
-
-/// Of the tree in which this runs.
-fn revision() -> String {
-    let asked = std::process::Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output();
-    let text = asked
-        .ok()
-        .filter(|said| said.status.success())
-        .and_then(|said| String::from_utf8(said.stdout).ok());
-    text.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
-}
-
-fn counts(what: &str, counts: &BTreeMap<&'static str, u64>) -> String {
-    let (seen, never): (Vec<_>, Vec<_>) = counts.iter().partition(|(_, count)| **count > 0);
-    let seen: Vec<String> = seen.iter().map(|(n, c)| format!("{n} {c}")).collect();
-    let never: Vec<String> = never.iter().map(|(n, _)| (*n).to_string()).collect();
-    format!(
-        "{what}: {}\n{what} never seen: {}",
-        seen.join(", "),
-        never.join(", ")
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::batch::NEVER_SEEN;
+
+    #[test]
+    fn whichever_job_is_quicker_the_exit_code_and_the_list_are_the_same() {
+        let failed = vec![
+            (9, Verdict::Liveness, 2),
+            (7, Verdict::Safety, 3),
+            (8, Verdict::Safety, 1),
+        ];
+        let mut batch = Batch {
+            failed,
+            ..Batch::default()
+        };
+        batch.settle(true);
+        assert_eq!(batch.code, 1);
+        assert!(batch.failed.is_sorted());
+        batch.settle(false);
+        assert_eq!((batch.failed.len(), batch.code), (1, 3), "the first alone");
+    }
 
     #[test]
     fn seeds_that_failed_are_kept_once() {
         let directory = std::env::temp_dir().join(format!("longshore-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("it can be made");
-        let failed = vec![(7, Verdict::Safety), (9, Verdict::Liveness)];
+        let failed = vec![(7, Verdict::Safety, 1), (9, Verdict::Liveness, 2)];
         let batch = Batch {
             failed,
             ..Batch::default()

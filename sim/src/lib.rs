@@ -12,6 +12,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod batch;
 mod chance;
 pub mod cli;
 mod cloud;

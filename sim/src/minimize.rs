@@ -1,4 +1,7 @@
-//! The smallest plan that still breaks the same rule: fewer faults, fewer containers.
+//! The smallest plan that still breaks the same rule: fewer faults for a shorter time, fewer
+//! containers.
+
+use std::time::Duration;
 
 use crate::faults::Fault;
 use crate::profile::Plan;
@@ -46,6 +49,9 @@ pub fn minimize(plan: &Plan) -> Option<Minimized> {
     })
 }
 
+/// No world heals sooner.
+const HEALS_MIN: Duration = Duration::from_secs(10);
+
 /// In which way a run failed.
 fn failure(report: &Report) -> Option<(Verdict, Option<&'static str>)> {
     let rule = report.violations.first().map(|v| v.rule);
@@ -64,6 +70,16 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
                 all.push(candidate);
             }
         }
+    }
+    if plan.fault_budget > 0 {
+        let mut candidate = plan.clone();
+        candidate.fault_budget /= 2;
+        all.push(candidate);
+    }
+    if let Some(after) = plan.heals_after.filter(|after| *after > HEALS_MIN) {
+        let mut candidate = plan.clone();
+        candidate.heals_after = Some((after / 2).max(HEALS_MIN));
+        all.push(candidate);
     }
     for fault in plan.faults.ratios.keys() {
         let mut candidate = plan.clone();
@@ -90,6 +106,8 @@ mod tests {
         assert_eq!(small.report.verdict, Verdict::Liveness);
         assert!(small.containers < before, "{} left", small.containers);
         assert!(small.faults.len() < plan.faults.ratios.len());
+        assert!(small.plan.fault_budget < plan.fault_budget);
+        assert!(small.plan.heals_after < plan.heals_after);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Profile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) seed: u64,
+    /// By whose rules it was drawn; none in a story.
+    pub(crate) profile: Option<Profile>,
     pub(crate) config: Config,
     pub(crate) faults: FaultPlan,
     pub(crate) fault_budget: u64,
@@ -53,7 +55,7 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64, profile: Profile) -> Self {
         let mut chance = Chance::new(seed, "plan");
-        match profile {
+        let drawn = match profile {
             Profile::Lite => Self::swarm(seed, &mut chance, 30, (10 * 60, HOUR)),
             Profile::Swarm => Self::swarm(seed, &mut chance, 1500, (10 * 60, 8 * HOUR)),
             Profile::Soak => {
@@ -66,6 +68,10 @@ impl Plan {
                 plan
             }
             Profile::Scale => Self::scale(seed, &mut chance),
+        };
+        Self {
+            profile: Some(profile),
+            ..drawn
         }
     }
 
@@ -85,6 +91,7 @@ impl Plan {
     pub fn calm(seed: u64) -> Self {
         Self {
             seed,
+            profile: None,
             config: Config {
                 types: calm_types(),
                 image: ImageId::from("image-1"),
@@ -109,6 +116,7 @@ impl Plan {
         let mut loss = Chance::new(seed, "loss");
         draw_loss(&mut loss, &mut config);
         draw_thrift(&mut Chance::new(seed, "thrift"), &mut config);
+        draw_knobs(&mut Chance::new(seed, "knobs"), &mut config);
         let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
@@ -145,6 +153,7 @@ impl Plan {
         }
         Self {
             seed,
+            profile: None,
             config,
             faults,
             fault_budget: chance.uneven(20, 20 * work_max),
@@ -193,25 +202,44 @@ impl Plan {
     /// What was drawn, in a line.
     #[must_use]
     pub fn summary(&self) -> String {
-        let limits = &self.config.limits;
+        let config = &self.config;
         let patterns: Vec<String> = self.workloads.iter().map(Workload::summary).collect();
-        let faults: Vec<&str> = self
-            .faults
-            .ratios
-            .keys()
-            .map(|fault| fault.name())
+        let faults = self.faults.ratios.iter();
+        let faults: Vec<String> = faults
+            .map(|(fault, ratio)| format!("{} {}/{}", fault.name(), ratio.times, ratio.of))
+            .collect();
+        let quota = self.quota.iter();
+        let quota: Vec<String> = quota.map(|(group, max)| format!("{group} {max}")).collect();
+        let types = config.types.iter();
+        let types: Vec<String> = types
+            .map(|(name, offer)| format!("{name} {}", offer.provider_type))
             .collect();
         format!(
-            "{} types, MaxInstances {:?}, MaxPricePerHour {:?}, work [{}], faults {faults:?}",
-            self.config.types.len(),
-            limits.instances,
-            limits.price_per_hour.map(|price| price.0),
-            patterns.join(", ")
+            "{}, types [{}], {:?}, {:?}, {:?}, {:?}, quota [{}], boots take {:?} s, creates {:?} ms, \
+             at most {} attempts, pushes {}, requeues {}, work [{}], faults [{}], {} of them at most, \
+             heals after {:?}",
+            self.profile
+                .map_or("a story".to_owned(), |p| format!("{p:?}")),
+            types.join(", "),
+            config.limits,
+            config.intervals,
+            config.timeouts,
+            config.sizing,
+            quota.join(", "),
+            self.boot_secs,
+            self.create_millis,
+            self.attempts_max,
+            self.pushes,
+            self.requeues,
+            patterns.join(", "),
+            faults.join(", "),
+            self.fault_budget,
+            self.heals_after
         )
     }
 
     /// By when a healed world must be at rest: all work done one after the other, and every wait
-    /// that the configuration allows, several times.
+    /// that the configuration allows, twice. Some three times as long as the slowest of thousands.
     #[must_use]
     pub(crate) fn patience(&self, work: Duration, containers: u64) -> Duration {
         let timeouts = &self.config.timeouts;
@@ -231,7 +259,7 @@ impl Plan {
             .map(|budget| budget.window);
         let waits = waits + windows.max().unwrap_or_default();
         let each = Duration::from_secs(600) * u32::try_from(containers).unwrap_or(u32::MAX);
-        waits * 6 + (work + each) * 2
+        waits * 2 + work + each
     }
 }
 
@@ -299,6 +327,38 @@ fn draw_thrift(chance: &mut Chance, config: &mut Config) {
     }
     if chance.one_in(5) {
         config.timeouts.scheduling = Some(chance.secs(1200, 7200));
+    }
+}
+
+/// Intervals and timeouts that are mostly left as they are: each is, in half of the runs. What lists
+/// are behind by, and how long a create takes, bounds some of them from below.
+fn draw_knobs(chance: &mut Chance, config: &mut Config) {
+    let mut draw = |knob: &mut Duration, low: u64, high: u64| {
+        let drawn = chance.secs(low, high);
+        if chance.one_in(2) {
+            *knob = drawn;
+        }
+    };
+    let intervals = &mut config.intervals;
+    draw(&mut intervals.poll, 1, 60);
+    draw(&mut intervals.sync, 5, 180);
+    draw(&mut intervals.probe, 2, 20);
+    let timeouts = &mut config.timeouts;
+    draw(&mut timeouts.shutdown, 2, 120);
+    draw(&mut timeouts.signal, 1, 30);
+    draw(&mut timeouts.kill, 5, 120);
+    draw(&mut timeouts.stale_lock, 10, 600);
+    draw(&mut timeouts.create_ambiguous, 200, 900);
+    draw(&mut timeouts.disappear_grace, 60, 300);
+    draw(&mut timeouts.queue_answer, 10, 120);
+    draw(&mut timeouts.cloud_answer, 20, 300);
+    draw(&mut timeouts.vm_answer, 5, 60);
+    if chance.one_in(3) {
+        // Every VM can be asked twice as often as it is to be, so that none falls silent for that.
+        let vms = u64::from(config.limits.instances.unwrap_or(64));
+        let needed = 2 * vms / config.intervals.probe.as_secs().max(1) + 2;
+        let rate = u32::try_from(needed + chance.below(needed)).unwrap_or(u32::MAX);
+        config.limits.probes = Rate::per_second(rate);
     }
 }
 

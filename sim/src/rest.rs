@@ -8,11 +8,16 @@ use longshore_core::ids::InstanceId;
 
 use crate::world::World;
 
-/// So long after the last thing has ended nothing is awaited any more: longer than any deadline and
-/// than two lists.
-pub(crate) const REST: Duration = Duration::from_secs(10 * 60);
-
 impl World {
+    /// So long after the last thing has ended nothing is awaited any more: longer than any deadline
+    /// and than two lists that come after the grace.
+    pub(crate) fn rest(&self) -> Duration {
+        let config = &self.plan.config;
+        let timeouts = &config.timeouts;
+        let lists = (timeouts.cloud_answer + config.intervals.sync) * 2 + timeouts.disappear_grace;
+        lists + timeouts.queue_answer + timeouts.vm_answer * 3
+    }
+
     /// The first process tells that an instance is gone.
     pub(crate) fn rest_event(&mut self, index: usize, event: &Event) {
         if let (0, Event::Gone { instance, .. }) = (index, event) {

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::profile::Plan;
-use crate::rest::REST;
 use crate::stage::{START, Violation};
 use crate::trace::Trace;
 use crate::world::World;
@@ -34,6 +33,9 @@ pub struct Report {
     pub stuck: Vec<String>,
     /// The last lines before the end, readable; empty if all is well.
     pub tail: Vec<String>,
+    /// How long the world took to come to rest once it had healed, and how long it might have taken;
+    /// none if it never did.
+    pub rest: Option<(Duration, Duration)>,
     /// Simulated time.
     pub simulated: Duration,
     /// Things that happened in the world.
@@ -100,9 +102,10 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
         }
         if world.is_done() {
             let since = *done_at.get_or_insert(world.stage.now);
-            if world.stage.now < since + REST {
+            if world.stage.now < since + world.rest() {
                 continue;
             }
+            world.rested = Some((since.since(healed_at), world.patience()));
             world.check_rest();
             return match world.stage.violations.is_empty() {
                 true => Verdict::Ok,
@@ -110,8 +113,7 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
             };
         }
         done_at = None;
-        let patience = world.plan.patience(world.users.work, world.queue.last);
-        if world.stage.now > healed_at + patience || world.happened > HAPPENINGS_MAX {
+        if world.stage.now > healed_at + world.patience() || world.happened > HAPPENINGS_MAX {
             return Verdict::Liveness;
         }
     }
@@ -119,6 +121,10 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
 }
 
 impl World {
+    fn patience(&self) -> Duration {
+        self.plan.patience(self.users.work, self.queue.last)
+    }
+
     fn report(mut self, verdict: Verdict) -> Report {
         let bad = verdict != Verdict::Ok;
         let stuck = if verdict == Verdict::Liveness {
@@ -136,6 +142,7 @@ impl World {
             } else {
                 Vec::new()
             },
+            rest: self.rested,
             simulated: self.stage.elapsed(),
             happened: self.happened,
             inputs: self.processes.inputs,

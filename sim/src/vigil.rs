@@ -254,7 +254,8 @@ impl World {
                 match action {
                     VmAction::Probe { .. } => {
                         memory.probes.insert(instance.clone(), now);
-                        None
+                        let rate = self.processes.all[index].config.limits.probes;
+                        memory.pass(now, "probes", rate)
                     }
                     VmAction::Start { .. } => None,
                     VmAction::Signal { container, signal } => {
@@ -433,20 +434,8 @@ impl World {
             CloudAction::Tag { .. } => ("tags", None),
         };
         let memory = &mut self.vigil.of[index];
-        let mut passed = |class, rate: Option<Rate>| {
-            let rate = rate?;
-            let rested = memory.rested.entry(class).or_insert(now);
-            *rested = (*rested).max(now) + rate.interval;
-            let debt = rested.since(now);
-            (debt > rate.interval * (rate.burst + 1) + DRAIN_MAX).then(|| {
-                (
-                    "rates",
-                    format!("{class} are ahead of their rate by {debt:?}"),
-                )
-            })
-        };
-        let own = passed(class, rate);
-        own.or(passed("calls", limits.cloud_ops))
+        let own = memory.pass(now, class, rate);
+        own.or(memory.pass(now, "calls", limits.cloud_ops))
     }
 }
 
@@ -477,6 +466,25 @@ impl Vigil {
 }
 
 impl Memory {
+    /// Something happens that has a rate: what is wrong if it is ahead of it.
+    fn pass(
+        &mut self,
+        now: Timestamp,
+        class: &'static str,
+        rate: Option<Rate>,
+    ) -> Option<(&'static str, String)> {
+        let rate = rate?;
+        let rested = self.rested.entry(class).or_insert(now);
+        *rested = (*rested).max(now) + rate.interval;
+        let debt = rested.since(now);
+        (debt > rate.interval * (rate.burst + 1) + DRAIN_MAX).then(|| {
+            (
+                "rates",
+                format!("{class} are ahead of their rate by {debt:?}"),
+            )
+        })
+    }
+
     fn hear_boot(&mut self, now: Timestamp, kind: (TypeName, ImageId), outcome: BootOutcome) {
         match outcome {
             BootOutcome::Success => {

@@ -40,6 +40,8 @@ pub struct World {
     /// Several processes act at once, or did so shortly before this: only the queue's guard protects.
     pub(crate) rivals_until: Timestamp,
     pub(crate) happened: u64,
+    /// How long it took to come to rest after it had healed, and how long it might have taken.
+    pub(crate) rested: Option<(Duration, Duration)>,
     pub(crate) memory: Memory,
     pub(crate) facts: Facts,
     pub(crate) vigil: Vigil,
@@ -85,6 +87,7 @@ impl World {
             plan,
             rivals_until: Timestamp::EPOCH,
             happened: 0,
+            rested: None,
             memory: Memory::default(),
             facts: Facts::default(),
             vigil: Vigil::default(),
