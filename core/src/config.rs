@@ -194,10 +194,18 @@ impl Rate {
     /// the configuration.
     #[must_use]
     pub fn per_second(per_second: u32) -> Option<Self> {
-        let interval = Duration::from_secs(1).checked_div(per_second)?;
+        Self::of_millionths(u64::from(per_second) * 1_000_000)
+    }
+
+    /// So many millionths of an event a second: one a minute is 16,667. The burst is what a second
+    /// brings, and at least one; `None` for 0.
+    #[must_use]
+    pub fn of_millionths(per_second: u64) -> Option<Self> {
+        let interval_ns = 1_000_000_000_000_000_u64.checked_div(per_second)?;
+        let burst = u32::try_from(per_second / 1_000_000).unwrap_or(u32::MAX);
         Some(Self {
-            interval: interval.max(Duration::from_nanos(1)),
-            burst: per_second,
+            interval: Duration::from_nanos(interval_ns.max(1)),
+            burst: burst.max(1),
         })
     }
 }
@@ -279,5 +287,21 @@ impl Default for Limits {
             supervisor_fraction_ppm: Some(500_000),
             queued_per_poll: 10_000,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_may_be_less_than_one_a_second_and_always_lets_one_through() {
+        let rate = |millionths| Rate::of_millionths(millionths).map(|r| (r.interval, r.burst));
+        assert_eq!(rate(200_000), Some((Duration::from_secs(5), 1)));
+        assert_eq!(rate(2_500_000), Some((Duration::from_millis(400), 2)));
+        assert_eq!(rate(0), None);
+        assert_eq!(rate(u64::MAX), Some((Duration::from_nanos(1), u32::MAX)));
+        let ten = Rate::per_second(10).map(|r| (r.interval, r.burst));
+        assert_eq!(ten, Some((Duration::from_millis(100), 10)));
     }
 }

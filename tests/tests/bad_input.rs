@@ -23,7 +23,7 @@ fn assert_refused(what: &str, ran: &Ran, words: &[&str]) {
 type WrongSetup = (&'static str, Setup, &'static [&'static str]);
 
 /// What is wrong, the configuration, and what has to be said.
-fn wrong_parts() -> [WrongSetup; 9] {
+fn wrong_parts() -> [WrongSetup; 10] {
     let change = |from: &str, to: &str| Setup::default().replace(from, to);
     let set = |key: &str, value: &str| Setup::default().set(key, value);
     [
@@ -61,6 +61,16 @@ fn wrong_parts() -> [WrongSetup; 9] {
             "driver not built in",
             set("Driver", "ec2"),
             &["CloudVMs.Driver", "ec2", "not in this build"],
+        ),
+        (
+            "an engine that the runner does not have",
+            set("RuntimeEngine", "docker"),
+            &[
+                "Containers.RuntimeEngine",
+                "docker",
+                "expected \"process\"",
+                "DeployRunnerBinary",
+            ],
         ),
         (
             "driver's key",

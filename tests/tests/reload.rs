@@ -70,3 +70,25 @@ fn a_vm_of_a_type_that_is_no_longer_configured_is_drained() {
     site.until_gone(&instance);
     assert_eq!(api.exit_code(&next), Some(0));
 }
+
+#[test]
+fn what_only_a_restart_takes_over_is_named_and_nothing_else_is_taken_over_either() {
+    let site = Site::start_with(Setup::default().set("MaxInstances", "1"));
+    let api = site.api();
+    let running = api.submit(&site.gated("running"));
+    let instance = site.until_runs(&running);
+    let waiting = api.submit(&site.gated("waiting"));
+    let roomier = || Setup::default().set("MaxInstances", "2");
+    site.reload(roomier().set("LogLevel", "warn"));
+    until("the log names it", || {
+        let log = site.dispatch_log();
+        log.contains("needs a restart: SystemLogs; the old configuration stays in force")
+    });
+    assert_eq!(site.instance_ids(), [&*instance]);
+    site.reload(roomier());
+    assert_ne!(site.until_runs(&waiting), instance);
+    site.open_gate();
+    for uuid in [&running, &waiting] {
+        assert_eq!(api.exit_code(uuid), Some(0));
+    }
+}

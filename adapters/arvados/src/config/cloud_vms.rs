@@ -87,9 +87,9 @@ fn spot_fallback(vms: &Section<'_>) -> SpotFallback {
 }
 
 fn limits(vms: &Section<'_>) -> Limits {
-    let rate = |key, default| {
-        let per_second = vms.count_above_zero(key, default);
-        per_second.and_then(Rate::per_second)
+    let rate = |key, default: u64| {
+        let per_second = vms.millionths_above_zero(key, default * 1_000_000);
+        per_second.and_then(Rate::of_millionths)
     };
     Limits {
         instances: vms.count_above_zero("MaxInstances", 64),

@@ -152,9 +152,6 @@ pub struct Runner {
     pub crunch_run_arguments: Vec<String>,
     /// What runs containers (`Containers.RuntimeEngine`).
     pub runtime_engine: RuntimeEngine,
-    /// Buffers of 64 MiB per core for each container's own keepstore; 0 for none
-    /// (`Containers.LocalKeepBlobBuffersPerVCPU`).
-    pub local_keep_blob_buffers_per_vcpu: u32,
 }
 
 /// What runs containers.

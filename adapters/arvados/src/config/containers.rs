@@ -28,7 +28,7 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     core.sizing = sizing(section, core.sizing);
     core.timeouts.stale_lock =
         section.duration_or_zero("StaleLockTimeout", core.timeouts.stale_lock);
-    let runner = runner(section, core.sizing.keep_buffers_per_vcpu);
+    let runner = runner(section);
     of_others(section);
     Containers {
         cloud,
@@ -50,11 +50,7 @@ fn sizing(section: &Section<'_>, by_vms: Sizing) -> Sizing {
     let default = Sizing::default();
     Sizing {
         reserve_extra_ram: section.bytes("ReserveExtraRAM", default.reserve_extra_ram),
-        keep_buffers_per_vcpu: section.count(
-            "LocalKeepBlobBuffersPerVCPU",
-            0,
-            default.keep_buffers_per_vcpu,
-        ),
+        keep_buffers_per_vcpu: no_keepstore(section),
         max_price_factor_ppm: section
             .millionths_above_zero("MaximumPriceFactor", default.max_price_factor_ppm)
             .unwrap_or(1_000_000),
@@ -62,7 +58,22 @@ fn sizing(section: &Section<'_>, by_vms: Sizing) -> Sizing {
     }
 }
 
-fn runner(section: &Section<'_>, local_keep_blob_buffers_per_vcpu: u32) -> Runner {
+/// Runners are told to start no keepstore of their own, which would need the root token on every VM:
+/// so no memory is kept for one. 1 is what stands in every file with the peer's defaults.
+fn no_keepstore(section: &Section<'_>) -> u32 {
+    const KEY: &str = "LocalKeepBlobBuffersPerVCPU";
+    if section.count(KEY, 0, 1) > 1 {
+        let message =
+            "not followed: no keepstore is started beside containers, so no memory is kept \
+                       for one; containers use the cluster's"
+                .to_owned();
+        let line = section.get(KEY).map(|entry| entry.line());
+        section.report().warn(&section.path_of(KEY), line, message);
+    }
+    0
+}
+
+fn runner(section: &Section<'_>) -> Runner {
     let arguments = section.get("CrunchRunArgumentsList");
     let arguments = arguments.map(|entry| entry.list()).unwrap_or_default();
     let engines = [
@@ -74,7 +85,6 @@ fn runner(section: &Section<'_>, local_keep_blob_buffers_per_vcpu: u32) -> Runne
         crunch_run_command: section.text("CrunchRunCommand", "crunch-run"),
         crunch_run_arguments: arguments.iter().filter_map(Entry::text).collect(),
         runtime_engine: section.choice("RuntimeEngine", &engines, RuntimeEngine::Docker),
-        local_keep_blob_buffers_per_vcpu,
     }
 }
 

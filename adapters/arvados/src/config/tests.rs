@@ -38,11 +38,18 @@ fn vms(keys: &str) -> String {
     format!("    Containers: {{CloudVMs: {{{keys}}}}}\n")
 }
 
+/// The core's, but no keepstore of their own is started beside containers.
+fn defaults() -> Config {
+    let mut config = Config::default();
+    config.sizing.keep_buffers_per_vcpu = 0;
+    config
+}
+
 #[test]
 fn a_file_with_nothing_but_the_necessary_gets_every_default() {
     let Loaded { cluster, warnings } = loaded("");
     assert_eq!(warnings, []);
-    assert_eq!(cluster.core, Config::default());
+    assert_eq!(cluster.core, defaults());
     assert_eq!(cluster.cluster_id, "zzzzz");
     assert_eq!(cluster.system_root_token.expose(), TOKEN);
     assert!(cluster.dispatch_private_key.is_empty());
@@ -61,7 +68,6 @@ fn a_file_with_nothing_but_the_necessary_gets_every_default() {
     assert_eq!(cloud.tag_key_prefix, "Arvados");
     assert_eq!(cluster.runner.crunch_run_command, "crunch-run");
     assert_eq!(cluster.runner.runtime_engine, RuntimeEngine::Docker);
-    assert_eq!(cluster.runner.local_keep_blob_buffers_per_vcpu, 1);
     assert_eq!(
         cluster.log,
         Log {
@@ -84,7 +90,7 @@ fn every_key_of_ours_reaches_its_place() {
     let core = &cluster.core;
     assert_eq!(core.image.as_str(), "ami-1");
     assert_eq!(core.sizing.reserve_extra_ram, 256 << 20);
-    assert_eq!(core.sizing.keep_buffers_per_vcpu, 2);
+    assert_eq!(core.sizing.keep_buffers_per_vcpu, 0, "none is started");
     assert_eq!(core.sizing.max_price_factor_ppm, 1_250_000);
     let seconds = |d: Duration| d.as_secs();
     let i = &core.intervals;
@@ -141,7 +147,6 @@ fn every_key_of_ours_reaches_its_place() {
     assert_eq!(runner.crunch_run_command, "run");
     assert_eq!(runner.crunch_run_arguments, ["-a", "b c"]);
     assert_eq!(runner.runtime_engine.name(), "singularity");
-    assert_eq!(runner.local_keep_blob_buffers_per_vcpu, 2);
     assert_eq!(cluster.log.format, LogFormat::Text);
     assert_eq!(cluster.log.level.name(), "warn");
     let api = Api {
@@ -251,9 +256,30 @@ fn unknown_keys_are_warned_of_with_the_name_that_was_meant() {
 }
 
 #[test]
+fn rates_may_be_fractions_of_one_a_second() {
+    let limits = loaded(&vms("MaxCreatesPerSecond: 0.2, MaxListsPerSecond: 2.5")).cluster;
+    let limits = limits.core.limits;
+    let rate = |interval, burst| Some(Rate { interval, burst });
+    assert_eq!(limits.creates, rate(Duration::from_secs(5), 1));
+    assert_eq!(limits.lists, rate(Duration::from_millis(400), 2));
+    assert_eq!(limits.destroys, None);
+}
+
+#[test]
+fn buffers_of_a_keepstore_that_is_not_started_take_no_memory_and_are_told_of() {
+    let text = "    Containers: {LocalKeepBlobBuffersPerVCPU: 4}\n";
+    let Loaded { cluster, warnings } = loaded(text);
+    assert_eq!(cluster.core, defaults());
+    let [warning] = warnings.try_into().expect("one warning");
+    let told = warning.to_string();
+    assert!(told.contains("LocalKeepBlobBuffersPerVCPU"), "{told}");
+    assert!(told.contains("not followed"), "{told}");
+}
+
+#[test]
 fn nulls_count_as_absent() {
     let cluster = loaded(&vms("TimeoutIdle: ~, MaxInstances: null, ResourceTags: ")).cluster;
-    assert_eq!(cluster.core, Config::default());
+    assert_eq!(cluster.core, defaults());
     let types = "    InstanceTypes: {a: {VCPUs: 1, RAM: 1, GPU: ~, Price: null}}\n";
     assert_eq!(loaded(types).cluster.core.types.len(), 1);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use longshore_arvados::client::{ApiClient, ApiSettings};
-use longshore_arvados::config::ClusterConfig;
+use longshore_arvados::config::{ClusterConfig, RuntimeEngine};
 use longshore_cloud::{CloudSettings, SharedCloud};
 use longshore_core::config::Config;
 use longshore_loopback::{LoopbackCloud, LoopbackParams, VmProgram};
@@ -40,6 +40,7 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
     let instance_set_id = instance_set_id(&cluster.system_root_token);
     let cloud = driver(cluster, settings(cluster, &instance_set_id), state_dir)?;
     let (cloud, own_runner) = cloud_parts(cluster, cloud)?;
+    check_engine(cluster, own_runner)?;
     let core = core_config(cluster, &cloud.cloud, own_runner);
     let runner = RunnerConfig {
         api_host: cluster.services.controller_host.clone(),
@@ -119,25 +120,56 @@ pub(crate) fn reconfigured(
     cluster: &ClusterConfig,
     cloud: &SharedCloud,
 ) -> Outcome<Config> {
-    let fixed = |c: &ClusterConfig| {
-        let cloud = &c.cloud;
-        (
-            c.cluster_id.clone(),
-            c.system_root_token.clone(),
-            c.services.clone(),
-            cloud.clone(),
-            c.runner.clone(),
-        )
-    };
-    if fixed(before) != fixed(cluster) {
-        return Err(Failure::Usage(
-            "cluster id, SystemRootToken, Services, the runner and what the driver is told need a \
-             restart: the old configuration stays in force"
-                .to_owned(),
-        ));
+    let fixed = fixed(before, cluster);
+    if !fixed.is_empty() {
+        return Err(Failure::Usage(format!(
+            "changed, and needs a restart: {}; the old configuration stays in force, whole",
+            fixed.join(", ")
+        )));
     }
     let (_, own_runner) = runner_source(cluster)?;
     Ok(core_config(cluster, cloud, own_runner))
+}
+
+/// What has changed that only a restart takes over, by its keys.
+fn fixed(before: &ClusterConfig, now: &ClusterConfig) -> Vec<&'static str> {
+    let key = (&before.dispatch_private_key, &now.dispatch_private_key);
+    let calls = (before.api.concurrency_max, now.api.concurrency_max);
+    let all = [
+        ("the cluster's id", before.cluster_id != now.cluster_id),
+        (
+            "SystemRootToken",
+            before.system_root_token != now.system_root_token,
+        ),
+        ("Services or TLS.Insecure", before.services != now.services),
+        (
+            "Containers.CloudVMs, in what the driver is told",
+            before.cloud != now.cloud,
+        ),
+        (
+            "Containers, in what the runner is told",
+            before.runner != now.runner,
+        ),
+        ("Containers.DispatchPrivateKey", key.0 != key.1),
+        ("SystemLogs", before.log != now.log),
+        ("API.MaxConcurrentRequests", calls.0 != calls.1),
+    ];
+    let changed = all.into_iter().filter(|(_, changed)| *changed);
+    changed.map(|(name, _)| name).collect()
+}
+
+/// Our own runner has one engine, so that what it cannot do is said before anything is rented.
+fn check_engine(cluster: &ClusterConfig, own_runner: bool) -> Outcome {
+    let engine = cluster.runner.runtime_engine;
+    if !own_runner || engine == RuntimeEngine::Process {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "Containers.RuntimeEngine: found {:?}, expected \"process\", the only engine of Longshore's own \
+         runner; write RuntimeEngine: process, or name the runner that has it in \
+         Containers.CloudVMs.DeployRunnerBinary",
+        engine.name()
+    )))
 }
 
 /// A client of the containers API with the dispatcher's own token.
