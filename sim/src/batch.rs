@@ -22,12 +22,12 @@ pub(crate) struct Batch {
     pub(crate) failed: Vec<(u64, Verdict, u8)>,
     /// The largest part of the time allowed that a healed world took to come to rest, in millionths,
     /// and its seed.
-    slowest: (u64, u64),
-    simulated: Duration,
-    happened: u64,
-    inputs: u64,
-    instances: (usize, u64),
-    containers: (usize, u64),
+    pub(crate) slowest: (u64, u64),
+    pub(crate) simulated: Duration,
+    pub(crate) happened: u64,
+    pub(crate) inputs: u64,
+    pub(crate) instances: (usize, u64),
+    pub(crate) containers: (usize, u64),
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) marks: BTreeMap<&'static str, u64>,
 }
