@@ -132,7 +132,6 @@ const CODES: &[(&str, Class)] = &[
     ("RequestExpired", Class::Passing),
     ("ExpiredToken", Class::Passing),
     ("ExpiredTokenException", Class::Passing),
-    ("AuthFailure", Class::Permanent),
     ("UnauthorizedOperation", Class::Permanent),
     ("AccessDenied", Class::Permanent),
     ("AccessDeniedException", Class::Permanent),
@@ -154,7 +153,13 @@ const CODES: &[(&str, Class)] = &[
 ];
 
 /// Codes that begin so are about what we asked for, and asking again does not help.
-const PERMANENT_FAMILIES: [&str; 4] = ["Invalid", "Missing", "Malformed", "UnsupportedInstance"];
+const PERMANENT_FAMILIES: [&str; 5] = [
+    "AuthFailure",
+    "Invalid",
+    "Missing",
+    "Malformed",
+    "UnsupportedInstance",
+];
 
 /// The one error that a failure of an `operation`, a name for the log, is. Whatever is unknown is
 /// transient, and is logged so that somebody can tell us of it.

@@ -4,6 +4,7 @@
 mod cloudtest;
 mod faults;
 mod life;
+mod page;
 mod prices;
 
 use std::path::Path;

@@ -70,7 +70,8 @@ fn every_code_has_its_class() {
         ),
         (
             "permanent",
-            "AuthFailure UnauthorizedOperation AccessDenied AccessDeniedException Blocked \
+            "AuthFailure AuthFailure.ServiceLinkedRoleCreationNotPermitted \
+             UnauthorizedOperation AccessDenied AccessDeniedException Blocked \
              DryRunOperation IncompleteSignature OperationNotPermitted OptInRequired \
              PendingVerification SecurityGroupsPerInstanceLimitExceeded SignatureDoesNotMatch \
              TagLimitExceeded TagPolicyViolation UnknownParameter UnrecognizedClientException \

@@ -1,6 +1,7 @@
 //! Answers that no EC2 would give: whatever comes, each call has one answer and nothing breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use longshore_cloud::{Cloud as _, CloudError, tag};
 use longshore_core::ids::InstanceId;
@@ -214,8 +215,10 @@ fn any_answer_is_an_answer_or_exactly_one_error() {
         ..Config::default()
     });
     let case = (prop::sample::select(CALLS.to_vec()), status(), body());
+    let met = Mutex::new(BTreeSet::new());
     let checked = runner.run(&case, |((call, action), status, body)| {
         let kind = runtime.block_on(bench.answered(call, action, status, &body));
+        met.lock().unwrap().insert(kind);
         let looks = ["list", "prices", "key"].contains(&call);
         prop_assert!(!looks || kind != "ambiguous", "{call} changes nothing");
         // A destroy of what is gone is success.
@@ -224,6 +227,17 @@ fn any_answer_is_an_answer_or_exactly_one_error() {
         Ok(())
     });
     checked.unwrap();
+    let met = met.into_inner().unwrap();
+    for kind in [
+        "ok",
+        "transient",
+        "ambiguous",
+        "permanent",
+        "rate",
+        "not found",
+    ] {
+        assert!(met.contains(kind), "{kind} is not among {met:?}");
+    }
     // Nothing of it stays: the next true answer is taken as it is. A garbled list may have made the
     // driver forget, a garbled create remember; neither is asked about here.
     let seen = runtime.block_on(bench.cloud.list()).unwrap();

@@ -35,6 +35,7 @@ async fn an_instance_is_made_listed_tagged_and_ended() {
     assert_eq!(seen.tags[tag::TYPE], "small", "the others stay");
     assert_eq!(seen.secret, spec.secret);
 
+    assert_eq!(ec2.proxy.signers(), ["AKIATEST"]);
     cloud.destroy(&made.id).await.unwrap();
     let seen = cloud.list().await.unwrap().remove(0);
     assert!(seen.terminated && seen.address.is_none());
