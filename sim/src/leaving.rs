@@ -15,6 +15,11 @@ const SLACK: Duration = Duration::from_secs(1);
 impl World {
     /// A process tells that it gives an instance back.
     pub(crate) fn check_leaving(&mut self, index: usize, id: &InstanceId, reason: &ShutdownReason) {
+        let buried = self.processes.all[index].ledger.buried.get(id);
+        if buried.is_some_and(|(before, until)| before == reason && self.stage.now <= *until) {
+            // That was judged before it was gone.
+            return;
+        }
         let soonest = match reason {
             ShutdownReason::Unresponsive => self.silent_from(index, id),
             ShutdownReason::BootTimeout => self.boot_ends(index, id),

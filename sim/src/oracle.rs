@@ -42,6 +42,9 @@ pub(crate) struct Ledger {
     pub(crate) states: BTreeMap<ContainerId, (ContainerState, Timestamp)>,
     /// Why instances are being given back, and since when.
     pub(crate) leaving: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
+    /// Those that were gone while they were given back: for what reason, and until when a list that is
+    /// behind may show them once more, to be given back for the same.
+    pub(crate) buried: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
     pub(crate) destroyed: BTreeSet<InstanceId>,
     /// Creates whose answer was lost, and that were not heard of since.
     pub(crate) lost: BTreeSet<IntentId>,
@@ -166,8 +169,9 @@ impl Ledger {
         match (&open.about, answer) {
             (_, Answer::Containers(Ok(records))) => {
                 for record in records {
-                    // While a change is under way nobody knows what comes of it.
-                    if self.is_open(now, &About::Record(record.id)) {
+                    // While a change is under way nobody knows what comes of it; its end is noted when
+                    // the process sees it.
+                    if self.open_about.contains_key(&About::Record(record.id)) {
                         continue;
                     }
                     let place = self.states.entry(record.id);
@@ -301,6 +305,7 @@ impl Ledger {
         self.proved.remove(id);
         self.broken.remove(id);
         self.leaving.remove(id);
+        self.buried.remove(id);
         self.destroyed.remove(id);
         self.taken_back.remove(id);
     }

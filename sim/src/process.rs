@@ -167,6 +167,12 @@ impl Processes {
         core.handle_input(now, input);
     }
 
+    /// Whether the core has asked to be woken by now, and has not been.
+    pub(crate) fn is_wake_due(&self, stage: &Stage, index: usize) -> bool {
+        let wake_at = self.all[index].wake_at;
+        wake_at.is_some_and(|at| at <= stage.now)
+    }
+
     /// The process stands still until then: what it should do now, it does then.
     pub(crate) fn put_off(&mut self, stage: &mut Stage, index: usize) {
         let process = &mut self.all[index];

@@ -103,6 +103,8 @@ pub(crate) struct Queue {
 }
 
 const TICK: Duration = Duration::from_secs(60);
+/// While it is slow, an answer takes up to this.
+const SLOW_SECS_MAX: u64 = 50;
 
 impl Queue {
     pub(crate) fn new(seed: u64) -> Self {
@@ -363,6 +365,11 @@ impl Queue {
         now < self.storm_until.max(self.token_bad_until)
     }
 
+    /// Whether its answers may come when nobody waits for them any more.
+    pub(crate) fn outlasts(&self, now: Timestamp, patience: Duration) -> bool {
+        now < self.slow_until && patience.as_secs() <= SLOW_SECS_MAX
+    }
+
     fn show(&self, id: ContainerId) -> ContainerRecord {
         let record = &self.records[&id];
         ContainerRecord {
@@ -503,7 +510,7 @@ impl Queue {
 
     fn reply(&mut self, stage: &mut Stage, to: Origin, id: CommandId, answer: Answer) {
         let pause = if stage.now < self.slow_until {
-            self.chance.secs(2, 50)
+            self.chance.secs(2, SLOW_SECS_MAX)
         } else {
             self.chance.millis(2, 80)
         };

@@ -254,8 +254,9 @@ impl World {
     /// Containers that are said to wait for what is not so. O(containers + instances).
     pub(crate) fn untrue_reasons(&self, view: &View<'_>, all: &[ContainerView]) -> Vec<String> {
         let process = &self.processes.all[0];
-        if process.drain_due {
-            // What it was told last has not been thought over yet.
+        if process.drain_due || self.processes.is_wake_due(&self.stage, 0) {
+            // What it was told last, or what ended while its host stood still, has not been thought
+            // over yet.
             return Vec::new();
         }
         let truth = self.truth(view, all);

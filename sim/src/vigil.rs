@@ -290,7 +290,8 @@ impl World {
         }
         let (now, config) = (self.stage.now, &process.config);
         let probes_max = config.intervals.probe + config.timeouts.vm_answer * 4;
-        let stormy = self.queue.is_stormy(now);
+        let patience = config.timeouts.queue_answer;
+        let stormy = self.queue.is_stormy(now) || self.queue.outlasts(now, patience);
         let mut lasting = BTreeMap::new();
         let mut wrong = Vec::new();
         for shown in core.view().instances() {

@@ -29,7 +29,9 @@ impl World {
         {
             self.check_leaving(index, &InstanceId::from(instance.as_str()), reason);
         }
-        let ledger = &mut self.processes.all[index].ledger;
+        let process = &mut self.processes.all[index];
+        let shown_until = now + process.config.timeouts.disappear_grace;
+        let ledger = &mut process.ledger;
         match event {
             Event::Leaving {
                 instance, reason, ..
@@ -37,9 +39,15 @@ impl World {
                 let id = InstanceId::from(instance.as_str());
                 ledger.leaving.insert(id, (reason.clone(), now));
             }
-            // One that is gone and found again is decided anew.
-            Event::Stayed { instance } | Event::Gone { instance, .. } => {
+            Event::Stayed { instance } => {
                 ledger.leaving.remove(&InstanceId::from(instance.as_str()));
+            }
+            // One that is found again is decided anew, unless a list was merely behind.
+            Event::Gone { instance, .. } => {
+                let id = InstanceId::from(instance.as_str());
+                if let Some((reason, _)) = ledger.leaving.remove(&id) {
+                    ledger.buried.insert(id, (reason, shown_until));
+                }
             }
             Event::BehaviorChanged {
                 instance, behavior, ..
