@@ -167,9 +167,11 @@ impl World {
                 while facts.lists.first().is_some_and(|at| *at < old) {
                     facts.lists.pop_first();
                 }
+                // Where no list came for long, nothing is proved by its age.
+                let mut shown = std::mem::take(&mut facts.shown);
                 let cloud = &self.cloud;
-                let shown = &mut facts.shown;
-                shown.retain(|id, shown| cloud.is_alive(id) || shown.alive_at >= old);
+                shown.retain(|id, one| cloud.is_alive(id) || facts.may_linger(one, grace));
+                facts.shown = shown;
             }
             (About::Probe(instance), Answer::Probed(Ok(_))) => {
                 if let Some(shown) = facts.shown.get_mut(instance) {

@@ -133,7 +133,7 @@ impl World {
         let (now, process) = (self.stage.now, &self.processes.all[index]);
         let memory = &mut self.vigil.of[index];
         match input {
-            Input::Leadership { .. } => {
+            Input::Leadership { held } if *held != process.ledger.leader => {
                 *memory = Memory {
                     incarnation: process.incarnation,
                     ..Memory::default()

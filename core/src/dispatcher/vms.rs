@@ -255,7 +255,9 @@ impl Dispatcher {
         if vm.phase == Phase::Shutdown {
             return;
         }
-        let (fenced, instance_type) = (vm.phase == Phase::Fenced, vm.type_name.clone());
+        // Whoever fenced it has said why; an operator may have had another reason since.
+        let told = vm.phase == Phase::Fenced && vm.leaving.as_ref() == Some(&reason);
+        let instance_type = vm.type_name.clone();
         let outcome = match reason {
             // One that the cloud may have taken away says nothing about others.
             ShutdownReason::BootTimeout if vm.absent_lists == 0 => BootOutcome::Failure,
@@ -279,7 +281,7 @@ impl Dispatcher {
             self.free_runner(key, &id);
             self.touched.containers.insert(id);
         }
-        if !fenced {
+        if !told {
             self.out.event(Event::Leaving {
                 instance,
                 instance_type,

@@ -1,6 +1,8 @@
 //! What operators ask for is kept.
 
+use longshore_core::event::Event;
 use longshore_core::input::{ContainerState, IdleBehavior};
+use longshore_core::{Phase, ShutdownReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -103,4 +105,29 @@ fn an_operator_may_kill_a_vm_whatever_runs_on_it() {
     assert!(story.is_gone(vm));
     story.assert_cancelled(container, "killed by the operator: the story says so");
     assert_ne!(story.state(container), Some(ContainerState::Running));
+}
+
+#[test]
+fn whoever_kills_a_vm_that_is_going_already_is_named_as_the_reason() {
+    let mut story = Story::with(|config| config.timeouts.idle = minutes(1));
+    let (container, vm) = story.running(cores(1), seconds(10));
+    story.run_for(seconds(30));
+    story.assert_complete(container);
+    // It does not confirm that nothing runs on it, so it stays fenced.
+    story.vm(vm).freeze();
+    story.run_for(minutes(2));
+    assert_eq!(
+        story.shown_vm(vm).map(|view| view.phase),
+        Some(Phase::Fenced)
+    );
+    story.kill_vm(vm);
+    story.run_for(minutes(2));
+    assert!(story.is_gone(vm));
+    let named = |event: &Event| {
+        let Event::Leaving { reason, .. } = event else {
+            return false;
+        };
+        matches!(reason, ShutdownReason::Operator(_))
+    };
+    assert_eq!(story.count_events(named), 1);
 }
