@@ -129,7 +129,9 @@ impl Dispatcher {
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
         let mut capacity = Capacity::default();
         capacity.spending.count(now, MicroDollars::default());
-        capacity.reconfigure(&config, &Fleet::default());
+        let mut fleet = Fleet::default();
+        capacity.reconfigure(&config, &fleet);
+        fleet.set_containers_max(config.limits.containers_per_instance);
         Self {
             now,
             clouds: clouds_of(&config),
@@ -139,7 +141,7 @@ impl Dispatcher {
             leader_since: now,
             sure_since: None,
             queue: Queue::default(),
-            fleet: Fleet::default(),
+            fleet,
             capacity,
             timers: Timers::default(),
             out: Outbox::default(),
@@ -352,6 +354,8 @@ impl Dispatcher {
         self.config = config;
         self.queue.reconfigure(&self.config);
         self.capacity.reconfigure(&self.config, &self.fleet);
+        let max = self.config.limits.containers_per_instance;
+        self.fleet.set_containers_max(max);
         self.out.event(Event::Reconfigured {
             types: self.config.types.len(),
         });

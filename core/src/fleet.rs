@@ -18,12 +18,15 @@ use crate::resources::{MicroDollars, Resources};
 pub(crate) use index::Group;
 use index::{Filed, Index};
 use promises::{Promise, Promises};
+use rooms::Rooms;
 use vm::{Runner, Vm};
 
 /// The instances. Finding one costs O(log instances), and so does every change of one.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Fleet {
     last_key: u64,
+    /// `MaxRunningContainersPerInstance`.
+    containers_max: Option<u32>,
     vms: BTreeMap<VmKey, Record>,
     hosts: BTreeSet<(ContainerId, VmKey)>,
     promises: Promises,
@@ -52,10 +55,21 @@ impl Fleet {
         self.refile(key);
     }
 
+    /// Takes over how many containers a VM may hold at most. O(instances · log).
+    pub(crate) fn set_containers_max(&mut self, max: Option<u32>) {
+        if std::mem::replace(&mut self.containers_max, max) != max {
+            let keys: Vec<VmKey> = self.vms.keys().copied().collect();
+            for key in keys {
+                self.refile(key);
+            }
+        }
+    }
+
     /// Forgets every VM; keys go on where they were.
     pub(crate) fn forget_all(&mut self) {
         *self = Self {
             last_key: self.last_key,
+            containers_max: self.containers_max,
             ..Self::default()
         };
     }
@@ -83,7 +97,7 @@ impl Fleet {
             let hosted = record.vm.runners.keys().map(|id| (*id, key));
             self.hosts.extend(hosted);
         }
-        let filed = Filed::of(&record.vm);
+        let filed = Filed::of(&record.vm, self.containers_max);
         if filed != record.filed {
             self.refile_as(key, filed);
         }
@@ -154,11 +168,10 @@ impl Fleet {
         types: &[TypeName],
         image: &ImageId,
         need: &Resources,
-        containers_max: Option<u32>,
         kept: &Kept,
     ) -> Option<VmKey> {
         self.index.ready.best(types, image, need, |key| {
-            let has_room = self.vms[&key].vm.has_room(need, containers_max);
+            let has_room = self.vms[&key].vm.has_room(need, self.containers_max);
             has_room && !kept.values().any(|vm| *vm == key)
         })
     }
@@ -170,17 +183,18 @@ impl Fleet {
         types: &[TypeName],
         image: &ImageId,
         need: &Resources,
-        containers_max: Option<u32>,
     ) -> Option<VmKey> {
         self.index.arriving.best(types, image, need, |key| {
-            self.vms[&key].vm.has_room(need, containers_max)
+            self.vms[&key].vm.has_room(need, self.containers_max)
         })
     }
 
     /// The busy ready VM of these types that has most room left, for one that waits until it has
     /// more. O(types · log instances).
     pub(crate) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<VmKey> {
-        self.index.ready.least_busy(types, image)
+        let of = |rooms: &Rooms| rooms.least_busy(types, image);
+        let most_free = [of(&self.index.ready), of(&self.index.full)];
+        most_free.into_iter().flatten().max().map(|slot| slot.3)
     }
 
     /// The dearest ready VM on which nothing runs, of those the oldest; of one group, or of all.
@@ -288,7 +302,6 @@ impl Fleet {
         types: &[TypeName],
         image: &ImageId,
         need: &Resources,
-        containers_max: Option<u32>,
         rank: Rank,
     ) -> Option<(VmKey, Vec<ContainerId>)> {
         let (lowest, key) = self.promises.lowest(types, image)?;
@@ -302,7 +315,7 @@ impl Fleet {
             go.extend(stay.pop().map(|(promised, _)| promised.2));
             let needs = stay.iter().map(|(_, need)| *need);
             let load: Load = vm.needs().chain(needs).collect();
-            if load.has_room(need, &vm.total(), containers_max) {
+            if load.has_room(need, &vm.total(), self.containers_max) {
                 return Some((key, go));
             }
         }
@@ -358,15 +371,14 @@ impl Fleet {
     /// Files a VM by what it is now.
     fn refile(&mut self, key: VmKey) {
         if let Some(record) = self.vms.get(&key) {
-            let filed = Filed::of(&record.vm);
+            let filed = Filed::of(&record.vm, self.containers_max);
             self.refile_as(key, filed);
         }
     }
 
     /// Files a VM anew. One that is not on its way any more keeps no promise.
     fn refile_as(&mut self, key: VmKey, filed: Filed) {
-        let arriving = matches!(filed.place, Some((false, _)));
-        if !arriving {
+        if !filed.arriving {
             self.break_promises(key);
         }
         let Some(record) = self.vms.get_mut(&key) else {

@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::Bound;
 
 use crate::capacity::Blocked;
-use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::sizing::Shape;
@@ -49,7 +48,6 @@ pub(crate) struct Verdicts {
 /// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
 /// sees its effect.
 pub(crate) trait Hand {
-    fn config(&self) -> &Config;
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
     /// Why no more containers of this shape may start now, beside those of higher rank that were
@@ -197,17 +195,16 @@ fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Deci
         });
     }
     let (fleet, image, need) = (hand.fleet(), &shape.image, &shape.need);
-    let max = hand.config().limits.containers_per_instance;
-    if let Some(vm) = fleet.best_ready(types, image, need, max, kept) {
+    if let Some(vm) = fleet.best_ready(types, image, need, kept) {
         return Ok(Decision::Assign(vm));
     }
     if !group.open.contains(&rank) {
         return Ok(Decision::Stay);
     }
-    if let Some(vm) = fleet.best_arriving(types, image, need, max) {
+    if let Some(vm) = fleet.best_arriving(types, image, need) {
         return Ok(Decision::Await(vm, Vec::new()));
     }
-    if let Some((vm, outranked)) = fleet.outranked(types, image, need, max, rank) {
+    if let Some((vm, outranked)) = fleet.outranked(types, image, need, rank) {
         return Ok(Decision::Await(vm, outranked));
     }
     let mut blocked = Vec::with_capacity(types.len());

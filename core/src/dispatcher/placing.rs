@@ -3,7 +3,6 @@
 use super::Dispatcher;
 use crate::capacity::Blocked;
 use crate::command::QueueAction;
-use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::fleet::promises::Promise;
 use crate::fleet::vm::ShutdownReason;
@@ -70,10 +69,6 @@ impl Dispatcher {
 }
 
 impl Hand for Dispatcher {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
     fn fleet(&self) -> &Fleet {
         &self.fleet
     }

@@ -19,6 +19,8 @@ pub(super) struct Index {
     pub(super) by_intent: BTreeMap<IntentId, VmKey>,
     pub(super) ready: Rooms,
     pub(super) arriving: Rooms,
+    /// Ready VMs that hold as many containers as they may, whatever room is left.
+    pub(super) full: Rooms,
     /// Ready VMs on which nothing runs, the dearest last, of those the oldest.
     pub(super) idle: BTreeMap<Group, BTreeSet<(MicroDollars, Reverse<VmKey>)>>,
     /// How many are about to be given back.
@@ -33,7 +35,23 @@ pub(super) struct Index {
     pub(super) held: BTreeMap<(TypeName, ImageId), usize>,
 }
 
+/// Among which VMs one is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Standing {
+    Ready,
+    Arriving,
+    Full,
+}
+
 impl Index {
+    fn rooms(&mut self, standing: Standing) -> &mut Rooms {
+        match standing {
+            Standing::Ready => &mut self.ready,
+            Standing::Arriving => &mut self.arriving,
+            Standing::Full => &mut self.full,
+        }
+    }
+
     /// Takes over the names that a VM has now.
     pub(super) fn name(&mut self, vm: &Vm) {
         if let Some(instance) = &vm.instance {
@@ -71,11 +89,8 @@ impl Index {
                 }
             }
         }
-        if let Some((ready, slot)) = &filed.place {
-            let rooms = match ready {
-                true => &mut self.ready,
-                false => &mut self.arriving,
-            };
+        if let Some((standing, slot)) = &filed.place {
+            let rooms = self.rooms(*standing);
             rooms.remove(&vm.type_name, &vm.image, slot);
         }
     }
@@ -106,11 +121,8 @@ impl Index {
                 idle.insert((filed.price, Reverse(key)));
             }
         }
-        if let Some((ready, slot)) = &filed.place {
-            let rooms = match ready {
-                true => &mut self.ready,
-                false => &mut self.arriving,
-            };
+        if let Some((standing, slot)) = &filed.place {
+            let rooms = self.rooms(*standing);
             rooms.insert(&vm.type_name, &vm.image, *slot);
         }
     }
@@ -131,8 +143,10 @@ fn decrease<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 pub(super) struct Filed {
     /// Whether it has a name, and an intent.
     pub(super) named: (bool, bool),
-    /// Whether it is ready, and where it stands among those.
-    pub(super) place: Option<(bool, Slot)>,
+    /// Whether it will take containers once it is ready.
+    pub(super) arriving: bool,
+    /// Where it is looked for, and where it stands there; nowhere, if it takes no more.
+    place: Option<(Standing, Slot)>,
     group: Option<Group>,
     price: MicroDollars,
     runners: usize,
@@ -145,22 +159,32 @@ pub(super) struct Filed {
 }
 
 impl Filed {
-    pub(super) fn of(vm: &Vm) -> Self {
-        let place = vm.takes_containers().then(|| {
-            let free = vm.total().minus(&vm.load().used());
-            let slot = (vm.idle(), free.vcpus, free.ram, vm.key);
-            (vm.phase == Phase::Ready, slot)
+    /// `containers_max` is how many a VM may hold at most.
+    pub(super) fn of(vm: &Vm, containers_max: Option<u32>) -> Self {
+        let (open, ready) = (vm.takes_containers(), vm.phase == Phase::Ready);
+        let load = vm.load();
+        let full = containers_max.is_some_and(|max| load.count >= max);
+        let standing = match (ready, full) {
+            (true, false) => Some(Standing::Ready),
+            (true, true) => Some(Standing::Full),
+            (false, false) => Some(Standing::Arriving),
+            (false, true) => None,
+        };
+        let place = standing.filter(|_| open).map(|standing| {
+            let free = vm.total().minus(&load.used());
+            (standing, (vm.idle(), free.vcpus, free.ram, vm.key))
         });
         let group = vm.offer.as_ref().map(|offer| &offer.quota_group);
         Self {
             named: (vm.instance.is_some(), vm.intent.is_some()),
+            arriving: open && !ready,
             place,
             group: group.map(|group| (vm.cloud, group.clone())),
             price: vm.price(),
             runners: vm.runners.len(),
             supervisors: vm.runners.values().filter(|r| r.supervisor).count(),
             held: vm.behavior == IdleBehavior::Hold,
-            idle: vm.idle() && matches!(place, Some((true, _))),
+            idle: vm.idle() && open && ready,
             leaving: matches!(vm.phase, Phase::Fenced | Phase::Shutdown),
             unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
             unheard: vm.unheard(),

@@ -63,14 +63,13 @@ impl Rooms {
     }
 
     /// The busy VM of these types that has most room left. O(types · log instances).
-    pub(super) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<VmKey> {
+    pub(super) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<Slot> {
         let of_image = self.by_image.get(image)?;
         let of = |name: &TypeName| {
             let first_idle = (true, 0, 0, VmKey(0));
             of_image.get(name)?.range(..first_idle).next_back().copied()
         };
-        let most_free = types.iter().filter_map(of).max();
-        most_free.map(|(.., key)| key)
+        types.iter().filter_map(of).max()
     }
 }
 
@@ -83,18 +82,20 @@ fn first_fit(
     fits: impl Fn(VmKey) -> bool,
 ) -> Option<Slot> {
     let mut from = (idle, need.vcpus, need.ram, VmKey(0));
-    loop {
-        let slot = *slots.range(from..).next()?;
-        let (is_idle, vcpus, ram, key) = slot;
-        if is_idle != idle {
-            return None;
+    'cores: loop {
+        for slot in slots.range(from..) {
+            let (is_idle, vcpus, ram, key) = *slot;
+            if is_idle != idle {
+                return None;
+            }
+            if ram < need.ram {
+                from = (idle, vcpus, need.ram, VmKey(0));
+                continue 'cores;
+            }
+            if fits(key) {
+                return Some(*slot);
+            }
         }
-        if ram < need.ram {
-            from = (idle, vcpus, need.ram, VmKey(0));
-        } else if fits(key) {
-            return Some(slot);
-        } else {
-            from = (idle, vcpus, ram, VmKey(key.0 + 1));
-        }
+        return None;
     }
 }
