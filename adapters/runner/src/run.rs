@@ -239,6 +239,13 @@ impl Job<'_> {
         if self.config.ec2_spot_check {
             updates.watch_spot(self.uuid, self.locks.clone())?;
         }
+        let pass_on_notice = || {
+            if let Some(notice) = Notice::read(&self.locks) {
+                updates.warn(&notice);
+            }
+        };
+        // A `--list` may have come by while nobody listened yet.
+        pass_on_notice();
         let limit = container.scheduling_parameters.max_run_time;
         let limits = Limits {
             run_time_max: (limit > 0).then(|| Duration::from_secs(limit)),
@@ -249,9 +256,7 @@ impl Job<'_> {
             // A `--list` has come by: what it showed, the container's owner may want to know.
             _ => {
                 updates.send(change([("cost", json!(meter.cost(clock::now())))]));
-                if let Some(notice) = Notice::read(&self.locks) {
-                    updates.warn(&notice);
-                }
+                pass_on_notice();
             }
         };
         let say = |text: &str| self.say(text);

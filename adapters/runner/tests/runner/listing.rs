@@ -209,14 +209,20 @@ fn a_detached_runner_holds_nothing_of_the_command_that_started_it() {
     assert!(ran.stdout.contains(&server.uuid), "{ran:?}");
 }
 
+/// What whoever speaks to the cloud writes when it announces the machine's end, whole at once.
+fn announce(vm: &Vm, line: &str) {
+    let beside = vm.path("lock").join("beside");
+    fs::write(&beside, line).unwrap();
+    fs::rename(beside, vm.path("lock").join("crunch-run-preempted")).unwrap();
+}
+
 #[test]
 fn an_announced_end_is_listed_and_the_owner_of_what_runs_is_told() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
-    // Year 2033: whoever speaks to the cloud has written it.
-    let file = vm.path("lock").join("crunch-run-preempted");
-    fs::write(&file, "2000000000 terminate\n").unwrap();
+    // Year 2033.
+    announce(&vm, "2000000000 terminate\n");
     let listed = vm.list();
     let expected = format!("{}\npreempted 2000000000\n", server.uuid);
     let mut lines: Vec<&str> = listed.stdout.lines().collect();
@@ -232,6 +238,17 @@ fn an_announced_end_is_listed_and_the_owner_of_what_runs_is_told() {
     assert_eq!(status["preemptionNotice"], notice);
     assert_eq!(server.world().state(), "Running");
     // One that is long past does no harm.
-    fs::write(&file, "1000000000 terminate\n").unwrap();
+    announce(&vm, "1000000000 terminate\n");
     assert_eq!(vm.list().stdout, format!("{}\n", server.uuid));
+}
+
+#[test]
+fn an_end_that_was_announced_while_a_container_started_is_told_without_another_list() {
+    let server = Server::script("exec sleep 1000");
+    let vm = Vm::new();
+    announce(&vm, "2000000000 terminate\n");
+    vm.start_running(&server, &[]);
+    server.wait_for("a warning", |world| {
+        world.get("runtime_status")["warning"] == "preemption notice"
+    });
 }
