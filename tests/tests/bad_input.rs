@@ -156,6 +156,7 @@ fn files_that_are_missing_or_cannot_be_used_are_named() {
     for args in cases {
         let ran = site.longshore(args);
         assert_refused(args[0], &ran, &[path, "cannot be read"]);
+        assert_eq!(ran.stderr.matches(path).count(), 1, "{}", ran.stderr);
     }
     let ran = run_with_input(
         &mut site.command(&["dispatch", "--config", "-"]),

@@ -5,11 +5,9 @@ use std::fmt;
 /// One thing that keeps a file from being used. None of them ever shows a secret's value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A file could not be read: check its path and permissions.
-    #[error("{path}: cannot be read: {reason}; check the path and its permissions")]
+    /// The file could not be read: check its path and permissions.
+    #[error("cannot be read: {reason}; check the path and its permissions")]
     Unreadable {
-        /// The file.
-        path: String,
         /// The system's words.
         reason: String,
     },
@@ -59,7 +57,8 @@ impl ConfigError {
     }
 }
 
-/// Everything that keeps a file from being used, in the order of their lines; never empty.
+/// Everything that keeps a file from being used, in the order of their lines; never empty. Which file
+/// it is, is for whoever shows them to say, once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", Lines(.0))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
