@@ -199,6 +199,42 @@ fn what_does_not_exist_is_told_so() {
 }
 
 #[test]
+fn health_tells_what_does_not_boot_and_a_dispatcher_that_is_not_there_is_not_healthy() {
+    let setup = Setup::default()
+        .set("BootProbeCommand", "\"echo no docker >&2; exit 7\"")
+        .replace(
+            "TimeoutBooting: 20s",
+            "TimeoutBooting: 2s\n        BootFailuresBeforePause: 1",
+        );
+    let mut site = Site::start_with(setup);
+    let ran = site.longshore(&["health"]).succeeded();
+    assert_eq!(ran.text(), "OK");
+    let uuid = site.api().submit(&site.gated("x"));
+    let health = || site.longshore(&["health"]).succeeded().stdout;
+    until("its type rests", || health().lines().count() > 1);
+    let told = health();
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!((lines[0], lines.len()), ("OK", 2), "{told}");
+    for part in [
+        "small with image this-host: no more until ",
+        "since its last 1 boots failed: ",
+        "no docker",
+    ] {
+        assert!(lines[1].contains(part), "{part} in {told}");
+    }
+    let ran = site.longshore(&["health", "--json"]).succeeded();
+    let json: Value = serde_json::from_str(ran.text()).unwrap();
+    assert_eq!(json["health"], "OK");
+    assert_eq!(json["boot_pauses"][0]["instance_type"], "small");
+    assert_eq!(json["boot_pauses"][0]["failures"], 1);
+    site.api().set_priority(&uuid, 0);
+    site.kill_dispatcher();
+    let ran = site.longshore(&["health", "--json"]);
+    assert_eq!(ran.code(), Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("does not answer"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_container_that_waits_shows_its_place_and_what_would_help() {
     let site = Site::start_with(Setup::default().set("MaxInstances", "1"));
     let api = site.api();

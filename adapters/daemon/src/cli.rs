@@ -90,6 +90,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  longshore explain zzzzz-dz642-0123456789abcde\n  longshore explain i-0123456789abcdef0"
     )]
     Explain(ExplainArgs),
+    /// Tell whether a running dispatcher is able to work, and which types rest because they do not boot.
+    #[command(
+        after_help = "Example:\n  longshore health --json\n\nExit status: 0 it is able to work, 1 it is not or does not answer, 2 the command line or the configuration is wrong."
+    )]
+    Health(HealthArgs),
     /// See and steer the instances of a running dispatcher.
     Instances(InstancesArgs),
     /// Create, list and revoke tokens of the built-in queue.
@@ -284,6 +289,14 @@ pub(crate) struct ExplainArgs {
     pub(crate) json: JsonArg,
     /// A container's uuid, an instance's name, or a wish as `intent …` in the log names it.
     pub(crate) id: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArg,
+    #[command(flatten)]
+    pub(crate) json: JsonArg,
 }
 
 #[derive(Args, Debug)]

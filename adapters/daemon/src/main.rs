@@ -43,6 +43,7 @@ fn run(command: Command) -> Outcome<u8> {
         Command::Logs(args) => commands::containers::logs(&args),
         Command::Cancel(args) => commands::containers::cancel(&args),
         Command::Explain(args) => commands::explain::run(&args),
+        Command::Health(args) => return commands::health::run(&args),
         Command::Instances(args) => commands::instances::run(&args),
         Command::Token(args) => commands::token::run(&args),
         Command::Replay(args) => commands::replay::run(&args),

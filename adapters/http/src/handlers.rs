@@ -181,14 +181,19 @@ async fn operate(app: &App, wish: Operator, missing: &str) -> Result<Response, A
 }
 
 async fn ping(app: &App) -> Result<Response, ApiError> {
-    match ask(app, Question::Ready)
+    let condition = ask(app, Question::Ready)
         .await
-        .map_err(ApiError::of_health)?
-    {
-        Health::Ok => Ok(Json(json!({ "health": "OK" })).into_response()),
-        // As the peer has it: the check itself went well.
-        Health::Failing(why) => Err(ApiError::new(StatusCode::OK, why).of_health()),
+        .map_err(ApiError::of_health)?;
+    // As the peer has it: where something is wrong, the check itself went well.
+    let mut told = match condition.health {
+        Health::Ok => json!({ "health": "OK" }),
+        Health::Failing(why) => json!({ "health": "ERROR", "error": why }),
+    };
+    // Ours: no failure, since everything else goes on. Left out where there is nothing to say.
+    if !condition.boot_pauses.is_empty() {
+        told["boot_pauses"] = json!(json::boot_pauses(&condition.boot_pauses));
     }
+    Ok(Json(told).into_response())
 }
 
 async fn gather(app: &App, settings: &ManagementSettings) -> Result<Gathered, ApiError> {

@@ -11,7 +11,7 @@ use longshore_core::time::Timestamp;
 use serde::Serialize;
 
 pub(crate) use explanation::explain_instance;
-pub(crate) use instance::instances;
+pub(crate) use instance::{boot_pauses, instances};
 pub(crate) use types::Catalog;
 pub use types::TypeJson;
 

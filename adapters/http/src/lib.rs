@@ -52,7 +52,7 @@ mod tls;
 pub use error::ServeError;
 pub use json::{TypeJson, rfc3339};
 pub use metrics::{Gathered, Metrics};
-pub use question::{Dated, Explanation, Health, Outcome, Question, Reply, questions};
+pub use question::{Condition, Dated, Explanation, Health, Outcome, Question, Reply, questions};
 pub use server::{Management, Server};
 pub use settings::{ManagementSettings, ServeLimits};
 pub use tls::{ServerTls, TlsError};

@@ -35,8 +35,8 @@ pub enum Question {
     Totals(Reply<Dated<Totals>>),
     /// An operator's wish, to be carried out if its object exists.
     Operate(Operator, Reply<Outcome>),
-    /// Whether the dispatcher is able to work.
-    Ready(Reply<Health>),
+    /// Whether the dispatcher is able to work, and what it gives a rest.
+    Ready(Reply<Condition>),
 }
 
 /// An answer, and when it was true.
@@ -54,6 +54,15 @@ pub struct Instances {
     /// Those that exist, and wishes.
     pub all: Vec<InstanceView>,
     /// Types and images that do not boot.
+    pub boot_pauses: Vec<BootPause>,
+}
+
+/// How the dispatcher is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether it is able to work.
+    pub health: Health,
+    /// Types and images that do not boot. It works on with all others, so this is no failure.
     pub boot_pauses: Vec<BootPause>,
 }
 
@@ -125,7 +134,10 @@ impl Question {
                 return (told && outcome == Outcome::Accepted).then_some(wish);
             }
             Self::Ready(reply) => {
-                let _ = reply.send(health.clone());
+                let _ = reply.send(Condition {
+                    health: health.clone(),
+                    boot_pauses: view.boot_pauses(),
+                });
             }
         }
         None

@@ -45,7 +45,7 @@ async fn list(client: &Client, header: bool, json: bool) -> Outcome {
 }
 
 /// What is not created for a while, until when, and why.
-fn pause_text(pause: &Value) -> String {
+pub(crate) fn pause_text(pause: &Value) -> String {
     let text = |key: &str| pause[key].as_str().unwrap_or_default();
     format!(
         "{} with image {}: no more until {}, since its last {} boots failed: {}",

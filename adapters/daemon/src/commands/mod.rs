@@ -4,6 +4,7 @@ pub(crate) mod cloudtest;
 pub(crate) mod containers;
 pub(crate) mod dispatch;
 pub(crate) mod explain;
+pub(crate) mod health;
 pub(crate) mod init;
 pub(crate) mod instances;
 pub(crate) mod queue;

@@ -5,7 +5,7 @@ use longshore_core::config::Config;
 use longshore_core::ids::{CloudId, ContainerId, IntentId};
 use longshore_core::input::IdleBehavior;
 use longshore_core::time::Timestamp;
-use longshore_core::view::InstanceView;
+use longshore_core::view::{BootPause, InstanceView};
 use serde::Serialize;
 
 use super::{dollars, rfc3339};
@@ -53,8 +53,9 @@ pub(crate) struct InstancesJson<'a> {
     boot_pauses: Vec<BootPauseJson<'a>>,
 }
 
+/// A type and image of which none is created for a while.
 #[derive(Debug, Serialize)]
-struct BootPauseJson<'a> {
+pub(crate) struct BootPauseJson<'a> {
     instance_type: &'a str,
     image: &'a str,
     /// In a row.
@@ -71,17 +72,22 @@ pub(crate) fn instances<'a>(
     found: &'a Instances,
 ) -> InstancesJson<'a> {
     let items = found.all.iter().map(|view| instance(config, at, view));
-    let pauses = found.boot_pauses.iter().map(|pause| BootPauseJson {
+    InstancesJson {
+        items: (!found.all.is_empty()).then(|| items.collect()),
+        boot_pauses: boot_pauses(&found.boot_pauses),
+    }
+}
+
+/// In the order given.
+pub(crate) fn boot_pauses(pauses: &[BootPause]) -> Vec<BootPauseJson<'_>> {
+    let shaped = pauses.iter().map(|pause| BootPauseJson {
         instance_type: pause.instance_type.as_str(),
         image: pause.image.as_str(),
         failures: pause.failures,
         until: rfc3339(pause.until),
         message: &pause.why,
     });
-    InstancesJson {
-        items: (!found.all.is_empty()).then(|| items.collect()),
-        boot_pauses: pauses.collect(),
-    }
+    shaped.collect()
 }
 
 pub(super) fn instance<'a>(

@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use longshore_core::Dispatcher;
-use longshore_core::input::{Input, Operator};
+use longshore_core::input::{ContainerState, Input, Operator};
 use longshore_http::{Health, Outcome, Question, ServeError, ServeLimits, Server};
 use reqwest::RequestBuilder;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::{Answer, Api, DEADLINE, TOKEN};
-use crate::world::{BOOTING, START, World, config};
+use crate::world::{BOOTING, START, World, config, demand, record};
 
 const CONTAINERS: &str = "/arvados/v1/dispatch/containers";
 const HOLD: &str = "/arvados/v1/dispatch/instances/hold?instance_id=i-0001";
@@ -134,6 +135,52 @@ async fn a_health_check_says_what_is_wrong() {
     let ping = api.get("/_health/ping").await;
     let text = r#"{"error":"cannot read /usr/bin/runner","health":"ERROR"}"#;
     assert_eq!((ping.status, ping.text.as_str()), (200, text));
+}
+
+#[tokio::test]
+async fn a_health_check_names_what_rests_because_it_does_not_boot() {
+    let mut rarely_patient = config();
+    rarely_patient.limits.boot_failures = Some(2);
+    let mut world = World::new(rarely_patient);
+    let waits = record(BOOTING, ContainerState::Queued, 50, demand(2, 1024));
+    world.queue = vec![waits];
+    world.lead();
+    // A small instance never gets an address here.
+    let boots = 2 * world.core.config().timeouts.booting;
+    world.run_for(boots + Duration::from_secs(60));
+    let api = Api::new(world).await;
+    let ping = api.get("/_health/ping").await;
+    let told = ping.json();
+    assert_eq!((ping.status, &told["health"]), (200, &json!("OK")));
+    assert_eq!(told["error"], json!(null), "all other types are there");
+    let pauses = told["boot_pauses"].as_array().expect("a list");
+    assert_eq!(pauses.len(), 1, "{told:#}");
+    let pause = &pauses[0];
+    assert_eq!(
+        (&pause["instance_type"], &pause["image"], &pause["failures"]),
+        (&json!("small"), &json!("image-1"), &json!(2))
+    );
+    let until: jiff::Timestamp = pause["until"]
+        .as_str()
+        .expect("text")
+        .parse()
+        .expect("RFC 3339");
+    let now = api.world.lock().expect("no panic").now;
+    assert!(
+        until.as_nanosecond() > i128::from(now.as_nanos()),
+        "{told:#}"
+    );
+    assert!(!pause["message"].as_str().expect("text").is_empty());
+    // The same as beside the list of instances; and beside an error it is told as well.
+    let list = api.get("/arvados/v1/dispatch/instances").await.json();
+    assert_eq!(list["boot_pauses"], told["boot_pauses"]);
+    api.health.send_replace(Health::Failing("x".to_owned()));
+    let failing = api.get("/_health/ping").await.json();
+    assert_eq!(failing["boot_pauses"], told["boot_pauses"]);
+    assert_eq!(
+        (&failing["health"], &failing["error"]),
+        (&json!("ERROR"), &json!("x"))
+    );
 }
 
 #[tokio::test]
