@@ -123,7 +123,22 @@ fn budgets(vms: &Section<'_>) -> Vec<Budget> {
         let expected = format!("at most {BUDGETS_MAX} budgets");
         entry.wrong(&expected, "delete those that another one contains");
     }
-    items.iter().take(BUDGETS_MAX).filter_map(budget).collect()
+    let mut budgets: Vec<Budget> = Vec::new();
+    for item in items.iter().take(BUDGETS_MAX) {
+        let Some(next) = budget(item) else { continue };
+        let same = |other: &Budget| other.window == next.window && next.window < Duration::MAX;
+        if let Some(window) = item.section().get("Window")
+            && budgets.iter().any(same)
+        {
+            // The higher one would never count, and metrics tell budgets apart by their windows.
+            window.wrong(
+                "a span that no other budget has",
+                "keep the budget with the lower Limit",
+            );
+        }
+        budgets.push(next);
+    }
+    budgets
 }
 
 fn budget(item: &Entry<'_>) -> Option<Budget> {

@@ -68,8 +68,8 @@ pub fn load(text: &str) -> Result<Loaded, ConfigErrors> {
 /// # Errors
 /// As [`load`]; and where the file cannot be read.
 pub fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
-    let text = read_file(path)
-        .map_err(|reason| ConfigErrors(vec![ConfigError::Unreadable { reason }]))?;
+    let text =
+        read_file(path).map_err(|reason| ConfigErrors(vec![ConfigError::Unreadable { reason }]))?;
     load(&text)
 }
 

@@ -296,7 +296,8 @@ fn budgets_are_read_and_each_mistake_has_its_place() {
     let expected = [budget(86_400, 500_000_000), budget(5400, 500_000)];
     assert_eq!(limits.cluster.core.limits.budgets, expected);
     let wrong = "Budgets: [5, {Window: 24h}, {Limit: 1}, {Window: 1s, Limit: 1}, \
-                 {Window: 1h, Limit: 0}, {Window: soon, Limit: much}, {Window: 1h, Limit: -3}]";
+                 {Window: 1h, Limit: 0}, {Window: soon, Limit: much}, {Window: 2h, Limit: -3}, \
+                 {Window: 3h, Limit: 9}, {Window: 180m, Limit: 7}]";
     let found = errors(&vms(wrong));
     let expected = [
         "Budgets[0] (line 7): found 5, expected a section with Window and Limit",
@@ -307,6 +308,7 @@ fn budgets_are_read_and_each_mistake_has_its_place() {
         "Budgets[5].Window (line 7): found \"soon\"",
         "Budgets[5].Limit (line 7): found \"much\"",
         "Budgets[6].Limit (line 7): found -3",
+        "Budgets[8].Window (line 7): found \"180m\", expected a span that no other budget has",
     ];
     for line in expected {
         assert!(found.contains(line), "{line} is not in\n{found}");

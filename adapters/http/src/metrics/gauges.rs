@@ -300,7 +300,7 @@ fn failing(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Metric> 
 fn budgets(totals: &Totals, amount: impl Fn(&BudgetLeft) -> MicroDollars) -> Vec<Metric> {
     let each = totals.budgets.iter();
     each.map(|left| {
-        let window = left.budget.window.as_secs().to_string();
+        let window = left.budget.window.as_secs_f64().to_string();
         gauge(&[("window_seconds", &window)], dollars(amount(left)))
     })
     .collect()
