@@ -182,13 +182,13 @@ impl Event {
                 held,
             } => {
                 let then = if *held {
-                    "held, so it stays"
+                    "is held, so it stays"
                 } else {
                     "will be destroyed"
                 };
                 write!(
                     f,
-                    "{container} cannot be killed on {instance}; the instance is {then}"
+                    "{container} cannot be killed on {instance}; the instance {then}"
                 )
             }
             _ => Ok(()),

@@ -1,5 +1,8 @@
 //! Limits of the cloud and our own.
 
+use std::time::Duration;
+
+use longshore_core::command::{Action, CloudAction};
 use longshore_core::config::Rate;
 use longshore_core::resources::{Demand, MicroDollars};
 use longshore_core::{Blocked, Waiting};
@@ -228,6 +231,45 @@ fn a_quota_error_of_long_ago_holds_nobody_up() {
     story.set_quota("standard", 100);
     story.run_for(minutes(30));
     assert!(!story.totals().at_quota, "nobody has been refused since");
+}
+
+#[test]
+fn a_type_without_capacity_is_tried_ever_more_seldom_by_one_create_until_one_succeeds() {
+    let create = |action: &Action| {
+        let create = |action: &CloudAction| matches!(action, CloudAction::Create { .. });
+        matches!(action, Action::Cloud { action, .. } if create(action))
+    };
+    let gaps = |times: &[Duration]| -> Vec<u64> {
+        let pairs = times.windows(2);
+        pairs.map(|pair| (pair[1] - pair[0]).as_secs()).collect()
+    };
+    let grow = |gaps: &[u64], expected: &[u64]| {
+        assert!(gaps.len() >= expected.len(), "{gaps:?}");
+        for (gap, least) in gaps.iter().zip(expected) {
+            assert!((*least..=*least * 9 / 8 + 5).contains(gap), "{gaps:?}");
+        }
+    };
+    let mut story = Story::with(|config| only(&["small"], config));
+    story.set_capacity("small", 0);
+    let all: Vec<_> = (0..4)
+        .map(|_| story.submit_as(cores(1), 500, minutes(600)))
+        .collect();
+    story.run_for(seconds(30));
+    let (at_first, begin) = (story.creates(), story.elapsed());
+    assert!(at_first <= 4, "{at_first} creates");
+    story.run_for(minutes(4 * 60));
+    let all_times = story.times_of(create);
+    let tries = &all_times[at_first - 1..];
+    // Four wait, and each time one create decides for all.
+    grow(&gaps(tries), &[60, 120, 240, 480, 960, 1800, 1800]);
+    assert!(tries[1] > begin, "{tries:?}");
+    // Once one has succeeded the others follow; where they fail, it begins anew.
+    story.set_capacity("small", 2);
+    story.run_for(minutes(45));
+    assert_eq!(story.how_many_run(&all), 2);
+    let later = gaps(&story.times_of(create)[all_times.len()..]);
+    let apart: Vec<u64> = later.into_iter().filter(|gap| *gap > 30).collect();
+    grow(&apart, &[60, 120, 240]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! VMs that vanish, and VMs that only seem to.
 
-use longshore_core::event::Event;
+use longshore_core::event::{Event, Level};
 use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
@@ -31,6 +31,12 @@ fn a_vm_that_vanishes_under_a_running_container_ends_it_with_the_reason() {
         story.count_events(|e| matches!(e, Event::Gone { expected: None, .. })),
         1
     );
+    let warned = |e: &Event| {
+        let line = e.to_string();
+        e.level() == Level::Warn
+            && line.contains("i-00000001 (small) disappeared while Ready, with 1 containers on it")
+    };
+    assert_eq!(story.count_events(warned), 1);
 }
 
 #[test]

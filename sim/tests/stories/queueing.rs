@@ -1,7 +1,7 @@
 //! A queue that refuses, forgets, and shows only half.
 
 use longshore_core::StopReason;
-use longshore_core::event::Event;
+use longshore_core::event::{Event, Level};
 use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
@@ -15,6 +15,11 @@ fn a_runner_whose_container_nobody_knows_is_killed() {
     story.run_for(minutes(1));
     assert!(!story.has_runner(stranger));
     assert_eq!(story.starts_of(stranger), 0);
+    let warned = |e: &Event| {
+        let line = e.to_string();
+        e.level() == Level::Warn && line.contains(stranger.as_str()) && line.contains("i-00000001")
+    };
+    assert_eq!(story.count_events(warned), 1, "with the instance named");
 }
 
 #[test]

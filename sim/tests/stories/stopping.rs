@@ -2,7 +2,7 @@
 
 use longshore_core::ShutdownReason;
 use longshore_core::command::Signal;
-use longshore_core::event::Event;
+use longshore_core::event::{Event, Level};
 use longshore_core::input::ContainerState;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -86,7 +86,16 @@ fn what_cannot_be_killed_takes_its_vm_with_it() {
     assert_eq!(story.count_events(told), 1);
     let shut = |e: &Event| matches!(e, Event::Leaving { reason, .. } if *reason == ShutdownReason::Unkillable);
     assert_eq!(story.count_events(shut), 1);
-    story.assert_state(container, ContainerState::Cancelled);
+    let warned = |e: &Event| {
+        let line = e.to_string();
+        e.level() == Level::Warn
+            && line.contains("cannot be killed on i-00000001; the instance will be destroyed")
+    };
+    assert_eq!(story.count_events(warned), 1);
+    story.assert_cancelled(
+        container,
+        "instance i-00000001 was shut down: a container on it could not be killed",
+    );
 }
 
 #[test]
