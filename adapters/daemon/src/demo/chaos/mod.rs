@@ -1,7 +1,9 @@
 //! The storm of `demo --chaos`: real faults in real parts, dealt from shuffled decks.
 //!
-//! Each kind of fault has a deck of its own and its own stream of chances, so that the same seed deals
-//! the same faults in the same order, however fast one part asks. What they meet depends on the host.
+//! Each target of faults has a deck of its own and its own stream of chances, so that the same seed
+//! deals the same faults in the same order, however fast one part asks. What they meet depends on the
+//! host. The first deck is small and has each kind once, so that a short run meets them all, too; a
+//! fault that found its target gone goes to the next one.
 
 mod cloud;
 mod proxy;
@@ -98,6 +100,23 @@ enum Target {
 }
 
 impl Target {
+    /// The first deck: each kind once.
+    fn first(self) -> First {
+        use Fault as F;
+        let (faults, cards, lull): (&'static [Fault], _, _) = match self {
+            // Some containers run by then: to who runs none, a 503 says that one is enough.
+            Self::Queue => (&[F::QueueBusy, F::QueueAnswerLost, F::QueueSlow], 40, 60),
+            // As many as there are VMs at first.
+            Self::Vm => (self.deck().0, 6, 0),
+            _ => (self.deck().0, self.deck().1, 0),
+        };
+        First {
+            faults,
+            cards,
+            lull,
+        }
+    }
+
     /// The faults of a whole deck, and how many cards it has; the rest of them are blank.
     fn deck(self) -> (&'static [Fault], usize) {
         use Fault as F;
@@ -130,13 +149,23 @@ impl Target {
     }
 }
 
-/// Deals faults until it is over, and remembers which struck. Cheap to clone.
+/// What a first deck is made of.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    faults: &'static [Fault],
+    /// Faults and blanks.
+    cards: usize,
+    /// Blanks before all of them.
+    lull: usize,
+}
+
+/// Deals faults until it is over and each kind has struck, and remembers which did. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Storm(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// No fault is dealt after this.
+    /// After this, only kinds are dealt that have not struck yet.
     until: Instant,
     decks: BTreeMap<Target, Deck>,
     struck: BTreeMap<Fault, u64>,
@@ -147,6 +176,7 @@ struct State {
 #[derive(Debug)]
 struct Deck {
     chance: ChaCha8Rng,
+    /// The last one is dealt first.
     cards: Vec<Option<Fault>>,
 }
 
@@ -171,8 +201,7 @@ impl Storm {
         let deck = |(number, target)| {
             let mut chance = ChaCha8Rng::seed_from_u64(seed);
             chance.set_stream(number);
-            let cards = Vec::new();
-            (target, Deck { chance, cards })
+            (target, Deck::first(chance, target))
         };
         Self(Arc::new(Mutex::new(State {
             until: Instant::now() + lasts,
@@ -191,7 +220,15 @@ impl Storm {
         };
         let fault = deck.draw(target);
         let chance = deck.chance.next_u64() % 1000;
-        (fault.filter(|_| !over), chance)
+        let wanted = |fault: &Fault| !over || !state.struck.contains_key(fault);
+        (fault.filter(wanted), chance)
+    }
+
+    /// Takes back a fault whose target was gone already: the next one gets it.
+    fn put_back(&self, target: Target, fault: Fault) {
+        if let Some(deck) = self.state().decks.get_mut(&target) {
+            deck.cards.push(Some(fault));
+        }
     }
 
     /// Counts a fault that has struck.
@@ -218,18 +255,38 @@ impl Storm {
 }
 
 impl Deck {
+    fn first(chance: ChaCha8Rng, target: Target) -> Self {
+        let First {
+            faults,
+            cards,
+            lull,
+        } = target.first();
+        let mut deck = Self {
+            chance,
+            cards: Vec::new(),
+        };
+        deck.shuffle(faults, cards);
+        deck.cards.resize(cards + lull, None);
+        deck
+    }
+
     fn draw(&mut self, target: Target) -> Option<Fault> {
         if self.cards.is_empty() {
             let (faults, size) = target.deck();
-            self.cards = faults.iter().copied().map(Some).collect();
-            self.cards.resize(size, None);
-            for last in (1..self.cards.len()).rev() {
-                let other = self.chance.next_u64() % (last as u64 + 1);
-                self.cards
-                    .swap(last, usize::try_from(other).unwrap_or(last));
-            }
+            self.shuffle(faults, size);
         }
         self.cards.pop().flatten()
+    }
+
+    /// Replaces all cards.
+    fn shuffle(&mut self, faults: &[Fault], size: usize) {
+        self.cards = faults.iter().copied().map(Some).collect();
+        self.cards.resize(size, None);
+        for last in (1..self.cards.len()).rev() {
+            let other = self.chance.next_u64() % (last as u64 + 1);
+            self.cards
+                .swap(last, usize::try_from(other).unwrap_or(last));
+        }
     }
 }
 
@@ -289,10 +346,46 @@ mod tests {
         assert_ne!(dealt(7, Target::Vm), dealt(8, Target::Vm));
     }
 
+    /// The faults among the next cards, sorted.
+    fn next(storm: &Storm, target: Target, cards: usize) -> Vec<Fault> {
+        let cards = (0..cards).map(|_| storm.deal(target).0);
+        let mut faults: Vec<Fault> = cards.flatten().collect();
+        faults.sort_unstable();
+        faults
+    }
+
     #[test]
-    fn a_storm_that_is_over_deals_blanks() {
+    fn the_first_deck_has_each_kind_once() {
+        use Fault as F;
+        for seed in 0..20 {
+            let storm = Storm::new(seed, Duration::from_secs(3600));
+            let vms = [F::VmRefuses, F::VmVanishes, F::VmFreezes, F::VmBroken];
+            assert_eq!(next(&storm, Target::Vm, 6), vms);
+            assert_eq!(next(&storm, Target::Queue, 60), [], "nothing runs yet");
+            let queue = [F::QueueBusy, F::QueueAnswerLost, F::QueueSlow];
+            assert_eq!(next(&storm, Target::Queue, 40), queue);
+            let creates = [F::CreateRefused, F::CreateOverQuota, F::CreateAnswerLost];
+            assert_eq!(next(&storm, Target::Create, 8), creates);
+        }
+    }
+
+    #[test]
+    fn a_fault_that_met_nothing_is_dealt_to_the_next() {
+        let storm = Storm::new(7, Duration::from_secs(3600));
+        let dealt = next(&storm, Target::Vm, 6)[0];
+        storm.put_back(Target::Vm, dealt);
+        assert_eq!(storm.deal(Target::Vm).0, Some(dealt));
+    }
+
+    #[test]
+    fn a_storm_that_is_over_deals_only_what_has_not_struck() {
         let storm = Storm::new(7, Duration::ZERO);
-        assert!((0..100).all(|_| storm.deal(Target::Vm).0.is_none()));
+        let faults = next(&storm, Target::Vm, 6);
+        assert_eq!(faults.len(), 4);
+        for (fault, vm) in faults.into_iter().zip(["a", "b", "c", "d"]) {
+            storm.count_vm(fault, vm);
+        }
+        assert_eq!(next(&storm, Target::Vm, 100), []);
     }
 
     #[test]

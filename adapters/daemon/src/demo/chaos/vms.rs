@@ -70,13 +70,15 @@ impl Lot {
             };
             if struck {
                 self.storm.count_vm(fault, &self.instance);
+            } else {
+                self.storm.put_back(Target::Vm, fault);
             }
         });
     }
 
-    /// False where the VM is gone already.
+    /// False where the VM is gone already: its directory may stay behind.
     fn write(&self, name: &str) -> bool {
-        std::fs::write(self.dir.join(name), "").is_ok()
+        !processes_of(&self.dir).is_empty() && std::fs::write(self.dir.join(name), "").is_ok()
     }
 
     /// Signals everything on the VM, and the VM; false where nothing was there any more.
