@@ -1,6 +1,6 @@
 //! What monitoring reads.
 
-use longshore_tests::{Site, until};
+use longshore_tests::{Setup, Site, until};
 
 const PREFIX: &str = "arvados_dispatchcloud_";
 
@@ -78,6 +78,50 @@ const PLAUSIBLE: &[(&str, f64, f64)] = &[
     ),
 ];
 
+/// The same of our own, whose names are whole.
+const OWN_EXACT: &[(&str, f64)] = &[
+    (
+        "longshore_containers{instance_type=\"small\",state=\"Running\"}",
+        1.0,
+    ),
+    (
+        "longshore_instances_price{category=\"inuse\",instance_type=\"small\"}",
+        0.05,
+    ),
+    (
+        "longshore_instances_price{category=\"idle\",instance_type=\"small\"}",
+        0.1,
+    ),
+    ("longshore_queued_to_started_seconds_count", 4.0),
+    ("longshore_dispatch_latency_seconds_count", 4.0),
+    (
+        "longshore_boot_outcomes_total{instance_type=\"small\",outcome=\"success\"}",
+        3.0,
+    ),
+];
+
+const OWN_PLAUSIBLE: &[(&str, f64, f64)] = &[
+    ("longshore_placement_pass_seconds_count", 4.0, 100_000.0),
+    ("longshore_placement_pass_seconds_sum", 1e-6, 60.0),
+    ("longshore_queued_to_started_seconds_sum", 0.2, 240.0),
+    (
+        "longshore_probes_total{instance_type=\"small\",outcome=\"success\"}",
+        3.0,
+        10_000.0,
+    ),
+    // A ten-dollar budget, and three VMs for a few minutes at most.
+    (
+        "longshore_budget_spent{window_seconds=\"86400\"}",
+        1e-6,
+        0.1,
+    ),
+    (
+        "longshore_budget_left{window_seconds=\"86400\"}",
+        9.9,
+        10.0 - 1e-6,
+    ),
+];
+
 /// The value of a series, written as it stands before its value; `None` if there is none.
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find(|line| {
@@ -88,8 +132,11 @@ fn value(text: &str, series: &str) -> Option<f64> {
 }
 
 #[test]
-fn the_peers_names_are_there_with_plausible_values() {
-    let site = Site::start();
+fn the_peers_names_and_our_own_are_there_with_plausible_values() {
+    let site = Site::start_with(Setup::default().replace(
+        "MaxInstances: 8\n        MaxRunning",
+        "MaxInstances: 8\n        Budgets: [{Window: 24h, Limit: 10}]\n        MaxRunning",
+    ));
     let api = site.api();
     let words = ["a", "b", "c"];
     let done = words.map(|word| api.submit(&site.gated(word)));
@@ -126,6 +173,16 @@ fn the_peers_names_are_there_with_plausible_values() {
         let value = get(series);
         assert!((*least..=*most).contains(&value), "{series}: {value}");
     }
+    let own =
+        |series: &str| value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}"));
+    for (series, expected) in OWN_EXACT {
+        let value = own(series);
+        assert!((value - expected).abs() < 1e-9, "{series}: {value}");
+    }
+    for (series, least, most) in OWN_PLAUSIBLE {
+        let value = own(series);
+        assert!((*least..=*most).contains(&value), "{series}: {value}");
+    }
     let config = std::fs::read(site.config()).unwrap();
     let sum = longshore_tests::run_with_input(
         std::process::Command::new("sha256sum").arg("-"),
@@ -160,6 +217,9 @@ fn a_vm_that_is_killed_counts_as_disappeared() {
         .filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok())
         .sum();
     assert_eq!(lost, 1.0, "{text}");
+    let by_type =
+        "longshore_unexpected_disappearances_total{instance_type=\"small\",state=\"running\"}";
+    assert_eq!(value(&text, by_type), Some(1.0), "{text}");
 }
 
 #[test]
