@@ -1,5 +1,8 @@
 //! What monitoring reads.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use longshore_tests::{Setup, Site, until};
 
 const PREFIX: &str = "arvados_dispatchcloud_";
@@ -220,6 +223,44 @@ fn a_vm_that_is_killed_counts_as_disappeared() {
     let by_type =
         "longshore_unexpected_disappearances_total{instance_type=\"small\",state=\"running\"}";
     assert_eq!(value(&text, by_type), Some(1.0), "{text}");
+}
+
+/// Reads one request and says that this is too much.
+fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
+    let lines = BufReader::new(stream.try_clone()?).lines();
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let answer =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    stream.write_all(answer.as_bytes())
+}
+
+#[test]
+fn an_overload_of_the_queue_is_dated_and_bounds_what_may_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let queue = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // A caller that has gone away hears nothing.
+            let _ = refuse(stream);
+        }
+    });
+    let mut site =
+        Site::prepare(Setup::default().replace("http://127.0.0.1:{queue_port}/", &queue));
+    site.start_dispatcher();
+    let get = |series: &str| {
+        let text = site.management().get("/metrics").ok().text;
+        value(&text, &format!("{PREFIX}{series}"))
+    };
+    until("the overload is dated", || {
+        get("last_503_time").is_some_and(|at| at > 1.7e9)
+    });
+    until("one may run, since none does", || {
+        get("max_concurrent_containers") == Some(1.0)
+    });
 }
 
 #[test]

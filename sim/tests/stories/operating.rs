@@ -108,6 +108,21 @@ fn an_operator_may_kill_a_vm_whatever_runs_on_it() {
 }
 
 #[test]
+fn a_held_vm_goes_when_an_operator_kills_it() {
+    let mut story = Story::begin();
+    let (container, vm) = story.running(cores(1), minutes(60));
+    story.hold(vm);
+    story.run_for(minutes(1));
+    story.kill_vm(vm);
+    story.run_for(minutes(2));
+    assert!(story.is_gone(vm));
+    story.assert_cancelled(
+        container,
+        "instance i-00000001 was shut down: killed by the operator",
+    );
+}
+
+#[test]
 fn whoever_kills_a_vm_that_is_going_already_is_named_as_the_reason() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(1));
     let (container, vm) = story.running(cores(1), seconds(10));
