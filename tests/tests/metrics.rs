@@ -37,6 +37,7 @@ const EXACT: &[(&str, f64)] = &[
         "instances_total{category=\"hold\",instance_type=\"large\"}",
         0.0,
     ),
+    ("instances_price{category=\"inuse\"}", 0.05),
     ("vcpus_total{category=\"inuse\"}", 1.0),
     (
         "memory_bytes_total{category=\"inuse\"}",
@@ -134,6 +135,27 @@ fn value(text: &str, series: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
+/// Requires values, and others between the least and the most.
+#[track_caller]
+fn check(text: &str, prefix: &str, exact: &[(&str, f64)], plausible: &[(&str, f64, f64)]) {
+    let get = |series: &str| {
+        let found = value(text, &format!("{prefix}{series}"));
+        found.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
+    };
+    for (series, expected) in exact {
+        let value = get(series);
+        // Prices are sums of fractions.
+        assert!(
+            (value - expected).abs() < 1e-9,
+            "{series}: {value} in\n{text}"
+        );
+    }
+    for (series, least, most) in plausible {
+        let value = get(series);
+        assert!((*least..=*most).contains(&value), "{series}: {value}");
+    }
+}
+
 #[test]
 fn the_peers_names_and_our_own_are_there_with_plausible_values() {
     let site = Site::start_with(Setup::default().replace(
@@ -163,29 +185,8 @@ fn the_peers_names_and_our_own_are_there_with_plausible_values() {
 
     assert_eq!(site.instance_ids().len(), 3);
     let text = site.management().get("/metrics").ok().text;
-    let get = |series: &str| {
-        value(&text, &format!("{PREFIX}{series}"))
-            .unwrap_or_else(|| panic!("{series} is not in\n{text}"))
-    };
-    for (series, expected) in EXACT {
-        assert_eq!(get(series), *expected, "{series} in\n{text}");
-    }
-    let price = get("instances_price{category=\"inuse\"}");
-    assert!((price - 0.05).abs() < 1e-9, "{price}");
-    for (series, least, most) in PLAUSIBLE {
-        let value = get(series);
-        assert!((*least..=*most).contains(&value), "{series}: {value}");
-    }
-    let own =
-        |series: &str| value(&text, series).unwrap_or_else(|| panic!("{series} is not in\n{text}"));
-    for (series, expected) in OWN_EXACT {
-        let value = own(series);
-        assert!((value - expected).abs() < 1e-9, "{series}: {value}");
-    }
-    for (series, least, most) in OWN_PLAUSIBLE {
-        let value = own(series);
-        assert!((*least..=*most).contains(&value), "{series}: {value}");
-    }
+    check(&text, PREFIX, EXACT, PLAUSIBLE);
+    check(&text, "", OWN_EXACT, OWN_PLAUSIBLE);
     let config = std::fs::read(site.config()).unwrap();
     let sum = longshore_tests::run_with_input(
         std::process::Command::new("sha256sum").arg("-"),
