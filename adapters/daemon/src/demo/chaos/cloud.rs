@@ -26,19 +26,21 @@ impl Layer for ChaosLayer {
         let (Some(fault), _) = self.0.deal(target) else {
             return call.await;
         };
-        self.0.count(fault);
         let message = format!("chaos: {}", fault.name());
         let error = match fault {
             Fault::CreateOverQuota => CloudError::Quota { message },
             Fault::CreateAnswerLost => {
                 let made = call.await;
                 if made.error().is_some() {
+                    // There was no good answer to lose.
+                    self.0.put_back(target, fault);
                     return made;
                 }
                 CloudError::Ambiguous { message }
             }
             _ => CloudError::Transient { message },
         };
+        self.0.count(fault);
         T::all(error, instances)
     }
 }

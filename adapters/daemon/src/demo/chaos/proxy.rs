@@ -17,8 +17,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// A request must be there within this.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A slow answer takes so much longer at most.
-const SLOWNESS_MAX: Duration = Duration::from_secs(2);
+/// A slow answer takes so much longer at least, and at most.
+const SLOWNESS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 const BUSY: &str = r#"{"errors":["chaos: the queue is overloaded"]}"#;
 
 /// The proxy at work; ends when dropped.
@@ -86,7 +86,8 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, storm: &Storm) -> io
         }
         Some(Fault::QueueSlow) => {
             let part = u32::try_from(chance).unwrap_or(0);
-            tokio::time::sleep(SLOWNESS_MAX * part / 1000).await;
+            let [least, most] = SLOWNESS;
+            tokio::time::sleep(least + (most - least) * part / 1000).await;
         }
         _ => {}
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_core::config::{Budget, Config};
-use longshore_core::input::{ContainerState, IdleBehavior};
+use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
 use longshore_core::resources::MicroDollars;
 
 use super::{Scrape, gather};
@@ -167,4 +167,23 @@ fn a_type_that_does_not_boot_is_shown_with_the_time_of_its_next_try() {
     assert_eq!(scrape.peer(destroys), 2.0);
     let span = "instances_time_from_shutdown_request_to_disappearance_seconds";
     assert_eq!(scrape.peer(&format!("{span}_count")), 2.0);
+}
+
+#[test]
+fn calls_that_keep_an_operators_wish_in_a_tag_are_counted() {
+    let mut world = quiet(&[("i-0001", "small", IdleBehavior::Run)], |_| {});
+    let calls = |world: &World, operation: &str| {
+        let labels = format!("error=\"0\",operation=\"{operation}\"");
+        gather(world).peer(&format!("driver_operations{{{labels}}}"))
+    };
+    let before = ["SetTags", "Destroy"].map(|operation| calls(&world, operation));
+    assert_eq!(before, [0.0, 0.0]);
+    assert!(calls(&world, "List") >= 1.0);
+    let wish = Operator::SetIdleBehavior {
+        instance: "i-0001".into(),
+        behavior: IdleBehavior::Hold,
+    };
+    world.core.handle_input(world.now, Input::Operator(wish));
+    world.settle();
+    assert_eq!(calls(&world, "SetTags"), 1.0);
 }
