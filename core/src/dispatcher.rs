@@ -7,6 +7,7 @@
 
 mod clouds;
 mod containers;
+mod hastening;
 mod lines;
 mod losses;
 mod operator;
@@ -368,11 +369,7 @@ impl Dispatcher {
         let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
         self.touched.containers.extend(ids);
         self.touched.placement = true;
-        for cloud in &self.clouds {
-            let due = TimeoutReason::SyncCloud(*cloud);
-            let at = self.now + self.config.intervals.sync;
-            self.timers.set_earlier(due, at);
-        }
+        self.hasten();
     }
 
     fn on_answer(&mut self, id: CommandId, answer: Answer) {

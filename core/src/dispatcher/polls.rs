@@ -64,6 +64,14 @@ impl Dispatcher {
         }
     }
 
+    /// A look at the queue that is due later is due by then, or as soon after as is decent.
+    pub(super) fn poll_by(&mut self, at: Timestamp) {
+        let at = at.max(self.poll.not_before);
+        if self.timers.due(TimeoutReason::PollQueue).is_some() {
+            self.timers.set_earlier(TimeoutReason::PollQueue, at);
+        }
+    }
+
     pub(super) fn poll_queue(&mut self) {
         if self.poll.in_flight.is_some() {
             return;

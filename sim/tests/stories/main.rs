@@ -14,6 +14,7 @@ mod operating;
 mod placing;
 mod probing;
 mod queueing;
+mod reloading;
 mod restarting;
 mod running;
 mod spending;
