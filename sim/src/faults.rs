@@ -173,7 +173,7 @@ faults! {
     IgnoresTerm: "runner", 1 / 6;
     /// A container cannot be killed either.
     IgnoresKill: "runner", 1 / 12;
-    /// A runner reports everything twice.
+    /// What a runner reports comes a second time, up to five minutes later.
     ReportsTwice: "runner", 1 / 8;
 
     /// The queue refuses everything with 503 for a while.

@@ -31,6 +31,17 @@ pub(crate) enum RunnerStep {
     Exit,
     /// It dies without a word.
     Crash,
+    /// What it once told comes a second time, wherever it was on its way.
+    ToldAgain(ContainerId, Told),
+}
+
+/// What a runner tells the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Told {
+    /// That it runs its container.
+    Start,
+    /// How that ended.
+    Result(Report),
 }
 
 /// How far a runner is.
@@ -63,6 +74,8 @@ struct Runner {
 #[derive(Debug)]
 pub(crate) struct Runners {
     chance: Chance,
+    /// How much later something comes a second time.
+    echoes: Chance,
     last: u64,
     alive: BTreeMap<RunnerId, Runner>,
     by_vm: BTreeSet<(InstanceId, RunnerId)>,
@@ -78,6 +91,7 @@ impl Runners {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             chance: Chance::new(seed, "runner"),
+            echoes: Chance::new(seed, "runner: echoes"),
             last: 0,
             alive: BTreeMap::new(),
             by_vm: BTreeSet::new(),
@@ -215,6 +229,9 @@ impl Runners {
         id: RunnerId,
         step: &RunnerStep,
     ) {
+        if let RunnerStep::ToldAgain(container, told) = step {
+            return Self::told_again(stage, queue, id, *container, *told);
+        }
         let Some(runner) = self.alive.get(&id) else {
             return;
         };
@@ -256,10 +273,8 @@ impl Runners {
             }
             Err(()) => return self.try_again(stage, id, RunnerStep::AskToRun),
         }
-        if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
-            let again = queue.may_run(stage, container, id);
-            stage.note(|| format!("{id:?} reports its start again: {again:?}"));
-        }
+        self.tell_again(stage, id, container, Told::Start);
+        let runner = self.alive.get_mut(&id).expect("just seen");
         runner.life = Life::Running;
         runner.failures = 0;
         if let Some(other) = self.programs.insert(container, id) {
@@ -279,6 +294,34 @@ impl Runners {
             let pause = self.chance.span(Duration::ZERO, runs_for);
             stage.after(pause, Happening::Runner(id, RunnerStep::Crash));
         }
+    }
+
+    /// Perhaps what a runner has just told comes a second time, after seconds or minutes: the runner
+    /// may have ended by then, and its container may be in another attempt.
+    fn tell_again(&mut self, stage: &mut Stage, id: RunnerId, container: ContainerId, told: Told) {
+        if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
+            let pause = self.echoes.secs(1, 300);
+            let again = RunnerStep::ToldAgain(container, told);
+            stage.after(pause, Happening::Runner(id, again));
+        }
+    }
+
+    /// Nobody hears what the queue says to it.
+    fn told_again(
+        stage: &mut Stage,
+        queue: &mut Queue,
+        id: RunnerId,
+        container: ContainerId,
+        told: Told,
+    ) {
+        let state = queue.state(container);
+        let heard = match told {
+            Told::Start => queue.may_run(stage, container, id).map(drop),
+            Told::Result(report) => queue.report(stage, container, id, report),
+        };
+        stage.note(|| {
+            format!("{id:?} of {container}, which was {state:?}, tells {told:?} again: {heard:?}")
+        });
     }
 
     fn try_again(&mut self, stage: &mut Stage, id: RunnerId, step: RunnerStep) {
@@ -311,13 +354,12 @@ impl Runners {
 
     fn report(&mut self, stage: &mut Stage, queue: &mut Queue, id: RunnerId, report: Report) {
         let runner = self.alive.get_mut(&id).expect("just seen");
-        if queue.report(stage, runner.container, id, report).is_err() {
+        let container = runner.container;
+        if queue.report(stage, container, id, report).is_err() {
             return self.try_again(stage, id, RunnerStep::Report);
         }
-        if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
-            let again = queue.report(stage, runner.container, id, report);
-            stage.note(|| format!("{id:?} reports its result again: {again:?}"));
-        }
+        self.tell_again(stage, id, container, Told::Result(report));
+        let runner = self.alive.get_mut(&id).expect("just seen");
         runner.life = Life::Leaving;
         let dies = stage
             .faults
