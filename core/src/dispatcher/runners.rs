@@ -5,7 +5,7 @@ use crate::command::{Signal, VmAction};
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
-use crate::input::{IdleBehavior, SignalReport, VmError};
+use crate::input::{ContainerState, IdleBehavior, SignalReport, VmError};
 use crate::outbox::Purpose;
 use crate::planted::Planted;
 use crate::queue::entry::Exit;
@@ -118,10 +118,14 @@ impl Dispatcher {
         let Some((instance, stopping)) = self.fleet.get(key).and_then(starting) else {
             return;
         };
+        // An earlier start may have come late, on this VM too: what the queue says runs is asked about.
+        let runs = self.queue.get(&id);
+        let runs = runs.is_some_and(|entry| entry.state == ContainerState::Running);
         let phase = match &done {
             Ok(()) => RunnerPhase::Alive,
-            Err(VmError::Unreachable(_) | VmError::Impostor(_)) => RunnerPhase::Assigned,
             Err(_) if self.planted(Planted::UnsureIsGone) => RunnerPhase::Assigned,
+            Err(_) if runs => RunnerPhase::Unsure,
+            Err(VmError::Unreachable(_) | VmError::Impostor(_)) => RunnerPhase::Assigned,
             Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
         };
         self.fleet.update(key, |vm| {

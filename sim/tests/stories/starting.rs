@@ -44,6 +44,24 @@ fn a_start_that_comes_after_it_was_given_up_runs_nothing_twice() {
 }
 
 #[test]
+fn what_an_earlier_start_began_late_runs_on_though_the_next_start_does_not_get_through() {
+    let mut story = Story::with(|config| config.timeouts.vm_answer = minutes(5));
+    story.strike(Fault::DetachLate, 1);
+    let container = story.submit_as(cores(1), 500, minutes(30));
+    story.run_until("it is locked again", minutes(10), |s| {
+        s.lock_count(container) == 2
+    });
+    story.strike(Fault::HangsBeforeAuth, 1);
+    let vm = story.until_running(container);
+    story.run_for(minutes(10));
+    assert_eq!(story.starts_of(container), 2);
+    assert_eq!(story.strikes_of(Fault::HangsBeforeAuth), 1);
+    assert_eq!(story.runs_on(container), Some(vm));
+    story.run_for(minutes(60));
+    story.assert_complete(container);
+}
+
+#[test]
 fn one_bad_vm_does_not_burn_all_attempts() {
     let mut story = Story::begin();
     story.strike(Fault::RefusesStarts, 1);
