@@ -75,6 +75,8 @@ bugs! {
     BootsRepeated: "§4: the boot breaker";
     /// Our own rates are counted and not kept.
     RatesIgnored: "§6: token buckets";
+    /// Probes leave whenever they are due.
+    ProbeRateIgnored: "§4: MaxProbesPerSecond";
     /// A quota that was met once is never tried again.
     QuotaForEver: "§6: until fewer instances, or a retry timer";
     /// A snapshot judges what happened after it began.

@@ -19,6 +19,7 @@ mod cloud;
 mod faults;
 #[cfg(feature = "plan")]
 mod forecast;
+mod knobs;
 mod leaving;
 mod losses;
 mod marks;
@@ -41,6 +42,7 @@ pub mod story;
 mod tamper;
 mod thrift;
 mod trace;
+mod turns;
 mod users;
 mod validity;
 mod vigil;

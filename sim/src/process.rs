@@ -70,6 +70,8 @@ const AHEAD_MAX: u64 = 6 * 3600 * 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct Processes {
     pub(crate) chance: Chance,
+    /// What an operator changes while all goes on.
+    pub(crate) wishes: Chance,
     pub(crate) all: Vec<Process>,
     pub(crate) inputs: u64,
     pub(crate) tamper: Tamper,
@@ -89,6 +91,7 @@ impl Processes {
         };
         Self {
             chance: Chance::new(seed, "process"),
+            wishes: Chance::new(seed, "process: wishes"),
             all: (0..2).map(process).collect(),
             inputs: 0,
             tamper: Tamper::default(),

@@ -9,6 +9,7 @@ use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 
 use crate::chance::{Chance, Ratio};
 use crate::faults::{Fault, FaultPlan};
+use crate::knobs::draw_knobs;
 use crate::tamper::Tamper;
 use crate::workload::{Arrival, Pattern, Workload};
 
@@ -49,6 +50,14 @@ pub struct Plan {
 }
 
 const HOUR: u64 = 3600;
+/// The longest of the core's own pauses after failures.
+const PAUSES: Duration = Duration::from_secs(30 * 60);
+/// What it takes to get a container started, and its VM away, where each needs its own.
+const EACH: Duration = Duration::from_secs(600);
+/// As many probes are needed for that, for which our own rate may be low.
+const PROBES: u32 = 4;
+/// Where no limit says how many.
+const VMS_USUAL: u32 = 64;
 
 impl Plan {
     /// Draws a plan.
@@ -116,7 +125,7 @@ impl Plan {
         let mut loss = Chance::new(seed, "loss");
         draw_loss(&mut loss, &mut config);
         draw_thrift(&mut Chance::new(seed, "thrift"), &mut config);
-        draw_knobs(&mut Chance::new(seed, "knobs"), &mut config);
+        draw_knobs(seed, &mut config);
         let total = u32::try_from(chance.uneven(3, work_max)).unwrap_or(3);
         let chaos = chance.secs(chaos_secs.0, chaos_secs.1);
         let count = chance.between(1, 3);
@@ -238,28 +247,39 @@ impl Plan {
         )
     }
 
-    /// By when a healed world must be at rest: all work done one after the other, and every wait
-    /// that the configuration allows, twice. Some three times as long as the slowest of thousands.
+    /// By when a healed world must be at rest that has this much work left, of so many containers:
+    /// four fifths of the time in which all of it is done one after the other and every wait that the
+    /// configuration allows passes twice. Some three times as long as the slowest of thousands takes.
     #[must_use]
     pub(crate) fn patience(&self, work: Duration, containers: u64) -> Duration {
-        let timeouts = &self.config.timeouts;
-        let waits = timeouts.booting
-            + timeouts.probe
-            + timeouts.idle
-            + timeouts.term
-            + timeouts.kill
-            + timeouts.unkillable
-            + timeouts.create_ambiguous
-            + Duration::from_secs(30 * 60);
-        let windows = self
-            .config
-            .limits
-            .budgets
-            .iter()
-            .map(|budget| budget.window);
-        let waits = waits + windows.max().unwrap_or_default();
-        let each = Duration::from_secs(600) * u32::try_from(containers).unwrap_or(u32::MAX);
-        waits * 2 + work + each
+        let (intervals, timeouts) = (&self.config.intervals, &self.config.timeouts);
+        let limits = &self.config.limits;
+        let windows = limits.budgets.iter().map(|budget| budget.window);
+        let vms = limits.instances.unwrap_or(VMS_USUAL);
+        let turn = limits.probes.map(|rate| rate.interval * vms);
+        let waits = [
+            intervals.poll,
+            intervals.sync,
+            intervals.probe,
+            turn.unwrap_or_default(),
+            timeouts.booting,
+            timeouts.probe,
+            timeouts.idle,
+            timeouts.term,
+            timeouts.kill,
+            timeouts.unkillable,
+            timeouts.stale_lock,
+            timeouts.create_ambiguous,
+            timeouts.disappear_grace,
+            timeouts.vm_answer * 3,
+            windows.max().unwrap_or_default(),
+            PAUSES,
+        ];
+        let waits: Duration = waits.into_iter().sum();
+        let probes = limits.probes.map(|rate| rate.interval * PROBES);
+        let each = EACH + probes.unwrap_or_default();
+        let each = each * u32::try_from(containers).unwrap_or(u32::MAX);
+        (waits * 2 + work + each) * 4 / 5
     }
 }
 
@@ -327,38 +347,6 @@ fn draw_thrift(chance: &mut Chance, config: &mut Config) {
     }
     if chance.one_in(5) {
         config.timeouts.scheduling = Some(chance.secs(1200, 7200));
-    }
-}
-
-/// Intervals and timeouts that are mostly left as they are: each is, in half of the runs. What lists
-/// are behind by, and how long a create takes, bounds some of them from below.
-fn draw_knobs(chance: &mut Chance, config: &mut Config) {
-    let mut draw = |knob: &mut Duration, low: u64, high: u64| {
-        let drawn = chance.secs(low, high);
-        if chance.one_in(2) {
-            *knob = drawn;
-        }
-    };
-    let intervals = &mut config.intervals;
-    draw(&mut intervals.poll, 1, 60);
-    draw(&mut intervals.sync, 5, 180);
-    draw(&mut intervals.probe, 2, 20);
-    let timeouts = &mut config.timeouts;
-    draw(&mut timeouts.shutdown, 2, 120);
-    draw(&mut timeouts.signal, 1, 30);
-    draw(&mut timeouts.kill, 5, 120);
-    draw(&mut timeouts.stale_lock, 10, 600);
-    draw(&mut timeouts.create_ambiguous, 200, 900);
-    draw(&mut timeouts.disappear_grace, 60, 300);
-    draw(&mut timeouts.queue_answer, 10, 120);
-    draw(&mut timeouts.cloud_answer, 20, 300);
-    draw(&mut timeouts.vm_answer, 5, 60);
-    if chance.one_in(3) {
-        // Every VM can be asked twice as often as it is to be, so that none falls silent for that.
-        let vms = u64::from(config.limits.instances.unwrap_or(64));
-        let needed = 2 * vms / config.intervals.probe.as_secs().max(1) + 2;
-        let rate = u32::try_from(needed + chance.below(needed)).unwrap_or(u32::MAX);
-        config.limits.probes = Rate::per_second(rate);
     }
 }
 

@@ -67,12 +67,12 @@ pub(crate) struct Record {
     pub(crate) warning: Option<String>,
     pub(crate) deleted: bool,
     pub(crate) completed: bool,
-    runs_for: Duration,
+    pub(crate) runs_for: Duration,
     pub(crate) ended_at: Option<Timestamp>,
     /// What it submitted, how much more will come, and how long it waits for all that.
     children: Vec<ContainerId>,
     unborn: u32,
-    patience: Duration,
+    pub(crate) patience: Duration,
     /// When its program began.
     pub(crate) began_at: Option<Timestamp>,
     /// Its user once did not want it any more.

@@ -122,7 +122,9 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
 
 impl World {
     fn patience(&self) -> Duration {
-        self.plan.patience(self.users.work, self.queue.last)
+        let work = self.users.work.saturating_sub(self.over.work);
+        let containers = self.queue.last.saturating_sub(self.over.containers);
+        self.plan.patience(work, containers)
     }
 
     fn report(mut self, verdict: Verdict) -> Report {

@@ -99,6 +99,13 @@ impl Plan {
         self
     }
 
+    /// The same, but probes are as rare as this.
+    #[must_use]
+    pub fn with_probe_rate(mut self, rate: Rate) -> Self {
+        self.config.limits.probes = Some(rate);
+        self
+    }
+
     /// The same, but every type is preemptible, and so is all work.
     #[must_use]
     pub fn with_preemptible_types(mut self) -> Self {

@@ -13,6 +13,7 @@ use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
 use crate::oracle::About;
+use crate::turns::Turns;
 use crate::world::World;
 
 /// A create that failed, the first time since it last worked, is not repeated within this.
@@ -21,6 +22,10 @@ const PAUSE_MIN: Duration = Duration::from_secs(5);
 const BOOT_PAUSE_MIN: Duration = Duration::from_secs(300);
 /// Several inputs may be taken before commands are drained: so much later a call may leave.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// So much later than it was decided a call leaves at most, unless its process stood still then.
+const LEAVES_MAX: Duration = Duration::from_millis(500);
+/// A first probe, which may install the runner, has so many times as long.
+const BOOT_PATIENCE: u32 = 3;
 /// No create is awaited for longer.
 const CREATE_MAX: Duration = Duration::from_secs(600);
 /// Whoever has no record is told to stop within this, while all is well.
@@ -53,8 +58,11 @@ struct Memory {
     signalled: BTreeMap<(InstanceId, ContainerId), Timestamp>,
     /// When the last probe left, and when one that showed an idle VM did, and the last good answer.
     probes: BTreeMap<InstanceId, Timestamp>,
+    turns: Turns,
     idle: BTreeMap<InstanceId, Timestamp>,
     good: BTreeMap<InstanceId, Timestamp>,
+    /// The first good answer.
+    proved: BTreeMap<InstanceId, Timestamp>,
     killed: BTreeSet<InstanceId>,
     /// When a tag was last to be written.
     tagged: BTreeMap<InstanceId, Timestamp>,
@@ -143,6 +151,8 @@ impl World {
                 memory.failing.clear();
                 memory.boots.clear();
                 memory.rested.clear();
+                // What may last, by other intervals, is counted anew.
+                memory.since.clear();
             }
             Input::Operator(Operator::KillInstance { instance, .. }) => {
                 memory.killed.insert(instance.clone());
@@ -222,6 +232,10 @@ impl World {
     /// A command leaves a process.
     pub(crate) fn vigil_command(&mut self, index: usize, command: &Command) {
         let now = self.stage.now;
+        if now <= self.processes.all[index].stalled_until + LEAVES_MAX {
+            // What was decided before the host stood still leaves together with what is decided now.
+            self.vigil.of[index].rested.clear();
+        }
         let wrong = match &command.action {
             Action::Queue(QueueAction::Lock { id }) => self.runs_already(index, *id),
             Action::Queue(_) => None,
@@ -289,12 +303,15 @@ impl World {
             return memory.since.clear();
         }
         let (now, config) = (self.stage.now, &process.config);
-        let probes_max = config.intervals.probe + config.timeouts.vm_answer * 4;
+        // The last one may have been about its boot.
+        let probes_max = config.intervals.probe + config.timeouts.vm_answer * BOOT_PATIENCE;
+        let all = core.view().instances();
+        memory.turns.look(&all, &memory.probes);
         let patience = config.timeouts.queue_answer;
         let stormy = self.queue.is_stormy(now) || self.queue.outlasts(now, patience);
         let mut lasting = BTreeMap::new();
         let mut wrong = Vec::new();
-        for shown in core.view().instances() {
+        for shown in &all {
             let Some(id) = &shown.instance else { continue };
             if shown.phase != Phase::Ready {
                 continue;
@@ -306,7 +323,9 @@ impl World {
                 lasting.insert(place, since);
                 now.since(since) > max + DRAIN_MAX
             };
-            if last(Lasting::Probed, memory.probes.get(id).copied(), probes_max) {
+            let asked = memory.probes.get(id).copied();
+            let turn = memory.turns.longest(id, config.limits.probes);
+            if last(Lasting::Probed, asked, probes_max + turn) {
                 wrong.push(("probes go on", format!("{id} is not probed any more")));
             }
             let tag = self.cloud.instances.get(id);
@@ -417,8 +436,12 @@ impl World {
         let silent = *good + process.config.timeouts.probe <= self.stage.now;
         let confirmed = memory.idle.get(instance).is_some_and(|at| at >= since);
         let again = ledger.destroyed.contains(instance);
+        // One that was given back while it booted has never been used: its destroy may have to wait
+        // for its turn, and its first good answer comes meanwhile.
+        let proved = memory.proved.get(instance);
+        let used = proved.is_some_and(|at| *at + LEAVES_MAX < *since);
         let excused = again || silent || memory.killed.contains(instance);
-        (gently && !confirmed && !excused && ledger.proved.contains(instance)).then(|| {
+        (gently && !confirmed && !excused && used).then(|| {
             let text = format!("{instance} is destroyed ({reason}) without a fresh probe");
             ("idle VMs are asked first", text)
         })
@@ -455,7 +478,8 @@ impl Vigil {
             memory.signalled.retain(|(on, _), _| on != id);
             memory.listed.hear(id, &BTreeSet::new());
             memory.since.retain(|(on, _), _| on != id);
-            for times in [&mut memory.probes, &mut memory.idle, &mut memory.good] {
+            let (probes, idle) = (&mut memory.probes, &mut memory.idle);
+            for times in [probes, idle, &mut memory.good, &mut memory.proved] {
                 times.remove(id);
             }
             memory.appeared.remove(id);
@@ -467,7 +491,8 @@ impl Vigil {
 }
 
 impl Memory {
-    /// Something happens that has a rate: what is wrong if it is ahead of it.
+    /// Something happens that has a rate: what is wrong if it is ahead of it. Within any span of time
+    /// there are no more than a burst and what the span brings.
     fn pass(
         &mut self,
         now: Timestamp,
@@ -478,7 +503,7 @@ impl Memory {
         let rested = self.rested.entry(class).or_insert(now);
         *rested = (*rested).max(now) + rate.interval;
         let debt = rested.since(now);
-        (debt > rate.interval * (rate.burst + 1) + DRAIN_MAX).then(|| {
+        (debt > rate.interval * rate.burst + LEAVES_MAX).then(|| {
             (
                 "rates",
                 format!("{class} are ahead of their rate by {debt:?}"),
@@ -538,6 +563,9 @@ impl Memory {
                     return;
                 }
                 self.good.insert(instance.clone(), now);
+                if report.runners.is_some() {
+                    self.proved.entry(instance.clone()).or_insert(now);
+                }
                 let list = report.runners.as_ref();
                 if list.is_some_and(|list| list.runners.iter().all(|runner| runner.stale)) {
                     self.idle.insert(instance.clone(), began);

@@ -10,6 +10,7 @@ use longshore_core::time::Timestamp;
 
 use crate::cloud::{Cloud, CloudStep};
 use crate::faults::{Fault, Faults};
+use crate::knobs::draw_knobs_again;
 use crate::marks::Mark;
 use crate::operator::{OperatorPart, OperatorStep, Sight};
 use crate::process::{ProcessStep, Processes};
@@ -42,6 +43,7 @@ pub struct World {
     pub(crate) happened: u64,
     /// How long it took to come to rest after it had healed, and how long it might have taken.
     pub(crate) rested: Option<(Duration, Duration)>,
+    pub(crate) over: Over,
     pub(crate) memory: Memory,
     pub(crate) facts: Facts,
     pub(crate) vigil: Vigil,
@@ -60,6 +62,14 @@ const CROWD: usize = 5000;
 /// and than two looks at everything. What it has started is excused for good.
 const RIVALS_LAST: Duration = Duration::from_secs(15 * 60);
 const PROCESS_TICK: Duration = Duration::from_secs(60);
+
+/// What was over when the world healed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Over {
+    /// The run times of what had ended, in all.
+    pub(crate) work: Duration,
+    pub(crate) containers: u64,
+}
 
 impl World {
     /// A world in which nothing has happened yet.
@@ -88,6 +98,7 @@ impl World {
             rivals_until: Timestamp::EPOCH,
             happened: 0,
             rested: None,
+            over: Over::default(),
             memory: Memory::default(),
             facts: Facts::default(),
             vigil: Vigil::default(),
@@ -162,6 +173,18 @@ impl World {
         self.cloud.heal();
         self.queue.heal();
         self.users.stop(&mut self.queue);
+        let all = self.queue.records.iter();
+        let left = all.filter(|(_, record)| !record.deleted && !record.state.is_final());
+        let left: Vec<Duration> = left
+            .map(|(_, record)| record.runs_for.saturating_add(record.patience))
+            .collect();
+        let work = left
+            .iter()
+            .fold(Duration::ZERO, |sum, one| sum.saturating_add(*one));
+        self.over = Over {
+            work: self.users.work.saturating_sub(work),
+            containers: self.queue.last.saturating_sub(left.len() as u64),
+        };
     }
 
     fn arrive(&mut self, from: Origin, command: &Command) {
@@ -491,6 +514,7 @@ impl World {
         {
             budget.limit.0 *= 2;
         }
+        draw_knobs_again(&mut self.processes.wishes, &mut config);
         config
     }
 

@@ -147,6 +147,10 @@ const CASES: &[Case] = &[
         tune: |plan| plan.with_create_rate(SELDOM),
         ..case(Planted::RatesIgnored, &["rates"], 50, &[])
     },
+    Case {
+        tune: |plan| plan.with_probe_rate(SELDOM),
+        ..case(Planted::ProbeRateIgnored, &["rates"], 50, &[])
+    },
     case(
         Planted::QuotaForEver,
         &["true reasons", "liveness"],
