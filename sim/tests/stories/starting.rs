@@ -53,8 +53,13 @@ fn what_an_earlier_start_began_late_runs_on_though_the_next_start_does_not_get_t
     });
     story.strike(Fault::HangsBeforeAuth, 1);
     let vm = story.until_running(container);
+    let answered = minutes(5) * 9 / 10 + seconds(60);
+    story.run_for(answered - story.elapsed().min(answered));
+    story.vm(vm).be_silent_for(minutes(3));
     story.run_for(minutes(10));
     assert_eq!(story.starts_of(container), 2);
+    let exits = |event: &Event| matches!(event, Event::RunnerExited { .. });
+    assert_eq!(story.count_events(exits), 1, "that of the first start");
     assert_eq!(story.strikes_of(Fault::HangsBeforeAuth), 1);
     assert_eq!(story.runs_on(container), Some(vm));
     story.run_for(minutes(60));
