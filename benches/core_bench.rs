@@ -20,15 +20,11 @@ fn steady_probe(c: &mut Criterion) {
         };
         let mut bench = Bench::with_instances(size);
         group.bench_function(BenchmarkId::from_parameter(instances), |b| {
-            b.iter_batched(
-                || (),
-                |()| {
-                    let probe = bench.next_probe();
-                    bench.answer_probe(&probe, &[]);
-                    black_box(bench.drain());
-                },
-                BatchSize::SmallInput,
-            );
+            b.iter(|| {
+                let probe = bench.next_probe();
+                bench.answer_probe(&probe, &[]);
+                black_box(bench.drain_to_probe());
+            });
         });
     }
     group.finish();

@@ -21,6 +21,7 @@ pub struct Bench {
     pub core: Dispatcher,
     /// Its time.
     pub now: Timestamp,
+    size: Size,
 }
 
 /// How large.
@@ -51,6 +52,7 @@ impl Bench {
         let mut bench = Self {
             core: Dispatcher::new(config, [0; 32], now),
             now,
+            size,
         };
         bench
             .core
@@ -62,7 +64,7 @@ impl Bench {
                 Action::Cloud {
                     action: CloudAction::List,
                     ..
-                } => Answer::Instances(Ok((0..size.instances).map(instance).collect())),
+                } => Answer::Instances(Ok(bench.instances())),
                 other => panic!("not expected at the start: {other:?}"),
             };
             let id = command.id;
@@ -78,6 +80,12 @@ impl Bench {
         bench
     }
 
+    /// A list of all instances, as the cloud answers it.
+    #[must_use]
+    pub fn instances(&self) -> Vec<InstanceRecord> {
+        (0..self.size.instances).map(instance).collect()
+    }
+
     /// Lets so many seconds pass.
     pub fn pass(&mut self, secs: u64) {
         self.now = self.now + Duration::from_secs(secs);
@@ -89,6 +97,18 @@ impl Bench {
         let commands = std::iter::from_fn(|| self.core.poll_command()).collect();
         while self.core.poll_event().is_some() {}
         commands
+    }
+
+    /// Lets the core say all that it wants to, and keeps the last probe of it.
+    pub fn drain_to_probe(&mut self) -> Option<Command> {
+        let mut last = None;
+        while let Some(command) = self.core.poll_command() {
+            if is_probe(&command) {
+                last = Some(command);
+            }
+        }
+        while self.core.poll_event().is_some() {}
+        last
     }
 
     /// The queue shows these; nothing is decided yet.
@@ -138,16 +158,7 @@ impl Bench {
             let (at, _) = self.core.poll_timeout().expect("something is always due");
             self.now = self.now.max(at);
             self.core.handle_timeout(self.now);
-            let probe = |c: &Command| {
-                matches!(
-                    c.action,
-                    Action::Vm {
-                        action: VmAction::Probe { .. },
-                        ..
-                    }
-                )
-            };
-            if let Some(found) = self.drain().into_iter().find(probe) {
+            if let Some(found) = self.drain_to_probe() {
                 return found;
             }
         }
@@ -190,6 +201,11 @@ impl Busy {
         }
         while bench.core.poll_event().is_some() {}
     }
+}
+
+fn is_probe(command: &Command) -> bool {
+    let probe = VmAction::Probe { boot: false };
+    matches!(&command.action, Action::Vm { action, .. } if *action == probe)
 }
 
 fn lock(command: &Command) -> Option<(CommandId, ContainerId)> {
@@ -254,7 +270,7 @@ pub fn container_id(n: u32) -> ContainerId {
 fn instance(n: u32) -> InstanceRecord {
     InstanceRecord {
         id: InstanceId::new(format!("i-{n:017x}")),
-        address: Some(format!("10.{}.{}.{}:22", n >> 16, n >> 8 & 255, n & 255)),
+        address: Some(format!("10.{}.{}.{}:22", n >> 16, n >> 8 & 255, n & 255).into()),
         terminated: false,
         taken_back: false,
         tags: InstanceTags {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
+use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
 use crate::input::IdleBehavior;
 use crate::time::Timestamp;
 
@@ -36,7 +36,7 @@ pub enum Action {
         /// Which.
         instance: InstanceId,
         /// Host and port, as the cloud last said.
-        address: String,
+        address: Address,
         /// What.
         action: VmAction,
     },

@@ -17,6 +17,7 @@ mod polls;
 mod probes;
 mod runners;
 pub(crate) mod sizes;
+mod touched;
 mod vms;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ use crate::view::View;
 use clouds::Sync;
 use lines::Lines;
 use polls::Poll;
+use touched::Touched;
 
 /// The dispatcher: timestamped inputs in, commands out.
 ///
@@ -81,14 +83,6 @@ pub struct Dispatcher {
     passes: u64,
     touched: Touched,
     plants: Plants,
-}
-
-/// What must be looked at again before commands leave.
-#[derive(Clone, Debug, Default)]
-struct Touched {
-    containers: BTreeSet<ContainerId>,
-    vms: BTreeSet<VmKey>,
-    placement: bool,
 }
 
 /// The core's own chances: one stream for each use, so that an extra draw of one never shifts
@@ -326,7 +320,7 @@ impl Dispatcher {
         self.leader = held;
         self.leader_since = self.now;
         self.sure_since = None;
-        self.out.abandon(&mut self.timers);
+        self.out.abandon();
         self.timers = Timers::default();
         self.queue = Queue::default();
         self.fleet.forget_all();

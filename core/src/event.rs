@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Signal;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
-use crate::ids::{CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName};
+use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName, VmName};
 use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
@@ -128,13 +128,13 @@ pub enum Event {
     /// A ready VM is kept for it.
     Assigned {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
     },
     /// Its start is under way. `waited` counts from its submission; `ready_wait` from when both it
     /// and a ready VM with room were there, so it is the dispatcher's own share.
     StartIssued {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         waited: Duration,
         ready_wait: Duration,
@@ -144,46 +144,46 @@ pub enum Event {
     /// Its runner has taken it.
     Started {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
     },
     /// Its runner was not started: nothing was done.
     StartFailed {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         error: String,
     },
     /// Nobody knows whether its runner has taken it; a probe will tell.
     StartUnsure {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         error: String,
     },
     /// A runner was found that we did not start.
     RunnerFound {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
     },
     /// A runner is gone.
     RunnerExited {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
     },
     /// A runner must end.
     Stopping {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         reason: StopReason,
     },
     /// A signal leaves.
     Signalling {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         signal: Signal,
     },
     /// KILL did not help either.
     Unkillable {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         held: bool,
     },
     /// An instance was asked for.
@@ -194,7 +194,7 @@ pub enum Event {
     },
     /// The cloud made one for us.
     Created {
-        instance: String,
+        instance: VmName,
         intent: IntentId,
         instance_type: TypeName,
         /// The first that it was asked for.
@@ -213,28 +213,28 @@ pub enum Event {
     },
     /// An instance of ours was found that this process did not ask for.
     InstanceFound {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         behavior: IdleBehavior,
     },
     /// It has another address.
-    AddressChanged { instance: String, address: String },
+    AddressChanged { instance: VmName, address: Address },
     /// It answered for the first time, so long after it appeared.
     Reached {
-        instance: String,
+        instance: VmName,
         after: Duration,
         own: bool,
     },
     /// It is ready for containers, so long after it was first reached.
     Ready {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         after: Duration,
         own: bool,
     },
     /// The end of a boot.
     Boot {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         outcome: BootOutcome,
     },
@@ -254,7 +254,7 @@ pub enum Event {
     },
     /// A probe was answered, or was not.
     ProbeEnded {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         took: Duration,
         error: Option<String>,
@@ -267,14 +267,14 @@ pub enum Event {
     },
     /// It reports itself broken, or holds a lock without a runner.
     Broken {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         why: String,
         held: bool,
     },
     /// The cloud has announced that it takes it back at that time, with so many containers on it.
     LossAnnounced {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         at: Timestamp,
         containers: usize,
@@ -283,7 +283,7 @@ pub enum Event {
     /// nth time that this process saw.
     Interrupted {
         container: ContainerId,
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         times: u32,
     },
@@ -294,24 +294,24 @@ pub enum Event {
     },
     /// It is used in another way from now on.
     BehaviorChanged {
-        instance: String,
+        instance: VmName,
         behavior: IdleBehavior,
         cause: BehaviorCause,
     },
     /// It is about to be given back; its last complaint, if its last probe failed.
     Leaving {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         reason: ShutdownReason,
         complaint: Option<String>,
     },
     /// It was needed after all: something runs on it.
-    Stayed { instance: String },
+    Stayed { instance: VmName },
     /// It is being destroyed, for the nth time.
-    DestroyIssued { instance: String, attempt: u32 },
+    DestroyIssued { instance: VmName, attempt: u32 },
     /// It is gone.
     Gone {
-        instance: String,
+        instance: VmName,
         instance_type: TypeName,
         phase: Phase,
         /// How many runners were on it, or may have been.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::capacity::Blocked;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
-use crate::ids::TypeName;
+use crate::ids::{TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
 use crate::planted::Planted;
 use crate::queue::entry::{Entry, Op};
@@ -34,12 +34,12 @@ pub enum Waiting {
     /// A VM is kept for it, or its runner is being started.
     Starting {
         /// Which VM.
-        instance: String,
+        instance: VmName,
     },
     /// An earlier attempt must end first.
     EarlierAttempt {
         /// Where it runs.
-        instance: String,
+        instance: VmName,
     },
     /// The queue does not answer, and what is known is too old to act upon.
     Queue,
@@ -52,7 +52,7 @@ pub enum Waiting {
         /// The VM's type.
         instance_type: TypeName,
         /// The VM's name, once it has one; the wish's before.
-        instance: String,
+        instance: VmName,
         /// Whether the cloud has confirmed it.
         exists: bool,
     },

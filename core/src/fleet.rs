@@ -13,6 +13,7 @@ use crate::ids::{
 };
 use crate::placement::Kept;
 use crate::placement::sizing::Load;
+use crate::placement::types::Types;
 use crate::queue::shapes::Rank;
 use crate::resources::{MicroDollars, Resources};
 pub(crate) use index::Group;
@@ -115,18 +116,8 @@ impl Fleet {
     pub(crate) fn remove(&mut self, key: VmKey) -> Option<Vm> {
         self.break_promises(key);
         let Record { vm, filed } = self.vms.remove(&key)?;
-        self.index.unfile(&vm, &filed);
-        if let Some(instance) = &vm.instance {
-            let name = (vm.cloud, instance.clone());
-            if self.index.by_instance.get(&name) == Some(&key) {
-                self.index.by_instance.remove(&name);
-            }
-        }
-        if let Some(intent) = &vm.intent
-            && self.index.by_intent.get(intent) == Some(&key)
-        {
-            self.index.by_intent.remove(intent);
-        }
+        self.index.refile(&vm, &filed, &Filed::default());
+        self.index.forget_names(&vm);
         for id in vm.runners.keys() {
             self.hosts.remove(&(*id, key));
         }
@@ -165,7 +156,7 @@ impl Fleet {
     /// The ready VM that suits best (see [`Rooms::best`]), and is not kept for another.
     pub(crate) fn best_ready(
         &self,
-        types: &[TypeName],
+        types: &Types,
         image: &ImageId,
         need: &Resources,
         kept: &Kept,
@@ -180,7 +171,7 @@ impl Fleet {
     /// [`Fleet::best_ready`].
     pub(crate) fn best_arriving(
         &self,
-        types: &[TypeName],
+        types: &Types,
         image: &ImageId,
         need: &Resources,
     ) -> Option<VmKey> {
@@ -191,7 +182,7 @@ impl Fleet {
 
     /// The busy ready VM of these types that has most room left, for one that waits until it has
     /// more. O(types · log instances).
-    pub(crate) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<VmKey> {
+    pub(crate) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<VmKey> {
         let of = |rooms: &Rooms| rooms.least_busy(types, image);
         let most_free = [of(&self.index.ready), of(&self.index.full)];
         most_free.into_iter().flatten().max().map(|slot| slot.3)
@@ -299,7 +290,7 @@ impl Fleet {
     /// fits there; `None` if that is not enough. O(types · log instances + promises of a VM).
     pub(crate) fn outranked(
         &self,
-        types: &[TypeName],
+        types: &Types,
         image: &ImageId,
         need: &Resources,
         rank: Rank,
@@ -385,11 +376,6 @@ impl Fleet {
             return;
         };
         let before = std::mem::replace(&mut record.filed, filed);
-        let Record { vm, filed } = record;
-        self.index.unfile(vm, &before);
-        self.index.file(vm, filed);
-        if before.named != filed.named {
-            self.index.name(vm);
-        }
+        self.index.refile(&record.vm, &before, &record.filed);
     }
 }

@@ -132,6 +132,12 @@ macro_rules! shared_name {
             }
         }
 
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
@@ -162,6 +168,21 @@ shared_name! {
     /// A VM's name in its cloud, whole and as the cloud writes it (EC2: `i-0123…`; others use paths
     /// with slashes).
     InstanceId
+}
+shared_name! {
+    /// What operators call a VM: its id in its cloud; for a wish, the wish.
+    VmName
+}
+
+impl From<&InstanceId> for VmName {
+    fn from(id: &InstanceId) -> Self {
+        Self(Arc::clone(&id.0))
+    }
+}
+
+shared_name! {
+    /// Host and port of a VM's SSH server, as its cloud writes them.
+    Address
 }
 shared_name! {
     /// The configured name of an instance type (the key under `InstanceTypes`).

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::ids::{CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
+use crate::ids::{Address, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
 use crate::resources::Demand;
 use crate::time::Timestamp;
 
@@ -179,7 +179,7 @@ pub struct InstanceRecord {
     /// The cloud's name for it.
     pub id: InstanceId,
     /// Host and port of its SSH server, once it has one.
-    pub address: Option<String>,
+    pub address: Option<Address>,
     /// Whether the cloud says that it is gone for good.
     pub terminated: bool,
     /// Whether the cloud says that it takes it back, or has done so: not by our doing.

@@ -32,6 +32,7 @@ pub mod planted;
 mod queue;
 pub mod resources;
 mod signals;
+mod table;
 pub mod time;
 mod timers;
 pub mod view;

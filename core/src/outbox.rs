@@ -1,12 +1,13 @@
 //! Commands and events on their way out, and the commands whose answers are awaited.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::command::{Action, Command};
 use crate::event::Event;
 use crate::ids::{CloudId, CommandId, ContainerId, VmKey};
 use crate::input::{Answer, CloudError, QueueError, VmError};
+use crate::table::Table;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
 
@@ -67,13 +68,13 @@ pub(crate) struct Pending {
     pub(crate) issued_at: Timestamp,
 }
 
-/// Everything on its way out. Sending and settling cost O(log commands in flight).
+/// Everything on its way out. Sending and settling cost what a timer costs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     last_id: u64,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
-    pending: BTreeMap<CommandId, Pending>,
+    pending: Table<CommandId, Pending>,
 }
 
 impl Outbox {
@@ -116,8 +117,10 @@ impl Outbox {
         self.pending.get(&id)
     }
 
+    /// The commands whose answers are awaited, in their order. O(n log n): for views.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Pending> {
-        self.pending.values()
+        let in_order = self.pending.in_order().into_iter();
+        in_order.map(|(_, pending)| pending)
     }
 
     pub(crate) fn pop_command(&mut self) -> Option<Command> {
@@ -130,11 +133,9 @@ impl Outbox {
 
     /// Drops every command that has not left and every wait; ids go on where they were, so that an
     /// answer to an old command is never taken for one to a new.
-    pub(crate) fn abandon(&mut self, timers: &mut Timers) {
+    pub(crate) fn abandon(&mut self) {
         self.commands.clear();
-        while let Some((id, _)) = self.pending.pop_first() {
-            timers.cancel(TimeoutReason::NoAnswer(id));
-        }
+        self.pending.clear();
     }
 
     pub(crate) fn hash_into(&self, hasher: &mut impl std::hash::Hasher) {

@@ -7,11 +7,10 @@
 //! VMs boot.
 
 pub(crate) mod sizing;
+pub(crate) mod types;
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::ops::Bound;
 
 use crate::capacity::Blocked;
 use crate::fleet::Fleet;
@@ -77,7 +76,7 @@ pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 /// on their way became free after somebody of higher rank had been told that there is none.
 pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
     let heads = hand.queue().shapes().iter();
-    let heads = heads.filter_map(|(id, group)| Some(Reverse((*group.waiting.first()?, id))));
+    let heads = heads.filter_map(|(id, group)| Some(Reverse((group.first()?, id))));
     let pass = Pass {
         heads: heads.collect(),
         parked: BTreeMap::new(),
@@ -124,7 +123,7 @@ impl<H: Hand> Pass<'_, H> {
     /// Does what is to be done for one container, and looks at the next of its shape later.
     fn place(&mut self, rank: Rank, id: ShapeId) {
         let group = self.hand.queue().shape(id);
-        if !group.waiting.contains(&rank) {
+        if !group.waits(&rank) {
             return;
         }
         let container = rank.2;
@@ -161,9 +160,11 @@ impl<H: Hand> Pass<'_, H> {
     /// all.
     fn look_on(&mut self, rank: Rank, id: ShapeId, open: bool) {
         let group = self.hand.queue().shape(id);
-        let rest = if open { &group.open } else { &group.waiting };
-        let next = rest.range((Bound::Excluded(rank), Bound::Unbounded)).next();
-        self.heads.extend(next.map(|next| Reverse((*next, id))));
+        let next = match open {
+            true => group.next_open(rank),
+            false => group.next(rank),
+        };
+        self.heads.extend(next.map(|next| Reverse((next, id))));
     }
 
     fn make_room(&mut self) {
@@ -183,11 +184,10 @@ impl<H: Hand> Pass<'_, H> {
 fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Decision, Parked> {
     let group = hand.queue().shape(id);
     let shape = &group.shape;
-    let mut types = Cow::Borrowed(group.eligible.as_deref().unwrap_or_default());
-    if !group.fallback.is_empty() && hand.falls_back(&types) {
-        types.to_mut().extend(group.fallback.iter().cloned());
-    }
-    let types = types.as_ref();
+    let types = match &group.with_fallback {
+        Some(all) if hand.falls_back(group.types()) => all,
+        _ => group.types(),
+    };
     if let Err(why) = hand.may_start(shape, rank) {
         let blocked = types.iter().map(|name| (name.clone(), why.clone()));
         return Err(Parked {
@@ -198,7 +198,7 @@ fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Deci
     if let Some(vm) = fleet.best_ready(types, image, need, kept) {
         return Ok(Decision::Assign(vm));
     }
-    if !group.open.contains(&rank) {
+    if !group.is_open(&rank) {
         return Ok(Decision::Stay);
     }
     if let Some(vm) = fleet.best_arriving(types, image, need) {
@@ -208,7 +208,7 @@ fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Deci
         return Ok(Decision::Await(vm, outranked));
     }
     let mut blocked = Vec::with_capacity(types.len());
-    for name in types {
+    for name in types.iter() {
         match hand.may_create(name, image) {
             Ok(()) => return Ok(Decision::Create(name.clone())),
             Err(why) => blocked.push((name.clone(), why)),

@@ -8,7 +8,7 @@ pub(crate) mod entry;
 pub(crate) mod shapes;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::ids::ContainerId;
@@ -22,7 +22,6 @@ use shapes::{Rank, ShapeGroup, ShapeId, Shapes};
 pub(crate) struct Queue {
     entries: BTreeMap<ContainerId, Entry>,
     shapes: Shapes,
-    waiting: BTreeSet<ContainerId>,
 }
 
 /// What a snapshot's record did.
@@ -91,19 +90,22 @@ impl Queue {
     /// Files a container among those that could start now, or takes it out; true if that changed
     /// anything. To be taken out before its priority changes.
     pub(crate) fn set_waiting(&mut self, id: &ContainerId, waiting: bool) -> bool {
-        let Some(entry) = self.entries.get(id) else {
+        let Some(entry) = self.entries.get_mut(id) else {
             return false;
         };
         let Ok(shape) = entry.shape else {
             return false;
         };
-        if waiting {
-            self.waiting.insert(*id);
-        } else {
-            self.waiting.remove(id);
+        if std::mem::replace(&mut entry.waiting, waiting) == waiting {
+            return false;
         }
         let rank = (Reverse(entry.priority), entry.first_seen, *id);
-        self.shapes.set_waiting(shape, rank, waiting)
+        if waiting {
+            self.shapes.begin_waiting(shape, rank);
+        } else {
+            self.shapes.end_waiting(shape, rank);
+        }
+        true
     }
 
     /// Lets a preemptible container take types that are not; false if there are none for it, or it
@@ -124,7 +126,7 @@ impl Queue {
     }
 
     pub(crate) fn is_waiting(&self, id: &ContainerId) -> bool {
-        self.waiting.contains(id)
+        self.entries.get(id).is_some_and(|entry| entry.waiting)
     }
 
     pub(crate) fn shape(&self, id: ShapeId) -> &ShapeGroup {
@@ -174,7 +176,7 @@ impl Queue {
         let mut all: Vec<Rank> = self
             .shapes
             .iter()
-            .flat_map(|(_, group)| group.waiting.iter().copied())
+            .flat_map(|(_, group)| group.waiting())
             .collect();
         all.sort_unstable();
         all

@@ -1,10 +1,13 @@
 //! One ordered set of deadlines, each with a typed reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CloudId, CommandId, ContainerId, VmKey};
+use crate::table::Table;
 use crate::time::Timestamp;
 
 /// Why the dispatcher wants to be woken. Each reason has at most one deadline.
@@ -35,58 +38,83 @@ pub enum TimeoutReason {
     SignalRunner(VmKey, ContainerId),
 }
 
-/// The deadlines. Setting, cancelling and taking the next cost O(log n).
-#[derive(Clone, Debug, Default, Hash)]
+/// The deadlines. Setting, cancelling and taking the next cost O(log n), spread over all calls; no
+/// memory is asked for while the number of deadlines stays what it was.
+///
+/// A deadline that is moved or cancelled stays in the heap until it comes up there, or until more of
+/// the heap is dead than alive.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    by_reason: BTreeMap<TimeoutReason, Timestamp>,
-    by_time: BTreeSet<(Timestamp, TimeoutReason)>,
+    due: Table<TimeoutReason, Timestamp>,
+    /// The first one is alive, always.
+    heap: BinaryHeap<Reverse<(Timestamp, TimeoutReason)>>,
 }
 
 impl Timers {
+    /// The heap is cleared of the dead when it is so much larger than twice what is alive.
+    const SLACK: usize = 64;
+
     /// Sets or moves a deadline.
     pub(crate) fn set(&mut self, reason: TimeoutReason, at: Timestamp) {
-        match self.by_reason.insert(reason, at) {
-            Some(before) if before == at => return,
-            Some(before) => {
-                self.by_time.remove(&(before, reason));
-            }
-            None => {}
+        if self.due.insert(reason, at) != Some(at) {
+            self.heap.push(Reverse((at, reason)));
+            self.bury();
         }
-        self.by_time.insert((at, reason));
     }
 
     /// Sets a deadline, unless there is an earlier one.
     pub(crate) fn set_earlier(&mut self, reason: TimeoutReason, at: Timestamp) {
-        if self.by_reason.get(&reason).is_none_or(|set| at < *set) {
+        if self.due(reason).is_none_or(|set| at < set) {
             self.set(reason, at);
         }
     }
 
     /// Forgets a deadline, if there is one.
     pub(crate) fn cancel(&mut self, reason: TimeoutReason) {
-        if let Some(at) = self.by_reason.remove(&reason) {
-            self.by_time.remove(&(at, reason));
+        if self.due.remove(&reason).is_some() {
+            self.bury();
         }
     }
 
     /// When a deadline is due, if it is set.
     pub(crate) fn due(&self, reason: TimeoutReason) -> Option<Timestamp> {
-        self.by_reason.get(&reason).copied()
+        self.due.get(&reason).copied()
     }
 
     /// The earliest deadline.
     pub(crate) fn next(&self) -> Option<(Timestamp, TimeoutReason)> {
-        self.by_time.first().copied()
+        self.heap.peek().map(|Reverse(first)| *first)
     }
 
     /// Takes the earliest deadline out if it is not later than `now`.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<TimeoutReason> {
-        let (at, reason) = self.next()?;
-        if at > now {
-            return None;
-        }
+        let (_, reason) = self.next().filter(|(at, _)| *at <= now)?;
         self.cancel(reason);
         Some(reason)
+    }
+
+    /// How many deadlines are set.
+    pub(crate) fn len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Takes the dead off the top, or all of them where they are too many.
+    fn bury(&mut self) {
+        if self.heap.len() > 2 * self.due.len() + Self::SLACK {
+            let due = &self.due;
+            self.heap.retain(|Reverse((at, reason))| due.get(reason) == Some(at));
+        }
+        while let Some((at, reason)) = self.next()
+            && self.due.get(&reason) != Some(&at)
+        {
+            self.heap.pop();
+        }
+    }
+}
+
+impl Hash for Timers {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.due.hash(state);
     }
 }
 
@@ -107,5 +135,44 @@ mod tests {
         assert_eq!(timers.pop_due(at(9)), Some(TimeoutReason::Place));
         assert_eq!(timers.pop_due(at(9)), Some(TimeoutReason::PollQueue));
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_was_moved_or_cancelled_never_comes_up() {
+        let at = Timestamp::from_nanos;
+        let mut timers = Timers::default();
+        for n in 0..1000 {
+            let reason = TimeoutReason::ProbeVm(VmKey(n));
+            timers.set(reason, at(n));
+            timers.set(reason, at(2000 - n));
+            timers.set(reason, at(n));
+            if n % 3 == 0 {
+                timers.cancel(reason);
+            }
+        }
+        let heap_max = 2 * timers.len() + Timers::SLACK;
+        assert!(timers.heap.len() <= heap_max, "the dead are cleared away");
+        let due: Vec<_> = std::iter::from_fn(|| timers.pop_due(at(5000))).collect();
+        let alive = (0..1000).filter(|n| n % 3 != 0);
+        let alive: Vec<_> = alive.map(|n| TimeoutReason::ProbeVm(VmKey(n))).collect();
+        assert_eq!(due, alive, "each once, at its last time, in their order");
+    }
+
+    #[test]
+    fn the_hash_tells_deadlines_apart_and_not_how_they_came_to_be() {
+        let hash = |timers: &Timers| {
+            let mut hasher = crate::hash::Fnv::default();
+            timers.hash(&mut hasher);
+            hasher.finish()
+        };
+        let at = Timestamp::from_nanos;
+        let (mut one, mut other) = (Timers::default(), Timers::default());
+        one.set(TimeoutReason::Place, at(1));
+        one.set(TimeoutReason::PollQueue, at(2));
+        other.set(TimeoutReason::PollQueue, at(7));
+        other.set(TimeoutReason::PollQueue, at(2));
+        assert_ne!(hash(&one), hash(&other));
+        other.set(TimeoutReason::Place, at(1));
+        assert_eq!(hash(&one), hash(&other));
     }
 }

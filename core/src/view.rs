@@ -11,7 +11,9 @@ use crate::explain::container::ContainerExplanation;
 use crate::explain::health::Trouble;
 use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
-use crate::ids::{CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
+use crate::ids::{
+    Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName,
+};
 use crate::input::{ContainerState, IdleBehavior};
 use crate::outbox::Purpose;
 use crate::queue::entry::Entry;
@@ -48,7 +50,7 @@ pub struct ContainerView {
     /// Types that can hold it, cheapest first.
     pub eligible: Vec<TypeName>,
     /// The VM that it runs on, or that is kept for it.
-    pub instance: Option<String>,
+    pub instance: Option<VmName>,
     /// Its place among all that wait, from 1.
     pub position: Option<usize>,
     /// What it waits for.
@@ -69,7 +71,7 @@ pub struct InstanceView {
     /// Its cloud.
     pub cloud: CloudId,
     /// Host and port, once it has one.
-    pub address: Option<String>,
+    pub address: Option<Address>,
     /// Its configured type.
     pub instance_type: TypeName,
     /// The image it was booted from.
@@ -347,8 +349,8 @@ impl<'a> View<'a> {
             count_vm(&mut totals, vm);
         }
         let shapes = self.core.queue().shapes().iter();
-        let wanting = shapes.filter(|(_, group)| !group.waiting.is_empty());
-        for name in wanting.flat_map(|(_, group)| group.eligible.iter().flatten()) {
+        let wanting = shapes.filter(|(_, group)| group.any_waits());
+        for name in wanting.flat_map(|(_, group)| group.types().iter()) {
             let offer = self.core.config().types.get(name);
             let since = offer.and_then(|offer| {
                 let capacity = self.core.capacity();
@@ -394,7 +396,7 @@ impl<'a> View<'a> {
             need: group.map(|group| group.shape.need),
             gpu_vram: gpu.map_or(0, |gpu| gpu.vram),
             eligible: group
-                .and_then(|group| group.eligible.clone().ok())
+                .map(|group| group.types().to_vec())
                 .unwrap_or_default(),
             instance: vm.map(Vm::name),
             position,
@@ -410,7 +412,7 @@ impl<'a> View<'a> {
     fn count_container(&self, totals: &mut Totals, entry: &Entry) {
         let queue = self.core.queue();
         let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
-        let cheapest = group.and_then(|group| group.eligible.as_ref().ok()?.first().cloned());
+        let cheapest = group.and_then(|group| group.types().first().cloned());
         *totals
             .containers
             .entry((entry.state, cheapest))

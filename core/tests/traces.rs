@@ -143,7 +143,7 @@ fn a_start_whose_answer_is_lost_is_cleared_up_by_a_probe() {
     story.probe_succeeds("i-1", &[1]);
     let view = story.core.view();
     let seen = view.container(container(1).id).expect("known");
-    assert_eq!(seen.instance.as_deref(), Some("i-1"));
+    assert_eq!(seen.instance, Some("i-1".into()));
     story.wait_steadily(11, "i-1", &[]);
     story.wait_steadily(1, "i-1", &[]);
     story.expect_queue(|action| matches!(action, QueueAction::Unlock { .. }));

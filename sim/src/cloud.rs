@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use longshore_core::command::CloudAction;
 use longshore_core::config::InstanceType;
-use longshore_core::ids::{CommandId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName};
+use longshore_core::ids::{Address, CommandId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName};
 use longshore_core::input::{
     Answer, CapacityScope, CloudError, IdleBehavior, InstanceRecord, InstanceTags,
 };
@@ -77,7 +77,7 @@ pub(crate) struct Cloud {
     pub(crate) types: BTreeMap<TypeName, InstanceType>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     last: u64,
-    free_addresses: Vec<String>,
+    free_addresses: Vec<Address>,
     /// Instances a group may have.
     pub(crate) quota: BTreeMap<QuotaGroup, u32>,
     shrunk: BTreeMap<QuotaGroup, (u32, Timestamp)>,
@@ -402,12 +402,12 @@ impl Cloud {
             self.free_addresses.remove(0)
         } else {
             self.last += 1;
-            format!(
+            Address::new(format!(
                 "10.{}.{}.{}:22",
                 self.last >> 16 & 255,
                 self.last >> 8 & 255,
                 self.last & 255
-            )
+            ))
         };
         if let Some(instance) = self.instances.get_mut(id) {
             stage.note(|| format!("{id} is at {address}"));

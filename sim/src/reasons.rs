@@ -273,7 +273,7 @@ impl World {
                 }
                 Waiting::Booting { instance, .. }
                 | Waiting::Starting { instance }
-                | Waiting::EarlierAttempt { instance } => self.not_there(&truth, instance),
+                | Waiting::EarlierAttempt { instance } => self.not_there(&truth, instance.as_str()),
                 Waiting::Retry { at } => {
                     let at = process.world_time(*at);
                     (at + SLACK < self.stage.now).then(|| format!("the time was {at}"))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_core::command::{Action, CloudAction, Command, QueueAction};
-use longshore_core::ids::{ContainerId, ImageId};
+use longshore_core::ids::{ContainerId, ImageId, VmName};
 use longshore_core::input::{Answer, IdleBehavior, Input, QueueError};
 use longshore_core::time::Timestamp;
 use longshore_core::view::View;
@@ -257,7 +257,7 @@ fn taken_from(
     view: &View<'_>,
     image: impl Fn(ContainerId) -> Option<ImageId>,
     id: ContainerId,
-) -> Option<(String, ContainerId)> {
+) -> Option<(VmName, ContainerId)> {
     let placed = view.container(id)?;
     let vm = placed.instance?;
     let instances = view.instances();
@@ -281,8 +281,8 @@ fn taken_from(
                 && Some(&vm.image) == image(other.id).as_ref()
                 && other.eligible.contains(&vm.instance_type)
         });
-        let names = could.map(|vm| vm.instance.as_ref().map(ToString::to_string));
-        let names: Vec<Option<String>> = names.collect();
+        let names = could.map(|vm| vm.instance.as_ref().map(VmName::from));
+        let names: Vec<Option<VmName>> = names.collect();
         other.priority > placed.priority
             && blocked.iter().any(|(_, why)| lasting(why))
             && names == [Some(vm.clone())]

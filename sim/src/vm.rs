@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_core::command::{Signal, VmAction};
-use longshore_core::ids::{CommandId, ContainerId, ImageId, InstanceId, TypeName};
+use longshore_core::ids::{Address, CommandId, ContainerId, ImageId, InstanceId, TypeName};
 use longshore_core::input::{
     Answer, ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError,
 };
@@ -27,7 +27,7 @@ pub(crate) enum VmStep {
     /// It has an address, or another one.
     Moved {
         instance: InstanceId,
-        address: String,
+        address: Address,
     },
     /// Its metadata tell that it is taken back.
     Noticed { instance: InstanceId, at: Timestamp },
@@ -75,7 +75,7 @@ pub(crate) struct Vm {
 pub(crate) struct Vms {
     chance: Chance,
     pub(crate) alive: BTreeMap<InstanceId, Vm>,
-    by_address: BTreeMap<String, InstanceId>,
+    by_address: BTreeMap<Address, InstanceId>,
     /// Shortest and longest boot, in seconds.
     pub(crate) boot_secs: (u64, u64),
     /// Types whose VMs never boot.
@@ -91,7 +91,7 @@ pub(crate) struct VmCall<'a> {
     pub(crate) id: CommandId,
     pub(crate) deadline: Timestamp,
     pub(crate) instance: &'a InstanceId,
-    pub(crate) address: &'a str,
+    pub(crate) address: &'a Address,
     pub(crate) action: &'a VmAction,
 }
 

@@ -174,7 +174,7 @@ impl Scene {
         let found = self.found.iter().enumerate();
         let record = |(number, found): (usize, &Found)| InstanceRecord {
             id: instance_id(number),
-            address: Some(format!("10.0.0.{number}:22")),
+            address: Some(format!("10.0.0.{number}:22").into()),
             terminated: false,
             taken_back: false,
             tags: InstanceTags {
@@ -298,10 +298,10 @@ fn wanted(core: &Dispatcher, scene: &Scene) -> Vec<Wanted> {
 fn decided(core: &Dispatcher, id: ContainerId, intents: &[String]) -> Choice {
     let shown = core.view().container(id).expect("it is known");
     match shown.waiting {
-        Some(Waiting::Starting { instance }) => Choice::Starts(instance),
+        Some(Waiting::Starting { instance }) => Choice::Starts(instance.to_string()),
         Some(Waiting::Booting { instance, .. }) => {
-            let number = intents.iter().position(|intent| *intent == instance);
-            Choice::Awaits(number.map_or(instance, |number| format!("new {number}")))
+            let number = intents.iter().position(|intent| intent == instance.as_str());
+            Choice::Awaits(number.map_or(instance.to_string(), |number| format!("new {number}")))
         }
         Some(Waiting::Blocked(_)) => Choice::Waits,
         other => panic!("{id} waits for {other:?}"),

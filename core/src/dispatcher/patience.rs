@@ -34,7 +34,7 @@ impl Dispatcher {
     /// Whether containers of a shape wait, and no limit of the operator's own keeps them from it.
     fn waits_for_the_world(&self, id: ShapeId) -> bool {
         let group = self.queue.shape(id);
-        if group.waiting.is_empty() {
+        if !group.any_waits() {
             return false;
         }
         let Some(parked) = self.verdicts.parked.get(&id) else {

@@ -8,6 +8,7 @@ use crate::fleet::promises::Promise;
 use crate::fleet::vm::ShutdownReason;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::sizing::Shape;
+use crate::placement::types::Types;
 use crate::placement::{self, Hand, Kept, Parked, Verdicts};
 use crate::planted::Planted;
 use crate::queue::Queue;
@@ -142,11 +143,8 @@ impl Hand for Dispatcher {
             return None;
         }
         let image = &self.queue.shape(shape).shape.image;
-        let types: Vec<TypeName> = parked
-            .blocked
-            .iter()
-            .map(|(name, _)| name.clone())
-            .collect();
+        let names = parked.blocked.iter().map(|(name, _)| name.clone());
+        let types = Types::from(names.collect::<Vec<_>>());
         let waited_for = |name: &TypeName| kept.contains_key(&(name.clone(), image.clone()));
         if types.iter().any(waited_for) || self.planted(Planted::NothingKept) {
             return None;

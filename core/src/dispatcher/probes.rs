@@ -239,11 +239,7 @@ impl Dispatcher {
             .map(|r| r.container)
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);
-        let instance = if gone.is_empty() {
-            String::new()
-        } else {
-            vm.name()
-        };
+        let instance = vm.name();
         for id in gone {
             let reason = format!("the runner on {instance} exited without reporting a result");
             self.exit_runner(key, id, reason);

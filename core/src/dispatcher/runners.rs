@@ -4,7 +4,7 @@ use super::Dispatcher;
 use crate::command::{Signal, VmAction};
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
-use crate::ids::{ContainerId, VmKey};
+use crate::ids::{ContainerId, VmKey, VmName};
 use crate::input::{ContainerState, IdleBehavior, SignalReport, VmError};
 use crate::outbox::Purpose;
 use crate::planted::Planted;
@@ -207,7 +207,7 @@ impl Dispatcher {
         &mut self,
         id: ContainerId,
         on: Option<VmKey>,
-        instance: String,
+        instance: VmName,
         reason: String,
     ) {
         let at = self.now;

@@ -1,7 +1,6 @@
 //! How much is remembered, so that a test can see that it is no more than what lives.
 
 use super::Dispatcher;
-use crate::time::Timestamp;
 
 /// How many of each thing a dispatcher remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +35,12 @@ impl Dispatcher {
     /// How much is remembered. O(everything): for tests and metrics that are rarely asked for.
     #[must_use]
     pub fn sizes(&self) -> Sizes {
-        let mut timers = self.timers.clone();
-        let due = std::iter::from_fn(|| timers.pop_due(Timestamp::NEVER));
         Sizes {
             containers: self.queue.iter().count(),
             shapes: self.queue.shapes().iter().count(),
             instances: self.fleet.len(),
             runners: self.fleet.runners(),
-            timers: due.count(),
+            timers: self.timers.len(),
             pending: self.out.in_flight().count(),
             signals: self.signals.len(),
             buried: self.syncs.values().map(|sync| sync.buried.len()).sum(),

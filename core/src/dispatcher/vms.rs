@@ -36,7 +36,8 @@ impl Dispatcher {
             Next::Wait(at) if at == Timestamp::NEVER => {
                 self.timers.cancel(TimeoutReason::JudgeVm(key));
             }
-            Next::Wait(at) => self.timers.set(TimeoutReason::JudgeVm(key), at),
+            // An earlier look does no harm, and moving it with each probe would cost more.
+            Next::Wait(at) => self.timers.set_earlier(TimeoutReason::JudgeVm(key), at),
             Next::WriteOff => self.write_off(key),
             Next::Fence(reason) => self.fence(key, reason),
             Next::Unfence => self.unfence(key),
@@ -110,18 +111,17 @@ impl Dispatcher {
         if let Some(next) = self.next_for_unkillable(vm) {
             return next;
         }
-        let mut deadlines = Vec::with_capacity(3);
         let silent = self.silent_due(vm);
         if silent.is_some_and(|due| due <= self.now) {
             return Next::Shutdown(ShutdownReason::Unresponsive);
         }
         // One that was not asked is looked at again: it may have been by then.
-        deadlines.push(silent.unwrap_or(self.now + self.config.timeouts.probe));
+        let mut next = silent.unwrap_or(self.now + self.config.timeouts.probe);
         if let Some(due) = stale {
             if due <= self.now {
                 return Next::Break;
             }
-            deadlines.push(due);
+            next = next.min(due);
         }
         if vm.phase == Phase::Ready && vm.idle() {
             if vm.behavior == IdleBehavior::Drain || vm.tainted {
@@ -131,9 +131,9 @@ impl Dispatcher {
             if due <= self.now {
                 return Next::Fence(ShutdownReason::Idle);
             }
-            deadlines.push(due);
+            next = next.min(due);
         }
-        Next::Wait(deadlines.into_iter().min().unwrap_or(Timestamp::NEVER))
+        Next::Wait(next)
     }
 
     /// When a lock without a runner will have been there for too long; none once that has had its

@@ -11,7 +11,7 @@ use crate::capacity::Blocked;
 use crate::capacity::spending::short;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
-use crate::ids::{ContainerId, TypeName};
+use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
 use crate::placement::Hand as _;
 use crate::placement::sizing::{RuledOut, Shape};
@@ -75,7 +75,7 @@ pub struct Fallback {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arriving {
     /// Its name, or the wish's.
-    pub instance: String,
+    pub instance: VmName,
     /// Asked for, booting, or found and not heard yet.
     pub phase: Phase,
     /// Since when.
@@ -134,7 +134,7 @@ impl Dispatcher {
             return Vec::new();
         };
         let group = self.queue().shape(id);
-        let first = group.eligible.as_deref().unwrap_or_default();
+        let first = group.types();
         let after = self.config().sizing.spot_fallback.after;
         let fallback = after.map(|after| Fallback {
             after,
@@ -144,7 +144,7 @@ impl Dispatcher {
                 .map(|since| since + after),
         });
         let named = first.iter().map(|name| (name, None));
-        let others = group.fallback.iter().map(|name| (name, fallback));
+        let others = group.fallback().iter().map(|name| (name, fallback));
         let named = named.chain(others);
         let described = named.filter_map(|(name, fallback)| {
             let price = self.config().types.get(name)?.price;
@@ -191,8 +191,8 @@ impl Dispatcher {
         let blocked = match found {
             Some((_, why)) => why.clone(),
             None => {
-                let first = group.waiting.first();
-                let may = first.map_or(Ok(()), |rank| self.may_start(shape, *rank));
+                let first = group.first();
+                let may = first.map_or(Ok(()), |rank| self.may_start(shape, rank));
                 may.and_then(|()| self.may_create(name, &shape.image))
                     .err()?
             }

@@ -53,7 +53,7 @@ impl Index {
     }
 
     /// Takes over the names that a VM has now.
-    pub(super) fn name(&mut self, vm: &Vm) {
+    fn name(&mut self, vm: &Vm) {
         if let Some(instance) = &vm.instance {
             let name = (vm.cloud, instance.clone());
             self.by_instance.insert(name, vm.key);
@@ -63,76 +63,99 @@ impl Index {
         }
     }
 
-    /// Takes a VM out of everything but its names.
-    pub(super) fn unfile(&mut self, vm: &Vm, filed: &Filed) {
-        let key = vm.key;
-        self.price -= u128::from(filed.price.0);
-        self.runners -= filed.runners;
-        self.supervisors -= filed.supervisors;
-        if filed.held {
-            decrease(&mut self.held, &(vm.type_name.clone(), vm.image.clone()));
-        }
-        self.unanswered.remove(&key);
-        self.unheard.remove(&key);
-        self.leaving -= usize::from(filed.leaving);
-        if let Some(group) = &filed.group {
-            decrease(&mut self.by_group, group);
-            if filed.leaving {
-                decrease(&mut self.leaving_of_group, group);
-            }
-            if filed.idle
-                && let Some(idle) = self.idle.get_mut(group)
-            {
-                idle.remove(&(filed.price, Reverse(key)));
-                if idle.is_empty() {
-                    self.idle.remove(group);
-                }
+    /// Forgets the names of a VM, unless they are those of another one by now.
+    pub(super) fn forget_names(&mut self, vm: &Vm) {
+        if let Some(instance) = &vm.instance {
+            let name = (vm.cloud, instance.clone());
+            if self.by_instance.get(&name) == Some(&vm.key) {
+                self.by_instance.remove(&name);
             }
         }
-        if let Some((standing, slot)) = &filed.place {
-            let rooms = self.rooms(*standing);
-            rooms.remove(&vm.type_name, &vm.image, slot);
+        if let Some(intent) = &vm.intent
+            && self.by_intent.get(intent) == Some(&vm.key)
+        {
+            self.by_intent.remove(intent);
         }
     }
 
-    pub(super) fn file(&mut self, vm: &Vm, filed: &Filed) {
-        let key = vm.key;
-        self.price += u128::from(filed.price.0);
-        self.runners += filed.runners;
-        self.supervisors += filed.supervisors;
-        if filed.held {
+    /// Files a VM by what it is now instead of what it was before; only what differs is touched.
+    pub(super) fn refile(&mut self, vm: &Vm, before: &Filed, now: &Filed) {
+        self.price = self.price - u128::from(before.price.0) + u128::from(now.price.0);
+        self.runners = self.runners - before.runners + now.runners;
+        self.supervisors = self.supervisors - before.supervisors + now.supervisors;
+        self.leaving = self.leaving - usize::from(before.leaving) + usize::from(now.leaving);
+        if before.held != now.held {
             let kind = (vm.type_name.clone(), vm.image.clone());
-            *self.held.entry(kind).or_default() += 1;
+            count(&mut self.held, kind, now.held);
         }
-        if filed.unanswered {
-            self.unanswered.insert(key);
+        if before.unanswered != now.unanswered {
+            mark(&mut self.unanswered, vm.key, now.unanswered);
         }
-        if filed.unheard {
-            self.unheard.insert(key);
+        if before.unheard != now.unheard {
+            mark(&mut self.unheard, vm.key, now.unheard);
         }
-        self.leaving += usize::from(filed.leaving);
-        if let Some(group) = &filed.group {
-            *self.by_group.entry(group.clone()).or_default() += 1;
-            if filed.leaving {
-                *self.leaving_of_group.entry(group.clone()).or_default() += 1;
+        self.refile_in_group(vm.key, before, now);
+        if before.place != now.place {
+            if let Some((standing, slot)) = &before.place {
+                let rooms = self.rooms(*standing);
+                rooms.remove(&vm.type_name, &vm.image, slot);
             }
-            if filed.idle {
-                let idle = self.idle.entry(group.clone()).or_default();
-                idle.insert((filed.price, Reverse(key)));
+            if let Some((standing, slot)) = &now.place {
+                let rooms = self.rooms(*standing);
+                rooms.insert(&vm.type_name, &vm.image, *slot);
             }
         }
-        if let Some((standing, slot)) = &filed.place {
-            let rooms = self.rooms(*standing);
-            rooms.insert(&vm.type_name, &vm.image, *slot);
+        if before.named != now.named {
+            self.name(vm);
+        }
+    }
+
+    fn refile_in_group(&mut self, key: VmKey, before: &Filed, now: &Filed) {
+        if before.group != now.group {
+            for (filed, more) in [(before, false), (now, true)] {
+                if let Some(group) = &filed.group {
+                    count(&mut self.by_group, group.clone(), more);
+                }
+            }
+        }
+        if before.leaving_group() != now.leaving_group() {
+            for (filed, more) in [(before, false), (now, true)] {
+                if let Some(group) = filed.leaving_group() {
+                    count(&mut self.leaving_of_group, group.clone(), more);
+                }
+            }
+        }
+        if before.idle_place() != now.idle_place() {
+            for (filed, more) in [(before, false), (now, true)] {
+                if let Some((group, price)) = filed.idle_place() {
+                    let idle = self.idle.entry(group.clone()).or_default();
+                    mark(idle, (price, Reverse(key)), more);
+                    if idle.is_empty() {
+                        self.idle.remove(group);
+                    }
+                }
+            }
         }
     }
 }
 
-fn decrease<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
+/// Puts a thing into a set, or takes it out.
+fn mark<T: Ord>(set: &mut BTreeSet<T>, one: T, is_in: bool) {
+    if is_in {
+        set.insert(one);
+    } else {
+        set.remove(&one);
+    }
+}
+
+/// Counts one more of a kind, or one less; kinds without any are left out.
+fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, kind: K, more: bool) {
+    if more {
+        *counts.entry(kind).or_default() += 1;
+    } else if let Some(count) = counts.get_mut(&kind) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(key);
+            counts.remove(&kind);
         }
     }
 }
@@ -142,7 +165,7 @@ fn decrease<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Filed {
     /// Whether it has a name, and an intent.
-    pub(super) named: (bool, bool),
+    named: (bool, bool),
     /// Whether it will take containers once it is ready.
     pub(super) arriving: bool,
     /// Where it is looked for, and where it stands there; nowhere, if it takes no more.
@@ -159,6 +182,17 @@ pub(super) struct Filed {
 }
 
 impl Filed {
+    /// The group in which it counts as one that leaves.
+    fn leaving_group(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|_| self.leaving)
+    }
+
+    /// Where it stands among the idle ones.
+    fn idle_place(&self) -> Option<(&Group, MicroDollars)> {
+        let group = self.group.as_ref().filter(|_| self.idle);
+        group.map(|group| (group, self.price))
+    }
+
     /// `containers_max` is how many a VM may hold at most.
     pub(super) fn of(vm: &Vm, containers_max: Option<u32>) -> Self {
         let (open, ready) = (vm.takes_containers(), vm.phase == Phase::Ready);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
+use crate::placement::types::Types;
 use crate::queue::shapes::{Rank, ShapeId};
 
 /// Room that is kept for a container on a VM that is on its way.
@@ -110,10 +111,10 @@ impl Promises {
     }
 
     /// The one of lowest rank on VMs of these kinds. O(types · log promises).
-    pub(super) fn lowest(&self, types: &[TypeName], image: &ImageId) -> Option<(Rank, VmKey)> {
+    pub(super) fn lowest(&self, types: &Types, image: &ImageId) -> Option<(Rank, VmKey)> {
         let of_image = self.by_kind.get(image)?;
-        let last = types.iter().filter_map(|name| of_image.get(name)?.last());
-        last.max().copied()
+        let found = types.found_in(of_image);
+        found.filter_map(|(_, of_kind)| of_kind.last()).max().copied()
     }
 
     /// How many containers of higher rank have one, counted up to `most`. O(most).

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ImageId, TypeName, VmKey};
+use crate::placement::types::Types;
 use crate::resources::Resources;
 
 /// Where a VM stands among its kind: busy ones first, then the least free, by cores, then memory.
@@ -46,15 +47,13 @@ impl Rooms {
     /// out what does not fit; VMs that `fits` rejects beyond that are stepped over one by one.
     pub(super) fn best(
         &self,
-        types: &[TypeName],
+        types: &Types,
         image: &ImageId,
         need: &Resources,
         fits: impl Fn(VmKey) -> bool,
     ) -> Option<VmKey> {
         let of_image = self.by_image.get(image)?;
-        let ranked = types.iter().enumerate();
-        let candidates = ranked.filter_map(|(rank, name)| {
-            let slots = of_image.get(name)?;
+        let candidates = types.found_in(of_image).filter_map(|(rank, slots)| {
             let first = |idle| first_fit(slots, idle, need, &fits);
             let (idle, vcpus, ram, key) = first(false).or_else(|| first(true))?;
             Some((idle, vcpus, rank, ram, key))
@@ -63,13 +62,13 @@ impl Rooms {
     }
 
     /// The busy VM of these types that has most room left. O(types · log instances).
-    pub(super) fn least_busy(&self, types: &[TypeName], image: &ImageId) -> Option<Slot> {
+    pub(super) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<Slot> {
         let of_image = self.by_image.get(image)?;
-        let of = |name: &TypeName| {
-            let first_idle = (true, 0, 0, VmKey(0));
-            of_image.get(name)?.range(..first_idle).next_back().copied()
+        let first_idle = (true, 0, 0, VmKey(0));
+        let last_busy = |(_, slots): (usize, &BTreeSet<Slot>)| {
+            slots.range(..first_idle).next_back().copied()
         };
-        types.iter().filter_map(of).max()
+        types.found_in(of_image).filter_map(last_busy).max()
     }
 }
 

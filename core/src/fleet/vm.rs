@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::InstanceType;
-use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey};
+use crate::ids::{
+    Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey, VmName,
+};
 use crate::input::IdleBehavior;
 use crate::placement::sizing::Load;
 use crate::queue::shapes::Rank;
@@ -135,7 +137,7 @@ pub(crate) struct Vm {
     /// `None` where the type is not configured (any more).
     pub(crate) offer: Option<Offer>,
     pub(crate) image: ImageId,
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<Address>,
     pub(crate) phase: Phase,
     pub(crate) behavior: IdleBehavior,
     pub(crate) behavior_cause: BehaviorCause,
@@ -380,11 +382,11 @@ impl Vm {
     }
 
     /// The name that operators know; for a wish, the wish.
-    pub(crate) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> VmName {
         match (&self.instance, &self.intent) {
-            (Some(instance), _) => instance.to_string(),
-            (None, Some(intent)) => format!("intent {intent}"),
-            (None, None) => "unnamed".to_owned(),
+            (Some(instance), _) => VmName::from(instance),
+            (None, Some(intent)) => VmName::new(format!("intent {intent}")),
+            (None, None) => VmName::from("unnamed"),
         }
     }
 }

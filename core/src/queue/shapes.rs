@@ -2,12 +2,14 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::ids::{ContainerId, TypeName};
 use crate::placement::sizing::{Misfit, Shape};
+use crate::placement::types::Types;
 use crate::queue::clock::Clock;
 use crate::resources::Demand;
 use crate::time::Timestamp;
@@ -24,15 +26,16 @@ pub(crate) type Rank = (Reverse<u64>, Timestamp, ContainerId);
 pub(crate) struct ShapeGroup {
     pub(crate) shape: Shape,
     /// Types that can hold it, cheapest first.
-    pub(crate) eligible: Result<Vec<TypeName>, Misfit>,
-    /// Types to be used while none of those can be had.
-    pub(crate) fallback: Vec<TypeName>,
+    pub(crate) eligible: Result<Types, Misfit>,
+    /// Those, and what is to be used while none of them can be had.
+    pub(crate) with_fallback: Option<Types>,
     /// Its containers were interrupted so often that they take what is not preemptible.
     fallen_back: bool,
-    /// Those that could start now if there were room.
-    pub(crate) waiting: BTreeSet<Rank>,
-    /// Those of them that were promised no room on a VM that is on its way.
-    pub(crate) open: BTreeSet<Rank>,
+    /// Those that could start now if there were room, and were promised none on a VM that is on its
+    /// way.
+    open: BTreeSet<Rank>,
+    /// Those that wait and were promised room.
+    promised: BTreeSet<Rank>,
     /// Goes while they wait in vain.
     pub(crate) clock: Clock,
     /// All containers of this shape, waiting or not.
@@ -81,11 +84,11 @@ impl Shapes {
         let id = ShapeId(self.last_id);
         let mut group = ShapeGroup {
             shape: Shape::of(&demand, config),
-            eligible: Ok(Vec::new()),
-            fallback: Vec::new(),
+            eligible: Ok(Types::default()),
+            with_fallback: None,
             fallen_back,
-            waiting: BTreeSet::new(),
             open: BTreeSet::new(),
+            promised: BTreeSet::new(),
             clock: Clock::default(),
             members: 0,
             demand: demand.clone(),
@@ -103,7 +106,7 @@ impl Shapes {
         };
         group.members -= 1;
         if group.members == 0 {
-            assert!(group.waiting.is_empty(), "a member waits");
+            assert!(!group.any_waits(), "a member waits");
             if let Some(group) = self.groups.remove(&id) {
                 self.by_demand.remove(&(group.demand, group.fallen_back));
             }
@@ -114,21 +117,17 @@ impl Shapes {
         self.groups.get(&id).expect("a member's shape exists")
     }
 
-    /// Files a container among those that wait, or takes it out; true if that changed anything.
-    pub(crate) fn set_waiting(&mut self, id: ShapeId, rank: Rank, waiting: bool) -> bool {
+    /// Files a container that does not wait yet among those that do.
+    pub(crate) fn begin_waiting(&mut self, id: ShapeId, rank: Rank) {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
-        if waiting {
-            let new = group.waiting.insert(rank);
-            if new {
-                group.open.insert(rank);
-            }
-            new
-        } else {
-            let waited = group.waiting.remove(&rank);
-            if waited && !group.open.remove(&rank) {
-                self.left.push(rank.2);
-            }
-            waited
+        group.open.insert(rank);
+    }
+
+    /// Takes a container out of those that wait.
+    pub(crate) fn end_waiting(&mut self, id: ShapeId, rank: Rank) {
+        let group = self.groups.get_mut(&id).expect("a member's shape exists");
+        if !group.open.remove(&rank) && group.promised.remove(&rank) {
+            self.left.push(rank.2);
         }
     }
 
@@ -137,10 +136,12 @@ impl Shapes {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
         };
-        if promised {
-            group.open.remove(&rank);
-        } else if group.waiting.contains(&rank) {
-            group.open.insert(rank);
+        let (from, to) = match promised {
+            true => (&mut group.open, &mut group.promised),
+            false => (&mut group.promised, &mut group.open),
+        };
+        if from.remove(&rank) {
+            to.insert(rank);
         }
     }
 
@@ -180,16 +181,69 @@ impl Shapes {
 }
 
 impl ShapeGroup {
+    pub(crate) fn any_waits(&self) -> bool {
+        !self.open.is_empty() || !self.promised.is_empty()
+    }
+
+    /// Whether one waits that was promised no room.
+    pub(crate) fn is_open(&self, rank: &Rank) -> bool {
+        self.open.contains(rank)
+    }
+
+    pub(crate) fn waits(&self, rank: &Rank) -> bool {
+        self.is_open(rank) || self.promised.contains(rank)
+    }
+
+    /// The highest-ranked one that waits.
+    pub(crate) fn first(&self) -> Option<Rank> {
+        let firsts = [self.open.first(), self.promised.first()];
+        firsts.into_iter().flatten().min().copied()
+    }
+
+    /// The next one that waits after this rank.
+    pub(crate) fn next(&self, rank: Rank) -> Option<Rank> {
+        let promised = after(&self.promised, rank);
+        self.next_open(rank).into_iter().chain(promised).min()
+    }
+
+    /// The next one after this rank that was promised no room.
+    pub(crate) fn next_open(&self, rank: Rank) -> Option<Rank> {
+        after(&self.open, rank)
+    }
+
+    /// All that wait, in no order.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Rank> + '_ {
+        self.open.iter().chain(&self.promised).copied()
+    }
+
     /// Computes anew which types can hold it, by this configuration.
     fn choose_types(&mut self, config: &Config) {
         let rule = &config.sizing.spot_fallback;
         let on_demand = self.shape.on_demand(config);
-        self.eligible = self.shape.eligible(config);
-        self.fallback = Vec::new();
+        self.eligible = self.shape.eligible(config).map(Types::from);
+        self.with_fallback = None;
         if self.fallen_back && rule.interruptions.is_some() && !on_demand.is_empty() {
-            self.eligible = Ok(on_demand);
-        } else if rule.after.is_some() {
-            self.fallback = on_demand;
+            self.eligible = Ok(Types::from(on_demand));
+        } else if rule.after.is_some() && !on_demand.is_empty() {
+            let all = self.types().iter().cloned().chain(on_demand);
+            self.with_fallback = Some(Types::from(all.collect::<Vec<_>>()));
         }
     }
+
+    /// The eligible types; none, if nothing fits.
+    pub(crate) fn types(&self) -> &Types {
+        const NONE: &Types = &Types::NONE;
+        self.eligible.as_ref().unwrap_or(NONE)
+    }
+
+    /// Types that are used only while none of the eligible ones can be had.
+    pub(crate) fn fallback(&self) -> &[TypeName] {
+        let all = self.with_fallback.as_deref().unwrap_or_default();
+        all.get(self.types().len()..).unwrap_or_default()
+    }
+}
+
+fn after(ranks: &BTreeSet<Rank>, rank: Rank) -> Option<Rank> {
+    let rest = (Bound::Excluded(rank), Bound::Unbounded);
+    ranks.range(rest).next().copied()
 }

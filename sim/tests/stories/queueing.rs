@@ -43,7 +43,7 @@ fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
     assert!(!story.has_runner(container));
     let stopped = |e: &Event| {
         matches!(e, Event::Stopping { instance, reason: StopReason::UnknownContainer, .. }
-            if instance == "i-00000001")
+            if instance.as_str() == "i-00000001")
     };
     assert_eq!(story.count_events(stopped), 1, "with the instance named");
     let dropped = |e: &Event| matches!(e, Event::ContainerDropped { deleted: true, .. });

@@ -1,0 +1,92 @@
+//! A hash table that never shows its own order.
+
+#![allow(
+    clippy::disallowed_types,
+    reason = "the order of a HashMap differs between runs: here nobody gets to see it"
+)]
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+
+use crate::hash::Fnv;
+
+/// For what is asked for by its key alone: finding, inserting and removing cost O(1), and no memory
+/// while the number of entries stays what it was. What is looked at in order all the time belongs
+/// into a `BTreeMap`.
+#[derive(Clone, Debug)]
+pub(crate) struct Table<K, V>(HashMap<K, V, BuildHasherDefault<DefaultHasher>>);
+
+impl<K, V> Default for Table<K, V> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<K: Ord + Hash, V> Table<K, V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.0.get(key)
+    }
+
+    /// What was there before is returned.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        self.0.insert(key, value)
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        self.0.remove(key)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// All entries in the order of their keys. O(n log n): for views.
+    pub(crate) fn in_order(&self) -> Vec<(&K, &V)> {
+        let mut all: Vec<(&K, &V)> = self.0.iter().collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all
+    }
+}
+
+/// Equal for equal entries, however they came here. O(n).
+impl<K: Hash, V: Hash> Hash for Table<K, V> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let of = |entry: (&K, &V)| {
+            let mut hasher = Fnv::default();
+            entry.hash(&mut hasher);
+            hasher.finish()
+        };
+        state.write_usize(self.0.len());
+        state.write_u64(self.0.iter().map(of).fold(0, u64::wrapping_add));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_and_hash_follow_from_what_is_in_it_alone() {
+        let hash = |table: &Table<u32, u32>| {
+            let mut hasher = Fnv::default();
+            table.hash(&mut hasher);
+            hasher.finish()
+        };
+        let (mut one, mut other) = (Table::default(), Table::default());
+        for n in 0..100 {
+            one.insert(n, n * n);
+            other.insert(99 - n, 0);
+        }
+        assert_ne!(hash(&one), hash(&other));
+        for n in 0..100 {
+            other.insert(99 - n, (99 - n) * (99 - n));
+        }
+        assert_eq!(hash(&one), hash(&other));
+        let keys: Vec<u32> = one.in_order().into_iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, (0..100).collect::<Vec<u32>>());
+    }
+}
