@@ -87,22 +87,39 @@ impl Fleet {
         self.vms.len()
     }
 
-    /// Changes one VM; the indexes follow. Runners are taken off by [`Fleet::remove_runner`] alone.
+    /// Changes one VM; the indexes follow. Its runners come and go by [`Fleet::add_runner`] and
+    /// [`Fleet::remove_runner`] alone.
     pub(crate) fn update<R>(&mut self, key: VmKey, change: impl FnOnce(&mut Vm) -> R) -> Option<R> {
         let record = self.vms.get_mut(&key)?;
         let runners_before = record.vm.runners.len();
         let result = change(&mut record.vm);
-        let runners = record.vm.runners.len();
-        assert!(runners >= runners_before, "a runner was lost");
-        if runners > runners_before {
-            let hosted = record.vm.runners.keys().map(|id| (*id, key));
-            self.hosts.extend(hosted);
-        }
+        assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
         let filed = Filed::of(&record.vm, self.containers_max);
         if filed != record.filed {
             self.refile_as(key, filed);
         }
         Some(result)
+    }
+
+    /// Notes something about a VM that no index asks for: saves looking whether one has to follow.
+    pub(crate) fn note<R>(&mut self, key: VmKey, note: impl FnOnce(&mut Vm) -> R) -> Option<R> {
+        let record = self.vms.get_mut(&key)?;
+        let result = note(&mut record.vm);
+        debug_assert!(
+            record.filed == Filed::of(&record.vm, self.containers_max),
+            "an index asks for it"
+        );
+        Some(result)
+    }
+
+    /// Puts a runner on a VM, or keeps a place for one.
+    pub(crate) fn add_runner(&mut self, key: VmKey, id: ContainerId, runner: Runner) {
+        if let Some(record) = self.vms.get_mut(&key) {
+            record.vm.last_container = Some(id);
+            record.vm.runners.insert(id, runner);
+            self.hosts.insert((id, key));
+            self.refile(key);
+        }
     }
 
     /// Takes a runner off its VM.

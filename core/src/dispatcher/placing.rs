@@ -100,8 +100,8 @@ impl Hand for Dispatcher {
     }
 
     fn assign(&mut self, container: ContainerId, vm: VmKey) {
-        let need = self.known_need(container).expect("what waits has a shape");
-        self.assign_runner(vm, container, need);
+        let taken = self.known_need(container).expect("what waits has a shape");
+        self.assign_runner(vm, container, taken);
         self.change(container, Op::Lock, QueueAction::Lock { id: container });
         if self.planted(Planted::StartBeforeLock) {
             self.start(vm, container);

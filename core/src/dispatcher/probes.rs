@@ -33,7 +33,7 @@ impl Dispatcher {
         };
         let now = self.now;
         if !self.takes_turn_to_probe(key) {
-            self.fleet.update(key, |vm| {
+            self.fleet.note(key, |vm| {
                 vm.probe.kept_since.get_or_insert(now);
             });
             return;
@@ -42,7 +42,7 @@ impl Dispatcher {
         let patience = self.config.timeouts.vm_answer * factor;
         let action = VmAction::Probe { boot };
         let sent = self.ask_vm(key, patience, Purpose::Probe(key), action);
-        let kept = self.fleet.update(key, |vm| {
+        let kept = self.fleet.note(key, |vm| {
             vm.probe.in_flight = sent;
             let kept = vm.probe.kept_since.take();
             if boot || vm.probe.unanswered_since.is_some() {
@@ -67,9 +67,11 @@ impl Dispatcher {
             return;
         };
         if matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
-            self.fleet.update(key, |vm| vm.probe.in_flight = None);
+            self.fleet.note(key, |vm| vm.probe.in_flight = None);
             return;
         }
+        let silent_so_far = vm.probe.first_contact.is_none();
+        let failed_before = vm.probe.failures > 0;
         let impostor = matches!(told, Err(VmError::Impostor(_)));
         let complaint = match &told {
             // One that cannot say what runs on it is no better than one that does not answer.
@@ -81,12 +83,15 @@ impl Dispatcher {
             Err(error) => Some(error.to_string()),
         };
         if let Ok(report) = &told {
-            self.note_contact(key);
+            if silent_so_far {
+                self.note_contact(key);
+            }
             if let Some(list) = &report.runners {
                 self.apply_list(started, key, list);
             }
         }
-        self.note_probe(started, key, complaint, impostor);
+        let news = complaint.is_some() || failed_before;
+        self.note_probe(started, key, complaint, (impostor, news));
         let unready_used = self.planted(Planted::UnreadyUsed);
         let ready = |report: &ProbeReport| report.ready.is_ok() && report.runners.is_some();
         if matches!(&told, Ok(report) if ready(report) || unready_used) {
@@ -103,10 +108,10 @@ impl Dispatcher {
         started: Timestamp,
         key: VmKey,
         complaint: Option<String>,
-        impostor: bool,
+        (impostor, news): (bool, bool),
     ) {
         let now = self.now;
-        let booked = self.fleet.update(key, |vm| {
+        let book = |vm: &mut Vm| {
             vm.probe.in_flight = None;
             vm.probe.failures = match complaint {
                 None => 0,
@@ -123,7 +128,11 @@ impl Dispatcher {
             let news = complaint.is_some() && vm.probe.complaint != complaint;
             vm.probe.complaint.clone_from(&complaint);
             (vm.name(), vm.type_name.clone(), vm.probe.failures, news)
-        });
+        };
+        let booked = match news {
+            true => self.fleet.update(key, book),
+            false => self.fleet.note(key, book),
+        };
         if booked
             .as_ref()
             .is_some_and(|(.., failures, _)| *failures == 1)
@@ -144,17 +153,15 @@ impl Dispatcher {
         }
     }
 
+    /// A VM has answered for the first time.
     fn note_contact(&mut self, key: VmKey) {
         let now = self.now;
-        let first = self.fleet.update(key, |vm| {
-            if vm.probe.first_contact.is_some() {
-                return None;
-            }
+        let first = self.fleet.note(key, |vm| {
             vm.probe.first_contact = Some(now);
             let after = now.since(vm.appeared_at.unwrap_or(vm.since));
-            Some((vm.name(), after, !vm.found))
+            (vm.name(), after, !vm.found)
         });
-        if let Some(Some((instance, after, own))) = first {
+        if let Some((instance, after, own)) = first {
             self.out.event(Event::Reached {
                 instance,
                 after,
@@ -240,6 +247,9 @@ impl Dispatcher {
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);
         let instance = vm.name();
+        let broken = list.broken && !self.planted(Planted::BrokenIgnored);
+        let faults = |vm: &Vm| (vm.broken, vm.stale_since.is_some(), vm.fault.is_some());
+        let steady = vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
         for id in gone {
             let reason = format!("the runner on {instance} exited without reporting a result");
             self.exit_runner(key, id, reason);
@@ -247,9 +257,8 @@ impl Dispatcher {
         for id in found {
             self.adopt_runner(key, id);
         }
-        let broken = list.broken && !self.planted(Planted::BrokenIgnored);
         let now = self.now;
-        self.fleet.update(key, |vm| {
+        let book = |vm: &mut Vm| {
             vm.probe.listed = true;
             vm.probe.list_from = vm.probe.list_from.max(started);
             vm.broken = broken;
@@ -266,7 +275,11 @@ impl Dispatcher {
             if !broken && !stale {
                 vm.fault = None;
             }
-        });
+        };
+        match steady {
+            true => self.fleet.note(key, book),
+            false => self.fleet.update(key, book),
+        };
         if let Some(at) = list.taken_back_at {
             self.announce_loss(key, at);
         }
@@ -281,29 +294,25 @@ impl Dispatcher {
     /// Takes note of a runner that was not known to be there.
     fn adopt_runner(&mut self, key: VmKey, id: ContainerId) {
         let now = self.now;
-        let supervisor = self.is_supervisor(id);
-        let mut need = self.known_need(id);
+        let known_need = self.known_need(id);
+        let mut need = known_need.map(|(need, _)| need);
         if self.planted(Planted::FoundRunnerWeighsNothing) {
             need = Some(Resources::default());
         }
         let known = self.queue.get(&id).is_some();
-        let instance = self.fleet.update(key, |vm| {
-            let runner = Runner {
-                phase: RunnerPhase::Alive,
-                since: now,
-                need,
-                supervisor,
-                provable_from: now,
-                ladder: None,
-            };
-            vm.runners.insert(id, runner);
-            vm.last_container = Some(id);
-            vm.name()
-        });
-        if let Some(instance) = instance {
+        let runner = Runner {
+            phase: RunnerPhase::Alive,
+            since: now,
+            need,
+            supervisor: known_need.is_some_and(|(_, supervisor)| supervisor),
+            provable_from: now,
+            ladder: None,
+        };
+        self.fleet.add_runner(key, id, runner);
+        if let Some(vm) = self.fleet.get(key) {
             self.out.event(Event::RunnerFound {
                 container: id,
-                instance,
+                instance: vm.name(),
             });
         }
         if known {

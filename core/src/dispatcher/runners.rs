@@ -19,29 +19,30 @@ const START_FAILURES_MAX: u32 = 3;
 
 impl Dispatcher {
     /// Keeps room on a VM for a container that is being locked.
-    pub(super) fn assign_runner(&mut self, key: VmKey, id: ContainerId, need: Resources) {
-        let now = self.now;
+    pub(super) fn assign_runner(
+        &mut self,
+        key: VmKey,
+        id: ContainerId,
+        (need, supervisor): (Resources, bool),
+    ) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
+        assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
+        self.out.event(Event::Assigned {
+            container: id,
+            instance: vm.name(),
+        });
         let runner = Runner {
             phase: RunnerPhase::Assigned,
-            since: now,
+            since: self.now,
             need: Some(need),
-            supervisor: self.is_supervisor(id),
+            supervisor,
             provable_from: Timestamp::NEVER,
             ladder: None,
         };
-        let name = self.fleet.update(key, |vm| {
-            assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
-            assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
-            vm.runners.insert(id, runner);
-            vm.last_container = Some(id);
-            vm.name()
-        });
-        if let Some(instance) = name {
-            self.out.event(Event::Assigned {
-                container: id,
-                instance,
-            });
-        }
+        self.fleet.add_runner(key, id, runner);
     }
 
     /// Starts a locked container on the VM that was kept for it.
@@ -369,11 +370,9 @@ impl Dispatcher {
 
     /// Files what a container takes of the VMs that were found to run it.
     pub(super) fn learn_needs(&mut self, id: ContainerId) {
-        let shape = self.queue.get(&id).and_then(|e| e.shape.as_ref().ok());
-        let Some(need) = shape.map(|shape| self.queue.shape(*shape).shape.need) else {
+        let Some((need, supervisor)) = self.known_need(id) else {
             return;
         };
-        let supervisor = self.is_supervisor(id);
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
             self.fleet.update(key, |vm| {
@@ -385,15 +384,10 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a container waits for others, as far as its record is known.
-    pub(super) fn is_supervisor(&self, id: ContainerId) -> bool {
-        let shape = self.queue.get(&id).and_then(|e| e.shape.as_ref().ok());
-        shape.is_some_and(|shape| self.queue.shape(*shape).shape.supervisor)
-    }
-
-    /// What a container takes, if its record is known.
-    pub(super) fn known_need(&self, id: ContainerId) -> Option<Resources> {
+    /// What a container takes, and whether it waits for others, if its record is known.
+    pub(super) fn known_need(&self, id: ContainerId) -> Option<(Resources, bool)> {
         let shape = *self.queue.get(&id)?.shape.as_ref().ok()?;
-        Some(self.queue.shape(shape).shape.need)
+        let shape = &self.queue.shape(shape).shape;
+        Some((shape.need, shape.supervisor))
     }
 }
