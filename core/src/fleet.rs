@@ -1,5 +1,6 @@
 //! Which instances exist, and what runs on each.
 
+mod few;
 mod index;
 pub(crate) mod promises;
 mod rooms;
@@ -268,7 +269,7 @@ impl Fleet {
             return;
         };
         let vm = &mut record.vm;
-        for (rank, _) in std::mem::take(&mut vm.promised) {
+        for (rank, _) in vm.promised.take() {
             self.promises.break_off(&vm.type_name, &vm.image, rank.2);
         }
     }

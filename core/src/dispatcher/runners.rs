@@ -246,7 +246,7 @@ impl Dispatcher {
         let (now, instance) = (self.now, vm.name());
         self.fleet.update(key, |vm| {
             let runner = vm.runners.get_mut(&id).expect("just seen");
-            runner.ladder = Some(Ladder::new(now, reason.clone()));
+            runner.ladder = Some(Box::new(Ladder::new(now, reason.clone())));
         });
         self.out.event(Event::Stopping {
             container: id,

@@ -320,7 +320,7 @@ impl Dispatcher {
             runners: vm.live_runners().count(),
             expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
         });
-        for (id, runner) in &vm.runners {
+        for (id, runner) in vm.runners.iter() {
             if runner.phase == RunnerPhase::Assigned {
                 self.touched.containers.insert(*id);
             } else {

@@ -1,10 +1,10 @@
 //! One instance, from the wish to its end.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::few::Few;
 use crate::config::InstanceType;
 use crate::ids::{
     Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey, VmName,
@@ -123,7 +123,8 @@ pub(crate) struct Runner {
     pub(crate) supervisor: bool,
     /// A probe that began before this cannot prove that it is gone.
     pub(crate) provable_from: Timestamp,
-    pub(crate) ladder: Option<Ladder>,
+    /// How far it is on its way down; few ever are.
+    pub(crate) ladder: Option<Box<Ladder>>,
 }
 
 /// An instance.
@@ -161,9 +162,9 @@ pub(crate) struct Vm {
     /// When the first of them began.
     pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
-    pub(crate) runners: BTreeMap<ContainerId, Runner>,
+    pub(crate) runners: Few<ContainerId, Runner>,
     /// Room that waiting containers were promised while it is on its way.
-    pub(crate) promised: BTreeMap<Rank, Resources>,
+    pub(crate) promised: Few<Rank, Resources>,
     /// The last container that was on it.
     pub(crate) last_container: Option<ContainerId>,
     /// No container, nor a place kept for one, since then.
@@ -293,8 +294,8 @@ impl Vm {
             absent_lists: 0,
             absent_since: None,
             probe: Probe::default(),
-            runners: BTreeMap::new(),
-            promised: BTreeMap::new(),
+            runners: Few::default(),
+            promised: Few::default(),
             last_container: None,
             idle_since: now,
             broken: false,
