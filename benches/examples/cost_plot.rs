@@ -35,7 +35,10 @@ fn main() -> Result<(), Failure> {
         colour,
         points: Vec::new(),
     });
-    println!("{:>10} {:>9} {:>10} {:>10} {:>12}", "containers", "instances", "pass", "probe", "from scratch");
+    println!(
+        "{:>10} {:>9} {:>10} {:>10} {:>12}",
+        "containers", "instances", "pass", "probe", "from scratch"
+    );
     for containers in SIZES {
         let size = Size {
             instances: containers / 10,
@@ -43,9 +46,17 @@ fn main() -> Result<(), Failure> {
             shapes: 20,
             types: 400,
         };
-        let costs = [after_one_change(size), steady_probe(size), from_scratch(size)].map(micros);
+        let costs = [
+            after_one_change(size),
+            steady_probe(size),
+            from_scratch(size),
+        ]
+        .map(micros);
         let [pass, probe, scratch] = costs;
-        println!("{containers:>10} {:>9} {pass:>7.1} µs {probe:>7.2} µs {scratch:>9.2} µs", size.instances);
+        println!(
+            "{containers:>10} {:>9} {pass:>7.1} µs {probe:>7.2} µs {scratch:>9.2} µs",
+            size.instances
+        );
         for (line, cost) in lines.iter_mut().zip(costs) {
             line.points.push((f64::from(containers), cost));
         }

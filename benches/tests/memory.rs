@@ -92,7 +92,9 @@ fn step(bench: &mut Bench) -> Option<AllocationInfo> {
             other => panic!("nothing else is due: {other:?}"),
         };
         let id = command.id;
-        bench.core.handle_input(bench.now, Input::Answer { id, answer });
+        bench
+            .core
+            .handle_input(bench.now, Input::Answer { id, answer });
         bench.drain_to_probe();
     }
     let probe = probe?;

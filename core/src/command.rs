@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName};
+use crate::ids::{
+    Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName,
+};
 use crate::input::IdleBehavior;
 use crate::time::Timestamp;
 

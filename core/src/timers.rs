@@ -102,7 +102,8 @@ impl Timers {
     fn bury(&mut self) {
         if self.heap.len() > 2 * self.due.len() + Self::SLACK {
             let due = &self.due;
-            self.heap.retain(|Reverse((at, reason))| due.get(reason) == Some(at));
+            self.heap
+                .retain(|Reverse((at, reason))| due.get(reason) == Some(at));
         }
         while let Some((at, reason)) = self.next()
             && self.due.get(&reason) != Some(&at)

@@ -11,9 +11,7 @@ use crate::explain::container::ContainerExplanation;
 use crate::explain::health::Trouble;
 use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
-use crate::ids::{
-    Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName,
-};
+use crate::ids::{Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
 use crate::outbox::Purpose;
 use crate::queue::entry::Entry;

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use longshore_core::command::CloudAction;
 use longshore_core::config::InstanceType;
-use longshore_core::ids::{Address, CommandId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName};
+use longshore_core::ids::{
+    Address, CommandId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName,
+};
 use longshore_core::input::{
     Answer, CapacityScope, CloudError, IdleBehavior, InstanceRecord, InstanceTags,
 };

@@ -300,7 +300,9 @@ fn decided(core: &Dispatcher, id: ContainerId, intents: &[String]) -> Choice {
     match shown.waiting {
         Some(Waiting::Starting { instance }) => Choice::Starts(instance.to_string()),
         Some(Waiting::Booting { instance, .. }) => {
-            let number = intents.iter().position(|intent| intent == instance.as_str());
+            let number = intents
+                .iter()
+                .position(|intent| intent == instance.as_str());
             Choice::Awaits(number.map_or(instance.to_string(), |number| format!("new {number}")))
         }
         Some(Waiting::Blocked(_)) => Choice::Waits,

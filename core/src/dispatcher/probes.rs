@@ -249,7 +249,8 @@ impl Dispatcher {
         let instance = vm.name();
         let broken = list.broken && !self.planted(Planted::BrokenIgnored);
         let faults = |vm: &Vm| (vm.broken, vm.stale_since.is_some(), vm.fault.is_some());
-        let steady = vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
+        let steady =
+            vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
         for id in gone {
             let reason = format!("the runner on {instance} exited without reporting a result");
             self.exit_runner(key, id, reason);

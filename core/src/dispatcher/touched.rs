@@ -47,7 +47,8 @@ impl<T: Copy + Ord> Marks<T> {
     pub(super) fn pop_first(&mut self) -> Option<T> {
         // A snapshot marks so many that it pays to sort them all at once.
         if self.late.len() > Self::FEW && self.late.len() > self.sorted.len() {
-            self.sorted.extend(self.late.drain().map(|Reverse(one)| one));
+            self.sorted
+                .extend(self.late.drain().map(|Reverse(one)| one));
             self.sorted.sort_unstable_by(|a, b| b.cmp(a));
         }
         let late = self.late.peek().map(|Reverse(one)| *one);

@@ -114,7 +114,10 @@ impl Promises {
     pub(super) fn lowest(&self, types: &Types, image: &ImageId) -> Option<(Rank, VmKey)> {
         let of_image = self.by_kind.get(image)?;
         let found = types.found_in(of_image);
-        found.filter_map(|(_, of_kind)| of_kind.last()).max().copied()
+        found
+            .filter_map(|(_, of_kind)| of_kind.last())
+            .max()
+            .copied()
     }
 
     /// How many containers of higher rank have one, counted up to `most`. O(most).

@@ -65,9 +65,8 @@ impl Rooms {
     pub(super) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<Slot> {
         let of_image = self.by_image.get(image)?;
         let first_idle = (true, 0, 0, VmKey(0));
-        let last_busy = |(_, slots): (usize, &BTreeSet<Slot>)| {
-            slots.range(..first_idle).next_back().copied()
-        };
+        let last_busy =
+            |(_, slots): (usize, &BTreeSet<Slot>)| slots.range(..first_idle).next_back().copied();
         types.found_in(of_image).filter_map(last_busy).max()
     }
 }

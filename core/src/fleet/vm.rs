@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::few::Few;
 use crate::config::InstanceType;
 use crate::ids::{
-    Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey, VmName,
+    Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey,
+    VmName,
 };
 use crate::input::IdleBehavior;
 use crate::placement::sizing::Load;

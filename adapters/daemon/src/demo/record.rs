@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use longshore_core::event::Event;
-use longshore_core::ids::{ContainerId, TypeName};
+use longshore_core::ids::{ContainerId, TypeName, VmName};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinHandle;
 
@@ -39,7 +39,7 @@ impl Life {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Record {
     pub(super) ways: BTreeMap<ContainerId, Way>,
-    pub(super) lives: BTreeMap<String, Life>,
+    pub(super) lives: BTreeMap<VmName, Life>,
     /// How often each container went into a state that is final.
     pub(super) ends: BTreeMap<ContainerId, u32>,
     /// Events that came too fast to be recorded.
@@ -104,7 +104,7 @@ impl Record {
                 ..
             } => {
                 let way = Way {
-                    instance: instance.clone(),
+                    instance: instance.to_string(),
                     waited: *waited,
                     ready_wait: *ready_wait,
                     issued: Some(now),

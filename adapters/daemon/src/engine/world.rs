@@ -11,7 +11,7 @@ use longshore_arvados::client::ApiClient;
 use longshore_cloud::{Instance, SharedCloud, tag};
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::{Config, InstanceType};
-use longshore_core::ids::{CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
+use longshore_core::ids::{Address, CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
     Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, ProbeReport, VmError,
 };
@@ -161,7 +161,7 @@ impl Inner {
                 let target = Target {
                     cloud,
                     instance,
-                    address,
+                    address: address.to_string(),
                     secret,
                 };
                 self.ask_vm(&target, action, Instant::now() + patience)
@@ -291,7 +291,7 @@ impl Inner {
                 image: tag(tag::IMAGE).map(ImageId::from),
             },
             id: instance.id,
-            address: instance.address,
+            address: instance.address.map(Address::from),
             terminated: instance.terminated,
             taken_back: instance.taken_back,
         }

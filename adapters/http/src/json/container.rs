@@ -1,5 +1,6 @@
 //! Containers, as the peer writes them.
 
+use longshore_core::ids::VmName;
 use longshore_core::view::ContainerView;
 use serde::Serialize;
 
@@ -81,7 +82,7 @@ impl<'a> Catalog<'a> {
             instance_type: self.first(&view.eligible),
             first_seen_at: rfc3339(view.first_seen),
             scheduling_status: &view.status,
-            instance: view.instance.as_deref(),
+            instance: view.instance.as_ref().map(VmName::as_str),
             interruptions: view.interruptions,
             position: view.position,
             waiting: view.waiting.as_ref().map(WaitingJson::new),

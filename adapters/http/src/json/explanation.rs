@@ -146,7 +146,7 @@ impl<'c> EligibleJson<'c> {
 impl<'c> ArrivingJson<'c> {
     fn new(arriving: &'c Arriving) -> Self {
         Self {
-            instance: &arriving.instance,
+            instance: arriving.instance.as_str(),
             phase: phase(arriving.phase),
             since: rfc3339(arriving.since),
             due: (arriving.due != Timestamp::NEVER).then(|| rfc3339(arriving.due)),

@@ -2,7 +2,7 @@
 
 use longshore_core::Phase;
 use longshore_core::config::Config;
-use longshore_core::ids::{CloudId, ContainerId, IntentId};
+use longshore_core::ids::{Address, CloudId, ContainerId, IntentId};
 use longshore_core::input::IdleBehavior;
 use longshore_core::time::Timestamp;
 use longshore_core::view::{BootPause, InstanceView};
@@ -99,7 +99,7 @@ pub(super) fn instance<'a>(
     let exists = view.phase != Phase::Creating;
     InstanceJson {
         instance: view.instance.as_ref().map_or("", |name| name.as_str()),
-        address: view.address.as_deref().unwrap_or_default(),
+        address: view.address.as_ref().map_or("", Address::as_str),
         price: dollars(view.price),
         arvados_instance_type: view.instance_type.as_str(),
         provider_instance_type: offer.map_or("", |offer| &offer.provider_type),

@@ -94,8 +94,12 @@ impl<'c> WaitingJson<'c> {
             Waiting::Learning => Self::Learning,
             Waiting::Updating => Self::Updating,
             Waiting::Retry { at } => Self::Retry { at: rfc3339(*at) },
-            Waiting::Starting { instance } => Self::Starting { instance },
-            Waiting::EarlierAttempt { instance } => Self::EarlierAttempt { instance },
+            Waiting::Starting { instance } => Self::Starting {
+                instance: instance.as_str(),
+            },
+            Waiting::EarlierAttempt { instance } => Self::EarlierAttempt {
+                instance: instance.as_str(),
+            },
             Waiting::Queue => Self::Queue,
             Waiting::Unheard => Self::Unheard,
             Waiting::LockedElsewhere => Self::LockedElsewhere,
@@ -105,7 +109,7 @@ impl<'c> WaitingJson<'c> {
                 exists,
             } => Self::Booting {
                 instance_type: instance_type.as_str(),
-                instance,
+                instance: instance.as_str(),
                 exists: *exists,
             },
             Waiting::Blocked(blocked) => Self::Blocked {

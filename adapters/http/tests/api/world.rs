@@ -295,7 +295,7 @@ fn gpu_demand() -> Demand {
 pub(crate) fn instance(id: &str, instance_type: &str, behavior: IdleBehavior) -> InstanceRecord {
     InstanceRecord {
         id: id.into(),
-        address: Some(format!("10.0.0.{}:22", &id[5..])),
+        address: Some(format!("10.0.0.{}:22", &id[5..]).into()),
         terminated: false,
         taken_back: false,
         tags: InstanceTags {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longshore_core::event::Event;
+use longshore_core::ids::VmName;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinHandle;
@@ -33,7 +34,7 @@ pub(crate) fn strike(storm: Storm, root: PathBuf, mut events: Receiver<Event>) -
                 Ok(Event::Created { instance, .. }) => {
                     let lot = Lot {
                         storm: storm.clone(),
-                        dir: root.join(&instance),
+                        dir: root.join(instance.as_str()),
                         instance,
                     };
                     lot.draw();
@@ -47,7 +48,7 @@ pub(crate) fn strike(storm: Storm, root: PathBuf, mut events: Receiver<Event>) -
 
 struct Lot {
     storm: Storm,
-    instance: String,
+    instance: VmName,
     dir: PathBuf,
 }
 
@@ -69,7 +70,7 @@ impl Lot {
                 _ => self.signal(Signal::KILL).await,
             };
             if struck {
-                self.storm.count_vm(fault, &self.instance);
+                self.storm.count_vm(fault, self.instance.as_str());
             } else {
                 self.storm.put_back(Target::Vm, fault);
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_core::event::{BootOutcome, CloudCall, Event};
-use longshore_core::ids::{CloudId, TypeName};
+use longshore_core::ids::{CloudId, TypeName, VmName};
 use longshore_core::input::CloudError;
 use longshore_core::{Phase, ShutdownReason};
 use longshore_http::Metrics;
@@ -143,7 +143,7 @@ fn what_is_no_longer_configured_is_still_counted() {
 #[test]
 fn what_the_cloud_takes_back_and_what_does_not_boot_is_counted_by_type() {
     let metrics = Metrics::new();
-    let (instance, instance_type) = ("a".to_owned(), TypeName::from("small"));
+    let (instance, instance_type) = (VmName::from("a"), TypeName::from("small"));
     for event in [
         Event::LossAnnounced {
             instance: instance.clone(),

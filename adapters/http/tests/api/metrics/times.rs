@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_core::event::Event;
-use longshore_core::ids::TypeName;
+use longshore_core::ids::{TypeName, VmName};
 use longshore_http::Metrics;
 
 use super::{gather, of};
@@ -133,7 +133,7 @@ fn a_container_that_is_started_again_was_queued_once() {
 #[test]
 fn instances_found_after_a_restart_do_not_count_as_boots() {
     let metrics = Metrics::new();
-    let (instance, after) = ("a".to_owned(), Duration::from_secs(2));
+    let (instance, after) = (VmName::from("a"), Duration::from_secs(2));
     for own in [false, true] {
         metrics.observe(
             START,
