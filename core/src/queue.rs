@@ -182,13 +182,10 @@ impl Queue {
         all
     }
 
-    /// Unfinished containers that a complete snapshot begun at `started` did not show: they have
-    /// ended, or were deleted. O(containers), once for each poll.
-    pub(crate) fn unseen(&self, started: Timestamp) -> Vec<ContainerId> {
-        self.entries
-            .values()
-            .filter(|e| e.op.is_none() && e.known_since < started && !e.state.is_final())
-            .map(|e| e.id)
-            .collect()
+    /// Unfinished containers that a complete snapshot begun at `started` did not show, and on which
+    /// no change is under way. O(containers), once for each poll.
+    pub(crate) fn unseen(&self, started: Timestamp) -> impl Iterator<Item = &Entry> {
+        let all = self.entries.values();
+        all.filter(move |e| e.op.is_none() && e.known_since < started && !e.state.is_final())
     }
 }

@@ -98,8 +98,7 @@ impl Dispatcher {
                 for record in &records {
                     self.merge(started, record);
                 }
-                let unseen = self.queue.unseen(started);
-                self.poll.wanted.extend(unseen);
+                self.want_unseen(started, &records);
                 self.look_up();
                 if first {
                     self.touch_everything();
@@ -120,6 +119,39 @@ impl Dispatcher {
             regular
         };
         self.timers.set(TimeoutReason::PollQueue, next);
+    }
+
+    /// Wants the records of known containers that the snapshot did not show. At once of what we have
+    /// a hand in, and of whatever the queue refused to change.
+    ///
+    /// The others only wait. Those that rank above the lowest shown, or all of them if the snapshot
+    /// was not full, are over: of these as many are looked up as a poll may show. Where the snapshot
+    /// was full, those below are probably alive: they take turns, some after each poll, so that one
+    /// that is over is noticed after as many polls as there are thousands of them. Whatever was heard
+    /// of longest ago comes first, and an answer sends it to the end of the line. O(containers).
+    fn want_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
+        let max = self.config.limits.queued_per_poll as usize;
+        let queued = shown.iter().filter(|r| r.state == ContainerState::Queued);
+        let lowest = queued.clone().map(|record| record.priority).min();
+        let lowest = lowest.filter(|_| queued.count() >= max).unwrap_or_default();
+        let mut over = Vec::new();
+        let mut below = Vec::new();
+        for entry in self.queue.unseen(started) {
+            let waits = entry.state == ContainerState::Queued
+                && entry.failures == 0
+                && self.fleet.hosts(entry.id).next().is_none();
+            if !waits {
+                self.poll.wanted.insert(entry.id);
+            } else if entry.priority > lowest {
+                over.push((entry.known_since, entry.id));
+            } else {
+                below.push((entry.known_since, entry.id));
+            }
+        }
+        let over = longest_ago(over, max.max(LOOKUP_IDS_MAX));
+        let below = longest_ago(below, LOOKUP_IDS_MAX);
+        self.poll.wanted.extend(over);
+        self.poll.wanted.extend(below);
     }
 
     /// Asks for the records of everything in `wanted`.
@@ -307,4 +339,16 @@ impl Dispatcher {
         let ids: Vec<ContainerId> = orphans.map(|entry| entry.id).collect();
         self.touched.containers.extend(ids);
     }
+}
+
+/// Those that were heard of longest ago, in no order. O(all).
+fn longest_ago(
+    mut all: Vec<(Timestamp, ContainerId)>,
+    most: usize,
+) -> impl Iterator<Item = ContainerId> {
+    if all.len() > most {
+        all.select_nth_unstable(most);
+        all.truncate(most);
+    }
+    all.into_iter().map(|(_, id)| id)
 }

@@ -1,7 +1,9 @@
 //! A queue that refuses, forgets, and shows only half.
 
 use longshore_core::StopReason;
+use longshore_core::command::{Action, QueueAction};
 use longshore_core::event::{Event, Level};
+use longshore_core::ids::ContainerId;
 use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
@@ -50,6 +52,62 @@ fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
     assert_eq!(story.count_events(dropped), 1);
     story.run_for(minutes(5));
     assert!(story.is_gone(vm));
+}
+
+/// Many wait, the queue is read every ten seconds, and a reading shows only ten of them.
+fn deep_queue() -> (Story, Vec<ContainerId>) {
+    let mut story = Story::with(|config| config.limits.instances = Some(0));
+    story.without_hints();
+    let all = (0..3500).map(|n| story.submit_as(cores(1), 1 + n, minutes(5)));
+    let all = all.collect();
+    story.run_for(minutes(1));
+    story.reconfigure(|config| config.limits.queued_per_poll = 10);
+    (story, all)
+}
+
+fn polls_and_lookups(story: &Story) -> (usize, usize) {
+    let polls = |a: &Action| matches!(a, Action::Queue(QueueAction::Poll { .. }));
+    let lookups = |a: &Action| matches!(a, Action::Queue(QueueAction::Lookup { .. }));
+    (story.count_commands(polls), story.count_commands(lookups))
+}
+
+#[test]
+fn what_ranks_below_a_full_reading_is_asked_for_in_turns() {
+    let (mut story, all) = deep_queue();
+    let before = polls_and_lookups(&story);
+    story.run_for(minutes(3));
+    let after = polls_and_lookups(&story);
+    assert!(after.0 - before.0 >= 17, "it is read all along");
+    assert!(
+        after.1 - before.1 <= after.0 - before.0,
+        "a lookup for each"
+    );
+    // The highest that no reading shows, and the lowest.
+    story.delete(all[0]);
+    story.set_priority(all[3489], 0);
+    story.run_for(seconds(55));
+    assert_eq!(story.shown(all[0]), None, "four turns and a poll later");
+    assert_eq!(story.shown(all[3489]), None);
+    assert!(story.shown(all[1]).is_some());
+    assert!(story.shown(all[3499]).is_some());
+}
+
+#[test]
+fn what_a_reading_should_have_shown_is_asked_for_at_once() {
+    let (mut story, all) = deep_queue();
+    // All ten that readings have shown: the next reading shows ten others.
+    for id in &all[3490..] {
+        story.delete(*id);
+    }
+    story.run_for(seconds(12));
+    assert!(all[3490..].iter().all(|id| story.shown(*id).is_none()));
+    // All at once: no reading is full any more.
+    for id in &all[5..3490] {
+        story.set_priority(*id, 0);
+    }
+    story.run_for(seconds(55));
+    assert!(all[5..].iter().all(|id| story.shown(*id).is_none()));
+    assert!(all[..5].iter().all(|id| story.shown(*id).is_some()));
 }
 
 #[test]
