@@ -135,20 +135,25 @@ impl Batch {
                 failed
             ),
             format!(
-                "{} events in {seconds:.1} s: {:.0} a second, {:.0} inputs a second",
+                "{} events in {seconds:.1} s, with up to {} instances and {} containers at a time: {:.0} \
+                 events a second, {:.0} times real time",
                 self.happened,
-                per_second(self.happened),
-                per_second(self.inputs)
-            ),
-            format!(
-                "{:.1} simulated hours: {:.0} times real time; at most {} instances and {} \
-                 containers at a time, {} and {} in all",
-                self.simulated.as_secs_f64() / 3600.0,
-                self.simulated.as_secs_f64() / seconds,
                 self.instances.0,
                 self.containers.0,
+                per_second(self.happened),
+                self.simulated.as_secs_f64() / seconds,
+            ),
+            format!(
+                "{:.1} simulated hours, {} instances and {} containers in all, {} inputs ({:.0} a \
+                 second){}",
+                self.simulated.as_secs_f64() / 3600.0,
                 self.instances.1,
-                self.containers.1
+                self.containers.1,
+                self.inputs,
+                per_second(self.inputs),
+                peak_memory().map_or(String::new(), |mib| format!(
+                    ", {mib} MiB of memory at the peak"
+                )),
             ),
             format!(
                 "of the time allowed, a healed world took at most {}.{:02} % to come to rest (seed {})",
@@ -166,6 +171,16 @@ impl Batch {
         }
         say(out, &lines.join("\n"));
     }
+}
+
+/// The most memory that this process has held, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024)
 }
 
 /// Of the tree that this was built from, marked if it has changes that are not committed.

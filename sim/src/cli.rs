@@ -32,7 +32,8 @@ use crate::workload::Arrival;
   longshore-sim --minimize 42                      fewer faults and containers that still fail
   longshore-sim --minimize 42 --trace small.jsonl  the same, and save the trace of what is left
   longshore-sim --replay out.jsonl                 feed a saved trace to the core again
-  longshore-sim --seeds 0..10 --profile scale      10,000 VMs, 100,000 containers
+  longshore-sim --seed 0 --profile scale           10,000 VMs, 100,000 containers
+  longshore-sim --seed 0 --profile day             a day of 1,000 VMs: how fast is it?
   longshore-sim plan --config config.yml --workload trace.jsonl
                                                    what a workload would cost
 

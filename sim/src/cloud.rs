@@ -4,7 +4,7 @@
 mod lists;
 mod weather;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use longshore_core::command::CloudAction;
@@ -90,8 +90,8 @@ pub(crate) struct Cloud {
     all_sold_out: Timestamp,
     /// What was last listed, and when.
     listed: Option<(Timestamp, Vec<InstanceRecord>)>,
-    /// Names of instances that ended, and when.
-    free_ids: Vec<(Timestamp, InstanceId)>,
+    /// Names of instances that ended, and when: the oldest first.
+    free_ids: VecDeque<(Timestamp, InstanceId)>,
     /// Names that were given again: what was known of the first bearer means nothing any more.
     pub(crate) reborn: Vec<InstanceId>,
     /// Shortest and longest create, in milliseconds.
@@ -99,6 +99,8 @@ pub(crate) struct Cloud {
     pub(crate) down_until: Timestamp,
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
+    /// The same of each type.
+    alive_of: BTreeMap<TypeName, usize>,
     pub(crate) alive_peak: usize,
     /// How long the instances of each type that ended have existed, and how many they were.
     pub(crate) used: BTreeMap<TypeName, (u64, Duration)>,
@@ -125,12 +127,13 @@ impl Cloud {
             group_sold_out: BTreeMap::new(),
             all_sold_out: Timestamp::EPOCH,
             listed: None,
-            free_ids: Vec::new(),
+            free_ids: VecDeque::new(),
             reborn: Vec::new(),
             create_millis: (300, 8000),
             down_until: Timestamp::EPOCH,
             create_throttle: None,
             alive: 0,
+            alive_of: BTreeMap::new(),
             alive_peak: 0,
             used: BTreeMap::new(),
             made: Vec::new(),
@@ -140,6 +143,14 @@ impl Cloud {
     /// Whether an instance exists and has not ended.
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {
         self.instances.get(id).is_some_and(|i| i.ended.is_none())
+    }
+
+    /// Instances of a group that have not ended. O(types).
+    fn alive_in(&self, group: &QuotaGroup) -> usize {
+        let types = self.types.iter();
+        let names = types.filter(|(_, offer)| offer.quota_group == *group);
+        let counts = names.filter_map(|(name, _)| self.alive_of.get(name));
+        counts.sum()
     }
 
     pub(crate) fn living(&self) -> impl Iterator<Item = &Instance> {
@@ -272,8 +283,7 @@ impl Cloud {
             let message = format!("no such type: {name}");
             return Some(CloudError::Permanent { message });
         };
-        let same_group = |i: &&Instance| i.offer.quota_group == offer.quota_group;
-        let in_group = self.living().filter(same_group).count();
+        let in_group = self.alive_in(&offer.quota_group);
         let quota = self.quota.get(&offer.quota_group).copied();
         let shrunk = self.shrunk.get(&offer.quota_group);
         let shrunk = shrunk.filter(|(_, until)| now < *until).map(|(n, _)| *n);
@@ -282,7 +292,7 @@ impl Cloud {
             let message = "VcpuLimitExceeded".to_owned();
             return Some(CloudError::Quota { message });
         }
-        let of_type = self.living().filter(|i| i.type_name == *name).count();
+        let of_type = self.alive_of.get(name).copied().unwrap_or_default();
         let capacity = self.capacity.get(name).copied();
         if let Some(scope) = self.lacking(now, name, &offer.quota_group).or_else(|| {
             capacity
@@ -344,6 +354,7 @@ impl Cloud {
         self.instances.insert(id.clone(), instance);
         self.made.push(id.clone());
         self.alive += 1;
+        *self.alive_of.entry(name.clone()).or_default() += 1;
         self.alive_peak = self.alive_peak.max(self.alive);
         self.fates(stage, &id);
         let born = VmStep::Born {
@@ -351,17 +362,18 @@ impl Cloud {
             type_name: name.clone(),
             image: image.clone(),
         };
-        stage.after(Duration::ZERO, Happening::Vm(born));
+        stage.after(Duration::ZERO, Happening::Vm(Box::new(born)));
         record
     }
 
     /// A name for a new instance: a fresh one, or that of one which ended long ago.
     fn name(&mut self, stage: &mut Stage) -> InstanceId {
-        let long_ago = |(ended, _): &(Timestamp, InstanceId)| stage.now.since(*ended) > REUSE_MIN;
-        if let Some(at) = self.free_ids.iter().position(long_ago)
+        let oldest = self.free_ids.front();
+        let long_ago = oldest.is_some_and(|(ended, _)| stage.now.since(*ended) > REUSE_MIN);
+        if long_ago
             && stage.faults.strikes(&mut self.chance, Fault::IdReused)
+            && let Some((_, id)) = self.free_ids.pop_front()
         {
-            let (_, id) = self.free_ids.remove(at);
             stage.note(|| format!("{id} is given again"));
             self.reborn.push(id.clone());
             return id;
@@ -419,7 +431,7 @@ impl Cloud {
                 instance: id.clone(),
                 address,
             };
-            stage.after(Duration::ZERO, Happening::Vm(moved));
+            stage.after(Duration::ZERO, Happening::Vm(Box::new(moved)));
         }
     }
 
@@ -462,6 +474,9 @@ impl Cloud {
             return;
         }
         self.alive -= 1;
+        if let Some(alive) = self.alive_of.get_mut(&instance.type_name) {
+            *alive -= 1;
+        }
         let used = self.used.entry(instance.type_name.clone()).or_default();
         used.0 += 1;
         used.1 += stage.now.since(instance.made_at);
@@ -470,7 +485,7 @@ impl Cloud {
             shown_alive,
         });
         self.free_addresses.extend(instance.record.address.clone());
-        self.free_ids.push((stage.now, id.clone()));
+        self.free_ids.push_back((stage.now, id.clone()));
         stage.note(|| format!("{id} ends"));
         stage.after(Duration::ZERO, Happening::VmEnds(id.clone()));
     }

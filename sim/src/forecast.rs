@@ -140,7 +140,7 @@ fn forecast(world: &World) -> Forecast {
             cost_microdollars: cost(price(name), *time),
         })
         .collect();
-    let records = || world.queue.records.values();
+    let records = || world.queue.records.iter().map(|(_, record)| record);
     let count = |state| records().filter(|record| record.state == state).count();
     let began = records().filter_map(|r| Some(r.began_at?.since(r.submitted_at)));
     let first = records().map(|record| record.submitted_at).min();

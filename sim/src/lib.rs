@@ -39,6 +39,7 @@ mod run;
 mod runner;
 mod stage;
 pub mod story;
+mod table;
 mod tamper;
 mod thrift;
 mod trace;

@@ -47,7 +47,7 @@ impl Cloud {
                 instance: id.clone(),
                 at: stage.now + SPOT_NOTICE,
             };
-            stage.after(Duration::ZERO, Happening::Vm(told));
+            stage.after(Duration::ZERO, Happening::Vm(Box::new(told)));
         }
         let end = CloudStep::TakenBack {
             id: id.clone(),

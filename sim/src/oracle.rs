@@ -13,6 +13,7 @@ use longshore_core::input::{
 use longshore_core::time::Timestamp;
 
 use crate::stage::container_id;
+use crate::table::Table;
 
 /// What one life of a process was told and has asked for: the rules about its commands are judged
 /// by this, since it cannot know more.
@@ -22,24 +23,25 @@ pub(crate) struct Ledger {
     /// Commands without an answer yet; the same by when they are given up, and by what they are about.
     open: BTreeMap<CommandId, Open>,
     deadlines: BTreeSet<(Timestamp, CommandId)>,
+    /// (The latter only of what somebody asks for.)
     open_about: BTreeMap<About, BTreeSet<CommandId>>,
     /// Those that change a container's record, start it or stop it.
     open_of: BTreeMap<ContainerId, BTreeSet<CommandId>>,
     /// Creates that may still make an instance.
     pub(crate) wishes: BTreeMap<IntentId, Wish>,
     /// Instances it was shown, and how many lists in a row lacked each since.
-    pub(crate) known: BTreeMap<InstanceId, u32>,
+    pub(crate) known: Table<InstanceId, u32>,
     /// Instances that it was ever shown, since when, unless the cloud has said since that they ended.
-    pub(crate) heard_of: BTreeMap<InstanceId, Timestamp>,
+    pub(crate) heard_of: Table<InstanceId, Timestamp>,
     /// When each last said that it is ready and what runs on it.
-    pub(crate) heard: BTreeMap<InstanceId, Timestamp>,
+    pub(crate) heard: Table<InstanceId, Timestamp>,
     pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
-    pub(crate) proved: BTreeSet<InstanceId>,
-    pub(crate) broken: BTreeSet<InstanceId>,
+    pub(crate) proved: Table<InstanceId, ()>,
+    pub(crate) broken: Table<InstanceId, ()>,
     /// Instances that the cloud has said it takes back.
     pub(crate) taken_back: BTreeSet<InstanceId>,
     /// What the queue said last, and since when that is true at least.
-    pub(crate) states: BTreeMap<ContainerId, (ContainerState, Timestamp)>,
+    pub(crate) states: Table<ContainerId, (ContainerState, Timestamp)>,
     /// Why instances are being given back, and since when.
     pub(crate) leaving: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
     /// Those that were gone while they were given back: for what reason, and until when a list that is
@@ -81,6 +83,11 @@ impl About {
             Self::Record(id) | Self::Start(_, id) | Self::Signal(_, id) => Some(*id),
             _ => None,
         }
+    }
+
+    /// Whether anybody asks if something like this is under way.
+    fn is_filed(&self) -> bool {
+        matches!(self, Self::Record(_) | Self::Create(_) | Self::Start(..))
     }
 
     /// What a command is about.
@@ -174,15 +181,15 @@ impl Ledger {
                     if self.open_about.contains_key(&About::Record(record.id)) {
                         continue;
                     }
-                    let place = self.states.entry(record.id);
-                    let known = place.or_insert((record.state, open.since));
+                    let heard = (record.state, open.since);
+                    let known = self.states.or_insert_with(&record.id, || heard);
                     if known.1 <= open.since {
                         *known = (record.state, open.since);
                     }
                 }
             }
             (About::Record(id), Answer::Updated(Ok(update))) => {
-                self.states.insert(*id, (update.state, now));
+                self.states.insert(id, (update.state, now));
             }
             (About::Record(id), Answer::Updated(Err(_))) => self.was_refused(now, *id),
             (About::Create(intent), Answer::Created(made)) => {
@@ -231,13 +238,14 @@ impl Ledger {
     }
 
     fn hear_list(&mut self, now: Timestamp, records: &[InstanceRecord]) {
-        let shown: BTreeSet<&InstanceId> = records.iter().map(|r| &r.id).collect();
-        for (id, missed) in &mut self.known {
-            if !shown.contains(id) {
-                *missed += 1;
-            }
+        let mut shown = Table::default();
+        for record in records {
+            shown.insert(&record.id, ());
         }
-        self.known.retain(|_, missed| *missed < 2);
+        self.known.retain(|id, missed| {
+            *missed += u32::from(!shown.contains_key(id));
+            *missed < 2
+        });
         for record in records {
             if record.taken_back {
                 self.taken_back.insert(record.id.clone());
@@ -262,8 +270,8 @@ impl Ledger {
         {
             self.lost.insert(intent);
         }
-        self.heard_of.entry(record.id.clone()).or_insert(now);
-        let first = self.known.insert(record.id.clone(), 0).is_none();
+        self.heard_of.or_insert_with(&record.id, || now);
+        let first = self.known.insert(&record.id, 0).is_none();
         if let Some(behavior) = record.tags.idle_behavior
             && first
         {
@@ -273,15 +281,15 @@ impl Ledger {
 
     fn hear_probe(&mut self, now: Timestamp, instance: &InstanceId, report: &ProbeReport) {
         if report.ready.is_ok() && report.runners.is_some() {
-            self.proved.insert(instance.clone());
-            self.heard.insert(instance.clone(), now);
+            self.proved.insert(instance, ());
+            self.heard.insert(instance, now);
         }
         if matches!(&report.runners, Some(list) if list.taken_back_at.is_some()) {
             self.taken_back.insert(instance.clone());
         }
         match &report.runners {
             Some(list) if list.broken => {
-                self.broken.insert(instance.clone());
+                self.broken.insert(instance, ());
             }
             Some(_) => {
                 self.broken.remove(instance);
@@ -312,8 +320,10 @@ impl Ledger {
 
     /// A command leaves.
     pub(crate) fn begin(&mut self, id: CommandId, open: Open) {
-        let same = self.open_about.entry(open.about.clone()).or_default();
-        same.insert(id);
+        if open.about.is_filed() {
+            let same = self.open_about.entry(open.about.clone()).or_default();
+            same.insert(id);
+        }
         if let Some(container) = open.about.container() {
             self.open_of.entry(container).or_default().insert(id);
         }
@@ -324,7 +334,9 @@ impl Ledger {
     fn end(&mut self, id: CommandId) -> Option<Open> {
         let open = self.open.remove(&id)?;
         self.deadlines.remove(&(open.deadline, id));
-        if let Some(same) = self.open_about.get_mut(&open.about) {
+        if open.about.is_filed()
+            && let Some(same) = self.open_about.get_mut(&open.about)
+        {
             same.remove(&id);
             if same.is_empty() {
                 self.open_about.remove(&open.about);

@@ -2,6 +2,7 @@
 
 use longshore_core::Dispatcher;
 use longshore_core::config::Config;
+use longshore_core::event::Event;
 use longshore_core::input::{Answer, CloudError, Input};
 use longshore_core::time::Timestamp;
 
@@ -168,6 +169,11 @@ impl Processes {
             input: input.clone(),
         });
         core.handle_input(now, input);
+    }
+
+    /// The next thing that the core tells.
+    pub(crate) fn event(&mut self, index: usize) -> Option<Event> {
+        self.all[index].core.as_mut()?.poll_event()
     }
 
     /// Whether the core has asked to be woken by now, and has not been.

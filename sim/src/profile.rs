@@ -23,6 +23,8 @@ pub enum Profile {
     Swarm,
     /// 10,000 VMs and 100,000 containers, few faults.
     Scale,
+    /// 1,000 VMs and 10,000 containers in a steady flow for a day, with the faults of `scale`.
+    Day,
     /// A simulated month.
     Soak,
 }
@@ -77,6 +79,7 @@ impl Plan {
                 plan
             }
             Profile::Scale => Self::scale(seed, &mut chance),
+            Profile::Day => Self::day(seed, &mut chance),
         };
         Self {
             profile: Some(profile),
@@ -183,28 +186,50 @@ impl Plan {
     }
 
     fn scale(seed: u64, chance: &mut Chance) -> Self {
-        let mut plan = Self::calm(seed);
-        plan.config.limits.instances = Some(10_000);
+        let bursts = Pattern::Bursty {
+            gap: Duration::from_secs(30),
+            size: 5000,
+        };
+        let mut plan = Self::large(seed, chance, 10_000, bursts, (300, 1800));
         plan.config.limits.cloud_ops = Rate::per_second(100);
+        plan.heals_after = Some(Duration::from_secs(2 * HOUR));
+        plan
+    }
+
+    /// As much at a time as 1,000 VMs hold: 10,000 containers, each of which runs for two hours or so.
+    fn day(seed: u64, chance: &mut Chance) -> Self {
+        let flow = Pattern::Steady {
+            gap: Duration::from_millis(8500),
+        };
+        let mut plan = Self::large(seed, chance, 1000, flow, (4096, 16_383));
+        plan.heals_after = Some(Duration::from_secs(24 * HOUR));
+        plan
+    }
+
+    /// A mostly healthy world with so many VMs, and ten times as many containers of twenty shapes.
+    fn large(
+        seed: u64,
+        chance: &mut Chance,
+        vms: u32,
+        pattern: Pattern,
+        run_secs: (u64, u64),
+    ) -> Self {
+        let mut plan = Self::calm(seed);
+        plan.config.limits.instances = Some(vms);
         // A hint for each change would have the queue read all the time.
         plan.pushes = false;
         plan.config.limits.containers_per_instance = Some(1);
         for fault in [Fault::Vanishes, Fault::CreateFails, Fault::StartAnswerLost] {
             plan.faults.ratios.insert(fault, Ratio::new(1, 500));
         }
-        plan.fault_budget = 10_000;
-        let demands = (0..20).map(|_| small_demand(chance)).collect();
+        plan.fault_budget = u64::from(vms);
         plan.workloads = vec![Workload {
-            pattern: Pattern::Bursty {
-                gap: Duration::from_secs(30),
-                size: 5000,
-            },
-            left: 100_000,
-            demands,
-            run_secs: (300, 1800),
+            pattern,
+            left: vms * 10,
+            demands: (0..20).map(|_| small_demand(chance)).collect(),
+            run_secs,
             priorities: 1000,
         }];
-        plan.heals_after = Some(Duration::from_secs(2 * HOUR));
         plan
     }
 

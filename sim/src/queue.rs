@@ -5,7 +5,7 @@ mod changes;
 mod family;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use longshore_core::command::QueueAction;
@@ -19,6 +19,7 @@ use crate::faults::Fault;
 use crate::marks::Mark;
 use crate::runner::RunnerId;
 use crate::stage::{Happening, Origin, Stage, container_id};
+use crate::table::Table;
 use crate::workload::Arrival;
 
 /// What happens in the queue by itself.
@@ -83,7 +84,7 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub(crate) struct Queue {
     chance: Chance,
-    pub(crate) records: BTreeMap<ContainerId, Record>,
+    pub(crate) records: Table<ContainerId, Record>,
     queued: BTreeSet<(Reverse<u64>, Timestamp, ContainerId)>,
     locked: BTreeSet<ContainerId>,
     pub(crate) last: u64,
@@ -110,7 +111,7 @@ impl Queue {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             chance: Chance::new(seed, "queue"),
-            records: BTreeMap::new(),
+            records: Table::default(),
             queued: BTreeSet::new(),
             locked: BTreeSet::new(),
             last: 0,
@@ -201,7 +202,7 @@ impl Queue {
             patience: Duration::ZERO,
             began_at: None,
         };
-        self.records.insert(id, record);
+        self.records.insert(&id, record);
         self.open += 1;
         self.open_peak = self.open_peak.max(self.open);
         self.file(id);
@@ -295,7 +296,7 @@ impl Queue {
             self.hint_due = !stage.faults.strikes(&mut self.chance, Fault::NoHint);
             if self.hint_due {
                 let pause = self.chance.millis(5, 100);
-                stage.after(pause, Happening::Queue(QueueStep::Hint));
+                stage.after(pause, Happening::Queue(Box::new(QueueStep::Hint)));
             }
         }
     }
@@ -304,7 +305,7 @@ impl Queue {
     pub(crate) fn step(&mut self, stage: &mut Stage, step: QueueStep) -> bool {
         match step {
             QueueStep::Tick => {
-                stage.after(TICK, Happening::Queue(QueueStep::Tick));
+                stage.after(TICK, Happening::Queue(Box::new(QueueStep::Tick)));
                 if stage.faults.strikes(&mut self.chance, Fault::QueueStorm) {
                     self.storm_until = stage.now + self.chance.secs(10, 600);
                     stage.note(|| "the queue begins to refuse everything".to_owned());
@@ -419,7 +420,7 @@ impl Queue {
         }
         match action {
             QueueAction::Poll { queued_max } => {
-                let locked = self.locked.iter().filter(|id| self.records[id].ours);
+                let locked = self.locked.iter().filter(|id| self.records[*id].ours);
                 let rest = QueueStep::PollRest {
                     from,
                     id,
@@ -427,7 +428,7 @@ impl Queue {
                     queued_max: *queued_max,
                 };
                 let pause = self.chance.millis(1, 200);
-                stage.after(pause, Happening::Queue(rest));
+                stage.after(pause, Happening::Queue(Box::new(rest)));
             }
             QueueAction::Lookup { ids } => {
                 let known = ids.iter().filter(|id| self.state(**id).is_some());

@@ -14,6 +14,7 @@ use longshore_core::{Blocked, Phase, Waiting};
 
 use crate::oracle::About;
 use crate::process::Process;
+use crate::table::Table;
 use crate::world::World;
 
 /// What holds may be said for so long after it has ended: inputs may be taken before the decisions
@@ -34,7 +35,7 @@ pub(crate) struct Facts {
     incarnation: u32,
     /// When each list began that was answered.
     lists: BTreeSet<Timestamp>,
-    shown: BTreeMap<InstanceId, Shown>,
+    shown: Table<InstanceId, Shown>,
     /// Instances that it calls gone, and since when, until a list that comes later than the grace.
     pub(crate) gone: BTreeMap<InstanceId, Timestamp>,
     /// Creates under way, by what they are for.
@@ -87,7 +88,7 @@ impl Facts {
         let offered = record.tags.instance_type.as_ref();
         let price = offered.and_then(|name| world.get(name)).copied();
         let image = record.tags.image.as_ref();
-        let shown = self.shown.entry(record.id.clone()).or_insert(Shown {
+        let shown = self.shown.or_insert_with(&record.id, || Shown {
             // It was not known before: lists that are under way prove nothing.
             alive_at: now,
             price: price.unwrap_or_default(),

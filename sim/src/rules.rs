@@ -15,6 +15,7 @@ use crate::marks::Mark;
 use crate::oracle::{About, Open, Wish};
 use crate::queue::Record;
 use crate::stage::Origin;
+use crate::table::Table;
 use crate::validity::started;
 use crate::vm::VmCall;
 use crate::world::World;
@@ -24,6 +25,8 @@ use crate::world::World;
 pub(crate) struct Memory {
     minute: u64,
     counts: BTreeMap<(Origin, Call), u32>,
+    /// The same of probes, by far the most calls.
+    probes: BTreeMap<Origin, Table<InstanceId, u32>>,
     /// Since when each container has had no better reason to wait than "just seen".
     pub(crate) vague: BTreeMap<ContainerId, Timestamp>,
     /// Containers that an operator wanted to be stopped.
@@ -194,11 +197,18 @@ impl World {
         if minute != memory.minute {
             memory.minute = minute;
             memory.counts.clear();
+            memory.probes.clear();
         }
         let call = Call::of(&command.action);
         let bound = call.bound(&self.processes.all[index].config);
         let from = self.processes.origin(index);
-        let count = memory.counts.entry((from, call)).or_default();
+        let count = match &call {
+            Call::Probe(instance) => {
+                let probes = memory.probes.entry(from).or_default();
+                probes.or_insert_with(instance, || 0)
+            }
+            _ => memory.counts.entry((from, call)).or_default(),
+        };
         *count += 1;
         if *count == bound + 1 {
             let text = format!("more than {bound} times a minute: {:?}", command.action);
@@ -260,7 +270,7 @@ impl World {
         if behavior.unwrap_or_default() != IdleBehavior::Run {
             wrong.push(format!("the VM is to {behavior:?}"));
         }
-        if !ledger.proved.contains(instance) {
+        if !ledger.proved.contains_key(instance) {
             wrong.push("the VM has not shown that it is ready".to_owned());
         }
         if ledger.taken_back.contains(instance) {
@@ -269,7 +279,7 @@ impl World {
         if let Some((reason, _)) = ledger.leaving.get(instance) {
             wrong.push(format!("the VM is being given back: {reason}"));
         }
-        if ledger.broken.contains(instance) {
+        if ledger.broken.contains_key(instance) {
             wrong.push("the VM reports itself broken".to_owned());
         }
         let state = ledger.states.get(&container).map(|(state, _)| *state);

@@ -12,6 +12,7 @@ use crate::faults::Fault;
 use crate::marks::Mark;
 use crate::queue::{Queue, Report};
 use crate::stage::{Happening, Stage};
+use crate::table::Table;
 use crate::vm::Vms;
 
 /// A runner process, never reused.
@@ -78,7 +79,8 @@ pub(crate) struct Runners {
     echoes: Chance,
     last: u64,
     alive: BTreeMap<RunnerId, Runner>,
-    by_vm: BTreeSet<(InstanceId, RunnerId)>,
+    /// The runners on each VM, the oldest first, and their containers.
+    by_vm: Table<InstanceId, Vec<(RunnerId, ContainerId)>>,
     by_container: BTreeSet<(ContainerId, RunnerId)>,
     /// User processes alive, by container.
     programs: BTreeMap<ContainerId, RunnerId>,
@@ -94,32 +96,30 @@ impl Runners {
             echoes: Chance::new(seed, "runner: echoes"),
             last: 0,
             alive: BTreeMap::new(),
-            by_vm: BTreeSet::new(),
+            by_vm: Table::default(),
             by_container: BTreeSet::new(),
             programs: BTreeMap::new(),
             peak: 0,
         }
     }
 
-    fn on_vm<'a>(&'a self, vm: &InstanceId) -> impl Iterator<Item = (RunnerId, &'a Runner)> {
-        let range = (vm.clone(), RunnerId(0))..=(vm.clone(), RunnerId(u64::MAX));
-        self.by_vm
-            .range(range)
-            .map(|(_, id)| (*id, &self.alive[id]))
+    fn on_vm(&self, vm: &InstanceId) -> &[(RunnerId, ContainerId)] {
+        self.by_vm.get(vm).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn runner_on(&self, vm: &InstanceId, container: ContainerId) -> Option<RunnerId> {
+        let mut on_vm = self.on_vm(vm).iter();
+        on_vm.find(|(_, of)| *of == container).map(|(id, _)| *id)
     }
 
     /// Whether a runner of this container is alive on that VM.
     pub(crate) fn holds(&self, vm: &InstanceId, container: ContainerId) -> bool {
-        self.on_vm(vm).any(|(_, r)| r.container == container)
+        self.runner_on(vm, container).is_some()
     }
 
     /// The containers of all runners alive on a VM.
-    pub(crate) fn containers_on<'a>(
-        &'a self,
-        vm: &InstanceId,
-    ) -> impl Iterator<Item = ContainerId> + 'a {
-        let found: Vec<ContainerId> = self.on_vm(vm).map(|(_, r)| r.container).collect();
-        found.into_iter()
+    pub(crate) fn containers_on(&self, vm: &InstanceId) -> impl Iterator<Item = ContainerId> {
+        self.on_vm(vm).iter().map(|(_, container)| *container)
     }
 
     /// The VMs on which a container's runners are alive.
@@ -137,13 +137,6 @@ impl Runners {
 
     pub(crate) fn programs(&self) -> usize {
         self.programs.len()
-    }
-
-    pub(crate) fn listed_on<'a>(
-        &'a self,
-        vm: &InstanceId,
-    ) -> impl Iterator<Item = ContainerId> + 'a {
-        self.containers_on(vm)
     }
 
     /// A runner has taken its lock.
@@ -177,13 +170,14 @@ impl Runners {
         stage.note(|| format!("runner of {container} begins on {vm}"));
         self.insert(id, runner);
         stage.after(setup, Happening::Runner(id, step));
-        if self.on_vm(vm).count() > 1 {
+        if self.on_vm(vm).len() > 1 {
             stage.mark(Mark::Packed);
         }
     }
 
     fn insert(&mut self, id: RunnerId, runner: Runner) {
-        self.by_vm.insert((runner.instance.clone(), id));
+        let on_vm = self.by_vm.or_insert_with(&runner.instance, Vec::new);
+        on_vm.push((id, runner.container));
         self.by_container.insert((runner.container, id));
         self.alive.insert(id, runner);
         self.peak = self.peak.max(self.alive.len());
@@ -388,7 +382,12 @@ impl Runners {
 
     fn remove(&mut self, stage: &mut Stage, id: RunnerId) -> Option<Runner> {
         let runner = self.alive.remove(&id)?;
-        self.by_vm.remove(&(runner.instance.clone(), id));
+        if let Some(on_vm) = self.by_vm.get_mut(&runner.instance) {
+            on_vm.retain(|(other, _)| *other != id);
+            if on_vm.is_empty() {
+                self.by_vm.remove(&runner.instance);
+            }
+        }
         self.by_container.remove(&(runner.container, id));
         if self.programs.get(&runner.container) == Some(&id) {
             self.programs.remove(&runner.container);
@@ -404,7 +403,7 @@ impl Runners {
 
     /// A VM is no more.
     pub(crate) fn vm_ended(&mut self, stage: &mut Stage, vm: &InstanceId) {
-        let ids: Vec<RunnerId> = self.on_vm(vm).map(|(id, _)| id).collect();
+        let ids: Vec<RunnerId> = self.on_vm(vm).iter().map(|(id, _)| *id).collect();
         for id in ids {
             self.remove(stage, id);
         }
@@ -418,9 +417,7 @@ impl Runners {
         container: ContainerId,
         signal: Signal,
     ) -> Option<Timestamp> {
-        let mut on_vm = self.on_vm(vm);
-        let id = on_vm.find(|(_, r)| r.container == container)?.0;
-        drop(on_vm);
+        let id = self.runner_on(vm, container)?;
         let runner = self.alive.get_mut(&id)?;
         match signal {
             Signal::Kill if !runner.ignores_kill => {

@@ -28,7 +28,7 @@ pub(crate) struct Origin {
     pub(crate) incarnation: u32,
 }
 
-/// One thing that will happen.
+/// One thing that will happen. Small, since many wait and are moved about: what is large is boxed.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
     /// A command reaches the part of the world that it is for.
@@ -37,10 +37,10 @@ pub(crate) enum Happening {
     Deliver(Origin, Box<Input>),
     Process(usize, ProcessStep),
     Cloud(CloudStep),
-    Vm(VmStep),
+    Vm(Box<VmStep>),
     Runner(RunnerId, RunnerStep),
-    Queue(QueueStep),
-    Users(UserStep),
+    Queue(Box<QueueStep>),
+    Users(Box<UserStep>),
     Operator(OperatorStep),
     /// A VM is no more, and with it everything on it.
     VmEnds(InstanceId),
@@ -174,4 +174,14 @@ impl Stage {
 pub(crate) fn container_id(number: u64) -> ContainerId {
     let text = format!("zzzzz-dz642-{number:015}");
     text.parse().expect("27 characters, digits at the end")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_happen_is_small() {
+        assert!(std::mem::size_of::<Slot>() <= 48);
+    }
 }

@@ -9,6 +9,8 @@ use longshore_core::ids::InstanceId;
 use longshore_core::time::Timestamp;
 use longshore_core::view::InstanceView;
 
+use crate::table::Table;
+
 /// Among how many each VM has waited since its last probe: each of the others goes before it once at
 /// most.
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ impl Turns {
     pub(crate) fn look(
         &mut self,
         shown: &[InstanceView],
-        probes: &BTreeMap<InstanceId, Timestamp>,
+        probes: &Table<InstanceId, Timestamp>,
     ) {
         let asked = |vm: &&InstanceView| !matches!(vm.phase, Phase::Creating | Phase::Shutdown);
         let asked = shown.iter().filter(asked);

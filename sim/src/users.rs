@@ -69,9 +69,9 @@ impl Users {
             } else {
                 self.chance.secs(0, 120)
             };
-            stage.after(pause, Happening::Users(UserStep::Submit(index)));
+            stage.after(pause, Happening::Users(Box::new(UserStep::Submit(index))));
         }
-        stage.after(TICK, Happening::Users(UserStep::Tick));
+        stage.after(TICK, Happening::Users(Box::new(UserStep::Tick)));
     }
 
     /// Nothing more is submitted.
@@ -132,7 +132,7 @@ impl Users {
         workload.left -= many;
         if workload.left > 0 {
             let pause = self.chance.span(gap / 2, gap * 3 / 2);
-            stage.after(pause, Happening::Users(UserStep::Submit(index)));
+            stage.after(pause, Happening::Users(Box::new(UserStep::Submit(index))));
         }
     }
 
@@ -149,13 +149,16 @@ impl Users {
         for arrival in arrivals[done..].iter().take(workload.left as usize) {
             if arrival.at > elapsed {
                 let pause = arrival.at - elapsed;
-                stage.after(pause, Happening::Users(UserStep::Submit(index)));
+                stage.after(pause, Happening::Users(Box::new(UserStep::Submit(index))));
                 break;
             }
             self.work += arrival.runs_for;
             let id = queue.submit_as(stage, arrival);
             if let Some(pause) = arrival.cancel_after {
-                stage.after(pause, Happening::Users(UserStep::GiveUp(vec![id])));
+                stage.after(
+                    pause,
+                    Happening::Users(Box::new(UserStep::GiveUp(vec![id]))),
+                );
             }
             many += 1;
         }
@@ -189,7 +192,7 @@ impl Users {
         };
         self.broods.insert(id, brood);
         let pause = self.chance.secs(1, 30);
-        stage.after(pause, Happening::Users(UserStep::Brood(id)));
+        stage.after(pause, Happening::Users(Box::new(UserStep::Brood(id))));
     }
 
     /// What a supervisor does now: it submits some children, or has ended, and they with it.
@@ -221,7 +224,7 @@ impl Users {
             self.broods.insert(id, Brood { left, ..brood });
         }
         let pause = self.chance.secs(10, 60);
-        stage.after(pause, Happening::Users(UserStep::Brood(id)));
+        stage.after(pause, Happening::Users(Box::new(UserStep::Brood(id))));
     }
 
     /// Submits many, and cancels most of them soon after.
@@ -231,7 +234,7 @@ impl Users {
         let chance = &mut self.chance;
         ids.retain(|_| !chance.one_in(3));
         let pause = chance.secs(1, 600);
-        stage.after(pause, Happening::Users(UserStep::GiveUp(ids)));
+        stage.after(pause, Happening::Users(Box::new(UserStep::GiveUp(ids))));
     }
 
     fn submit(
@@ -261,7 +264,7 @@ impl Users {
     }
 
     fn tick(&mut self, stage: &mut Stage, queue: &mut Queue) {
-        stage.after(TICK, Happening::Users(UserStep::Tick));
+        stage.after(TICK, Happening::Users(Box::new(UserStep::Tick)));
         if stage.faults.strikes(&mut self.chance, Fault::CancelStorm) {
             let share = self.chance.between(1, 3);
             let ids: Vec<ContainerId> = queue.open_records().map(|(id, _)| *id).collect();
@@ -302,7 +305,7 @@ impl Users {
                 queue.set_priority(stage, id, 0);
                 let pause = self.chance.millis(10, 60_000);
                 let back = UserStep::Restore(id, priority.max(1));
-                stage.after(pause, Happening::Users(back));
+                stage.after(pause, Happening::Users(Box::new(back)));
             }
             _ => queue.delete(stage, id),
         }

@@ -13,6 +13,7 @@ use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
 use crate::oracle::About;
+use crate::table::Table;
 use crate::turns::Turns;
 use crate::world::World;
 
@@ -57,12 +58,12 @@ struct Memory {
     /// The last signal to each runner.
     signalled: BTreeMap<(InstanceId, ContainerId), Timestamp>,
     /// When the last probe left, and when one that showed an idle VM did, and the last good answer.
-    probes: BTreeMap<InstanceId, Timestamp>,
+    probes: Table<InstanceId, Timestamp>,
     turns: Turns,
-    idle: BTreeMap<InstanceId, Timestamp>,
-    good: BTreeMap<InstanceId, Timestamp>,
+    idle: Table<InstanceId, Timestamp>,
+    good: Table<InstanceId, Timestamp>,
     /// The first good answer.
-    proved: BTreeMap<InstanceId, Timestamp>,
+    proved: Table<InstanceId, Timestamp>,
     killed: BTreeSet<InstanceId>,
     /// When a tag was last to be written.
     tagged: BTreeMap<InstanceId, Timestamp>,
@@ -86,20 +87,26 @@ struct Boots {
 /// How many lists of a VM's runners in a row showed each container.
 #[derive(Debug, Default)]
 struct Listed {
-    times: BTreeMap<InstanceId, BTreeMap<ContainerId, u32>>,
+    times: Table<InstanceId, BTreeMap<ContainerId, u32>>,
     on: BTreeMap<ContainerId, BTreeSet<InstanceId>>,
 }
 
 impl Listed {
     /// A VM shows that these run on it, and no others.
     fn hear(&mut self, instance: &InstanceId, live: &BTreeSet<ContainerId>) {
+        if let Some(times) = self.times.get_mut(instance)
+            && times.keys().eq(live)
+        {
+            times.values_mut().for_each(|times| *times += 1);
+            return;
+        }
         let before = self.times.get(instance).into_iter().flatten();
         let gone = before.map(|(id, _)| *id).filter(|id| !live.contains(id));
         for id in gone.collect::<Vec<_>>() {
             self.forget(instance, id);
         }
         for id in live {
-            let times = self.times.entry(instance.clone()).or_default();
+            let times = self.times.or_insert_with(instance, BTreeMap::new);
             *times.entry(*id).or_default() += 1;
             self.on.entry(*id).or_default().insert(instance.clone());
         }
@@ -267,7 +274,7 @@ impl World {
                 let memory = &mut self.vigil.of[index];
                 match action {
                     VmAction::Probe { .. } => {
-                        memory.probes.insert(instance.clone(), now);
+                        memory.probes.insert(instance, now);
                         let rate = self.processes.all[index].config.limits.probes;
                         memory.pass(now, "probes", rate)
                     }
@@ -562,13 +569,13 @@ impl Memory {
                 if report.ready.is_err() {
                     return;
                 }
-                self.good.insert(instance.clone(), now);
-                if report.runners.is_some() {
-                    self.proved.entry(instance.clone()).or_insert(now);
+                self.good.insert(instance, now);
+                if report.runners.is_some() && !self.proved.contains_key(instance) {
+                    self.proved.insert(instance, now);
                 }
                 let list = report.runners.as_ref();
                 if list.is_some_and(|list| list.runners.iter().all(|runner| runner.stale)) {
-                    self.idle.insert(instance.clone(), began);
+                    self.idle.insert(instance, began);
                 }
             }
             _ => {}

@@ -14,6 +14,7 @@ use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::runner::Runners;
 use crate::stage::{Happening, Origin, Stage};
+use crate::table::Table;
 
 /// What happens to VMs by themselves.
 #[derive(Clone, Debug)]
@@ -74,8 +75,10 @@ pub(crate) struct Vm {
 #[derive(Debug)]
 pub(crate) struct Vms {
     chance: Chance,
-    pub(crate) alive: BTreeMap<InstanceId, Vm>,
+    pub(crate) alive: Table<InstanceId, Vm>,
     by_address: BTreeMap<Address, InstanceId>,
+    /// The same the other way round.
+    addresses: Table<InstanceId, Address>,
     /// Shortest and longest boot, in seconds.
     pub(crate) boot_secs: (u64, u64),
     /// Types whose VMs never boot.
@@ -99,8 +102,9 @@ impl Vms {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             chance: Chance::new(seed, "vm"),
-            alive: BTreeMap::new(),
+            alive: Table::default(),
             by_address: BTreeMap::new(),
+            addresses: Table::default(),
             boot_secs: (20, 90),
             dead_types: BTreeSet::new(),
             late: BTreeSet::new(),
@@ -118,14 +122,18 @@ impl Vms {
                 if stage.faults.strikes(&mut self.chance, Fault::Reboots) {
                     let pause = Duration::from_secs(self.chance.uneven(30, 7200));
                     let instance = instance.clone();
-                    stage.after(pause, Happening::Vm(VmStep::Reboots { instance }));
+                    stage.after(pause, Happening::Vm(Box::new(VmStep::Reboots { instance })));
                 }
-                self.alive.insert(instance, vm);
+                self.alive.insert(&instance, vm);
             }
             VmStep::Reboots { instance } => self.reboot(stage, runners, &instance),
             VmStep::Moved { instance, address } => {
-                self.by_address.retain(|_, at| *at != instance);
-                self.by_address.insert(address, instance);
+                self.leave_address(&instance);
+                let before = self.by_address.insert(address.clone(), instance.clone());
+                if let Some(before) = before {
+                    self.addresses.remove(&before);
+                }
+                self.addresses.insert(&instance, address);
             }
             VmStep::Noticed { instance, at } => {
                 if let Some(vm) = self.alive.get_mut(&instance) {
@@ -147,8 +155,24 @@ impl Vms {
     /// A VM ends with everything on it.
     pub(crate) fn end(&mut self, stage: &mut Stage, runners: &mut Runners, id: &InstanceId) {
         self.alive.remove(id);
-        self.by_address.retain(|_, at| at != id);
+        self.leave_address(id);
         runners.vm_ended(stage, id);
+    }
+
+    /// Nobody finds it at its address any more.
+    fn leave_address(&mut self, id: &InstanceId) {
+        if let Some(address) = self.addresses.remove(id) {
+            self.by_address.remove(&address);
+        }
+    }
+
+    /// Whom a call really reaches.
+    fn reached<'a>(&'a self, call: &VmCall<'a>) -> Option<&'a InstanceId> {
+        let home = self.addresses.get(call.instance);
+        if home.is_some_and(|address| address == call.address) {
+            return Some(call.instance);
+        }
+        self.by_address.get(call.address)
     }
 
     /// A VM boots again: its address and its disk stay, everything else is new.
@@ -216,9 +240,9 @@ impl Vms {
 
     /// A command has arrived where its address points to.
     pub(crate) fn execute(&mut self, stage: &mut Stage, runners: &mut Runners, call: &VmCall<'_>) {
-        let there = self.by_address.get(call.address).cloned();
-        let at_home = there.as_ref() == Some(call.instance);
-        let up = there.as_ref().and_then(|id| self.alive.get(id));
+        let there = self.reached(call);
+        let at_home = there == Some(call.instance);
+        let up = there.and_then(|id| self.alive.get(id));
         let Some(vm) = up.filter(|vm| {
             let silent = vm.silent.0 <= stage.now && stage.now < vm.silent.1;
             vm.up_at <= stage.now && !silent
@@ -309,7 +333,7 @@ impl Vms {
             Err("boot probe: exit status 1".to_owned())
         };
         let alive = runners
-            .listed_on(call.instance)
+            .containers_on(call.instance)
             .map(|container| RunnerSighting {
                 container,
                 stale: false,
@@ -360,7 +384,7 @@ impl Vms {
                 instance: call.instance.clone(),
                 container,
             };
-            stage.after(pause, Happening::Vm(late));
+            stage.after(pause, Happening::Vm(Box::new(late)));
             self.fail(stage, call, VmError::Lost("broken pipe".to_owned()));
             return None;
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use longshore_core::command::{Action, Command, QueueAction, VmAction};
 use longshore_core::config::Config;
+use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, InstanceId};
 use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
 use longshore_core::time::Timestamp;
@@ -52,11 +53,10 @@ pub struct World {
     pub(crate) diary: Option<crate::story::Diary>,
 }
 
-/// Between two looks of the oracles that are too dear for every event.
+/// Between two looks of the oracles that are too dear for every event, and as much more for each
+/// thousand containers and instances that are there to be looked at.
 const LOOK: Duration = Duration::from_secs(20);
-const LOOK_CROWDED: Duration = Duration::from_secs(600);
-/// So many containers make a look expensive.
-const CROWD: usize = 5000;
+const LOOK_MAX: Duration = Duration::from_secs(600);
 /// So long after the reign of a second process everything that it has asked for has been done, and is
 /// known to the one that is left: longer than any command's deadline, a late answer or a late start,
 /// and than two looks at everything. What it has started is excused for good.
@@ -116,7 +116,7 @@ impl World {
         stage.after(soon, Happening::Process(0, ProcessStep::Restart));
         stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
         stage.after(PROCESS_TICK, Happening::Cloud(CloudStep::Tick));
-        stage.after(PROCESS_TICK, Happening::Queue(QueueStep::Tick));
+        stage.after(PROCESS_TICK, Happening::Queue(Box::new(QueueStep::Tick)));
         stage.after(PROCESS_TICK, Happening::Operator(OperatorStep::Tick));
         stage.after(LOOK, Happening::Look);
         self.users.begin(stage);
@@ -136,13 +136,13 @@ impl World {
             Happening::Deliver(to, input) => self.deliver(to, *input),
             Happening::Process(index, step) => self.process_step(index, step),
             Happening::Cloud(step) => self.cloud.step(&mut self.stage, step),
-            Happening::Vm(step) => self.vms.step(&mut self.stage, &mut self.runners, step),
+            Happening::Vm(step) => self.vms.step(&mut self.stage, &mut self.runners, *step),
             Happening::Runner(id, step) => {
                 let (stage, queue, vms) = (&mut self.stage, &mut self.queue, &mut self.vms);
                 self.runners.step(stage, queue, vms, id, &step);
             }
             Happening::Queue(step) => {
-                if self.queue.step(&mut self.stage, step) {
+                if self.queue.step(&mut self.stage, *step) {
                     self.tell_all(&Input::QueueChanged);
                 }
             }
@@ -155,9 +155,10 @@ impl World {
             }
             Happening::Heal => self.heal(),
             Happening::Look => {
-                let crowded = self.queue.open > CROWD;
-                let pause = if crowded { LOOK_CROWDED } else { LOOK };
-                self.stage.after(pause, Happening::Look);
+                let crowd = (self.queue.open + self.cloud.alive) / 1000;
+                let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
+                let pause = LOOK.saturating_mul(crowd.saturating_add(1));
+                self.stage.after(pause.min(LOOK_MAX), Happening::Look);
                 self.look();
                 self.vigil_looks();
                 self.thrift_looks();
@@ -292,24 +293,8 @@ impl World {
                 return;
             };
             let command = core.poll_command();
-            let mut events = Vec::new();
-            while let Some(event) = core.poll_event() {
-                events.push(event);
-            }
-            for event in events {
-                self.check_event(index, &event);
-                self.vigil_event(index, &event);
-                self.reasons_event(index, &event);
-                self.rest_event(index, &event);
-                if let Some(diary) = &mut self.diary {
-                    diary.events.push((self.stage.now, event.clone()));
-                }
-                let stage = &mut self.stage;
-                let now = self.processes.all[index].clock(stage.now);
-                stage.trace.line(now, || Line::Event {
-                    process: index,
-                    event,
-                });
+            while let Some(event) = self.processes.event(index) {
+                self.tells(index, event);
             }
             let Some(command) = command else { break };
             if self.issue(index, command) {
@@ -318,6 +303,23 @@ impl World {
         }
         self.check_state(index);
         self.processes.set_alarm(&mut self.stage, index);
+    }
+
+    /// A process tells something.
+    fn tells(&mut self, index: usize, event: Event) {
+        self.check_event(index, &event);
+        self.vigil_event(index, &event);
+        self.reasons_event(index, &event);
+        self.rest_event(index, &event);
+        if let Some(diary) = &mut self.diary {
+            diary.events.push((self.stage.now, event.clone()));
+        }
+        let stage = &mut self.stage;
+        let now = self.processes.all[index].clock(stage.now);
+        stage.trace.line(now, || Line::Event {
+            process: index,
+            event,
+        });
     }
 
     /// A command leaves; true if the process dies at that.

@@ -27,8 +27,7 @@ impl Cloud {
         if stage.faults.strikes(&mut self.chance, Fault::QuotaShrinks) {
             let groups: Vec<_> = self.types.values().map(|t| t.quota_group.clone()).collect();
             if let Some(group) = self.chance.pick(&groups).cloned() {
-                let used = self.living().filter(|i| i.offer.quota_group == group);
-                let used = used.count() as u64;
+                let used = self.alive_in(&group) as u64;
                 let limit = u32::try_from(self.chance.below(used + 2)).unwrap_or(0);
                 let until = stage.now + self.chance.secs(60, 3600);
                 stage.note(|| format!("the quota of {group} shrinks to {limit}"));

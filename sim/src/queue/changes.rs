@@ -22,7 +22,10 @@ impl Queue {
                 record.ours = false;
             });
             let pause = self.chance.secs(1, 600);
-            stage.after(pause, Happening::Queue(QueueStep::OtherUnlocks(id)));
+            stage.after(
+                pause,
+                Happening::Queue(Box::new(QueueStep::OtherUnlocks(id))),
+            );
         }
         self.change(id, |record| match record.state {
             ContainerState::Queued if record.priority == 0 => {
