@@ -59,13 +59,14 @@ impl Queue {
         config: &Config,
         record: &ContainerRecord,
     ) -> Merge {
-        if let Some(entry) = self.entries.get(&record.id) {
+        if let Some(entry) = self.entries.get_mut(&record.id) {
             if entry.outdates(started) {
                 return Merge::Stale;
             }
-            if entry.priority != record.priority {
-                self.set_waiting(&record.id, false);
+            if entry.priority == record.priority {
+                return entry.merge(now, started, record);
             }
+            self.set_waiting(&record.id, false);
             let entry = self.entries.get_mut(&record.id).expect("just found");
             return entry.merge(now, started, record);
         }

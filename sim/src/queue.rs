@@ -328,9 +328,13 @@ impl Queue {
             } => {
                 let wanted = self.queued.iter().filter(|(Reverse(p), ..)| *p > 0);
                 let wanted = wanted.take(queued_max as usize);
-                let queued: Vec<_> = wanted.map(|(_, _, id)| self.show(*id)).collect();
-                let seen: BTreeSet<ContainerId> = locked.iter().map(|r| r.id).collect();
-                locked.extend(queued.into_iter().filter(|r| !seen.contains(&r.id)));
+                let queued = wanted.map(|(_, _, id)| self.show(*id));
+                // One that was given back meanwhile is shown once.
+                let is_there = |r: &ContainerRecord| {
+                    r.lock_count > 0 && locked.binary_search_by_key(&r.id, |r| r.id).is_ok()
+                };
+                let queued: Vec<_> = queued.filter(|record| !is_there(record)).collect();
+                locked.extend(queued);
                 if stage.faults.strikes(&mut self.chance, Fault::ShortPoll) {
                     let chance = &mut self.chance;
                     locked.retain(|_| !chance.one_in(3));

@@ -85,14 +85,16 @@ impl Facts {
             self.shown.remove(&record.id);
             return;
         }
-        let offered = record.tags.instance_type.as_ref();
-        let price = offered.and_then(|name| world.get(name)).copied();
-        let image = record.tags.image.as_ref();
-        let shown = self.shown.or_insert_with(&record.id, || Shown {
-            // It was not known before: lists that are under way prove nothing.
-            alive_at: now,
-            price: price.unwrap_or_default(),
-            image: image.cloned().unwrap_or_else(|| ImageId::from("")),
+        let shown = self.shown.or_insert_with(&record.id, || {
+            let offered = record.tags.instance_type.as_ref();
+            let price = offered.and_then(|name| world.get(name)).copied();
+            let image = record.tags.image.clone();
+            Shown {
+                // It was not known before: lists that are under way prove nothing.
+                alive_at: now,
+                price: price.unwrap_or_default(),
+                image: image.unwrap_or_else(|| ImageId::from("")),
+            }
         });
         shown.alive_at = shown.alive_at.max(began);
     }

@@ -128,12 +128,15 @@ impl Dispatcher {
     fn compare(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
         let mut seen = BTreeSet::new();
         for record in records {
-            match self.namesake(cloud, record) {
-                Some(_) if record.terminated => continue,
-                Some(former) => self.succeed(cloud, former, &record.id),
-                None => {}
+            let mut named = self.fleet.by_instance(cloud, &record.id);
+            if let Some(former) = named.filter(|key| self.is_namesake(*key, record)) {
+                if record.terminated {
+                    continue;
+                }
+                self.succeed(cloud, former, &record.id);
+                named = self.fleet.by_instance(cloud, &record.id);
             }
-            let known = self.fleet.by_instance(cloud, &record.id).or_else(|| {
+            let known = named.or_else(|| {
                 let key = self.fleet.by_intent(record.tags.intent?)?;
                 let vm = self.fleet.get(key)?;
                 (vm.cloud == cloud && vm.instance.is_none()).then_some(key)
@@ -189,12 +192,12 @@ impl Dispatcher {
         }
     }
 
-    /// The VM that bears the name of what the cloud shows, but was made for another wish: names are
-    /// given again, and one of the two is gone.
-    fn namesake(&self, cloud: CloudId, record: &InstanceRecord) -> Option<VmKey> {
-        let key = self.fleet.by_instance(cloud, &record.id)?;
-        let (known, shown) = (self.fleet.get(key)?.intent?, record.tags.intent?);
-        (known != shown).then_some(key)
+    /// Whether the VM that bears the name of what the cloud shows was made for another wish: names
+    /// are given again, and one of the two is gone.
+    fn is_namesake(&self, key: VmKey, record: &InstanceRecord) -> bool {
+        let known = self.fleet.get(key).and_then(|vm| vm.intent);
+        let both = known.zip(record.tags.intent);
+        both.is_some_and(|(known, shown)| known != shown)
     }
 
     /// A VM is gone, since another one bears its name.
@@ -238,6 +241,10 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
+        let moved = record.address.is_some() && vm.address != record.address;
+        if vm.instance.as_ref() == Some(&record.id) && vm.appeared_at.is_some() && !moved {
+            return;
+        }
         let (created, was_address) = (vm.instance.is_none(), vm.address.clone());
         self.fleet.update(key, |vm| {
             vm.instance = Some(record.id.clone());
@@ -392,7 +399,8 @@ impl Dispatcher {
                 .create_ended(self.now, &name, offer, error, facts);
         }
         if let Ok(record) = &made
-            && let Some(former) = self.namesake(cloud, record)
+            && let Some(former) = self.fleet.by_instance(cloud, &record.id)
+            && self.is_namesake(former, record)
         {
             self.succeed(cloud, former, &record.id);
         }

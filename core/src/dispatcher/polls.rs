@@ -241,7 +241,9 @@ impl Dispatcher {
 
     fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
         let container = record.id;
-        let before = self.queue.get(&container).map(|entry| entry.state);
+        let known = self.queue.get(&container);
+        let before = known.map(|entry| entry.state);
+        let news = known.is_none_or(|entry| !entry.says(record));
         let forgotten = self.poll.forgotten.get(&container);
         if forgotten.is_some_and(|at| started < *at) {
             return;
@@ -256,7 +258,8 @@ impl Dispatcher {
             true => self.now,
             false => started,
         };
-        let waited = self.queue.is_waiting(&container);
+        // Most records of most polls say what is known.
+        let waited = news && self.queue.is_waiting(&container);
         match self.queue.merge(self.now, started, &self.config, record) {
             Merge::Added => {
                 self.learn_needs(container);

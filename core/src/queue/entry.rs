@@ -118,6 +118,12 @@ impl Entry {
         self.op.is_some() || started < self.own_change_at || started < self.known_since
     }
 
+    /// Whether a record says what is known.
+    pub(crate) fn says(&self, record: &ContainerRecord) -> bool {
+        (self.state, self.priority) == (record.state, record.priority)
+            && (self.locked_by_us, self.lock_count) == (record.locked_by_us, record.lock_count)
+    }
+
     /// Takes over what a snapshot says that began at `started` and is not outdated.
     pub(crate) fn merge(
         &mut self,
@@ -125,8 +131,7 @@ impl Entry {
         started: Timestamp,
         record: &ContainerRecord,
     ) -> Merge {
-        let facts = |e: &Self| (e.state, e.priority, e.locked_by_us, e.lock_count);
-        let before = facts(self);
+        let news = !self.says(record);
         if self.state != record.state {
             self.state_since = now;
         }
@@ -139,11 +144,7 @@ impl Entry {
         if self.state == ContainerState::Running {
             self.waits_from = None;
         }
-        if before == facts(self) {
-            Merge::Same
-        } else {
-            Merge::Changed
-        }
+        if news { Merge::Changed } else { Merge::Same }
     }
 
     /// Takes over the answer to our own change, asked for at `issued`.
