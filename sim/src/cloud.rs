@@ -20,6 +20,7 @@ use longshore_core::time::Timestamp;
 use crate::chance::Chance;
 use crate::faults::Fault;
 use crate::stage::{Happening, Origin, Stage};
+use crate::table::Table;
 use crate::vm::VmStep;
 
 /// What happens in the cloud by itself.
@@ -99,7 +100,8 @@ pub(crate) struct Cloud {
     pub(crate) down_until: Timestamp,
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
-    /// The same of each type.
+    /// The same by name, and how many of each type.
+    alive_ids: Table<InstanceId, ()>,
     alive_of: BTreeMap<TypeName, usize>,
     pub(crate) alive_peak: usize,
     /// How long the instances of each type that ended have existed, and how many they were.
@@ -133,6 +135,7 @@ impl Cloud {
             down_until: Timestamp::EPOCH,
             create_throttle: None,
             alive: 0,
+            alive_ids: Table::default(),
             alive_of: BTreeMap::new(),
             alive_peak: 0,
             used: BTreeMap::new(),
@@ -142,7 +145,7 @@ impl Cloud {
 
     /// Whether an instance exists and has not ended.
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {
-        self.instances.get(id).is_some_and(|i| i.ended.is_none())
+        self.alive_ids.contains_key(id)
     }
 
     /// Instances of a group that have not ended. O(types).
@@ -354,6 +357,7 @@ impl Cloud {
         self.instances.insert(id.clone(), instance);
         self.made.push(id.clone());
         self.alive += 1;
+        self.alive_ids.insert(&id, ());
         *self.alive_of.entry(name.clone()).or_default() += 1;
         self.alive_peak = self.alive_peak.max(self.alive);
         self.fates(stage, &id);
@@ -474,6 +478,7 @@ impl Cloud {
             return;
         }
         self.alive -= 1;
+        self.alive_ids.remove(id);
         if let Some(alive) = self.alive_of.get_mut(&instance.type_name) {
             *alive -= 1;
         }
