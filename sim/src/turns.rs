@@ -28,11 +28,7 @@ struct Crowd {
 
 impl Turns {
     /// Takes note of all VMs that can be asked, and of when each was last.
-    pub(crate) fn look(
-        &mut self,
-        shown: &[InstanceView],
-        probes: &Table<InstanceId, Timestamp>,
-    ) {
+    pub(crate) fn look(&mut self, shown: &[InstanceView], probes: &Table<InstanceId, Timestamp>) {
         let asked = |vm: &&InstanceView| !matches!(vm.phase, Phase::Creating | Phase::Shutdown);
         let asked = shown.iter().filter(asked);
         let names: Vec<&InstanceId> = asked.filter_map(|vm| vm.instance.as_ref()).collect();

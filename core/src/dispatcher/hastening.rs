@@ -24,7 +24,11 @@ impl Dispatcher {
             let jitter = probe / 16 * (self.chance.jitter() % 256) / 256;
             self.bring_forward(TimeoutReason::ProbeVm(key), self.now + probe - jitter);
             self.bring_forward(TimeoutReason::DestroyVm(key), self.now + shutdown);
-            let runners = self.fleet.get(key).into_iter().flat_map(|vm| vm.runners.iter());
+            let runners = self
+                .fleet
+                .get(key)
+                .into_iter()
+                .flat_map(|vm| vm.runners.iter());
             let ending = runners.filter(|(_, runner)| runner.ladder.is_some());
             let ending: Vec<ContainerId> = ending.map(|(id, _)| *id).collect();
             for id in ending {
