@@ -143,16 +143,12 @@ impl Fleet {
     }
 
     pub(crate) fn by_instance(&self, cloud: CloudId, instance: &InstanceId) -> Option<VmKey> {
-        self.index
-            .by_instance
-            .get(&(cloud, instance.clone()))
-            .copied()
+        self.index.by_instance(cloud, instance)
     }
 
-    /// The instance of that name in whichever cloud. O(clouds · log instances).
+    /// The instance of that name in whichever cloud. O(clouds).
     pub(crate) fn named(&self, instance: &InstanceId) -> Option<VmKey> {
-        let last = self.index.by_instance.keys().next_back()?.0;
-        (0..=last.0).find_map(|cloud| self.by_instance(CloudId(cloud), instance))
+        self.index.named(instance)
     }
 
     pub(crate) fn by_intent(&self, intent: IntentId) -> Option<VmKey> {

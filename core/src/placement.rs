@@ -56,7 +56,7 @@ pub(crate) trait Hand {
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
     /// Whether all of these types have been failing to be created for so long that others may be used.
     fn falls_back(&self, types: &[TypeName]) -> bool;
-    fn assign(&mut self, container: ContainerId, vm: VmKey);
+    fn assign(&mut self, container: ContainerId, shape: ShapeId, vm: VmKey);
     /// Promises room on a VM that is on its way.
     fn promise(&mut self, rank: Rank, shape: ShapeId, vm: VmKey);
     /// Takes such a promise back, if there is one: whose it was.
@@ -130,7 +130,7 @@ impl<H: Hand> Pass<'_, H> {
         match decide(self.hand, &self.kept, rank, id) {
             Ok(Decision::Assign(vm)) => {
                 self.freed |= self.hand.withdraw(container).is_some();
-                self.hand.assign(container, vm);
+                self.hand.assign(container, id, vm);
                 return self.look_on(rank, id, false);
             }
             Ok(Decision::Stay) => {}

@@ -143,6 +143,11 @@ impl Queue {
         self.shapes.set_promised(id, rank, promised);
     }
 
+    /// Files those that began to wait, before anybody looks at who waits.
+    pub(crate) fn file_arrived(&mut self) {
+        self.shapes.file_arrived();
+    }
+
     /// Containers that were promised room and have stopped waiting since this was last called.
     pub(crate) fn take_left(&mut self) -> Vec<ContainerId> {
         self.shapes.take_left()

@@ -6,7 +6,9 @@
 )]
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxBuildHasher;
 
 use crate::hash::Fnv;
 
@@ -14,7 +16,7 @@ use crate::hash::Fnv;
 /// while the number of entries stays what it was. What is looked at in order all the time belongs
 /// into a `BTreeMap`.
 #[derive(Clone, Debug)]
-pub(crate) struct Table<K, V>(HashMap<K, V, BuildHasherDefault<DefaultHasher>>);
+pub(crate) struct Table<K, V>(HashMap<K, V, FxBuildHasher>);
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {

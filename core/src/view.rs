@@ -246,9 +246,9 @@ impl<'a> View<'a> {
     /// All instances, wishes included, by name.
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceView> {
-        let mut views: Vec<_> = self.core.fleet().iter().map(describe_vm).collect();
-        views.sort_by(|a, b| (&a.instance, a.intent).cmp(&(&b.instance, b.intent)));
-        views
+        let mut vms: Vec<&Vm> = self.core.fleet().iter().collect();
+        vms.sort_by_key(|vm| (vm.instance.as_ref(), vm.intent));
+        vms.into_iter().map(describe_vm).collect()
     }
 
     /// One instance. O(log instances).

@@ -175,7 +175,7 @@ impl Dispatcher {
             return;
         }
         let shown = record.tags.idle_behavior.unwrap_or_default();
-        let lost = self.fleet.update(key, |vm| {
+        let lost = self.fleet.note(key, |vm| {
             vm.alive_at = vm.alive_at.max(started);
             vm.absent_lists = 0;
             vm.absent_since = None;

