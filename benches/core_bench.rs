@@ -53,7 +53,7 @@ fn place_from_scratch(c: &mut Criterion) {
             b.iter_batched(
                 || bench.clone(),
                 |mut bench| {
-                    black_box(bench.drain());
+                    black_box(bench.drain_to_probe());
                     bench
                 },
                 BatchSize::LargeInput,

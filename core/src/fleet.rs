@@ -1,6 +1,7 @@
 //! Which instances exist, and what runs on each.
 
 mod few;
+mod hosts;
 mod index;
 pub(crate) mod promises;
 mod rooms;
@@ -17,6 +18,7 @@ use crate::placement::sizing::Load;
 use crate::placement::types::Types;
 use crate::queue::shapes::Rank;
 use crate::resources::{MicroDollars, Resources};
+use hosts::Hosts;
 pub(crate) use index::Group;
 use index::{Filed, Index};
 use promises::{Promise, Promises};
@@ -30,7 +32,7 @@ pub(crate) struct Fleet {
     /// `MaxRunningContainersPerInstance`.
     containers_max: Option<u32>,
     vms: BTreeMap<VmKey, Record>,
-    hosts: BTreeSet<(ContainerId, VmKey)>,
+    hosts: Hosts,
     promises: Promises,
     index: Index,
 }
@@ -118,7 +120,7 @@ impl Fleet {
         if let Some(record) = self.vms.get_mut(&key) {
             record.vm.last_container = Some(id);
             record.vm.runners.insert(id, runner);
-            self.hosts.insert((id, key));
+            self.hosts.insert(id, key);
             self.refile(key);
         }
     }
@@ -126,7 +128,7 @@ impl Fleet {
     /// Takes a runner off its VM.
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
         let runner = self.vms.get_mut(&key)?.vm.runners.remove(id)?;
-        self.hosts.remove(&(*id, key));
+        self.hosts.remove(*id, key);
         self.refile(key);
         Some(runner)
     }
@@ -137,7 +139,7 @@ impl Fleet {
         self.index.refile(&vm, &filed, &Filed::default());
         self.index.forget_names(&vm);
         for id in vm.runners.keys() {
-            self.hosts.remove(&(*id, key));
+            self.hosts.remove(*id, key);
         }
         Some(vm)
     }
@@ -157,9 +159,7 @@ impl Fleet {
 
     /// The VMs on which a container has a runner, or a place kept for one.
     pub(crate) fn hosts(&self, id: ContainerId) -> impl Iterator<Item = VmKey> + '_ {
-        self.hosts
-            .range((id, VmKey(0))..=(id, VmKey(u64::MAX)))
-            .map(|(_, key)| *key)
+        self.hosts.of(id)
     }
 
     /// Whether some VM found after a restart has not been heard yet.

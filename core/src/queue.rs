@@ -7,7 +7,6 @@ pub(crate) mod clock;
 pub(crate) mod entry;
 pub(crate) mod shapes;
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::config::Config;
@@ -94,19 +93,29 @@ impl Queue {
         let Some(entry) = self.entries.get_mut(id) else {
             return false;
         };
+        if entry.waiting == waiting {
+            return false;
+        }
         let Ok(shape) = entry.shape else {
             return false;
         };
-        if std::mem::replace(&mut entry.waiting, waiting) == waiting {
-            return false;
-        }
-        let rank = (Reverse(entry.priority), entry.first_seen, *id);
-        if waiting {
-            self.shapes.begin_waiting(shape, rank);
-        } else {
-            self.shapes.end_waiting(shape, rank);
+        entry.waiting = waiting;
+        match waiting {
+            true => self.shapes.begin_waiting(shape, entry.rank()),
+            false => self.shapes.end_waiting(shape, entry.rank()),
         }
         true
+    }
+
+    /// A container that waits no longer, or did not anyway.
+    pub(crate) fn end_waiting(&mut self, id: &ContainerId) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(id)?;
+        if std::mem::take(&mut entry.waiting)
+            && let Ok(shape) = entry.shape
+        {
+            self.shapes.end_waiting(shape, entry.rank());
+        }
+        Some(entry)
     }
 
     /// Lets a preemptible container take types that are not; false if there are none for it, or it

@@ -252,8 +252,7 @@ impl Dispatcher {
     }
 
     pub(super) fn change(&mut self, id: ContainerId, op: Op, action: QueueAction) {
-        self.queue.set_waiting(&id, false);
-        if let Some(entry) = self.queue.get_mut(&id) {
+        if let Some(entry) = self.queue.end_waiting(&id) {
             assert!(entry.op.is_none(), "one change at a time");
             assert!(entry.ours(), "only what is ours is changed");
             entry.op = Some(op).filter(|_| !self.plants.has(Planted::ChangesOverlap));

@@ -52,7 +52,10 @@ impl<T: Copy + Ord> Marks<T> {
             self.sorted.sort_unstable_by(|a, b| b.cmp(a));
         }
         let late = self.late.peek().map(|Reverse(one)| *one);
-        let first = self.sorted.last().copied().into_iter().chain(late).min()?;
+        let first = match (self.sorted.last().copied(), late) {
+            (Some(sorted), Some(late)) => sorted.min(late),
+            (sorted, late) => sorted.or(late)?,
+        };
         while self.sorted.last() == Some(&first) {
             self.sorted.pop();
         }

@@ -1,11 +1,12 @@
 //! What is known about one container.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
-use crate::queue::shapes::ShapeId;
+use crate::queue::shapes::{Rank, ShapeId};
 use crate::time::Timestamp;
 
 /// A change of the queue's record that is under way.
@@ -111,6 +112,11 @@ impl Entry {
             state_since: now,
             own_change_at: Timestamp::EPOCH,
         }
+    }
+
+    /// Its place among those that wait.
+    pub(crate) fn rank(&self) -> Rank {
+        (Reverse(self.priority), self.first_seen, self.id)
     }
 
     /// Whether a snapshot that began at `started` may be older than what is known.

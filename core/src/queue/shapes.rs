@@ -36,6 +36,8 @@ pub(crate) struct ShapeGroup {
     open: BTreeSet<Rank>,
     /// Those that wait and were promised room.
     promised: BTreeSet<Rank>,
+    /// Those that began to wait and are not among the open ones yet.
+    arrived: Vec<Rank>,
     /// Goes while they wait in vain.
     pub(crate) clock: Clock,
     /// All containers of this shape, waiting or not.
@@ -50,8 +52,8 @@ pub(crate) struct Shapes {
     /// Demands, and whether they have fallen back.
     by_demand: BTreeMap<(Demand, bool), ShapeId>,
     groups: BTreeMap<ShapeId, ShapeGroup>,
-    /// Those that began to wait and are not filed yet.
-    arrived: Vec<(ShapeId, Rank)>,
+    /// Groups in which some began to wait that are not filed yet.
+    arrived_in: Vec<ShapeId>,
     /// Containers that were promised room and wait no longer, until somebody takes note.
     left: Vec<ContainerId>,
 }
@@ -91,6 +93,7 @@ impl Shapes {
             fallen_back,
             open: BTreeSet::new(),
             promised: BTreeSet::new(),
+            arrived: Vec::new(),
             clock: Clock::default(),
             members: 0,
             demand: demand.clone(),
@@ -121,26 +124,26 @@ impl Shapes {
 
     /// A container that does not wait yet begins to: it is filed with the others that do.
     pub(crate) fn begin_waiting(&mut self, id: ShapeId, rank: Rank) {
-        self.arrived.push((id, rank));
+        let group = self.groups.get_mut(&id).expect("a member's shape exists");
+        if group.arrived.is_empty() {
+            self.arrived_in.push(id);
+        }
+        group.arrived.push(rank);
     }
 
     /// Files those that began to wait: to be called before anybody looks at who waits. Many at once
     /// are sorted and merged, which takes half the time. O(arrived · log waiting).
     pub(crate) fn file_arrived(&mut self) {
-        let mut arrived = std::mem::take(&mut self.arrived);
-        arrived.sort_unstable();
-        for of_shape in arrived.chunk_by(|(a, _), (b, _)| a == b) {
-            let (id, _) = of_shape[0];
+        while let Some(id) = self.arrived_in.pop() {
             let group = self.groups.get_mut(&id).expect("a member's shape exists");
-            let ranks = of_shape.iter().map(|(_, rank)| *rank);
-            if of_shape.len() > group.open.len() / 8 {
-                group.open.append(&mut ranks.collect());
+            let mut arrived = std::mem::take(&mut group.arrived);
+            if arrived.len() > group.open.len() / 8 {
+                arrived.sort_unstable();
+                group.open.append(&mut arrived.into_iter().collect());
             } else {
-                group.open.extend(ranks);
+                group.open.extend(arrived);
             }
         }
-        arrived.clear();
-        self.arrived = arrived;
     }
 
     /// Takes a container out of those that wait.
