@@ -166,7 +166,7 @@ impl Queue {
     /// has waited for too long.
     pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {
         if let Some(why) = &entry.given_up {
-            return Some(why.clone());
+            return Some(why.to_string());
         }
         match &entry.shape {
             Ok(shape) => match &self.shapes.get(*shape).eligible {

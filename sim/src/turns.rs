@@ -27,9 +27,21 @@ struct Crowd {
 }
 
 impl Turns {
-    /// Takes note of all VMs that can be asked, and of when each was last.
-    pub(crate) fn look(&mut self, shown: &[InstanceView], probes: &Table<InstanceId, Timestamp>) {
+    /// Takes note of all VMs that can be asked, and of when each was last; of their number alone while
+    /// nobody waits for a turn.
+    pub(crate) fn look(
+        &mut self,
+        shown: &[InstanceView],
+        probes: &Table<InstanceId, Timestamp>,
+        rate: Option<Rate>,
+    ) {
         let asked = |vm: &&InstanceView| !matches!(vm.phase, Phase::Creating | Phase::Shutdown);
+        if rate.is_none() {
+            self.crowds.clear();
+            let now = shown.iter().filter(asked).count();
+            self.before = u32::try_from(now).unwrap_or(u32::MAX);
+            return;
+        }
         let asked = shown.iter().filter(asked);
         let names: Vec<&InstanceId> = asked.filter_map(|vm| vm.instance.as_ref()).collect();
         let now = u32::try_from(names.len()).unwrap_or(u32::MAX);

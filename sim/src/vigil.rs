@@ -313,7 +313,8 @@ impl World {
         // The last one may have been about its boot.
         let probes_max = config.intervals.probe + config.timeouts.vm_answer * BOOT_PATIENCE;
         let all = core.view().instances();
-        memory.turns.look(&all, &memory.probes);
+        let rate = config.limits.probes;
+        memory.turns.look(&all, &memory.probes, rate);
         let patience = config.timeouts.queue_answer;
         let stormy = self.queue.is_stormy(now) || self.queue.outlasts(now, patience);
         let mut lasting = BTreeMap::new();

@@ -68,7 +68,7 @@ impl Dispatcher {
         if waited >= max {
             let max = max.as_secs();
             let why = format!("not started within MaxSchedulingTime ({max} s): {why}");
-            entry.given_up = Some(why);
+            entry.given_up = Some(why.into_boxed_str());
             return true;
         }
         let left = max - waited;

@@ -213,12 +213,12 @@ impl Dispatcher {
     ) {
         let at = self.now;
         if let Some(entry) = self.queue.get_mut(&id) {
-            entry.exit = Some(Exit {
+            entry.exit = Some(Box::new(Exit {
                 at,
                 on,
                 reason,
                 interrupted: false,
-            });
+            }));
         }
         self.out.event(Event::RunnerExited {
             container: id,

@@ -63,13 +63,14 @@ pub(crate) struct Entry {
     pub(crate) retry_at: Option<Timestamp>,
     /// Refusals and failures in a row.
     pub(crate) failures: u32,
-    pub(crate) exit: Option<Exit>,
+    /// The end of its last runner; most have had none.
+    pub(crate) exit: Option<Box<Exit>>,
     /// How often the cloud took back what it ran on, as far as this process saw.
     pub(crate) interruptions: u32,
     /// What its shape's clock showed when it began to wait; not while it runs.
     pub(crate) waits_from: Option<Duration>,
     /// It has waited for too long: what its owner is told.
-    pub(crate) given_up: Option<String>,
+    pub(crate) given_up: Option<Box<str>>,
     /// Its lock was taken by this process, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
     /// This process has started it, or tried to.
