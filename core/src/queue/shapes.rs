@@ -211,7 +211,7 @@ impl ShapeGroup {
 
     /// Whether one waits that was promised no room.
     pub(crate) fn is_open(&self, rank: &Rank) -> bool {
-        self.open.contains(rank)
+        self.open.first() == Some(rank) || self.open.contains(rank)
     }
 
     pub(crate) fn waits(&self, rank: &Rank) -> bool {
@@ -268,6 +268,11 @@ impl ShapeGroup {
 }
 
 fn after(ranks: &BTreeSet<Rank>, rank: Rank) -> Option<Rank> {
+    // Mostly whoever stands first: those before have been placed.
+    let first = ranks.first()?;
+    if *first > rank {
+        return Some(*first);
+    }
     let rest = (Bound::Excluded(rank), Bound::Unbounded);
     ranks.range(rest).next().copied()
 }
