@@ -42,14 +42,14 @@ impl Dispatcher {
         let Some(entry) = self.queue.get(&id) else {
             return;
         };
-        let next = self.next_for(entry);
+        let (next, waited) = (self.next_for(entry), entry.waiting);
         let next = if next == Next::Wait && self.is_given_up(id) {
             Next::Lock
         } else {
             next
         };
         let waits = next == Next::Wait;
-        if self.queue.set_waiting(&id, waits) {
+        if waited != waits && self.queue.set_waiting(&id, waits) {
             // One that waits no longer leaves what was promised to it, or kept for it, to others.
             self.touched.placement = true;
         }
