@@ -33,7 +33,7 @@ pub(crate) enum RunnerStep {
     /// It dies without a word.
     Crash,
     /// What it once told comes a second time, wherever it was on its way.
-    ToldAgain(ContainerId, Told),
+    ToldAgain(Box<(ContainerId, Told)>),
 }
 
 /// What a runner tells the queue.
@@ -223,8 +223,9 @@ impl Runners {
         id: RunnerId,
         step: &RunnerStep,
     ) {
-        if let RunnerStep::ToldAgain(container, told) = step {
-            return Self::told_again(stage, queue, id, *container, *told);
+        if let RunnerStep::ToldAgain(again) = step {
+            let (container, told) = **again;
+            return Self::told_again(stage, queue, id, container, told);
         }
         let Some(runner) = self.alive.get(&id) else {
             return;
@@ -295,7 +296,7 @@ impl Runners {
     fn tell_again(&mut self, stage: &mut Stage, id: RunnerId, container: ContainerId, told: Told) {
         if stage.faults.strikes(&mut self.chance, Fault::ReportsTwice) {
             let pause = self.echoes.secs(1, 300);
-            let again = RunnerStep::ToldAgain(container, told);
+            let again = RunnerStep::ToldAgain(Box::new((container, told)));
             stage.after(pause, Happening::Runner(id, again));
         }
     }
