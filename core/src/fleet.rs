@@ -44,6 +44,21 @@ struct Record {
     filed: Filed,
 }
 
+impl Record {
+    /// Lets the indexes follow the VM. One that is not on its way any more keeps no promise.
+    fn follow(&mut self, promises: &mut Promises, index: &mut Index, containers_max: Option<u32>) {
+        let mut filed = Filed::of(&self.vm, containers_max);
+        if !filed.arriving && !self.vm.promised.is_empty() {
+            promises.break_all_of(&mut self.vm);
+            filed = Filed::of(&self.vm, containers_max);
+        }
+        if filed != self.filed {
+            index.refile(&self.vm, &self.filed, &filed);
+            self.filed = filed;
+        }
+    }
+}
+
 impl Fleet {
     pub(crate) fn next_key(&mut self) -> VmKey {
         self.last_key += 1;
@@ -97,10 +112,7 @@ impl Fleet {
         let runners_before = record.vm.runners.len();
         let result = change(&mut record.vm);
         assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
-        let filed = Filed::of(&record.vm, self.containers_max);
-        if filed != record.filed {
-            self.refile_as(key, filed);
-        }
+        record.follow(&mut self.promises, &mut self.index, self.containers_max);
         Some(result)
     }
 
@@ -120,22 +132,23 @@ impl Fleet {
         if let Some(record) = self.vms.get_mut(&key) {
             record.vm.last_container = Some(id);
             record.vm.runners.insert(id, runner);
+            record.follow(&mut self.promises, &mut self.index, self.containers_max);
             self.hosts.insert(id, key);
-            self.refile(key);
         }
     }
 
     /// Takes a runner off its VM.
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
-        let runner = self.vms.get_mut(&key)?.vm.runners.remove(id)?;
+        let record = self.vms.get_mut(&key)?;
+        let runner = record.vm.runners.remove(id)?;
+        record.follow(&mut self.promises, &mut self.index, self.containers_max);
         self.hosts.remove(*id, key);
-        self.refile(key);
         Some(runner)
     }
 
     pub(crate) fn remove(&mut self, key: VmKey) -> Option<Vm> {
-        self.break_promises(key);
-        let Record { vm, filed } = self.vms.remove(&key)?;
+        let Record { mut vm, filed } = self.vms.remove(&key)?;
+        self.promises.break_all_of(&mut vm);
         self.index.refile(&vm, &filed, &Filed::default());
         self.index.forget_names(&vm);
         for id in vm.runners.keys() {
@@ -243,9 +256,10 @@ impl Fleet {
     pub(crate) fn break_all_promises(&mut self) {
         let promised: Vec<ContainerId> = self.promises.containers().collect();
         for id in promised {
-            if let Some(key) = self.promised_to(&id) {
-                self.break_promises(key);
-                self.refile(key);
+            let key = self.promised_to(&id);
+            if let Some(record) = key.and_then(|key| self.vms.get_mut(&key)) {
+                self.promises.break_all_of(&mut record.vm);
+                record.follow(&mut self.promises, &mut self.index, self.containers_max);
             }
         }
     }
@@ -256,17 +270,6 @@ impl Fleet {
             if let Some(promise) = self.withdraw(id) {
                 self.promises.note_broken(promise);
             }
-        }
-    }
-
-    /// Breaks the promises of a VM that is not on its way any more.
-    fn break_promises(&mut self, key: VmKey) {
-        let Some(record) = self.vms.get_mut(&key) else {
-            return;
-        };
-        let vm = &mut record.vm;
-        for (rank, _) in vm.promised.take() {
-            self.promises.break_off(&vm.type_name, &vm.image, rank.2);
         }
     }
 
@@ -375,21 +378,8 @@ impl Fleet {
 
     /// Files a VM by what it is now.
     fn refile(&mut self, key: VmKey) {
-        if let Some(record) = self.vms.get(&key) {
-            let filed = Filed::of(&record.vm, self.containers_max);
-            self.refile_as(key, filed);
+        if let Some(record) = self.vms.get_mut(&key) {
+            record.follow(&mut self.promises, &mut self.index, self.containers_max);
         }
-    }
-
-    /// Files a VM anew. One that is not on its way any more keeps no promise.
-    fn refile_as(&mut self, key: VmKey, filed: Filed) {
-        if !filed.arriving {
-            self.break_promises(key);
-        }
-        let Some(record) = self.vms.get_mut(&key) else {
-            return;
-        };
-        let before = std::mem::replace(&mut record.filed, filed);
-        self.index.refile(&record.vm, &before, &record.filed);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::vm::Vm;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::placement::types::Types;
 use crate::queue::shapes::{Rank, ShapeId};
@@ -77,10 +78,12 @@ impl Promises {
         Some(promise)
     }
 
-    /// Forgets one because of its VM, and remembers that.
-    pub(super) fn break_off(&mut self, name: &TypeName, image: &ImageId, id: ContainerId) {
-        let promise = self.forget(name, image, id);
-        self.broken.extend(promise);
+    /// Forgets all that were made on a VM, and remembers that they were.
+    pub(super) fn break_all_of(&mut self, vm: &mut Vm) {
+        for (rank, _) in vm.promised.take() {
+            let promise = self.forget(&vm.type_name, &vm.image, rank.2);
+            self.broken.extend(promise);
+        }
     }
 
     /// Remembers one that was forgotten.
