@@ -185,6 +185,7 @@ impl Dispatcher {
         if self.fleet.remove_runner(key, id).is_some() {
             self.fleet.update(key, |vm| {
                 vm.room_since = now;
+                vm.freed_at = now;
                 if vm.idle() {
                     vm.idle_since = now;
                 }

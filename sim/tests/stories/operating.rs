@@ -36,6 +36,30 @@ fn a_hold_survives_a_restart_by_its_tag() {
 }
 
 #[test]
+fn what_runs_on_a_vm_is_seen_though_it_is_used_again_while_it_is_first_asked() {
+    let mut story = Story::begin();
+    let (first, vm) = story.running(cores(1), minutes(30));
+    story.hold(vm);
+    story.run_for(minutes(1));
+    story.lose_leadership(seconds(5));
+    let phase = |story: &Story| story.shown_vm(vm).map(|view| view.phase);
+    story.run_until("it is found, and asked", minutes(2), |story| {
+        phase(story) == Some(Phase::Unknown)
+    });
+    let second = story.submit_as(cores(1), 500, minutes(5));
+    story.set_behavior(vm, IdleBehavior::Run);
+    story.run_until("it has answered", seconds(10), |story| {
+        phase(story) == Some(Phase::Ready)
+    });
+    let shown = story.shown_vm(vm).map(|view| view.containers);
+    assert_eq!(shown, Some(vec![first]));
+    story.run_for(minutes(60));
+    story.assert_complete(first);
+    story.assert_complete(second);
+    assert_eq!(story.vms_made(), 2, "there was no room for both on one");
+}
+
+#[test]
 fn a_hold_is_written_again_when_its_tag_was_not() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(10));
