@@ -200,6 +200,16 @@ impl World {
             memory.probes.clear();
         }
         let call = Call::of(&command.action);
+        if let Action::Vm {
+            instance, action, ..
+        } = &command.action
+            && let VmAction::Start { container, .. } = action
+        {
+            // Another attempt has another runner, which may have to be stopped as well.
+            let signals = Call::Signal(instance.clone(), *container);
+            let from = self.processes.origin(index);
+            memory.counts.remove(&(from, signals));
+        }
         let bound = call.bound(&self.processes.all[index].config);
         let from = self.processes.origin(index);
         let count = match &call {

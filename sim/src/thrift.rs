@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_core::command::{Action, CloudAction, Command, QueueAction};
-use longshore_core::ids::{ContainerId, ImageId, VmName};
+use longshore_core::ids::{ContainerId, ImageId, TypeName, VmName};
 use longshore_core::input::{Answer, IdleBehavior, Input, QueueError};
 use longshore_core::time::Timestamp;
 use longshore_core::view::View;
@@ -275,11 +275,15 @@ fn taken_from(
         let Some(Waiting::Blocked(blocked)) = &other.waiting else {
             return false;
         };
+        // Types that it falls back to are not eligible, and it waits for them all the same.
+        let waits_for = |name: &TypeName| {
+            other.eligible.contains(name) || blocked.iter().any(|(of, _)| of == name)
+        };
         let could = instances.iter().filter(|vm| {
             vm.phase == Phase::Ready
                 && vm.idle_behavior == IdleBehavior::Run
                 && Some(&vm.image) == image(other.id).as_ref()
-                && other.eligible.contains(&vm.instance_type)
+                && waits_for(&vm.instance_type)
         });
         let names = could.map(|vm| vm.instance.as_ref().map(VmName::from));
         let names: Vec<Option<VmName>> = names.collect();

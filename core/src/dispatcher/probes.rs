@@ -228,7 +228,7 @@ impl Dispatcher {
         // Where only a place is kept for a container, the runner is that of an earlier attempt.
         let doubted = |runner: &Runner| match runner.phase {
             RunnerPhase::Unsure => true,
-            RunnerPhase::Assigned => started >= vm.freed_at,
+            RunnerPhase::Assigned => started >= vm.ended_at,
             RunnerPhase::Starting | RunnerPhase::Alive => false,
         };
         let confirmed: Vec<ContainerId> = vm
@@ -242,7 +242,7 @@ impl Dispatcher {
             .iter()
             .filter(|r| !r.stale && !vm.runners.contains_key(&r.container))
             // A probe that began before a runner ended may show what is no more.
-            .filter(|_| started >= vm.freed_at)
+            .filter(|_| started >= vm.ended_at)
             .map(|r| r.container)
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);

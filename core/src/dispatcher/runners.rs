@@ -182,10 +182,12 @@ impl Dispatcher {
     pub(super) fn free_runner(&mut self, key: VmKey, id: &ContainerId) {
         let now = self.now;
         self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
-        if self.fleet.remove_runner(key, id).is_some() {
+        if let Some(runner) = self.fleet.remove_runner(key, id) {
             self.fleet.update(key, |vm| {
                 vm.room_since = now;
-                vm.freed_at = now;
+                if runner.phase != RunnerPhase::Assigned {
+                    vm.ended_at = now;
+                }
                 if vm.idle() {
                     vm.idle_since = now;
                 }

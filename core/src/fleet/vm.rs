@@ -189,8 +189,8 @@ pub(crate) struct Vm {
     pub(crate) start_failures: u32,
     /// It became ready, or room on it became free.
     pub(crate) room_since: Timestamp,
-    /// When a runner was last taken off it: lists that began earlier may still show that one.
-    pub(crate) freed_at: Timestamp,
+    /// When the last runner on it ended: lists that began earlier may still show that one.
+    pub(crate) ended_at: Timestamp,
     pub(crate) tag: Tag,
     /// Why it is fenced or shut down.
     pub(crate) leaving: Option<ShutdownReason>,
@@ -310,7 +310,7 @@ impl Vm {
             suspect_since: None,
             start_failures: 0,
             room_since: now,
-            freed_at: Timestamp::EPOCH,
+            ended_at: Timestamp::EPOCH,
             tag: Tag {
                 written: Some(IdleBehavior::Run),
                 ..Tag::default()
