@@ -65,7 +65,7 @@ impl Queue {
             if entry.priority == record.priority {
                 return entry.merge(now, started, record);
             }
-            self.set_waiting(&record.id, false);
+            self.end_waiting(&record.id);
             let entry = self.entries.get_mut(&record.id).expect("just found");
             return entry.merge(now, started, record);
         }
@@ -78,41 +78,30 @@ impl Queue {
         Merge::Added
     }
 
-    pub(crate) fn remove(&mut self, id: &ContainerId) -> Option<Entry> {
-        self.set_waiting(id, false);
+    /// Forgets a container: what was known of it, and whether it waited.
+    pub(crate) fn remove(&mut self, id: &ContainerId) -> Option<(Entry, bool)> {
         let entry = self.entries.remove(id)?;
+        let mut waited = false;
         if let Ok(shape) = entry.shape {
+            waited = self.shapes.end_waiting(shape, entry.rank());
             self.shapes.leave(shape);
         }
-        Some(entry)
+        Some((entry, waited))
     }
 
     /// Files a container among those that could start now, or takes it out; true if that changed
-    /// anything. To be taken out before its priority changes.
-    pub(crate) fn set_waiting(&mut self, id: &ContainerId, waiting: bool) -> bool {
-        let Some(entry) = self.entries.get_mut(id) else {
-            return false;
-        };
-        if entry.waiting == waiting {
-            return false;
-        }
-        let Ok(shape) = entry.shape else {
-            return false;
-        };
-        entry.waiting = waiting;
+    /// anything. `shape` and `rank` are the container's: its entry has just been looked at.
+    pub(crate) fn set_waiting(&mut self, shape: ShapeId, rank: Rank, waiting: bool) -> bool {
         match waiting {
-            true => self.shapes.begin_waiting(shape, entry.rank()),
-            false => self.shapes.end_waiting(shape, entry.rank()),
+            true => self.shapes.begin_waiting(shape, rank),
+            false => self.shapes.end_waiting(shape, rank),
         }
-        true
     }
 
-    /// A container that waits no longer, or did not anyway.
+    /// A container that waits no longer, or did not anyway. To be called before its priority changes.
     pub(crate) fn end_waiting(&mut self, id: &ContainerId) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id)?;
-        if std::mem::take(&mut entry.waiting)
-            && let Ok(shape) = entry.shape
-        {
+        if let Ok(shape) = entry.shape {
             self.shapes.end_waiting(shape, entry.rank());
         }
         Some(entry)
@@ -128,7 +117,7 @@ impl Queue {
         let Some(after) = self.shapes.fall_back(config, before) else {
             return false;
         };
-        self.set_waiting(&id, false);
+        self.end_waiting(&id);
         self.shapes.leave(before);
         let entry = self.entries.get_mut(&id).expect("just seen");
         entry.shape = Ok(after);
@@ -136,7 +125,11 @@ impl Queue {
     }
 
     pub(crate) fn is_waiting(&self, id: &ContainerId) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.waiting)
+        let waits = |entry: &Entry| {
+            let shape = entry.shape.as_ref().ok()?;
+            Some(self.shapes.get(*shape).waits(&entry.rank()))
+        };
+        self.entries.get(id).and_then(waits) == Some(true)
     }
 
     pub(crate) fn shape(&self, id: ShapeId) -> &ShapeGroup {

@@ -42,14 +42,17 @@ impl Dispatcher {
         let Some(entry) = self.queue.get(&id) else {
             return;
         };
-        let (next, waited) = (self.next_for(entry), entry.waiting);
+        let place = entry.shape.as_ref().ok().map(|shape| (*shape, entry.rank()));
+        let next = self.next_for(entry);
         let next = if next == Next::Wait && self.is_given_up(id) {
             Next::Lock
         } else {
             next
         };
         let waits = next == Next::Wait;
-        if waited != waits && self.queue.set_waiting(&id, waits) {
+        if let Some((shape, rank)) = place
+            && self.queue.set_waiting(shape, rank, waits)
+        {
             // One that waits no longer leaves what was promised to it, or kept for it, to others.
             self.touched.placement = true;
         }
@@ -273,8 +276,8 @@ impl Dispatcher {
 
     /// Forgets a container, and all that was to be done for it at its time.
     pub(super) fn forget(&mut self, id: ContainerId) -> Option<Entry> {
-        self.touched.placement |= self.queue.is_waiting(&id);
-        let entry = self.queue.remove(&id)?;
+        let (entry, waited) = self.queue.remove(&id)?;
+        self.touched.placement |= waited;
         self.note_forgotten(id);
         self.timers.cancel(TimeoutReason::RetryContainer(id));
         self.timers.cancel(TimeoutReason::GiveUp(id));

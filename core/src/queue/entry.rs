@@ -55,8 +55,6 @@ pub(crate) struct Entry {
     pub(crate) first_seen: Timestamp,
     /// Its shape, or what is wrong with its record.
     pub(crate) shape: Result<ShapeId, String>,
-    /// It could start now if there were room.
-    pub(crate) waiting: bool,
     /// The change under way; at most one.
     pub(crate) op: Option<Op>,
     /// Not to be changed again before this, because the queue refused.
@@ -99,7 +97,6 @@ impl Entry {
             created_at: record.created_at,
             first_seen: now,
             shape,
-            waiting: false,
             op: None,
             retry_at: None,
             failures: 0,

@@ -122,37 +122,38 @@ impl Shapes {
         self.groups.get(&id).expect("a member's shape exists")
     }
 
-    /// A container that does not wait yet begins to: it is filed with the others that do.
-    pub(crate) fn begin_waiting(&mut self, id: ShapeId, rank: Rank) {
+    /// A container waits from now on, if it did not; true if that is news. It is filed later, with
+    /// all others that begin to.
+    pub(crate) fn begin_waiting(&mut self, id: ShapeId, rank: Rank) -> bool {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
+        if group.waits(&rank) {
+            return false;
+        }
         if group.arrived.is_empty() {
             self.arrived_in.push(id);
         }
         group.arrived.push(rank);
+        true
     }
 
-    /// Files those that began to wait: to be called before anybody looks at who waits. Many at once
-    /// are sorted and merged, which takes half the time. O(arrived · log waiting).
+    /// Files those that began to wait: to be called before anybody looks at who waits.
     pub(crate) fn file_arrived(&mut self) {
         while let Some(id) = self.arrived_in.pop() {
-            let group = self.groups.get_mut(&id).expect("a member's shape exists");
-            let mut arrived = std::mem::take(&mut group.arrived);
-            if arrived.len() > group.open.len() / 8 {
-                arrived.sort_unstable();
-                group.open.append(&mut arrived.into_iter().collect());
-            } else {
-                group.open.extend(arrived);
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.file_arrived();
             }
         }
     }
 
-    /// Takes a container out of those that wait.
-    pub(crate) fn end_waiting(&mut self, id: ShapeId, rank: Rank) {
-        self.file_arrived();
+    /// A container waits no longer; true if it did.
+    pub(crate) fn end_waiting(&mut self, id: ShapeId, rank: Rank) -> bool {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
-        if !group.open.remove(&rank) && group.promised.remove(&rank) {
+        group.file_arrived();
+        let promised = group.promised.remove(&rank);
+        if promised {
             self.left.push(rank.2);
         }
+        promised || group.open.remove(&rank)
     }
 
     /// Notes that a container that waits was promised room, or that this is so no longer.
@@ -205,6 +206,17 @@ impl Shapes {
 }
 
 impl ShapeGroup {
+    /// Many at once are sorted and merged, which takes half the time. O(arrived · log waiting).
+    fn file_arrived(&mut self) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        if arrived.len() > self.open.len() / 8 {
+            arrived.sort_unstable();
+            self.open.append(&mut arrived.into_iter().collect());
+        } else {
+            self.open.extend(arrived);
+        }
+    }
+
     pub(crate) fn any_waits(&self) -> bool {
         !self.open.is_empty() || !self.promised.is_empty()
     }
@@ -214,6 +226,7 @@ impl ShapeGroup {
         self.open.first() == Some(rank) || self.open.contains(rank)
     }
 
+    /// Whether one waits, of those that are filed.
     pub(crate) fn waits(&self, rank: &Rank) -> bool {
         self.is_open(rank) || self.promised.contains(rank)
     }
