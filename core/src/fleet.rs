@@ -128,13 +128,18 @@ impl Fleet {
     }
 
     /// Puts a runner on a VM, or keeps a place for one.
-    pub(crate) fn add_runner(&mut self, key: VmKey, id: ContainerId, runner: Runner) {
-        if let Some(record) = self.vms.get_mut(&key) {
-            record.vm.last_container = Some(id);
-            record.vm.runners.insert(id, runner);
-            record.follow(&mut self.promises, &mut self.index, self.containers_max);
-            self.hosts.insert(id, key);
-        }
+    pub(crate) fn add_runner(
+        &mut self,
+        key: VmKey,
+        id: ContainerId,
+        runner: Runner,
+    ) -> Option<&Vm> {
+        let record = self.vms.get_mut(&key)?;
+        record.vm.last_container = Some(id);
+        record.vm.runners.insert(id, runner);
+        record.follow(&mut self.promises, &mut self.index, self.containers_max);
+        self.hosts.insert(id, key);
+        Some(&record.vm)
     }
 
     /// Takes a runner off its VM.

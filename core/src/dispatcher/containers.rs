@@ -42,7 +42,11 @@ impl Dispatcher {
         let Some(entry) = self.queue.get(&id) else {
             return;
         };
-        let place = entry.shape.as_ref().ok().map(|shape| (*shape, entry.rank()));
+        let place = entry
+            .shape
+            .as_ref()
+            .ok()
+            .map(|shape| (*shape, entry.rank()));
         let next = self.next_for(entry);
         let next = if next == Next::Wait && self.is_given_up(id) {
             Next::Lock

@@ -309,8 +309,7 @@ impl Dispatcher {
             provable_from: now,
             ladder: None,
         };
-        self.fleet.add_runner(key, id, runner);
-        if let Some(vm) = self.fleet.get(key) {
+        if let Some(vm) = self.fleet.add_runner(key, id, runner) {
             self.out.event(Event::RunnerFound {
                 container: id,
                 instance: vm.name(),

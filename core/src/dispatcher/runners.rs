@@ -25,15 +25,6 @@ impl Dispatcher {
         id: ContainerId,
         (need, supervisor): (Resources, bool),
     ) {
-        let Some(vm) = self.fleet.get(key) else {
-            return;
-        };
-        assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
-        assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
-        self.out.event(Event::Assigned {
-            container: id,
-            instance: vm.name(),
-        });
         let runner = Runner {
             phase: RunnerPhase::Assigned,
             since: self.now,
@@ -42,7 +33,15 @@ impl Dispatcher {
             provable_from: Timestamp::NEVER,
             ladder: None,
         };
-        self.fleet.add_runner(key, id, runner);
+        let Some(vm) = self.fleet.add_runner(key, id, runner) else {
+            return;
+        };
+        assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
+        assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
+        self.out.event(Event::Assigned {
+            container: id,
+            instance: vm.name(),
+        });
     }
 
     /// Starts a locked container on the VM that was kept for it.

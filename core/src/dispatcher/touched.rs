@@ -50,13 +50,14 @@ impl<T: Copy + Ord> Marks<T> {
             self.sorted
                 .extend(self.late.drain().map(|Reverse(one)| one));
             self.sorted.sort_unstable_by(|a, b| b.cmp(a));
+            self.sorted.dedup();
         }
-        let late = self.late.peek().map(|Reverse(one)| *one);
-        let first = match (self.sorted.last().copied(), late) {
-            (Some(sorted), Some(late)) => sorted.min(late),
-            (sorted, late) => sorted.or(late)?,
+        let Some(Reverse(late)) = self.late.peek().copied() else {
+            return self.sorted.pop();
         };
-        while self.sorted.last() == Some(&first) {
+        let sorted = self.sorted.last().copied();
+        let first = sorted.map_or(late, |sorted| sorted.min(late));
+        if sorted == Some(first) {
             self.sorted.pop();
         }
         while self.late.peek() == Some(&Reverse(first)) {
