@@ -1,26 +1,21 @@
-//! A hash table that never shows its own order.
+//! A table for what is asked for by its key alone.
 
-#![allow(
-    clippy::disallowed_types,
-    reason = "the order of a HashMap differs between runs: here nobody gets to see it"
-)]
-
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
+use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
 use crate::hash::Fnv;
 
-/// For what is asked for by its key alone: finding, inserting and removing cost O(1), and no memory
-/// while the number of entries stays what it was. What is looked at in order all the time belongs
-/// into a `BTreeMap`.
+/// Finding, inserting and removing cost O(1), and no memory while the number of entries stays what it
+/// was. Entries stand in the order of what was done to the table, which no hash has a part in; that
+/// means nothing either, so it is not shown. What is looked at in order belongs into a `BTreeMap`.
 #[derive(Clone, Debug)]
-pub(crate) struct Table<K, V>(HashMap<K, V, FxBuildHasher>);
+pub(crate) struct Table<K, V>(IndexMap<K, V, FxBuildHasher>);
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self(HashMap::default())
+        Self(IndexMap::default())
     }
 }
 
@@ -35,7 +30,7 @@ impl<K: Ord + Hash, V> Table<K, V> {
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        self.0.remove(key)
+        self.0.swap_remove(key)
     }
 
     pub(crate) fn len(&self) -> usize {
