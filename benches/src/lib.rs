@@ -59,16 +59,7 @@ impl Bench {
             .handle_input(now, Input::Leadership { held: true });
         bench.core.handle_timeout(now);
         for command in bench.drain() {
-            let answer = match command.action {
-                Action::Queue(QueueAction::Poll { .. }) => Answer::Containers(Ok(Vec::new())),
-                Action::Cloud {
-                    action: CloudAction::List,
-                    ..
-                } => Answer::Instances(Ok(bench.instances())),
-                other => panic!("not expected at the start: {other:?}"),
-            };
-            let id = command.id;
-            bench.core.handle_input(now, Input::Answer { id, answer });
+            bench.answer_look(&command);
         }
         bench.pass(1);
         for command in bench.drain() {
@@ -81,9 +72,26 @@ impl Bench {
     }
 
     /// A list of all instances, as the cloud answers it.
-    #[must_use]
-    pub fn instances(&self) -> Vec<InstanceRecord> {
+    fn instances(&self) -> Vec<InstanceRecord> {
         (0..self.size.instances).map(instance).collect()
+    }
+
+    /// Answers a look at the queue, which is empty, or at the cloud, which has all instances.
+    ///
+    /// # Panics
+    /// If it is something else.
+    pub fn answer_look(&mut self, look: &Command) {
+        let answer = match &look.action {
+            Action::Queue(QueueAction::Poll { .. }) => Answer::Containers(Ok(Vec::new())),
+            Action::Cloud {
+                action: CloudAction::List,
+                ..
+            } => Answer::Instances(Ok(self.instances())),
+            other => panic!("only looks are expected here: {other:?}"),
+        };
+        let id = look.id;
+        self.core
+            .handle_input(self.now, Input::Answer { id, answer });
     }
 
     /// Lets so many seconds pass.

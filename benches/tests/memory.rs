@@ -2,8 +2,7 @@
 
 use allocation_counter::{AllocationInfo, measure};
 use longshore_benches::{Bench, Size, containers};
-use longshore_core::command::{Action, CloudAction, QueueAction};
-use longshore_core::input::{Answer, Input};
+use longshore_core::command::Action;
 
 const MEGABYTE: i64 = 1_000_000;
 
@@ -82,19 +81,8 @@ fn step(bench: &mut Bench) -> Option<AllocationInfo> {
         while bench.core.poll_event().is_some() {}
     });
     let only_a_probe = others.is_empty();
-    for command in others {
-        let answer = match command.action {
-            Action::Queue(QueueAction::Poll { .. }) => Answer::Containers(Ok(Vec::new())),
-            Action::Cloud {
-                action: CloudAction::List,
-                ..
-            } => Answer::Instances(Ok(bench.instances())),
-            other => panic!("nothing else is due: {other:?}"),
-        };
-        let id = command.id;
-        bench
-            .core
-            .handle_input(bench.now, Input::Answer { id, answer });
+    for look in others {
+        bench.answer_look(&look);
         bench.drain_to_probe();
     }
     let probe = probe?;
