@@ -25,6 +25,26 @@ fn a_runner_whose_container_nobody_knows_is_killed() {
 }
 
 #[test]
+fn a_runner_is_found_though_places_beside_it_come_and_go_faster_than_a_probe_takes() {
+    let mut story = Story::with(|config| config.limits.instances = Some(1));
+    let vm = story.idle_vms(&["small"])[0];
+    // Each lock is refused, and the place goes to the next one at once.
+    story.strike(Fault::LockConflict, 100_000);
+    for _ in 0..400 {
+        story.submit(cores(1));
+    }
+    let places = |story: &Story| story.count_events(|e| matches!(e, Event::Assigned { .. }));
+    story.run_until("places come and go", minutes(1), |story| places(story) > 10);
+    let stranger = story.vm(vm).run_stranger();
+    story.run_until("it is found", seconds(15), |story| {
+        let found =
+            |e: &Event| matches!(e, Event::RunnerFound { container, .. } if *container == stranger);
+        story.count_events(found) == 1
+    });
+    assert!(places(&story) > 50, "{} places", places(&story));
+}
+
+#[test]
 fn a_record_deleted_while_it_waits_is_dropped() {
     let mut story = Story::with(|config| config.limits.instances = Some(0));
     let container = story.submit(cores(1));
