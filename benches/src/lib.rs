@@ -8,7 +8,7 @@ use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, CommandId, ContainerId, InstanceId, QuotaGroup, TypeName};
 use longshore_core::input::{
     Answer, ContainerRecord, ContainerState, ContainerUpdate, Input, InstanceRecord, InstanceTags,
-    ProbeReport, RunnerList, RunnerSighting,
+    ProbeReport, RunnerList, RunnerStatus,
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
@@ -139,7 +139,7 @@ impl Bench {
 
     /// Answers a probe: ready, with these containers running.
     pub fn answer_probe(&mut self, probe: &Command, running: &[ContainerId]) {
-        let sighting = |container: &ContainerId| RunnerSighting {
+        let sighting = |container: &ContainerId| RunnerStatus {
             container: *container,
             stale: false,
         };
@@ -147,7 +147,7 @@ impl Bench {
             ready: Ok(()),
             runners: Some(RunnerList {
                 broken: false,
-                taken_back_at: None,
+                preempted_at: None,
                 runners: running.iter().map(sighting).collect(),
             }),
         };
@@ -280,7 +280,7 @@ fn instance(n: u32) -> InstanceRecord {
         id: InstanceId::new(format!("i-{n:017x}")),
         address: Some(format!("10.{}.{}.{}:22", n >> 16, n >> 8 & 255, n & 255).into()),
         terminated: false,
-        taken_back: false,
+        preempted: false,
         tags: InstanceTags {
             instance_type: Some(type_name(0)),
             ..InstanceTags::default()

@@ -1,11 +1,11 @@
 //! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
 
+pub(crate) mod backoff;
 pub(crate) mod blocked;
-pub(crate) mod boots;
-pub(crate) mod bucket;
-pub(crate) mod cooling;
-pub(crate) mod crowd;
-pub(crate) mod spending;
+pub(crate) mod boot_breaker;
+pub(crate) mod budgets;
+pub(crate) mod concurrency;
+pub(crate) mod token_bucket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::fleet::Fleet;
 use crate::fleet::vm::Vm;
 use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
-use crate::planted::{Planted, Plants};
-use crate::queue::shapes::Rank;
+use crate::mutants::{Mutant, Mutants};
+use crate::queue::classes::Rank;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
-pub use blocked::Blocked;
-use boots::Boots;
-use bucket::Bucket;
-use cooling::{Cooling, Pauses, Readiness};
-use crowd::Crowd;
-use spending::Spending;
+use backoff::{Backoff, BackoffState, Readiness};
+pub use blocked::CreateBlocked;
+use boot_breaker::BootBreaker;
+use budgets::Budgets;
+use concurrency::Concurrency;
+use token_bucket::TokenBucket;
 
 /// The classes of calls to a cloud that have their own limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,39 +77,39 @@ impl Offering {
 /// The limits' memory. Every question costs O(log types).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Capacity {
-    offerings: BTreeMap<Offering, Cooling>,
-    groups: BTreeMap<(CloudId, QuotaGroup), Cooling>,
-    buckets: BTreeMap<(CloudId, Call), Bucket>,
-    all_calls: BTreeMap<CloudId, Bucket>,
-    barred: BTreeMap<(CloudId, Call), Cooling>,
+    offerings: BTreeMap<Offering, BackoffState>,
+    groups: BTreeMap<(CloudId, QuotaGroup), BackoffState>,
+    buckets: BTreeMap<(CloudId, Call), TokenBucket>,
+    all_calls: BTreeMap<CloudId, TokenBucket>,
+    throttled: BTreeMap<(CloudId, Call), BackoffState>,
     /// Types whose last create may or may not have been made.
-    doubtful: BTreeMap<TypeName, Cooling>,
-    pub(crate) boots: Boots,
-    pub(crate) probes: Bucket,
-    pub(crate) spending: Spending,
-    pub(crate) crowd: Crowd,
-    pub(crate) plants: Plants,
+    doubtful: BTreeMap<TypeName, BackoffState>,
+    pub(crate) boot_breaker: BootBreaker,
+    pub(crate) probes: TokenBucket,
+    pub(crate) budgets: Budgets,
+    pub(crate) concurrency: Concurrency,
+    pub(crate) mutants: Mutants,
 }
 
-const QUOTA_PAUSES: Pauses = Pauses {
+const QUOTA_BACKOFF: Backoff = Backoff {
     min: Duration::from_secs(60),
     max: Duration::from_secs(15 * 60),
 };
-const CAPACITY_PAUSES: Pauses = Pauses {
+const CAPACITY_BACKOFF: Backoff = Backoff {
     min: Duration::from_secs(60),
     max: Duration::from_secs(30 * 60),
 };
-const FAILURE_PAUSES: Pauses = Pauses {
+const FAILURE_BACKOFF: Backoff = Backoff {
     min: Duration::from_secs(5),
     max: Duration::from_secs(15 * 60),
 };
-const RATE_PAUSES: Pauses = Pauses {
+const RATE_BACKOFF: Backoff = Backoff {
     min: Duration::from_secs(1),
     max: Duration::from_secs(60),
 };
 
 /// For what is remembered and does not rest.
-const NO_PAUSES: Pauses = Pauses {
+const NO_BACKOFF: Backoff = Backoff {
     min: Duration::ZERO,
     max: Duration::ZERO,
 };
@@ -123,16 +123,16 @@ impl Capacity {
         cloud: CloudId,
         call: Call,
     ) -> Timestamp {
-        let bucket = |b: Option<&Bucket>, rate: Option<Rate>| match (b, rate) {
-            (Some(bucket), Some(rate)) if !self.plants.has(Planted::RatesIgnored) => {
-                bucket.next_at(now, rate)
+        let token_bucket = |b: Option<&TokenBucket>, rate: Option<Rate>| match (b, rate) {
+            (Some(token_bucket), Some(rate)) if !self.mutants.has(Mutant::RatesIgnored) => {
+                token_bucket.next_at(now, rate)
             }
             _ => now,
         };
-        let own = bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
-        let all = bucket(self.all_calls.get(&cloud), limits.cloud_ops);
-        let barred = self.barred.get(&(cloud, call)).map_or(now, |b| b.until);
-        own.max(all).max(barred)
+        let own = token_bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
+        let all = token_bucket(self.all_calls.get(&cloud), limits.cloud_ops);
+        let throttled = self.throttled.get(&(cloud, call)).map_or(now, |b| b.until);
+        own.max(all).max(throttled)
     }
 
     /// Counts a call that leaves.
@@ -144,8 +144,8 @@ impl Capacity {
         call: Call,
     ) {
         if let Some(rate) = call.rate(limits) {
-            let bucket = self.buckets.entry((cloud, call)).or_default();
-            bucket.take(now, rate);
+            let token_bucket = self.buckets.entry((cloud, call)).or_default();
+            token_bucket.take(now, rate);
         }
         if let Some(rate) = limits.cloud_ops {
             self.all_calls.entry(cloud).or_default().take(now, rate);
@@ -164,19 +164,20 @@ impl Capacity {
         let place = (cloud, call);
         match error {
             Some(CloudError::RateLimited { until, message }) => {
-                let before = self.barred.get(&place);
+                let before = self.throttled.get(&place);
                 let why = message.clone();
-                let mut bar = Cooling::after_failure(before, now, RATE_PAUSES, jitter, why, 0);
+                let mut bar =
+                    BackoffState::after_failure(before, now, RATE_BACKOFF, jitter, why, 0);
                 if let Some(advice) = until {
                     // A cloud's clock may be wrong: its advice is heard up to an hour.
                     let latest = now + Duration::from_secs(3600);
                     bar.until = bar.until.max((*advice).min(latest));
                 }
-                self.barred.insert(place, bar);
+                self.throttled.insert(place, bar);
             }
             Some(_) => {}
             None => {
-                self.barred.remove(&place);
+                self.throttled.remove(&place);
             }
         }
     }
@@ -189,83 +190,83 @@ impl Capacity {
         fleet: &Fleet,
         (name, image): (&TypeName, &ImageId),
         offer: &InstanceType,
-    ) -> Result<(), Blocked> {
+    ) -> Result<(), CreateBlocked> {
         let limits = &config.limits;
         if limits
             .instances
-            .map(|max| max as usize + usize::from(self.plants.has(Planted::OneTooMany)))
+            .map(|max| max as usize + usize::from(self.mutants.has(Mutant::OneTooMany)))
             .is_some_and(|max| fleet.len() >= max)
         {
-            return Err(Blocked::MaxInstances);
+            return Err(CreateBlocked::MaxInstances);
         }
         let mut price = fleet.price();
-        if self.plants.has(Planted::WishesUnpriced) {
+        if self.mutants.has(Mutant::WishesUnpriced) {
             let real = fleet.iter().filter(|vm| vm.instance.is_some());
             price = MicroDollars(real.map(|vm| vm.price().0).sum());
         }
         let with_it = price.0.saturating_add(offer.price.0);
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
-            return Err(Blocked::MaxPricePerHour);
+            return Err(CreateBlocked::MaxPricePerHour);
         }
-        if let Some((budget, until)) = self.spending.exhausted(fleet.price())
-            && !self.plants.has(Planted::BudgetsIgnored)
+        if let Some((budget, until)) = self.budgets.exhausted(fleet.price())
+            && !self.mutants.has(Mutant::BudgetsIgnored)
         {
-            return Err(Blocked::Budget {
+            return Err(CreateBlocked::Budget {
                 window: budget.window,
                 limit: budget.limit,
                 until,
             });
         }
         let under_way =
-            |key| fleet.is_create_unanswered(key) && !self.plants.has(Planted::NoCanary);
+            |key| fleet.is_create_unanswered(key) && !self.mutants.has(Mutant::NoCanary);
         if let Some(group) = self.groups.get(&group_of(offer)) {
             let fewer = in_group(fleet, offer) < group.count_at_error;
             match group.readiness(now, under_way) {
                 Readiness::Wait(until) if !fewer => {
                     let why = group.why.clone();
-                    return Err(Blocked::Quota { until, why });
+                    return Err(CreateBlocked::Quota { until, why });
                 }
-                Readiness::Trying => return Err(Blocked::Canary),
+                Readiness::Trying => return Err(CreateBlocked::Canary),
                 _ => {}
             }
         }
-        for cooling in self.coolings(name, offer) {
-            match cooling.readiness(now, under_way) {
+        for backoff in self.backoffs(name, offer) {
+            match backoff.readiness(now, under_way) {
                 Readiness::Wait(until) => {
-                    let why = cooling.why.clone();
-                    return Err(Blocked::Cooling { until, why });
+                    let why = backoff.why.clone();
+                    return Err(CreateBlocked::BackedOff { until, why });
                 }
-                Readiness::Trying => return Err(Blocked::Canary),
+                Readiness::Trying => return Err(CreateBlocked::Canary),
                 Readiness::Canary => {}
             }
         }
-        if !self.plants.has(Planted::BootsRepeated) {
+        if !self.mutants.has(Mutant::BootsRepeated) {
             let booting = |key| fleet.get(key).is_some_and(|vm| !vm.boot_counted);
             let kind = (name.clone(), image.clone());
-            self.boots.may_boot(now, &kind, booting)?;
+            self.boot_breaker.may_boot(now, &kind, booting)?;
         }
         if self.waits_for_another(now, fleet, offer) {
-            return Err(Blocked::OneByOne);
+            return Err(CreateBlocked::SerializedAfterError);
         }
         let in_flight = fleet.creates_unanswered();
         let max = limits.creates_in_flight;
         if max.is_some_and(|max| in_flight >= max as usize) {
-            return Err(Blocked::CreatesInFlight);
+            return Err(CreateBlocked::CreatesInFlight);
         }
         let until = self.call_at(now, limits, offer.cloud, Call::Create);
-        let bar = self.barred.get(&(offer.cloud, Call::Create));
+        let bar = self.throttled.get(&(offer.cloud, Call::Create));
         match bar {
             _ if until <= now => Ok(()),
-            Some(bar) if bar.until >= until => Err(Blocked::Throttled { until }),
-            _ => Err(Blocked::Rate { until }),
+            Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
+            _ => Err(CreateBlocked::Rate { until }),
         }
     }
 
     /// Whether a create is under way that must end first: what was refused lately is tried by one
     /// create, not by as many as there is room for.
     fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
-        let goes_on = |cooling: Option<&Cooling>| cooling.is_some_and(|c| c.goes_on(now));
-        let throttled = goes_on(self.barred.get(&(offer.cloud, Call::Create)));
+        let goes_on = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.goes_on(now));
+        let throttled = goes_on(self.throttled.get(&(offer.cloud, Call::Create)));
         let refused = goes_on(self.groups.get(&group_of(offer)));
         let in_the_way = |vm: &Vm| {
             let group = vm.offer.as_ref().map(|other| &other.quota_group);
@@ -275,13 +276,17 @@ impl Capacity {
     }
 
     /// What is known against a type, or against all that it is part of.
-    fn coolings(&self, name: &TypeName, offer: &InstanceType) -> impl Iterator<Item = &Cooling> {
+    fn backoffs(
+        &self,
+        name: &TypeName,
+        offer: &InstanceType,
+    ) -> impl Iterator<Item = &BackoffState> {
         let parts = Offering::of(name, offer).into_iter();
         parts.filter_map(|part| self.offerings.get(&part))
     }
 
     /// Whether a type is left alone, or being tried again, because the cloud lately had none of it.
-    pub(crate) fn rests(
+    pub(crate) fn is_backed_off(
         &self,
         now: Timestamp,
         fleet: &Fleet,
@@ -289,8 +294,8 @@ impl Capacity {
         offer: &InstanceType,
     ) -> bool {
         let under_way = |key| fleet.is_create_unanswered(key);
-        self.coolings(name, offer)
-            .any(|cooling| cooling.readiness(now, under_way) != Readiness::Canary)
+        self.backoffs(name, offer)
+            .any(|backoff| backoff.readiness(now, under_way) != Readiness::Canary)
     }
 
     /// How many containers, and how many supervisors among them, may run.
@@ -303,8 +308,8 @@ impl Capacity {
         // What the cloud refuses is not there for those that supervisors would wait for.
         let met = self.groups.values().any(|group| group.until > now);
         let instances = met.then(|| fleet.len());
-        let supervisors = self.crowd.supervisors(now, limits, instances);
-        (self.crowd.max(now), supervisors)
+        let supervisors = self.concurrency.supervisors(now, limits, instances);
+        (self.concurrency.max(now), supervisors)
     }
 
     /// Whether one more container may start, beside those that run and those of higher rank that
@@ -316,27 +321,27 @@ impl Capacity {
         fleet: &Fleet,
         supervisor: bool,
         rank: Rank,
-    ) -> Result<(), Blocked> {
-        if self.crowd.is_free() && !supervisor {
+    ) -> Result<(), CreateBlocked> {
+        if self.concurrency.is_free() && !supervisor {
             return Ok(());
         }
         let (max, supervisors) = self.start_limits(now, limits, fleet);
-        let full = |max: u32, running: usize, promised: fn(&Fleet, Rank, usize) -> usize| {
+        let full = |max: u32, running: usize, reserved: fn(&Fleet, Rank, usize) -> usize| {
             let room = (max as usize).saturating_sub(running);
-            promised(fleet, rank, room) >= room
+            reserved(fleet, rank, room) >= room
         };
         if let Some(max) = max
-            && full(max, fleet.runners(), Fleet::promised_above)
-            && !self.plants.has(Planted::OverloadIgnored)
+            && full(max, fleet.runners(), Fleet::reserved_above)
+            && !self.mutants.has(Mutant::OverloadIgnored)
         {
-            let until = self.crowd.grows_at(now);
-            return Err(Blocked::Containers { max, until });
+            let until = self.concurrency.grows_at(now);
+            return Err(CreateBlocked::Containers { max, until });
         }
         if let Some(max) = supervisors.filter(|_| supervisor)
-            && full(max, fleet.supervisors(), Fleet::supervisors_promised_above)
-            && !self.plants.has(Planted::SupervisorsUncounted)
+            && full(max, fleet.supervisors(), Fleet::supervisors_reserved_above)
+            && !self.mutants.has(Mutant::SupervisorsUncounted)
         {
-            return Err(Blocked::Supervisors { max });
+            return Err(CreateBlocked::Supervisors { max });
         }
         Ok(())
     }
@@ -355,11 +360,11 @@ impl Capacity {
             group.begin_canary(key);
         }
         for part in Offering::of(name, offer) {
-            if let Some(cooling) = self.offerings.get_mut(&part) {
-                cooling.begin_canary(key);
+            if let Some(backoff) = self.offerings.get_mut(&part) {
+                backoff.begin_canary(key);
             }
         }
-        self.boots.begin(&(name.clone(), image.clone()), key);
+        self.boot_breaker.begin(&(name.clone(), image.clone()), key);
     }
 
     /// Learns from the end of a create.
@@ -384,19 +389,19 @@ impl Capacity {
         let why = error.to_string();
         let (jitter, count) = (facts.jitter, facts.group_count);
         match error {
-            _ if self.plants.has(Planted::FailuresIgnored) => {}
+            _ if self.mutants.has(Mutant::FailuresIgnored) => {}
             CloudError::RateLimited { .. } => {}
             CloudError::Ambiguous { .. } => {
                 let before = self.doubtful.get(name);
-                let next = Cooling::after_failure(before, now, NO_PAUSES, jitter, why, 0);
+                let next = BackoffState::after_failure(before, now, NO_BACKOFF, jitter, why, 0);
                 self.doubtful.insert(name.clone(), next);
             }
-            CloudError::Quota { .. } if self.plants.has(Planted::NoBackoff) => {}
+            CloudError::Quota { .. } if self.mutants.has(Mutant::NoBackoff) => {}
             CloudError::Quota { .. } => {
                 let before = self.groups.get(&group);
                 let mut next =
-                    Cooling::after_failure(before, now, QUOTA_PAUSES, jitter, why, count);
-                if self.plants.has(Planted::QuotaForEver) {
+                    BackoffState::after_failure(before, now, QUOTA_BACKOFF, jitter, why, count);
+                if self.mutants.has(Mutant::QuotaForEver) {
                     next.until = Timestamp::NEVER;
                 }
                 self.groups.insert(group, next);
@@ -406,21 +411,21 @@ impl Capacity {
                 let asked = Offering::Type(name.clone());
                 let whole = Offering::within(*scope, name, offer);
                 for what in BTreeSet::from([asked, whole]) {
-                    self.cool(now, what, CAPACITY_PAUSES, jitter, why.clone());
+                    self.cool(now, what, CAPACITY_BACKOFF, jitter, why.clone());
                 }
             }
             CloudError::NotFound { .. }
             | CloudError::Permanent { .. }
             | CloudError::Transient { .. } => {
                 let what = Offering::Type(name.clone());
-                self.cool(now, what, FAILURE_PAUSES, jitter, why);
+                self.cool(now, what, FAILURE_BACKOFF, jitter, why);
             }
         }
     }
 
-    fn cool(&mut self, now: Timestamp, what: Offering, pauses: Pauses, jitter: u32, why: String) {
+    fn cool(&mut self, now: Timestamp, what: Offering, pauses: Backoff, jitter: u32, why: String) {
         let before = self.offerings.get(&what);
-        let next = Cooling::after_failure(before, now, pauses, jitter, why, 0);
+        let next = BackoffState::after_failure(before, now, pauses, jitter, why, 0);
         self.offerings.insert(what, next);
     }
 
@@ -433,7 +438,7 @@ impl Capacity {
         types: &[TypeName],
     ) -> Option<Timestamp> {
         let since = |name| {
-            let known = self.coolings(name, config.types.get(name)?);
+            let known = self.backoffs(name, config.types.get(name)?);
             known.filter(|c| c.goes_on(now)).map(|c| c.since).min()
         };
         let all = types.iter().map(since).collect::<Option<Vec<_>>>()?;
@@ -454,12 +459,12 @@ impl Capacity {
         offer: &InstanceType,
     ) -> Option<Timestamp> {
         let group = self.groups.get(&group_of(offer));
-        let barred = self.barred.get(&(offer.cloud, Call::Create));
-        let others = [group, barred, self.doubtful.get(name)];
-        let known = self.coolings(name, offer);
+        let throttled = self.throttled.get(&(offer.cloud, Call::Create));
+        let others = [group, throttled, self.doubtful.get(name)];
+        let known = self.backoffs(name, offer);
         let known = known.chain(others.into_iter().flatten());
-        let lasting = known.filter(|cooling| cooling.goes_on(now));
-        lasting.map(|cooling| cooling.since).min()
+        let lasting = known.filter(|backoff| backoff.goes_on(now));
+        lasting.map(|backoff| backoff.since).min()
     }
 
     /// Whether some group's quota was met and not yet disproved.
@@ -469,14 +474,14 @@ impl Capacity {
 
     /// How much is remembered of failures and for rates.
     pub(crate) fn remembered(&self) -> usize {
-        let cooling = self.offerings.len() + self.groups.len() + self.barred.len();
-        let cooling = cooling + self.doubtful.len();
-        cooling + self.buckets.len() + self.all_calls.len() + self.boots.len()
+        let backoff = self.offerings.len() + self.groups.len() + self.throttled.len();
+        let backoff = backoff + self.doubtful.len();
+        backoff + self.buckets.len() + self.all_calls.len() + self.boot_breaker.len()
     }
 
     /// Forgets types that are no longer configured, and takes over the budgets.
     pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
-        self.spending.reconfigure(&config.limits.budgets, fleet);
+        self.budgets.reconfigure(&config.limits.budgets, fleet);
         self.doubtful
             .retain(|name, _| config.types.contains_key(name));
         self.offerings.retain(|what, _| {
@@ -486,7 +491,7 @@ impl Capacity {
         self.groups
             .retain(|group, _| config.types.values().any(|offer| group_of(offer) == *group));
         let pauses = config.limits.boot_failures.is_some();
-        self.boots
+        self.boot_breaker
             .reconfigure(|name| config.types.contains_key(name), pauses);
     }
 }

@@ -5,19 +5,19 @@
 //! placement. Each decision looks at the whole of what is known, never at how it came to be known,
 //! so inputs may come in any order.
 
-mod clouds;
+mod cloud_sync;
 mod containers;
-mod hastening;
-mod lines;
-mod losses;
+mod dirty;
+pub(crate) mod memory_stats;
 mod operator;
-mod patience;
-mod placing;
-mod polls;
+mod placement_ops;
+mod preemption;
 mod probes;
+mod queue_sync;
+mod rate_queues;
+mod reload;
 mod runners;
-pub(crate) mod sizes;
-mod touched;
+mod scheduling_timeout;
 mod vms;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,18 +35,18 @@ use crate::fleet::Fleet;
 use crate::hash::Fnv;
 use crate::ids::{CloudId, CommandId, ContainerId, IntentId, VmKey};
 use crate::input::{Answer, Input};
+use crate::mutants::{Mutant, Mutants};
 use crate::outbox::{Outbox, Pending, Purpose};
 use crate::placement::Verdicts;
-use crate::planted::{Planted, Plants};
 use crate::queue::Queue;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
 use crate::view::View;
-use clouds::Sync;
-use lines::Lines;
-use polls::Poll;
-use touched::Touched;
+use cloud_sync::Sync;
+use dirty::DirtySet;
+use queue_sync::Poll;
+use rate_queues::RateQueues;
 
 /// The dispatcher: timestamped inputs in, commands out.
 ///
@@ -73,7 +73,7 @@ pub struct Dispatcher {
     out: Outbox,
     /// Signals under way; they may outlive the runners that they are for.
     signals: BTreeMap<(ContainerId, VmKey), CommandId>,
-    lines: Lines,
+    rate_queues: RateQueues,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
@@ -81,8 +81,8 @@ pub struct Dispatcher {
     start_limits: (Option<u32>, Option<u32>),
     /// Passes of placement made so far, for whoever times them.
     passes: u64,
-    touched: Touched,
-    plants: Plants,
+    dirty: DirtySet,
+    mutants: Mutants,
 }
 
 /// The core's own chances: one stream for each use, so that an extra draw of one never shifts
@@ -123,7 +123,7 @@ impl Dispatcher {
     #[must_use]
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
         let mut capacity = Capacity::default();
-        capacity.spending.count(now, MicroDollars::default());
+        capacity.budgets.count(now, MicroDollars::default());
         let mut fleet = Fleet::default();
         capacity.reconfigure(&config, &fleet);
         fleet.set_containers_max(config.limits.containers_per_instance);
@@ -141,14 +141,14 @@ impl Dispatcher {
             timers: Timers::default(),
             out: Outbox::default(),
             signals: BTreeMap::new(),
-            lines: Lines::default(),
+            rate_queues: RateQueues::default(),
             poll: Poll::default(),
             syncs: BTreeMap::new(),
             verdicts: Verdicts::default(),
             start_limits: (None, None),
             passes: 0,
-            touched: Touched::default(),
-            plants: Plants::default(),
+            dirty: DirtySet::default(),
+            mutants: Mutants::default(),
         }
     }
 
@@ -164,7 +164,7 @@ impl Dispatcher {
             _ if !self.leader => {}
             Input::Answer { id, answer } => self.on_answer(id, answer),
             Input::QueueChanged => self.poll_soon(),
-            Input::Operator(wish) => self.on_operator(wish),
+            Input::OperatorRequest(wish) => self.on_operator(wish),
         }
     }
 
@@ -182,7 +182,7 @@ impl Dispatcher {
     /// The next thing the world should do. Decisions are made here, once for all inputs since the
     /// last drain.
     pub fn poll_command(&mut self) -> Option<Command> {
-        self.settle();
+        self.run_reconcile();
         self.out.pop_command()
     }
 
@@ -219,7 +219,7 @@ impl Dispatcher {
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
-        (&self.signals, &self.lines, self.start_limits).hash(&mut hasher);
+        (&self.signals, &self.rate_queues, self.start_limits).hash(&mut hasher);
         self.out.hash_into(&mut hasher);
         self.chance.intents.get_word_pos().hash(&mut hasher);
         self.chance.jitter.get_word_pos().hash(&mut hasher);
@@ -267,18 +267,18 @@ impl Dispatcher {
     }
 
     /// Whether a bug is planted here; only ever in tests of the tests.
-    pub(crate) fn planted(&self, bug: Planted) -> bool {
-        self.plants.has(bug)
+    pub(crate) fn mutant(&self, bug: Mutant) -> bool {
+        self.mutants.has(bug)
     }
 
-    #[cfg(feature = "planted-bugs")]
-    pub(crate) fn set_plants(&mut self, plants: Plants) {
-        self.plants = plants;
-        self.capacity.plants = plants;
+    #[cfg(feature = "mutants")]
+    pub(crate) fn set_mutants(&mut self, mutants: Mutants) {
+        self.mutants = mutants;
+        self.capacity.mutants = mutants;
     }
 
     /// Whether queue and clouds have each been seen whole since leadership was gained.
-    pub(crate) fn knows_the_world(&self) -> bool {
+    pub(crate) fn is_synced(&self) -> bool {
         let listed = |sync: &Sync| sync.first_list.is_some();
         self.poll.complete_since.is_some() && self.each_cloud(listed)
     }
@@ -292,20 +292,20 @@ impl Dispatcher {
     fn advance(&mut self, now: Timestamp) {
         assert!(now >= self.now, "time went back: {now} after {}", self.now);
         self.now = now;
-        self.capacity.spending.count(now, self.fleet.price());
+        self.capacity.budgets.count(now, self.fleet.price());
     }
 
     /// Makes every decision that is due. Ends, because each decision uses up what called for it.
-    fn settle(&mut self) {
+    fn run_reconcile(&mut self) {
         if self.leader {
             self.reckon();
         }
         while self.leader {
-            if let Some(id) = self.touched.containers.pop_first() {
-                self.judge_container(id);
-            } else if let Some(key) = self.touched.vms.pop_first() {
-                self.judge_vm(key);
-            } else if std::mem::take(&mut self.touched.placement) || self.promises_ended() {
+            if let Some(id) = self.dirty.containers.pop_first() {
+                self.reconcile_container(id);
+            } else if let Some(key) = self.dirty.vms.pop_first() {
+                self.reconcile_vm(key);
+            } else if std::mem::take(&mut self.dirty.placement) || self.reservations_ended() {
                 self.place();
             } else {
                 break;
@@ -314,7 +314,7 @@ impl Dispatcher {
     }
 
     fn on_leadership(&mut self, held: bool) {
-        if held == self.leader || self.planted(Planted::LostLeadershipIgnored) && !held {
+        if held == self.leader || self.mutant(Mutant::LostLeadershipIgnored) && !held {
             return;
         }
         self.leader = held;
@@ -325,22 +325,24 @@ impl Dispatcher {
         self.queue = Queue::default();
         self.fleet.forget_all();
         if !held {
-            self.capacity.spending.forgets();
+            self.capacity.budgets.forgets();
         }
         self.signals.clear();
-        self.lines = Lines::default();
+        self.rate_queues = RateQueues::default();
         self.poll = Poll::default();
         self.syncs.clear();
         self.verdicts = Verdicts::default();
-        self.touched = Touched::default();
+        self.dirty = DirtySet::default();
         self.out.event(Event::Leadership { held });
         if held {
-            self.capacity.crowd.begin(self.now, &self.config.limits);
+            self.capacity
+                .concurrency
+                .begin(self.now, &self.config.limits);
             self.timers.set(TimeoutReason::PollQueue, self.now);
             for cloud in &self.clouds {
                 self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
             }
-            self.await_orphans();
+            self.await_unowned_locks();
         }
     }
 
@@ -357,13 +359,13 @@ impl Dispatcher {
         if !self.leader {
             return;
         }
-        self.fleet.break_all_promises();
-        self.retype_vms();
-        self.look_at_lines();
+        self.fleet.release_all_reservations();
+        self.refresh_instance_types();
+        self.recheck_rate_queues();
         let ids: Vec<ContainerId> = self.queue.iter().map(|e| e.id).collect();
-        self.touched.containers.extend(ids);
-        self.touched.placement = true;
-        self.hasten();
+        self.dirty.containers.extend(ids);
+        self.dirty.placement = true;
+        self.apply_shorter_intervals();
     }
 
     fn on_answer(&mut self, id: CommandId, answer: Answer) {
@@ -372,11 +374,11 @@ impl Dispatcher {
             Some(pending) if !pending.purpose.accepts(&answer) => {
                 self.out.event(Event::WrongAnswer { command: id });
             }
-            Some(_) => self.settle_answer(id, answer),
+            Some(_) => self.complete_answer(id, answer),
         }
     }
 
-    fn settle_answer(&mut self, id: CommandId, answer: Answer) {
+    fn complete_answer(&mut self, id: CommandId, answer: Answer) {
         let Some(Pending { purpose, issued_at }) = self.out.settle(&mut self.timers, id) else {
             return;
         };
@@ -410,31 +412,31 @@ impl Dispatcher {
             TimeoutReason::NoAnswer(id) => {
                 if let Some(pending) = self.out.awaited(id) {
                     let probe = matches!(pending.purpose, Purpose::Probe(_));
-                    if probe && self.planted(Planted::HungProbeAwaited) {
+                    if probe && self.mutant(Mutant::HungProbeAwaited) {
                         return;
                     }
                     let answer = pending.purpose.timed_out();
-                    self.settle_answer(id, answer);
+                    self.complete_answer(id, answer);
                 }
             }
             TimeoutReason::RetryContainer(id) => {
-                self.touched.containers.insert(id);
+                self.dirty.containers.insert(id);
             }
             TimeoutReason::GiveUp(id) => {
-                self.touched.containers.insert(id);
+                self.dirty.containers.insert(id);
             }
-            TimeoutReason::Place => self.touched.placement = true,
-            TimeoutReason::Orphans => {
-                self.touch_orphans();
-                self.await_orphans();
+            TimeoutReason::Place => self.dirty.placement = true,
+            TimeoutReason::UnownedLocks => {
+                self.mark_unowned_locks_dirty();
+                self.await_unowned_locks();
                 for cloud in &self.clouds {
                     let list = TimeoutReason::SyncCloud(*cloud);
                     self.timers.set_earlier(list, self.now);
                 }
             }
             TimeoutReason::ProbeVm(key) => self.probe(key),
-            TimeoutReason::JudgeVm(key) => {
-                self.touched.vms.insert(key);
+            TimeoutReason::ReconcileVm(key) => {
+                self.dirty.vms.insert(key);
             }
             TimeoutReason::DestroyVm(key) => self.destroy(key),
             TimeoutReason::SignalRunner(key, id) => self.signal(key, id),

@@ -239,7 +239,8 @@ pub enum Event {
         outcome: BootOutcome,
     },
     /// Too many boots of a type with an image failed in a row: no more are created until then.
-    BootsPaused {
+    #[serde(alias = "BootsPaused")]
+    BootBackoffStarted {
         instance_type: TypeName,
         image: ImageId,
         failures: u32,
@@ -248,7 +249,8 @@ pub enum Event {
         why: String,
     },
     /// One of them booted at last.
-    BootsResumed {
+    #[serde(alias = "BootsResumed")]
+    BootBackoffEnded {
         instance_type: TypeName,
         image: ImageId,
     },
@@ -263,7 +265,8 @@ pub enum Event {
         /// The error is not the one of the probe before.
         news: bool,
         /// Somebody else may answer at its address.
-        impostor: bool,
+        #[serde(alias = "impostor")]
+        identity_mismatch: bool,
     },
     /// It reports itself broken, or holds a lock without a runner.
     Broken {
@@ -273,7 +276,8 @@ pub enum Event {
         held: bool,
     },
     /// The cloud has announced that it takes it back at that time, with so many containers on it.
-    LossAnnounced {
+    #[serde(alias = "LossAnnounced")]
+    PreemptionNotice {
         instance: VmName,
         instance_type: TypeName,
         at: Timestamp,
@@ -299,14 +303,16 @@ pub enum Event {
         cause: BehaviorCause,
     },
     /// It is about to be given back; its last complaint, if its last probe failed.
-    Leaving {
+    #[serde(alias = "Leaving")]
+    Terminating {
         instance: VmName,
         instance_type: TypeName,
         reason: ShutdownReason,
         complaint: Option<String>,
     },
     /// It was needed after all: something runs on it.
-    Stayed { instance: VmName },
+    #[serde(alias = "Stayed")]
+    Uncordoned { instance: VmName },
     /// It is being destroyed, for the nth time.
     DestroyIssued { instance: VmName, attempt: u32 },
     /// It is gone.
@@ -340,8 +346,8 @@ impl Event {
             | Self::Unkillable { .. }
             | Self::CreateWrittenOff { .. }
             | Self::Broken { .. }
-            | Self::BootsPaused { .. }
-            | Self::LossAnnounced { .. }
+            | Self::BootBackoffStarted { .. }
+            | Self::PreemptionNotice { .. }
             | Self::Interrupted { .. }
             | Self::Gone { expected: None, .. }
             | Self::CloudCalled { error: Some(_), .. }
@@ -352,7 +358,7 @@ impl Event {
             | Self::StartFailed { .. }
             | Self::ProbeEnded {
                 news: true,
-                impostor: true,
+                identity_mismatch: true,
                 ..
             }
             | Self::Boot {

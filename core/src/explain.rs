@@ -8,22 +8,22 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Blocked;
+use crate::capacity::CreateBlocked;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
-use crate::planted::Planted;
+use crate::mutants::Mutant;
 use crate::queue::entry::{Entry, Op};
 use crate::time::Timestamp;
 
 /// What a container waits for. A container that waits always has a reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Waiting {
+pub enum WaitReason {
     /// Its priority is 0: it will not run.
     PriorityZero,
     /// This process does not know queue and clouds yet, or may not act.
-    Learning,
+    Syncing,
     /// The queue is being asked to change its record.
     Updating,
     /// The queue did not change its record; it will be asked again.
@@ -44,7 +44,7 @@ pub enum Waiting {
     /// The queue does not answer, and what is known is too old to act upon.
     Queue,
     /// VMs found after a restart have not said yet what runs on them.
-    Unheard,
+    Unprobed,
     /// Another dispatcher has locked it: it is that one's to run.
     LockedElsewhere,
     /// It will fit on a VM that is on its way.
@@ -57,58 +57,58 @@ pub enum Waiting {
         exists: bool,
     },
     /// Nothing can be created for it now: for each eligible type, why.
-    Blocked(Vec<(TypeName, Blocked)>),
+    CreateBlocked(Vec<(TypeName, CreateBlocked)>),
     /// No configured type will ever hold it, or its record is malformed; it will be cancelled.
-    Hopeless(String),
+    Unsatisfiable(String),
     /// It has just been seen.
-    New,
+    NotEvaluated,
 }
 
 impl Dispatcher {
     /// What a container waits for; `None` once it runs or is over.
-    pub(crate) fn waiting_for(&self, entry: &Entry) -> Option<Waiting> {
+    pub(crate) fn waiting_for(&self, entry: &Entry) -> Option<WaitReason> {
         let starting = matches!(entry.state, ContainerState::Queued | ContainerState::Locked);
         if !starting {
             return None;
         }
         if entry.priority == 0 {
-            return Some(Waiting::PriorityZero);
+            return Some(WaitReason::PriorityZero);
         }
-        if !self.is_leader() || !self.knows_the_world() {
-            return Some(Waiting::Learning);
+        if !self.is_leader() || !self.is_synced() {
+            return Some(WaitReason::Syncing);
         }
         if entry.state == ContainerState::Locked && !entry.locked_by_us && entry.op.is_none() {
-            return Some(Waiting::LockedElsewhere);
+            return Some(WaitReason::LockedElsewhere);
         }
         if let Some(why) = self.queue().hopeless(entry) {
-            return Some(Waiting::Hopeless(why));
+            return Some(WaitReason::Unsatisfiable(why));
         }
         if let Some(waiting) = self.waiting_at_host(entry) {
             return Some(waiting);
         }
         if let Some(at) = entry.retry_at.filter(|at| *at > self.now()) {
-            return Some(Waiting::Retry { at });
+            return Some(WaitReason::Retry { at });
         }
         if entry.op.is_some() {
-            return Some(Waiting::Updating);
+            return Some(WaitReason::Updating);
         }
         if !self.queue().is_waiting(&entry.id) {
-            return Some(if self.fleet().any_unheard() {
-                Waiting::Unheard
+            return Some(if self.fleet().any_unprobed() {
+                WaitReason::Unprobed
             } else if self.queue_fails() {
-                Waiting::Queue
+                WaitReason::Queue
             } else {
-                Waiting::New
+                WaitReason::NotEvaluated
             });
         }
-        (!self.planted(Planted::ReasonForgotten)).then(|| self.waiting_for_room(entry))
+        (!self.mutant(Mutant::ReasonForgotten)).then(|| self.waiting_for_room(entry))
     }
 
     /// When the next instance is expected to be given back: at once where one is on its way out,
     /// otherwise when one that is idle has been so for long enough. O(instances).
     pub(crate) fn room_at(&self) -> Option<Timestamp> {
         let goes = |vm: &Vm| match vm.phase {
-            Phase::Fenced | Phase::Shutdown => Some(self.now()),
+            Phase::Cordoned | Phase::Shutdown => Some(self.now()),
             Phase::Ready if vm.idle() && vm.behavior != IdleBehavior::Hold => {
                 Some(vm.idle_since + self.config().timeouts.idle)
             }
@@ -117,60 +117,60 @@ impl Dispatcher {
         self.fleet().iter().filter_map(goes).min()
     }
 
-    fn waiting_at_host(&self, entry: &Entry) -> Option<Waiting> {
+    fn waiting_at_host(&self, entry: &Entry) -> Option<WaitReason> {
         let key = self.fleet().hosts(entry.id).next()?;
         let vm = self.fleet().get(key)?;
         let instance = vm.name();
         let phase = vm.runners.get(&entry.id)?.phase;
         let ours = entry.state == ContainerState::Locked || entry.op == Some(Op::Lock);
         Some(if ours || phase == RunnerPhase::Assigned {
-            Waiting::Starting { instance }
+            WaitReason::Starting { instance }
         } else {
-            Waiting::EarlierAttempt { instance }
+            WaitReason::EarlierAttempt { instance }
         })
     }
 
-    pub(crate) fn waiting_for_room(&self, entry: &Entry) -> Waiting {
-        if let Some(key) = self.fleet().promised_to(&entry.id)
+    pub(crate) fn waiting_for_room(&self, entry: &Entry) -> WaitReason {
+        if let Some(key) = self.fleet().reserved_for(&entry.id)
             && let Some(vm) = self.fleet().get(key)
         {
-            return Waiting::Booting {
+            return WaitReason::Booting {
                 instance_type: vm.type_name.clone(),
                 instance: vm.name(),
                 exists: vm.phase != Phase::Creating,
             };
         }
-        let shape = entry.shape.as_ref().ok();
-        match shape.and_then(|shape| self.verdicts().parked.get(shape)) {
-            Some(parked) if self.planted(Planted::ReasonWrong) => {
+        let class = entry.class.as_ref().ok();
+        match class.and_then(|class| self.verdicts().parked.get(class)) {
+            Some(parked) if self.mutant(Mutant::ReasonWrong) => {
                 let types = parked.blocked.iter();
-                let wrong = types.map(|(name, _)| (name.clone(), Blocked::MaxInstances));
-                Waiting::Blocked(wrong.collect())
+                let wrong = types.map(|(name, _)| (name.clone(), CreateBlocked::MaxInstances));
+                WaitReason::CreateBlocked(wrong.collect())
             }
-            Some(parked) => Waiting::Blocked(parked.blocked.clone()),
-            None => Waiting::New,
+            Some(parked) => WaitReason::CreateBlocked(parked.blocked.clone()),
+            None => WaitReason::NotEvaluated,
         }
     }
 }
 
-impl Waiting {
+impl WaitReason {
     /// What would end the wait, for an operator who asks now.
     pub(crate) fn remedy(&self, now: Timestamp, room_at: Option<Timestamp>) -> String {
         let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
         match self {
             Self::PriorityZero => "a priority above 0".to_owned(),
-            Self::Learning => "the first answers of the queue and the cloud".to_owned(),
+            Self::Syncing => "the first answers of the queue and the cloud".to_owned(),
             Self::Updating => "the queue's answer".to_owned(),
             Self::Retry { at } => format!("another try {}", ahead(*at)),
             Self::Starting { instance } => format!("the runner on {instance}"),
             Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
             Self::Queue => "an answer of the queue".to_owned(),
-            Self::Unheard => "an answer of the VMs that were found".to_owned(),
+            Self::Unprobed => "an answer of the VMs that were found".to_owned(),
             Self::LockedElsewhere => "an unlock by whoever locked it".to_owned(),
             Self::Booting { instance, .. } => format!("the boot of {instance}"),
-            Self::Blocked(blocked) => first_room(now, room_at, blocked),
-            Self::Hopeless(_) => "another instance type, or a smaller container".to_owned(),
-            Self::New => "the next pass of the scheduler".to_owned(),
+            Self::CreateBlocked(blocked) => first_room(now, room_at, blocked),
+            Self::Unsatisfiable(_) => "another instance type, or a smaller container".to_owned(),
+            Self::NotEvaluated => "the next pass of the scheduler".to_owned(),
         }
     }
 
@@ -188,11 +188,11 @@ impl Waiting {
 fn first_room(
     now: Timestamp,
     room_at: Option<Timestamp>,
-    blocked: &[(TypeName, Blocked)],
+    blocked: &[(TypeName, CreateBlocked)],
 ) -> String {
     let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
-    let budget = |(_, why): &(TypeName, Blocked)| match why {
-        Blocked::Budget { until, .. } => Some(*until),
+    let budget = |(_, why): &(TypeName, CreateBlocked)| match why {
+        CreateBlocked::Budget { until, .. } => Some(*until),
         _ => None,
     };
     if let Some(until) = blocked.iter().find_map(budget) {
@@ -217,38 +217,40 @@ fn first_room(
     told
 }
 
-/// A [`Waiting`] as a sentence.
+/// A [`WaitReason`] as a sentence.
 #[derive(Debug)]
 pub struct Description<'a> {
-    waiting: &'a Waiting,
+    waiting: &'a WaitReason,
     position: Option<usize>,
 }
 
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.waiting {
-            Waiting::PriorityZero => f.write_str("This container will not run: its priority is 0."),
-            Waiting::Learning => f.write_str("Waiting for the dispatcher to get an overview."),
-            Waiting::Updating | Waiting::New => f.write_str("Waiting in queue."),
-            Waiting::Retry { .. } => {
+            WaitReason::PriorityZero => {
+                f.write_str("This container will not run: its priority is 0.")
+            }
+            WaitReason::Syncing => f.write_str("Waiting for the dispatcher to get an overview."),
+            WaitReason::Updating | WaitReason::NotEvaluated => f.write_str("Waiting in queue."),
+            WaitReason::Retry { .. } => {
                 f.write_str("Waiting in queue: the last update of its record failed.")
             }
-            Waiting::Starting { .. } => {
+            WaitReason::Starting { .. } => {
                 f.write_str("Container is allocated to an instance and preparing to run.")
             }
-            Waiting::EarlierAttempt { .. } => {
+            WaitReason::EarlierAttempt { .. } => {
                 f.write_str("Waiting for the previous attempt to exit.")
             }
-            Waiting::Queue => f.write_str("Waiting for the queue to answer."),
-            Waiting::Unheard => {
+            WaitReason::Queue => f.write_str("Waiting for the queue to answer."),
+            WaitReason::Unprobed => {
                 f.write_str("Waiting for instances found at start to report what runs on them.")
             }
-            Waiting::LockedElsewhere => f.write_str("Locked by another dispatcher."),
-            Waiting::Booting { instance_type, .. } => {
+            WaitReason::LockedElsewhere => f.write_str("Locked by another dispatcher."),
+            WaitReason::Booting { instance_type, .. } => {
                 write!(f, "Waiting for a {instance_type} instance to boot.")
             }
-            Waiting::Hopeless(why) => write!(f, "Will be cancelled: {why}."),
-            Waiting::Blocked(blocked) => self.fmt_blocked(f, blocked),
+            WaitReason::Unsatisfiable(why) => write!(f, "Will be cancelled: {why}."),
+            WaitReason::CreateBlocked(blocked) => self.fmt_blocked(f, blocked),
         }
     }
 }
@@ -257,10 +259,10 @@ impl Description<'_> {
     fn fmt_blocked(
         &self,
         f: &mut fmt::Formatter<'_>,
-        blocked: &[(TypeName, Blocked)],
+        blocked: &[(TypeName, CreateBlocked)],
     ) -> fmt::Result {
         let supervisors = match blocked.first() {
-            Some((_, Blocked::Supervisors { max })) => Some(*max),
+            Some((_, CreateBlocked::Supervisors { max })) => Some(*max),
             _ => None,
         };
         let queue = supervisors.map_or("queue", |_| "workflow queue");
@@ -271,29 +273,29 @@ impl Description<'_> {
         if let Some(max) = supervisors {
             return write!(f, ": no more than {max} workflows may run.");
         }
-        let all = |test: fn(&Blocked) -> bool| blocked.iter().all(|(_, why)| test(why));
+        let all = |test: fn(&CreateBlocked) -> bool| blocked.iter().all(|(_, why)| test(why));
         let names: Vec<&str> = blocked.iter().map(|(name, _)| name.as_str()).collect();
         let names = names.join(", ");
-        if all(|why| matches!(why, Blocked::Cooling { .. } | Blocked::Canary)) {
+        if all(|why| matches!(why, CreateBlocked::BackedOff { .. } | CreateBlocked::Canary)) {
             write!(
                 f,
                 ": all eligible instance types ({names}) are at capacity."
             )
-        } else if all(|why| matches!(why, Blocked::BootsFail { .. })) {
-            let boots = blocked.first().map(|(_, why)| why.to_string());
-            let why = boots.unwrap_or_default();
+        } else if all(|why| matches!(why, CreateBlocked::BootsFail { .. })) {
+            let boot_breaker = blocked.first().map(|(_, why)| why.to_string());
+            let why = boot_breaker.unwrap_or_default();
             write!(f, ": instances of type {names} do not boot: {why}.")
-        } else if all(|why| matches!(why, Blocked::Quota { .. })) {
+        } else if all(|why| matches!(why, CreateBlocked::Quota { .. })) {
             f.write_str(": the cloud account's limits are reached.")
-        } else if all(|why| matches!(why, Blocked::MaxInstances)) {
+        } else if all(|why| matches!(why, CreateBlocked::MaxInstances)) {
             f.write_str(": the cluster is at its capacity.")
-        } else if all(|why| matches!(why, Blocked::MaxPricePerHour)) {
+        } else if all(|why| matches!(why, CreateBlocked::MaxPricePerHour)) {
             f.write_str(": the spending limit is reached.")
-        } else if let Some((_, why @ Blocked::Budget { .. })) = blocked.first()
-            && all(|why| matches!(why, Blocked::Budget { .. }))
+        } else if let Some((_, why @ CreateBlocked::Budget { .. })) = blocked.first()
+            && all(|why| matches!(why, CreateBlocked::Budget { .. }))
         {
             write!(f, ": {why}.")
-        } else if let Some((_, why @ Blocked::Containers { .. })) = blocked.first() {
+        } else if let Some((_, why @ CreateBlocked::Containers { .. })) = blocked.first() {
             write!(f, ": {why}.")
         } else {
             let each = blocked.iter().map(|(name, why)| format!("{name}: {why}"));

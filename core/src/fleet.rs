@@ -1,10 +1,10 @@
 //! Which instances exist, and what runs on each.
 
-mod few;
+mod free_index;
 mod hosts;
 mod index;
-pub(crate) mod promises;
-mod rooms;
+pub(crate) mod reservations;
+mod small_map;
 pub(crate) mod vm;
 
 use std::cmp::Reverse;
@@ -16,13 +16,13 @@ use crate::ids::{
 use crate::placement::Kept;
 use crate::placement::sizing::Load;
 use crate::placement::types::Types;
-use crate::queue::shapes::Rank;
+use crate::queue::classes::Rank;
 use crate::resources::{MicroDollars, Resources};
+use free_index::FreeIndex;
 use hosts::Hosts;
 pub(crate) use index::Group;
-use index::{Filed, Index};
-use promises::{Promise, Promises};
-use rooms::Rooms;
+use index::{Index, IndexKey};
+use reservations::{Reservation, Reservations};
 use vm::{Runner, Vm};
 
 /// The instances. Finding one costs O(log instances), and so does every change of one.
@@ -33,7 +33,7 @@ pub(crate) struct Fleet {
     containers_max: Option<u32>,
     vms: BTreeMap<VmKey, Record>,
     hosts: Hosts,
-    promises: Promises,
+    reservations: Reservations,
     index: Index,
 }
 
@@ -41,20 +41,25 @@ pub(crate) struct Fleet {
 #[derive(Clone, Debug, Hash)]
 struct Record {
     vm: Vm,
-    filed: Filed,
+    index_key: IndexKey,
 }
 
 impl Record {
     /// Lets the indexes follow the VM. One that is not on its way any more keeps no promise.
-    fn follow(&mut self, promises: &mut Promises, index: &mut Index, containers_max: Option<u32>) {
-        let mut filed = Filed::of(&self.vm, containers_max);
-        if !filed.arriving && !self.vm.promised.is_empty() {
-            promises.break_all_of(&mut self.vm);
-            filed = Filed::of(&self.vm, containers_max);
+    fn follow(
+        &mut self,
+        reservations: &mut Reservations,
+        index: &mut Index,
+        containers_max: Option<u32>,
+    ) {
+        let mut index_key = IndexKey::of(&self.vm, containers_max);
+        if !index_key.arriving && !self.vm.reserved.is_empty() {
+            reservations.break_all_of(&mut self.vm);
+            index_key = IndexKey::of(&self.vm, containers_max);
         }
-        if filed != self.filed {
-            index.refile(&self.vm, &self.filed, &filed);
-            self.filed = filed;
+        if index_key != self.index_key {
+            index.reindex(&self.vm, &self.index_key, &index_key);
+            self.index_key = index_key;
         }
     }
 }
@@ -68,10 +73,10 @@ impl Fleet {
     pub(crate) fn insert(&mut self, vm: Vm) {
         let key = vm.key;
         assert!(key.0 <= self.last_key, "keys come from next_key");
-        let filed = Filed::default();
-        let before = self.vms.insert(key, Record { vm, filed });
+        let index_key = IndexKey::default();
+        let before = self.vms.insert(key, Record { vm, index_key });
         assert!(before.is_none(), "keys are never reused");
-        self.refile(key);
+        self.reindex(key);
     }
 
     /// Takes over how many containers a VM may hold at most. O(instances · log).
@@ -79,7 +84,7 @@ impl Fleet {
         if std::mem::replace(&mut self.containers_max, max) != max {
             let keys: Vec<VmKey> = self.vms.keys().copied().collect();
             for key in keys {
-                self.refile(key);
+                self.reindex(key);
             }
         }
     }
@@ -112,7 +117,7 @@ impl Fleet {
         let runners_before = record.vm.runners.len();
         let result = change(&mut record.vm);
         assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
-        record.follow(&mut self.promises, &mut self.index, self.containers_max);
+        record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         Some(result)
     }
 
@@ -121,7 +126,7 @@ impl Fleet {
         let record = self.vms.get_mut(&key)?;
         let result = note(&mut record.vm);
         debug_assert!(
-            record.filed == Filed::of(&record.vm, self.containers_max),
+            record.index_key == IndexKey::of(&record.vm, self.containers_max),
             "an index asks for it"
         );
         Some(result)
@@ -137,7 +142,7 @@ impl Fleet {
         let record = self.vms.get_mut(&key)?;
         record.vm.last_container = Some(id);
         record.vm.runners.insert(id, runner);
-        record.follow(&mut self.promises, &mut self.index, self.containers_max);
+        record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.insert(id, key);
         Some(&record.vm)
     }
@@ -146,15 +151,15 @@ impl Fleet {
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
         let record = self.vms.get_mut(&key)?;
         let runner = record.vm.runners.remove(id)?;
-        record.follow(&mut self.promises, &mut self.index, self.containers_max);
+        record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.remove(*id, key);
         Some(runner)
     }
 
     pub(crate) fn remove(&mut self, key: VmKey) -> Option<Vm> {
-        let Record { mut vm, filed } = self.vms.remove(&key)?;
-        self.promises.break_all_of(&mut vm);
-        self.index.refile(&vm, &filed, &Filed::default());
+        let Record { mut vm, index_key } = self.vms.remove(&key)?;
+        self.reservations.break_all_of(&mut vm);
+        self.index.reindex(&vm, &index_key, &IndexKey::default());
         self.index.forget_names(&vm);
         for id in vm.runners.keys() {
             self.hosts.remove(*id, key);
@@ -181,11 +186,11 @@ impl Fleet {
     }
 
     /// Whether some VM found after a restart has not been heard yet.
-    pub(crate) fn any_unheard(&self) -> bool {
-        !self.index.unheard.is_empty()
+    pub(crate) fn any_unprobed(&self) -> bool {
+        !self.index.unprobed.is_empty()
     }
 
-    /// The ready VM that suits best (see [`Rooms::best`]), and is not kept for another.
+    /// The ready VM that suits best (see [`FreeIndex::best`]), and is not kept for another.
     pub(crate) fn best_ready(
         &self,
         types: &Types,
@@ -215,7 +220,7 @@ impl Fleet {
     /// The busy ready VM of these types that has most room left, for one that waits until it has
     /// more. O(types · log instances).
     pub(crate) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<VmKey> {
-        let of = |rooms: &Rooms| rooms.least_busy(types, image);
+        let of = |free_index: &FreeIndex| free_index.least_busy(types, image);
         let most_free = [of(&self.index.ready), of(&self.index.full)];
         most_free.into_iter().flatten().max().map(|slot| slot.3)
     }
@@ -231,81 +236,82 @@ impl Fleet {
     }
 
     /// Whether a VM is about to be given back; of one group, or any.
-    pub(crate) fn any_leaving(&self, group: Option<&Group>) -> bool {
+    pub(crate) fn any_terminating(&self, group: Option<&Group>) -> bool {
         match group {
-            Some(group) => self.index.leaving_of_group.contains_key(group),
-            None => self.index.leaving > 0,
+            Some(group) => self.index.terminating_of_group.contains_key(group),
+            None => self.index.terminating > 0,
         }
     }
 
     /// Promises a container room on a VM that is on its way.
-    pub(crate) fn promise(&mut self, promise: Promise, need: Resources) {
-        let record = self.vms.get_mut(&promise.vm).expect("it is on its way");
+    pub(crate) fn reservation(&mut self, reservation: Reservation, need: Resources) {
+        let record = self.vms.get_mut(&reservation.vm).expect("it is on its way");
         let vm = &mut record.vm;
-        vm.promised.insert(promise.rank, need);
-        self.promises.make(&vm.type_name, &vm.image, promise);
-        self.refile(promise.vm);
+        vm.reserved.insert(reservation.rank, need);
+        self.reservations
+            .make(&vm.type_name, &vm.image, reservation);
+        self.reindex(reservation.vm);
     }
 
     /// Takes a promise back, if there is one.
-    pub(crate) fn withdraw(&mut self, id: ContainerId) -> Option<Promise> {
-        let key = self.promises.of(&id)?.vm;
+    pub(crate) fn withdraw(&mut self, id: ContainerId) -> Option<Reservation> {
+        let key = self.reservations.of(&id)?.vm;
         let vm = &mut self.vms.get_mut(&key)?.vm;
-        let promise = self.promises.forget(&vm.type_name, &vm.image, id)?;
-        vm.promised.remove(&promise.rank);
-        self.refile(key);
-        Some(promise)
+        let reservation = self.reservations.forget(&vm.type_name, &vm.image, id)?;
+        vm.reserved.remove(&reservation.rank);
+        self.reindex(key);
+        Some(reservation)
     }
 
     /// Breaks every promise. O(promises · log).
-    pub(crate) fn break_all_promises(&mut self) {
-        let promised: Vec<ContainerId> = self.promises.containers().collect();
-        for id in promised {
-            let key = self.promised_to(&id);
+    pub(crate) fn release_all_reservations(&mut self) {
+        let reserved: Vec<ContainerId> = self.reservations.containers().collect();
+        for id in reserved {
+            let key = self.reserved_for(&id);
             if let Some(record) = key.and_then(|key| self.vms.get_mut(&key)) {
-                self.promises.break_all_of(&mut record.vm);
-                record.follow(&mut self.promises, &mut self.index, self.containers_max);
+                self.reservations.break_all_of(&mut record.vm);
+                record.follow(&mut self.reservations, &mut self.index, self.containers_max);
             }
         }
     }
 
     /// Breaks the promises that were made to supervisors. O(those · log).
-    pub(crate) fn break_promises_of_supervisors(&mut self) {
-        for id in self.promises.supervisors() {
-            if let Some(promise) = self.withdraw(id) {
-                self.promises.note_broken(promise);
+    pub(crate) fn release_supervisor_reservations(&mut self) {
+        for id in self.reservations.supervisors() {
+            if let Some(reservation) = self.withdraw(id) {
+                self.reservations.note_broken(reservation);
             }
         }
     }
 
     /// Whether promises were broken since they were last taken note of.
-    pub(crate) fn any_promise_broken(&self) -> bool {
-        self.promises.any_broken()
+    pub(crate) fn any_reservation_broken(&self) -> bool {
+        self.reservations.any_broken()
     }
 
     /// The promises that were broken since.
-    pub(crate) fn take_broken_promises(&mut self) -> Vec<Promise> {
-        self.promises.take_broken()
+    pub(crate) fn take_broken_reservations(&mut self) -> Vec<Reservation> {
+        self.reservations.take_broken()
     }
 
     /// How many promises there are.
-    pub(crate) fn promises(&self) -> usize {
-        self.promises.containers().count()
+    pub(crate) fn reservations(&self) -> usize {
+        self.reservations.containers().count()
     }
 
     /// The VM on its way on which a container was promised room.
-    pub(crate) fn promised_to(&self, id: &ContainerId) -> Option<VmKey> {
-        self.promises.of(id).map(|promise| promise.vm)
+    pub(crate) fn reserved_for(&self, id: &ContainerId) -> Option<VmKey> {
+        self.reservations.of(id).map(|reservation| reservation.vm)
     }
 
     /// Containers of higher rank that were promised room, up to `most`. O(most).
-    pub(crate) fn promised_above(&self, rank: Rank, most: usize) -> usize {
-        self.promises.above(rank, most)
+    pub(crate) fn reserved_above(&self, rank: Rank, most: usize) -> usize {
+        self.reservations.above(rank, most)
     }
 
     /// Supervisors of higher rank that were promised room, up to `most`. O(most).
-    pub(crate) fn supervisors_promised_above(&self, rank: Rank, most: usize) -> usize {
-        self.promises.supervisors_above(rank, most)
+    pub(crate) fn supervisors_reserved_above(&self, rank: Rank, most: usize) -> usize {
+        self.reservations.supervisors_above(rank, most)
     }
 
     /// Which promises of lower rank must be withdrawn on the VM that bears the lowest, so that this
@@ -317,15 +323,15 @@ impl Fleet {
         need: &Resources,
         rank: Rank,
     ) -> Option<(VmKey, Vec<ContainerId>)> {
-        let (lowest, key) = self.promises.lowest(types, image)?;
+        let (lowest, key) = self.reservations.lowest(types, image)?;
         if lowest <= rank {
             return None;
         }
         let vm = &self.vms[&key].vm;
-        let mut stay: Vec<(&Rank, &Resources)> = vm.promised.iter().collect();
+        let mut stay: Vec<(&Rank, &Resources)> = vm.reserved.iter().collect();
         let mut go = Vec::new();
-        while stay.last().is_some_and(|(promised, _)| **promised > rank) {
-            go.extend(stay.pop().map(|(promised, _)| promised.2));
+        while stay.last().is_some_and(|(reserved, _)| **reserved > rank) {
+            go.extend(stay.pop().map(|(reserved, _)| reserved.2));
             let needs = stay.iter().map(|(_, need)| *need);
             let load: Load = vm.needs().chain(needs).collect();
             if load.has_room(need, &vm.total(), self.containers_max) {
@@ -382,9 +388,9 @@ impl Fleet {
     }
 
     /// Files a VM by what it is now.
-    fn refile(&mut self, key: VmKey) {
+    fn reindex(&mut self, key: VmKey) {
         if let Some(record) = self.vms.get_mut(&key) {
-            record.follow(&mut self.promises, &mut self.index, self.containers_max);
+            record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         }
     }
 }

@@ -26,14 +26,15 @@ pub enum Input {
     /// The queue says that something changed: a hint to poll soon, nothing more.
     QueueChanged,
     /// An operator's wish.
-    Operator(Operator),
+    #[serde(alias = "Operator")]
+    OperatorRequest(OperatorRequest),
     /// A new configuration, to be taken over at once.
     Reconfigured(Box<Config>),
 }
 
 /// What an operator may ask for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Operator {
+pub enum OperatorRequest {
     /// Change how an instance is used.
     SetIdleBehavior {
         /// The instance.
@@ -183,8 +184,8 @@ pub struct InstanceRecord {
     /// Whether the cloud says that it is gone for good.
     pub terminated: bool,
     /// Whether the cloud says that it takes it back, or has done so: not by our doing.
-    #[serde(default)]
-    pub taken_back: bool,
+    #[serde(default, alias = "taken_back")]
+    pub preempted: bool,
     /// What our tags say.
     pub tags: InstanceTags,
 }
@@ -281,15 +282,15 @@ pub struct RunnerList {
     /// The VM reports itself broken.
     pub broken: bool,
     /// The VM has heard that its cloud takes it back, and when.
-    #[serde(default)]
-    pub taken_back_at: Option<Timestamp>,
+    #[serde(default, alias = "taken_back_at")]
+    pub preempted_at: Option<Timestamp>,
     /// Each runner of our cluster, in any order.
-    pub runners: Vec<RunnerSighting>,
+    pub runners: Vec<RunnerStatus>,
 }
 
 /// One line of a runner's `--list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunnerSighting {
+pub struct RunnerStatus {
     /// Its container.
     pub container: ContainerId,
     /// The runner itself is gone, but something still holds its lock.
@@ -313,7 +314,8 @@ pub enum VmError {
     Unreachable(String),
     /// It could not prove that it is the instance we rented: nothing was done.
     #[error("identity not proved: {0}")]
-    Impostor(String),
+    #[serde(alias = "Impostor")]
+    IdentityMismatch(String),
     /// The command ran and failed.
     #[error("command failed: {0}")]
     Failed(String),

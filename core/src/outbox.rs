@@ -7,9 +7,9 @@ use crate::command::{Action, Command};
 use crate::event::Event;
 use crate::ids::{CloudId, CommandId, ContainerId, VmKey};
 use crate::input::{Answer, CloudError, QueueError, VmError};
-use crate::table::Table;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
+use crate::unordered_map::UnorderedMap;
 
 /// What an awaited answer is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -74,7 +74,7 @@ pub(crate) struct Outbox {
     last_id: u64,
     commands: VecDeque<Command>,
     events: VecDeque<Event>,
-    pending: Table<CommandId, Pending>,
+    pending: UnorderedMap<CommandId, Pending>,
 }
 
 impl Outbox {

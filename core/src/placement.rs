@@ -12,12 +12,12 @@ pub(crate) mod types;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::capacity::Blocked;
+use crate::capacity::CreateBlocked;
 use crate::fleet::Fleet;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::sizing::Shape;
+use crate::placement::sizing::ContainerClass;
 use crate::queue::Queue;
-use crate::queue::shapes::{Rank, ShapeId};
+use crate::queue::classes::{ClassId, Rank};
 
 /// What a pass wants done for one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,13 +35,13 @@ enum Decision {
 /// Why the rest of a shape waits: for each eligible type, what stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Parked {
-    pub(crate) blocked: Vec<(TypeName, Blocked)>,
+    pub(crate) blocked: Vec<(TypeName, CreateBlocked)>,
 }
 
 /// What a pass found, beside what it did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Verdicts {
-    pub(crate) parked: BTreeMap<ShapeId, Parked>,
+    pub(crate) parked: BTreeMap<ClassId, Parked>,
 }
 
 /// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
@@ -51,19 +51,19 @@ pub(crate) trait Hand {
     fn queue(&self) -> &Queue;
     /// Why no more containers of this shape may start now, beside those of higher rank that were
     /// promised a place.
-    fn may_start(&self, shape: &Shape, rank: Rank) -> Result<(), Blocked>;
+    fn may_start(&self, class: &ContainerClass, rank: Rank) -> Result<(), CreateBlocked>;
     /// Why no VM of this type with this image may be asked for now.
-    fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), Blocked>;
+    fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), CreateBlocked>;
     /// Whether all of these types have been failing to be created for so long that others may be used.
     fn falls_back(&self, types: &[TypeName]) -> bool;
-    fn assign(&mut self, container: ContainerId, shape: ShapeId, vm: VmKey);
+    fn assign(&mut self, container: ContainerId, class: ClassId, vm: VmKey);
     /// Promises room on a VM that is on its way.
-    fn promise(&mut self, rank: Rank, shape: ShapeId, vm: VmKey);
+    fn reservation(&mut self, rank: Rank, class: ClassId, vm: VmKey);
     /// Takes such a promise back, if there is one: whose it was.
-    fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ShapeId)>;
+    fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ClassId)>;
     /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
     /// none goes, the busy one that is kept free of lower ones from here on.
-    fn make_room(&mut self, shape: ShapeId, parked: &Parked, kept: &Kept) -> Option<VmKey>;
+    fn make_room(&mut self, class: ClassId, parked: &Parked, kept: &Kept) -> Option<VmKey>;
     /// Asks for a VM; its key.
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
@@ -75,7 +75,7 @@ pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 /// Makes one pass over everything that waits. Another one is due if it says so: room on VMs that are
 /// on their way became free after somebody of higher rank had been told that there is none.
 pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
-    let heads = hand.queue().shapes().iter();
+    let heads = hand.queue().classes().iter();
     let heads = heads.filter_map(|(id, group)| Some(Reverse((group.first()?, id))));
     let pass = Pass {
         heads: heads.collect(),
@@ -91,10 +91,10 @@ pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
 struct Pass<'a, H> {
     hand: &'a mut H,
     /// What is to be looked at next, of each shape that is not parked; now and then more than one.
-    heads: BinaryHeap<Reverse<(Rank, ShapeId)>>,
-    parked: BTreeMap<ShapeId, Parked>,
+    heads: BinaryHeap<Reverse<(Rank, ClassId)>>,
+    parked: BTreeMap<ClassId, Parked>,
     /// Those of the priority being placed for which room may have to be made.
-    without_room: Vec<ShapeId>,
+    without_room: Vec<ClassId>,
     kept: Kept,
     /// A promise was taken back that nobody needs any more.
     freed: bool,
@@ -121,8 +121,8 @@ impl<H: Hand> Pass<'_, H> {
     }
 
     /// Does what is to be done for one container, and looks at the next of its shape later.
-    fn place(&mut self, rank: Rank, id: ShapeId) {
-        let group = self.hand.queue().shape(id);
+    fn place(&mut self, rank: Rank, id: ClassId) {
+        let group = self.hand.queue().class(id);
         if !group.waits(&rank) {
             return;
         }
@@ -139,12 +139,12 @@ impl<H: Hand> Pass<'_, H> {
                     let out = self.hand.withdraw(other);
                     self.heads.extend(out.map(Reverse));
                 }
-                self.hand.promise(rank, id, vm);
+                self.hand.reservation(rank, id, vm);
             }
             Ok(Decision::Create(name)) => {
-                let image = self.hand.queue().shape(id).shape.image.clone();
+                let image = self.hand.queue().class(id).class.image.clone();
                 let vm = self.hand.create(container, &name, &image);
-                self.hand.promise(rank, id, vm);
+                self.hand.reservation(rank, id, vm);
             }
             Err(parked) => {
                 self.without_room.push(id);
@@ -158,8 +158,8 @@ impl<H: Hand> Pass<'_, H> {
 
     /// The next container of a shape is to be looked at: of those that were promised no room, or of
     /// all.
-    fn look_on(&mut self, rank: Rank, id: ShapeId, open: bool) {
-        let group = self.hand.queue().shape(id);
+    fn look_on(&mut self, rank: Rank, id: ClassId, open: bool) {
+        let group = self.hand.queue().class(id);
         let next = match open {
             true => group.next_open(rank),
             false => group.next(rank),
@@ -168,9 +168,9 @@ impl<H: Hand> Pass<'_, H> {
     }
 
     fn make_room(&mut self) {
-        for shape in std::mem::take(&mut self.without_room) {
-            let parked = &self.parked[&shape];
-            if let Some(vm) = self.hand.make_room(shape, parked, &self.kept)
+        for class in std::mem::take(&mut self.without_room) {
+            let parked = &self.parked[&class];
+            if let Some(vm) = self.hand.make_room(class, parked, &self.kept)
                 && let Some(vm) = self.hand.fleet().get(vm)
             {
                 let kind = (vm.type_name.clone(), vm.image.clone());
@@ -181,20 +181,20 @@ impl<H: Hand> Pass<'_, H> {
 }
 
 /// What is best for one container.
-fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ShapeId) -> Result<Decision, Parked> {
-    let group = hand.queue().shape(id);
-    let shape = &group.shape;
+fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ClassId) -> Result<Decision, Parked> {
+    let group = hand.queue().class(id);
+    let class = &group.class;
     let types = match &group.with_fallback {
         Some(all) if hand.falls_back(group.types()) => all,
         _ => group.types(),
     };
-    if let Err(why) = hand.may_start(shape, rank) {
+    if let Err(why) = hand.may_start(class, rank) {
         let blocked = types.iter().map(|name| (name.clone(), why.clone()));
         return Err(Parked {
             blocked: blocked.collect(),
         });
     }
-    let (fleet, image, need) = (hand.fleet(), &shape.image, &shape.need);
+    let (fleet, image, need) = (hand.fleet(), &class.image, &class.need);
     if let Some(vm) = fleet.best_ready(types, image, need, kept) {
         return Ok(Decision::Assign(vm));
     }

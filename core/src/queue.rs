@@ -3,9 +3,9 @@
 //! Snapshots of the queue and the answers to our own changes are merged here: an answer wins over a
 //! snapshot that began before it came.
 
+pub(crate) mod classes;
 pub(crate) mod clock;
 pub(crate) mod entry;
-pub(crate) mod shapes;
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::config::Config;
 use crate::ids::ContainerId;
 use crate::input::ContainerRecord;
 use crate::time::Timestamp;
+use classes::{ClassGroup, ClassId, Classes, Rank};
 use entry::Entry;
-use shapes::{Rank, ShapeGroup, ShapeId, Shapes};
 
 /// The containers. Every operation on one of them costs O(log containers).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Queue {
     entries: BTreeMap<ContainerId, Entry>,
-    shapes: Shapes,
+    classes: Classes,
 }
 
 /// What a snapshot's record did.
@@ -69,11 +69,11 @@ impl Queue {
             let entry = self.entries.get_mut(&record.id).expect("just found");
             return entry.merge(now, started, record);
         }
-        let shape = match &record.demand {
-            Ok(demand) => Ok(self.shapes.join(config, demand)),
+        let class = match &record.demand {
+            Ok(demand) => Ok(self.classes.join(config, demand)),
             Err(wrong) => Err(wrong.clone()),
         };
-        let entry = Entry::new(now, started, record, shape);
+        let entry = Entry::new(now, started, record, class);
         self.entries.insert(record.id, entry);
         Merge::Added
     }
@@ -82,27 +82,27 @@ impl Queue {
     pub(crate) fn remove(&mut self, id: &ContainerId) -> Option<(Entry, bool)> {
         let entry = self.entries.remove(id)?;
         let mut waited = false;
-        if let Ok(shape) = entry.shape {
-            waited = self.shapes.end_waiting(shape, entry.rank());
-            self.shapes.leave(shape);
+        if let Ok(class) = entry.class {
+            waited = self.classes.end_waiting(class, entry.rank());
+            self.classes.leave(class);
         }
         Some((entry, waited))
     }
 
     /// Files a container among those that could start now, or takes it out; true if that changed
-    /// anything. `shape` and `rank` are the container's: its entry has just been looked at.
-    pub(crate) fn set_waiting(&mut self, shape: ShapeId, rank: Rank, waiting: bool) -> bool {
+    /// anything. `class` and `rank` are the container's: its entry has just been looked at.
+    pub(crate) fn set_waiting(&mut self, class: ClassId, rank: Rank, waiting: bool) -> bool {
         match waiting {
-            true => self.shapes.begin_waiting(shape, rank),
-            false => self.shapes.end_waiting(shape, rank),
+            true => self.classes.begin_waiting(class, rank),
+            false => self.classes.end_waiting(class, rank),
         }
     }
 
     /// A container that waits no longer, or did not anyway. To be called before its priority changes.
     pub(crate) fn end_waiting(&mut self, id: &ContainerId) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id)?;
-        if let Ok(shape) = entry.shape {
-            self.shapes.end_waiting(shape, entry.rank());
+        if let Ok(class) = entry.class {
+            self.classes.end_waiting(class, entry.rank());
         }
         Some(entry)
     }
@@ -111,48 +111,48 @@ impl Queue {
     /// does already.
     pub(crate) fn fall_back(&mut self, config: &Config, id: ContainerId) -> bool {
         let entry = self.entries.get(&id);
-        let Some(Ok(before)) = entry.map(|entry| entry.shape.clone()) else {
+        let Some(Ok(before)) = entry.map(|entry| entry.class.clone()) else {
             return false;
         };
-        let Some(after) = self.shapes.fall_back(config, before) else {
+        let Some(after) = self.classes.fall_back(config, before) else {
             return false;
         };
         self.end_waiting(&id);
-        self.shapes.leave(before);
+        self.classes.leave(before);
         let entry = self.entries.get_mut(&id).expect("just seen");
-        entry.shape = Ok(after);
+        entry.class = Ok(after);
         true
     }
 
     pub(crate) fn is_waiting(&self, id: &ContainerId) -> bool {
         let waits = |entry: &Entry| {
-            let shape = entry.shape.as_ref().ok()?;
-            Some(self.shapes.get(*shape).waits(&entry.rank()))
+            let class = entry.class.as_ref().ok()?;
+            Some(self.classes.get(*class).waits(&entry.rank()))
         };
         self.entries.get(id).and_then(waits) == Some(true)
     }
 
-    pub(crate) fn shape(&self, id: ShapeId) -> &ShapeGroup {
-        self.shapes.get(id)
+    pub(crate) fn class(&self, id: ClassId) -> &ClassGroup {
+        self.classes.get(id)
     }
 
-    pub(crate) fn shapes(&self) -> &Shapes {
-        &self.shapes
+    pub(crate) fn classes(&self) -> &Classes {
+        &self.classes
     }
 
     /// Notes that a container that waits was promised room, or that this is so no longer.
-    pub(crate) fn set_promised(&mut self, id: ShapeId, rank: Rank, promised: bool) {
-        self.shapes.set_promised(id, rank, promised);
+    pub(crate) fn set_reserved(&mut self, id: ClassId, rank: Rank, reserved: bool) {
+        self.classes.set_reserved(id, rank, reserved);
     }
 
     /// Files those that began to wait, before anybody looks at who waits.
     pub(crate) fn file_arrived(&mut self) {
-        self.shapes.file_arrived();
+        self.classes.file_arrived();
     }
 
     /// Containers that were promised room and have stopped waiting since this was last called.
     pub(crate) fn take_left(&mut self) -> Vec<ContainerId> {
-        self.shapes.take_left()
+        self.classes.take_left()
     }
 
     /// The sentence for its owner, if no configured type will ever hold it, its record is bad, or it
@@ -161,8 +161,8 @@ impl Queue {
         if let Some(why) = &entry.given_up {
             return Some(why.to_string());
         }
-        match &entry.shape {
-            Ok(shape) => match &self.shapes.get(*shape).eligible {
+        match &entry.class {
+            Ok(class) => match &self.classes.get(*class).eligible {
                 Ok(_) => None,
                 Err(misfit) => Some(misfit.0.clone()),
             },
@@ -171,18 +171,18 @@ impl Queue {
     }
 
     /// Lets the clock of a shape go, or stand.
-    pub(crate) fn run_clock(&mut self, id: ShapeId, now: Timestamp, goes: bool) {
-        self.shapes.run_clock(id, now, goes);
+    pub(crate) fn run_clock(&mut self, id: ClassId, now: Timestamp, goes: bool) {
+        self.classes.run_clock(id, now, goes);
     }
 
     pub(crate) fn reconfigure(&mut self, config: &Config) {
-        self.shapes.reconfigure(config);
+        self.classes.reconfigure(config);
     }
 
     /// Waiting containers in their order, from all shapes. O(waiting · log waiting): for views.
     pub(crate) fn waiting_in_order(&self) -> Vec<Rank> {
         let mut all: Vec<Rank> = self
-            .shapes
+            .classes
             .iter()
             .flat_map(|(_, group)| group.waiting())
             .collect();

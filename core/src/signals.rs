@@ -39,18 +39,18 @@ impl std::fmt::Display for StopReason {
 
 /// The way down for one runner: TERM, then KILL, then the VM goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Ladder {
+pub(crate) struct StopEscalation {
     pub(crate) reason: StopReason,
-    pub(crate) rung: Rung,
+    pub(crate) stage: StopStage,
     /// When this rung was reached.
-    pub(crate) rung_since: Timestamp,
+    pub(crate) stage_since: Timestamp,
     /// The signal under way.
     pub(crate) in_flight: Option<CommandId>,
 }
 
 /// How far down a runner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Rung {
+pub enum StopStage {
     /// TERM is being sent.
     Term,
     /// KILL is being sent.
@@ -59,7 +59,7 @@ pub enum Rung {
     Unkillable,
 }
 
-impl Rung {
+impl StopStage {
     /// What is sent on this rung. KILL goes on even when it has not helped: a process stuck in the
     /// kernel may come loose.
     pub(crate) fn signal(self) -> Signal {
@@ -70,27 +70,27 @@ impl Rung {
     }
 }
 
-impl Ladder {
+impl StopEscalation {
     pub(crate) fn new(now: Timestamp, reason: StopReason) -> Self {
         Self {
             reason,
-            rung: Rung::Term,
-            rung_since: now,
+            stage: StopStage::Term,
+            stage_since: now,
             in_flight: None,
         }
     }
 
     /// Goes one rung down if this one's time is up; true if it did.
     pub(crate) fn advance(&mut self, now: Timestamp, timeouts: &Timeouts) -> bool {
-        let (patience, next) = match self.rung {
-            Rung::Term => (timeouts.term, Rung::Kill),
-            Rung::Kill => (timeouts.kill, Rung::Unkillable),
-            Rung::Unkillable => return false,
+        let (patience, next) = match self.stage {
+            StopStage::Term => (timeouts.term, StopStage::Kill),
+            StopStage::Kill => (timeouts.kill, StopStage::Unkillable),
+            StopStage::Unkillable => return false,
         };
-        let due = now >= self.rung_since + patience;
+        let due = now >= self.stage_since + patience;
         if due {
-            self.rung = next;
-            self.rung_since = now;
+            self.stage = next;
+            self.stage_since = now;
         }
         due
     }
@@ -110,14 +110,14 @@ mod tests {
             ..Timeouts::default()
         };
         let at = |secs| Timestamp::EPOCH + Duration::from_secs(secs);
-        let mut ladder = Ladder::new(at(0), StopReason::PriorityZero);
-        assert!(!ladder.advance(at(9), &timeouts));
-        assert_eq!(ladder.rung.signal(), Signal::Term);
-        assert!(ladder.advance(at(10), &timeouts));
-        assert_eq!(ladder.rung.signal(), Signal::Kill);
-        assert!(!ladder.advance(at(14), &timeouts));
-        assert!(ladder.advance(at(15), &timeouts));
-        assert_eq!(ladder.rung, Rung::Unkillable);
-        assert!(!ladder.advance(at(1000), &timeouts));
+        let mut escalation = StopEscalation::new(at(0), StopReason::PriorityZero);
+        assert!(!escalation.advance(at(9), &timeouts));
+        assert_eq!(escalation.stage.signal(), Signal::Term);
+        assert!(escalation.advance(at(10), &timeouts));
+        assert_eq!(escalation.stage.signal(), Signal::Kill);
+        assert!(!escalation.advance(at(14), &timeouts));
+        assert!(escalation.advance(at(15), &timeouts));
+        assert_eq!(escalation.stage, StopStage::Unkillable);
+        assert!(!escalation.advance(at(1000), &timeouts));
     }
 }

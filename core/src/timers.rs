@@ -7,8 +7,8 @@ use std::hash::{Hash, Hasher};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CloudId, CommandId, ContainerId, VmKey};
-use crate::table::Table;
 use crate::time::Timestamp;
+use crate::unordered_map::UnorderedMap;
 
 /// Why the dispatcher wants to be woken. Each reason has at most one deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -27,11 +27,11 @@ pub enum TimeoutReason {
     Place,
     /// Containers that were locked or running before a restart have waited long enough for their
     /// VMs to be listed, or to be heard.
-    Orphans,
+    UnownedLocks,
     /// A VM is due for a probe.
     ProbeVm(VmKey),
     /// A VM has been idle, unresponsive, broken or booting for as long as it may.
-    JudgeVm(VmKey),
+    ReconcileVm(VmKey),
     /// A VM that should be gone is due for another destroy.
     DestroyVm(VmKey),
     /// A runner that should end is due for another signal.
@@ -45,7 +45,7 @@ pub enum TimeoutReason {
 /// the heap is dead than alive.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
-    due: Table<TimeoutReason, Timestamp>,
+    due: UnorderedMap<TimeoutReason, Timestamp>,
     /// The first one is alive, always.
     heap: BinaryHeap<Reverse<(Timestamp, TimeoutReason)>>,
 }

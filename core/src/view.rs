@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::spending::BudgetLeft;
+use crate::capacity::budgets::BudgetLeft;
 use crate::dispatcher::Dispatcher;
-use crate::explain::Waiting;
+use crate::explain::WaitReason;
 use crate::explain::container::ContainerExplanation;
-use crate::explain::health::Trouble;
+use crate::explain::health::HealthProblem;
 use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName};
@@ -52,7 +52,7 @@ pub struct ContainerView {
     /// Its place among all that wait, from 1.
     pub position: Option<usize>,
     /// What it waits for.
-    pub waiting: Option<Waiting>,
+    pub waiting: Option<WaitReason>,
     /// The same as a sentence; empty once it runs.
     pub status: String,
     /// What would end the wait.
@@ -97,14 +97,14 @@ pub struct InstanceView {
     /// The containers on it.
     pub containers: Vec<ContainerId>,
     /// When the cloud takes it back, if it has announced that.
-    pub taken_back_at: Option<Timestamp>,
+    pub preempted_at: Option<Timestamp>,
     /// Why it is being given back.
-    pub leaving: Option<ShutdownReason>,
+    pub terminating: Option<ShutdownReason>,
 }
 
 /// A type and image of which none is created for a while, because its last boots all failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BootPause {
+pub struct BootBackoff {
     /// The configured type.
     pub instance_type: TypeName,
     /// The image that it was booted from.
@@ -183,7 +183,7 @@ pub struct Totals {
     /// Whether some quota was met lately.
     pub at_quota: bool,
     /// Types and images that do not boot.
-    pub boot_pauses: Vec<BootPause>,
+    pub boot_backoffs: Vec<BootBackoff>,
     /// What is left of each budget.
     pub budgets: Vec<BudgetLeft>,
     /// How many containers may run at a time, while the queue's strength limits that.
@@ -205,8 +205,8 @@ impl<'a> View<'a> {
 
     /// Whether queue and clouds have each been seen whole.
     #[must_use]
-    pub fn knows_the_world(&self) -> bool {
-        self.core.knows_the_world()
+    pub fn is_synced(&self) -> bool {
+        self.core.is_synced()
     }
 
     /// All containers: those that run, then those that wait in their order, then the rest.
@@ -279,8 +279,8 @@ impl<'a> View<'a> {
     /// What keeps the dispatcher from its work, as of `now`, the loop's time; empty where nothing
     /// does.
     #[must_use]
-    pub fn troubles(&self, now: Timestamp) -> Vec<Trouble> {
-        self.core.troubles(now)
+    pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
+        self.core.health_problems(now)
     }
 
     /// Passes of placement made so far.
@@ -297,9 +297,9 @@ impl<'a> View<'a> {
 
     /// Types and images that do not boot, and until when none is created. O(those).
     #[must_use]
-    pub fn boot_pauses(&self) -> Vec<BootPause> {
-        let paused = self.core.capacity().boots.paused();
-        let described = paused.map(|(kind, failures, pause)| BootPause {
+    pub fn boot_backoffs(&self) -> Vec<BootBackoff> {
+        let paused = self.core.capacity().boot_breaker.paused();
+        let described = paused.map(|(kind, failures, pause)| BootBackoff {
             instance_type: kind.0.clone(),
             image: kind.1.clone(),
             failures,
@@ -313,13 +313,13 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn budgets(&self) -> Vec<BudgetLeft> {
         let price = self.core.fleet().price();
-        self.core.capacity().spending.left(price)
+        self.core.capacity().budgets.left(price)
     }
 
     /// How many containers may run at a time, while the queue's strength limits that.
     #[must_use]
     pub fn containers_max(&self) -> Option<u32> {
-        self.core.capacity().crowd.max(self.core.now())
+        self.core.capacity().concurrency.max(self.core.now())
     }
 
     /// Runners on all instances and places kept for one; and those of them whose containers wait for
@@ -335,7 +335,7 @@ impl<'a> View<'a> {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals {
             at_quota: self.core.capacity().at_quota(self.core.now()),
-            boot_pauses: self.boot_pauses(),
+            boot_backoffs: self.boot_backoffs(),
             budgets: self.budgets(),
             containers_max: self.containers_max(),
             ..Totals::default()
@@ -346,8 +346,8 @@ impl<'a> View<'a> {
         for vm in self.core.fleet().iter() {
             count_vm(&mut totals, vm);
         }
-        let shapes = self.core.queue().shapes().iter();
-        let wanting = shapes.filter(|(_, group)| group.any_waits());
+        let classes = self.core.queue().classes().iter();
+        let wanting = classes.filter(|(_, group)| group.any_waits());
         for name in wanting.flat_map(|(_, group)| group.types().iter()) {
             let offer = self.core.config().types.get(name);
             let since = offer.and_then(|offer| {
@@ -378,11 +378,11 @@ impl<'a> View<'a> {
         room_at: Option<Timestamp>,
     ) -> ContainerView {
         let queue = self.core.queue();
-        let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
+        let group = entry.class.as_ref().ok().map(|id| queue.class(*id));
         let waiting = self.core.waiting_for(entry);
         let host = self.core.fleet().hosts(entry.id).next();
         let vm = host.and_then(|key| self.core.fleet().get(key));
-        let gpu = group.and_then(|group| group.shape.gpu.as_ref());
+        let gpu = group.and_then(|group| group.class.gpu.as_ref());
         ContainerView {
             id: entry.id,
             state: entry.state,
@@ -391,7 +391,7 @@ impl<'a> View<'a> {
             first_seen: entry.first_seen,
             lock_count: entry.lock_count,
             interruptions: entry.interruptions,
-            need: group.map(|group| group.shape.need),
+            need: group.map(|group| group.class.need),
             gpu_vram: gpu.map_or(0, |gpu| gpu.vram),
             eligible: group
                 .map(|group| group.types().to_vec())
@@ -409,7 +409,7 @@ impl<'a> View<'a> {
 
     fn count_container(&self, totals: &mut Totals, entry: &Entry) {
         let queue = self.core.queue();
-        let group = entry.shape.as_ref().ok().map(|id| queue.shape(*id));
+        let group = entry.class.as_ref().ok().map(|id| queue.class(*id));
         let cheapest = group.and_then(|group| group.types().first().cloned());
         *totals
             .containers
@@ -420,7 +420,7 @@ impl<'a> View<'a> {
         }
         let oldest = totals.oldest_waiting.get_or_insert(entry.created_at);
         *oldest = (*oldest).min(entry.created_at);
-        if self.core.fleet().promised_to(&entry.id).is_some() {
+        if self.core.fleet().reserved_for(&entry.id).is_some() {
             totals.allocated_not_started += 1;
         } else {
             totals.not_allocated += 1;
@@ -447,8 +447,8 @@ pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
         broken: vm.fault.clone(),
         last_container: vm.last_container,
         containers: vm.runners.keys().copied().collect(),
-        taken_back_at: vm.taken_back_at,
-        leaving: vm.leaving.clone(),
+        preempted_at: vm.preempted_at,
+        terminating: vm.terminating.clone(),
     }
 }
 
@@ -461,7 +461,7 @@ fn category(vm: &Vm) -> Category {
         match vm.phase {
             Phase::Creating | Phase::Booting => Category::Booting,
             Phase::Unknown => Category::Unknown,
-            Phase::Ready | Phase::Fenced | Phase::Shutdown => Category::Idle,
+            Phase::Ready | Phase::Cordoned | Phase::Shutdown => Category::Idle,
         }
     }
 }
@@ -482,7 +482,7 @@ fn count_vm(totals: &mut Totals, vm: &Vm) {
     *offered = offered.plus(&vm.total());
     let runs = |r: &&crate::fleet::vm::Runner| r.phase != RunnerPhase::Assigned;
     totals.runners += vm.runners.values().filter(runs).count() as u64;
-    if matches!(vm.phase, Phase::Ready | Phase::Fenced | Phase::Unknown) {
+    if matches!(vm.phase, Phase::Ready | Phase::Cordoned | Phase::Unknown) {
         totals
             .last_probes
             .push(vm.probe.good_at.unwrap_or(vm.since));

@@ -4,11 +4,11 @@
 
 mod story;
 
-use longshore_core::Trouble;
+use longshore_core::HealthProblem;
 use longshore_core::command::{CloudAction, QueueAction, Signal, VmAction};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::{
-    CloudError, ContainerState, IdleBehavior, Input, Operator, QueueError, VmError,
+    CloudError, ContainerState, IdleBehavior, Input, OperatorRequest, QueueError, VmError,
 };
 use story::{Sized as _, Story, container};
 
@@ -96,7 +96,10 @@ fn an_impostor_never_gets_a_start() {
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_appears("i-1");
     for _ in 0..3 {
-        story.probe_fails("i-1", VmError::Impostor("the secret is wrong".into()));
+        story.probe_fails(
+            "i-1",
+            VmError::IdentityMismatch("the secret is wrong".into()),
+        );
         story.wait_secs(10);
     }
     assert!(!story.trace().contains("Start {"), "{}", story.trace());
@@ -109,7 +112,7 @@ fn a_held_vm_stays_and_takes_nothing() {
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_boots("i-1");
     story.note("the operator holds it while the lock is under way");
-    story.input(Input::Operator(Operator::SetIdleBehavior {
+    story.input(Input::OperatorRequest(OperatorRequest::SetIdleBehavior {
         instance: InstanceId::from("i-1"),
         behavior: IdleBehavior::Hold,
     }));
@@ -194,12 +197,12 @@ fn an_operator_can_ask_why_at_every_step() {
     story.answer_poll();
     story.wait_steadily(70, "i-1", &[1]);
     explain(&mut story, 1, "i-1");
-    story.input(Input::Operator(Operator::SetIdleBehavior {
+    story.input(Input::OperatorRequest(OperatorRequest::SetIdleBehavior {
         instance: InstanceId::from("i-1"),
         behavior: IdleBehavior::Drain,
     }));
     explain(&mut story, 2, "i-1");
-    story.input(Input::Operator(Operator::KillInstance {
+    story.input(Input::OperatorRequest(OperatorRequest::KillInstance {
         instance: InstanceId::from("i-1"),
         reason: "disk errors".into(),
     }));
@@ -211,25 +214,28 @@ fn an_operator_can_ask_why_at_every_step() {
 #[test]
 fn silence_is_trouble_after_a_while_and_so_is_lost_leadership() {
     let mut story = Story::begin();
-    let troubles = |story: &Story| story.core.view().troubles(story.now());
+    let health_problems = |story: &Story| story.core.view().health_problems(story.now());
     story.queue_has(&[]);
-    assert_eq!(troubles(&story), []);
+    assert_eq!(health_problems(&story), []);
     story.wait_secs(119);
-    assert_eq!(troubles(&story), []);
+    assert_eq!(health_problems(&story), []);
     story.wait_secs(3);
     assert!(matches!(
-        troubles(&story)[..],
-        [Trouble::QueueSilent { .. }]
+        health_problems(&story)[..],
+        [HealthProblem::QueueSilent { .. }]
     ));
     story.wait_secs(60);
-    let both = troubles(&story);
+    let both = health_problems(&story);
     assert!(
         matches!(
             both[..],
-            [Trouble::QueueSilent { .. }, Trouble::CloudSilent { .. }]
+            [
+                HealthProblem::QueueSilent { .. },
+                HealthProblem::CloudSilent { .. }
+            ]
         ),
         "{both:?}"
     );
     story.input(Input::Leadership { held: false });
-    assert_eq!(troubles(&story), [Trouble::NotLeader]);
+    assert_eq!(health_problems(&story), [HealthProblem::NotLeader]);
 }

@@ -2,5 +2,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    let _ = longshore_arvados::config::load(text);
+    let _ = longshore_cluster_config::load(text);
 });

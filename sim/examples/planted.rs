@@ -1,16 +1,16 @@
 //! The simulator with a bug planted in the core: `cargo run -p longshore-sim --example planted --
-//! FenceUnconfirmed --seeds 0..20`. See `docs/simulator.md`.
+//! CordonUnconfirmed --seeds 0..20`. See `docs/simulator.md`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use longshore_core::planted::Planted;
+use longshore_core::mutants::Mutant;
 use longshore_sim::cli;
 
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().collect();
     let name = words.get(1).cloned().unwrap_or_default();
-    let Some(bug) = Planted::ALL.iter().copied().find(|bug| bug.name() == name) else {
+    let Some(bug) = Mutant::ALL.iter().copied().find(|bug| bug.name() == name) else {
         eprintln!("planted: expected the name of a bug of sim/PLANTED_BUGS.md, found {name:?}");
         return ExitCode::from(4);
     };

@@ -39,7 +39,7 @@ pub(crate) enum CloudStep {
     /// It is announced that an instance is taken back.
     Noticed(InstanceId),
     /// An instance is taken back, after an announcement or without.
-    TakenBack { id: InstanceId, announced: bool },
+    Preempted { id: InstanceId, announced: bool },
     /// The second page of a list is read.
     ListRest(Box<lists::FirstPage>),
 }
@@ -212,7 +212,7 @@ impl Cloud {
                     self.announce_loss(stage, &id);
                 }
             }
-            CloudStep::TakenBack { id, announced } => {
+            CloudStep::Preempted { id, announced } => {
                 if announced || !stage.faults.healed() {
                     self.take_back(stage, &id);
                 }
@@ -335,7 +335,7 @@ impl Cloud {
             id: id.clone(),
             address: None,
             terminated: false,
-            taken_back: false,
+            preempted: false,
             tags: InstanceTags {
                 instance_type: Some(name.clone()),
                 idle_behavior: Some(IdleBehavior::Run),

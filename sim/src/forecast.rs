@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use longshore_arvados::config::load_file;
+use longshore_cluster_config::load_file;
 use longshore_core::config::Config;
 use longshore_core::ids::TypeName;
 use longshore_core::input::ContainerState;

@@ -19,7 +19,7 @@ impl Cloud {
             return;
         }
         let pause = Duration::from_secs(self.chance.uneven(1, 3600));
-        let taken = CloudStep::TakenBack {
+        let taken = CloudStep::Preempted {
             id: id.clone(),
             announced: false,
         };
@@ -41,7 +41,7 @@ impl Cloud {
         };
         stage.note(|| format!("{id} is announced to be taken back"));
         let way = self.chance.below(3);
-        instance.record.taken_back |= way != 0;
+        instance.record.preempted |= way != 0;
         if way != 1 {
             let told = VmStep::Noticed {
                 instance: id.clone(),
@@ -49,7 +49,7 @@ impl Cloud {
             };
             stage.after(Duration::ZERO, Happening::Vm(Box::new(told)));
         }
-        let end = CloudStep::TakenBack {
+        let end = CloudStep::Preempted {
             id: id.clone(),
             announced: true,
         };
@@ -61,7 +61,7 @@ impl Cloud {
         if self.is_alive(id) {
             stage.note(|| format!("{id} is taken back"));
             if let Some(instance) = self.instances.get_mut(id) {
-                instance.record.taken_back |= !self.chance.one_in(4);
+                instance.record.preempted |= !self.chance.one_in(4);
             }
             self.end(stage, id);
         }

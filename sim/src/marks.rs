@@ -66,7 +66,7 @@ marks! {
     /// A start of unknown outcome happened.
     StartUnsure;
     /// A fenced VM was needed after all.
-    Unfenced;
+    Uncordoned;
     /// A VM was given back after idling.
     IdleShutdown;
     /// A VM was given back after draining.
@@ -90,7 +90,7 @@ marks! {
     /// Capacity was missing.
     CapacityMissing;
     /// A VM was drained because the cloud takes it back.
-    LossAnnounced;
+    PreemptionNotice;
     /// A container was interrupted by the cloud.
     Interrupted;
     /// One that was running went back into the line.
@@ -102,9 +102,9 @@ marks! {
     /// A create succeeded for a type that had failed before.
     CanarySucceeded;
     /// So many boots of a type and image failed that no more were created.
-    BootsPaused;
+    BootBackoffStarted;
     /// What did not boot did after such a pause.
-    BootsResumed;
+    BootBackoffEnded;
     /// Something waited for the end of such a pause.
     WaitedForBoots;
     /// The cloud throttled us.

@@ -86,7 +86,7 @@ impl<'a> Naive<'a> {
             let needs = shown.containers.iter().map(|id| view.container(*id)?.need);
             let needs: Option<Vec<Resources>> = needs.collect();
             let standing = match shown.phase {
-                Phase::Fenced | Phase::Shutdown => Standing::Leaving,
+                Phase::Cordoned | Phase::Shutdown => Standing::Leaving,
                 // A container of which nothing is known may need all there is.
                 _ if shown.idle_behavior != IdleBehavior::Run || needs.is_none() => {
                     Standing::Closed

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use longshore_core::ids::{ContainerId, InstanceId};
-use longshore_core::input::{IdleBehavior, Operator as Wish};
+use longshore_core::input::{IdleBehavior, OperatorRequest};
 
 use crate::chance::Chance;
 use crate::faults::Fault;
@@ -47,7 +47,7 @@ impl OperatorPart {
         stage: &mut Stage,
         step: OperatorStep,
         sight: &Sight,
-    ) -> Vec<Wish> {
+    ) -> Vec<OperatorRequest> {
         match step {
             OperatorStep::Release(instance) => vec![set(instance, IdleBehavior::Run)],
             OperatorStep::Tick => {
@@ -62,7 +62,7 @@ impl OperatorPart {
         }
     }
 
-    fn wishes(&mut self, stage: &mut Stage, sight: &Sight) -> Vec<Wish> {
+    fn wishes(&mut self, stage: &mut Stage, sight: &Sight) -> Vec<OperatorRequest> {
         let mut wishes = Vec::new();
         let chance = &mut self.chance;
         if let Some(id) = chance.pick(&sight.instances).cloned() {
@@ -76,7 +76,7 @@ impl OperatorPart {
                 wishes.push(set(id.clone(), IdleBehavior::Drain));
             }
             if stage.faults.strikes(chance, Fault::OperatorKillsVm) {
-                wishes.push(Wish::KillInstance {
+                wishes.push(OperatorRequest::KillInstance {
                     instance: id,
                     reason: "it looks odd".to_owned(),
                 });
@@ -85,7 +85,7 @@ impl OperatorPart {
         if let Some(container) = chance.pick(&sight.containers).copied()
             && stage.faults.strikes(chance, Fault::OperatorKillsContainer)
         {
-            wishes.push(Wish::KillContainer {
+            wishes.push(OperatorRequest::KillContainer {
                 container,
                 reason: "it takes too much".to_owned(),
             });
@@ -94,6 +94,6 @@ impl OperatorPart {
     }
 }
 
-fn set(instance: InstanceId, behavior: IdleBehavior) -> Wish {
-    Wish::SetIdleBehavior { instance, behavior }
+fn set(instance: InstanceId, behavior: IdleBehavior) -> OperatorRequest {
+    OperatorRequest::SetIdleBehavior { instance, behavior }
 }

@@ -8,7 +8,8 @@ use longshore_core::ShutdownReason;
 use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
 use longshore_core::ids::{CommandId, ContainerId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
-    Answer, CloudError, ContainerState, IdleBehavior, Input, InstanceRecord, Operator, ProbeReport,
+    Answer, CloudError, ContainerState, IdleBehavior, Input, InstanceRecord, OperatorRequest,
+    ProbeReport,
 };
 use longshore_core::time::Timestamp;
 
@@ -39,7 +40,7 @@ pub(crate) struct Ledger {
     pub(crate) proved: Table<InstanceId, ()>,
     pub(crate) broken: Table<InstanceId, ()>,
     /// Instances that the cloud has said it takes back.
-    pub(crate) taken_back: BTreeSet<InstanceId>,
+    pub(crate) preempted: BTreeSet<InstanceId>,
     /// What the queue said last, and since when that is true at least.
     pub(crate) states: Table<ContainerId, (ContainerState, Timestamp)>,
     /// Why instances are being given back, and since when.
@@ -149,7 +150,7 @@ impl Ledger {
                     self.hear_answer(now, &open, answer);
                 }
             }
-            Input::Operator(wish) => self.hear_operator(now, wish),
+            Input::OperatorRequest(wish) => self.hear_operator(now, wish),
             Input::QueueChanged | Input::Reconfigured(_) => {}
         }
     }
@@ -247,8 +248,8 @@ impl Ledger {
             *missed < 2
         });
         for record in records {
-            if record.taken_back {
-                self.taken_back.insert(record.id.clone());
+            if record.preempted {
+                self.preempted.insert(record.id.clone());
             }
             if record.terminated {
                 self.known.remove(&record.id);
@@ -284,8 +285,8 @@ impl Ledger {
             self.proved.insert(instance, ());
             self.heard.insert(instance, now);
         }
-        if matches!(&report.runners, Some(list) if list.taken_back_at.is_some()) {
-            self.taken_back.insert(instance.clone());
+        if matches!(&report.runners, Some(list) if list.preempted_at.is_some()) {
+            self.preempted.insert(instance.clone());
         }
         match &report.runners {
             Some(list) if list.broken => {
@@ -298,8 +299,8 @@ impl Ledger {
         }
     }
 
-    fn hear_operator(&mut self, now: Timestamp, wish: &Operator) {
-        if let Operator::SetIdleBehavior { instance, behavior } = wish {
+    fn hear_operator(&mut self, now: Timestamp, wish: &OperatorRequest) {
+        if let OperatorRequest::SetIdleBehavior { instance, behavior } = wish {
             self.behavior.insert(instance.clone(), (*behavior, now));
         }
     }
@@ -315,7 +316,7 @@ impl Ledger {
         self.leaving.remove(id);
         self.buried.remove(id);
         self.destroyed.remove(id);
-        self.taken_back.remove(id);
+        self.preempted.remove(id);
     }
 
     /// A command leaves.

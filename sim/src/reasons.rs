@@ -10,7 +10,7 @@ use longshore_core::input::{Answer, CapacityScope, CloudError, Input, InstanceRe
 use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
 use longshore_core::view::{ContainerView, InstanceView, View};
-use longshore_core::{Blocked, Phase, Waiting};
+use longshore_core::{CreateBlocked, Phase, WaitReason};
 
 use crate::oracle::About;
 use crate::process::Process;
@@ -267,17 +267,19 @@ impl World {
         let truth = self.truth(view, all);
         let untrue = |container: &ContainerView| {
             let why = match container.waiting.as_ref()? {
-                Waiting::Blocked(blocked) if blocked.is_empty() => {
+                WaitReason::CreateBlocked(blocked) if blocked.is_empty() => {
                     Some("that names no type".to_owned())
                 }
-                Waiting::Blocked(blocked) => {
+                WaitReason::CreateBlocked(blocked) => {
                     let mut all = blocked.iter();
                     all.find_map(|(name, why)| self.not_blocked(&truth, name, why))
                 }
-                Waiting::Booting { instance, .. }
-                | Waiting::Starting { instance }
-                | Waiting::EarlierAttempt { instance } => self.not_there(&truth, instance.as_str()),
-                Waiting::Retry { at } => {
+                WaitReason::Booting { instance, .. }
+                | WaitReason::Starting { instance }
+                | WaitReason::EarlierAttempt { instance } => {
+                    self.not_there(&truth, instance.as_str())
+                }
+                WaitReason::Retry { at } => {
                     let at = process.world_time(*at);
                     (at + SLACK < self.stage.now).then(|| format!("the time was {at}"))
                 }
@@ -306,7 +308,7 @@ impl World {
         let instances = view.instances().into_iter().filter(on_its_way);
         let promised = all
             .iter()
-            .filter(|c| matches!(c.waiting, Some(Waiting::Booting { .. })));
+            .filter(|c| matches!(c.waiting, Some(WaitReason::Booting { .. })));
         let supervises = |id: ContainerId| {
             let demand = self.queue.records.get(&id).map(|r| r.demand.as_ref());
             demand.is_some_and(|demand| demand.is_ok_and(|demand| demand.supervisor))
@@ -325,7 +327,12 @@ impl World {
     }
 
     /// Why a type is not blocked in this way.
-    fn not_blocked(&self, truth: &Truth<'_>, name: &TypeName, why: &Blocked) -> Option<String> {
+    fn not_blocked(
+        &self,
+        truth: &Truth<'_>,
+        name: &TypeName,
+        why: &CreateBlocked,
+    ) -> Option<String> {
         let (process, facts) = (truth.process, &self.facts);
         let limits = &process.config.limits;
         let offer = process.config.types.get(name);
@@ -334,36 +341,36 @@ impl World {
             _ => Some(format!("there are {count} {what}, the limit is {max:?}")),
         };
         match why {
-            Blocked::MaxInstances => {
+            CreateBlocked::MaxInstances => {
                 let max = limits.instances.map(|max| max as usize);
                 over(max, truth.count, "instances")
             }
-            Blocked::MaxPricePerHour => {
+            CreateBlocked::MaxPricePerHour => {
                 let with_it = truth.price + offer.map_or(0, |offer| offer.price.0);
                 let passed = limits.price_per_hour.is_some_and(|max| with_it > max.0);
                 (!passed).then(|| format!("{name} would make it {with_it} an hour"))
             }
-            Blocked::CreatesInFlight => {
+            CreateBlocked::CreatesInFlight => {
                 let max = limits.creates_in_flight.map(|max| max as usize);
                 over(max, truth.creates, "creates under way")
             }
-            Blocked::OneByOne => {
+            CreateBlocked::SerializedAfterError => {
                 let refused = !facts.quota.is_empty() || facts.throttled.is_some();
                 over(refused.then_some(1), truth.creates, "creates under way")
             }
-            Blocked::Canary => {
+            CreateBlocked::Canary => {
                 let tried = truth.creates > 0 || truth.arriving.contains(name);
                 (!tried).then(|| format!("no create and no boot of {name} is under way"))
             }
-            Blocked::Quota { until, .. } => {
+            CreateBlocked::Quota { until, .. } => {
                 let met = offer.and_then(|offer| facts.quota.get(&offer.quota_group));
                 self.not_paused(truth, *until, met.copied(), QUOTA_PAUSE_MAX)
             }
-            Blocked::Cooling { until, .. } => {
+            CreateBlocked::BackedOff { until, .. } => {
                 let failed = facts.failed.get(name).copied();
                 self.not_paused(truth, *until, failed, COOLING_PAUSE_MAX)
             }
-            Blocked::BootsFail {
+            CreateBlocked::BootsFail {
                 until, failures, ..
             } => {
                 let of_type = facts.boots.iter().filter(|((of, _), _)| of == name);
@@ -371,14 +378,16 @@ impl World {
                 let last = failed.map(|(_, (_, at))| *at).max();
                 self.not_paused(truth, *until, last, BOOT_PAUSE_MAX)
             }
-            Blocked::Rate { until } | Blocked::Throttled { until } => {
+            CreateBlocked::Rate { until } | CreateBlocked::CloudRateLimited { until } => {
                 self.not_limited(truth, *until)
             }
-            Blocked::Containers { max, .. } => {
+            CreateBlocked::Containers { max, .. } => {
                 over(Some(*max as usize), truth.crowd.0, "containers")
             }
-            Blocked::Supervisors { max } => over(Some(*max as usize), truth.crowd.1, "supervisors"),
-            Blocked::Budget { .. } => None,
+            CreateBlocked::Supervisors { max } => {
+                over(Some(*max as usize), truth.crowd.1, "supervisors")
+            }
+            CreateBlocked::Budget { .. } => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_core::Sizes;
+use longshore_core::MemoryStats;
 use longshore_core::event::Event;
 use longshore_core::ids::InstanceId;
 
@@ -27,7 +27,7 @@ impl World {
     }
 
     /// More than a process may remember, given what it knows and what lives.
-    pub(crate) fn excess(&self, sizes: &Sizes) -> Vec<String> {
+    pub(crate) fn excess(&self, sizes: &MemoryStats) -> Vec<String> {
         let process = &self.processes.all[0];
         if process.drain_due {
             return Vec::new();
@@ -36,7 +36,7 @@ impl World {
         let open = process.ledger.open_count();
         let types = self.plan.config.types.len();
         let bounds = [
-            ("shapes", sizes.shapes, containers),
+            ("shapes", sizes.classes, containers),
             ("commands under way", sizes.pending, open),
             ("signals", sizes.signals, open),
             (
@@ -44,9 +44,9 @@ impl World {
                 sizes.timers,
                 2 * containers + 3 * instances + sizes.runners + sizes.pending + 8,
             ),
-            ("buried instances", sizes.buried, self.facts.gone.len()),
-            ("touched", sizes.touched, 0),
-            ("verdicts", sizes.verdicts, sizes.shapes + containers),
+            ("buried instances", sizes.tombstones, self.facts.gone.len()),
+            ("touched", sizes.dirty, 0),
+            ("verdicts", sizes.verdicts, sizes.classes + containers),
             ("limits", sizes.limits, 8 * types + 16),
         ];
         let over = bounds.iter().filter(|(_, count, max)| count > max);
@@ -62,13 +62,13 @@ impl World {
         let sizes = core.sizes();
         let nothing = [
             sizes.containers,
-            sizes.shapes,
+            sizes.classes,
             sizes.instances,
             sizes.runners,
             sizes.signals,
-            sizes.buried,
+            sizes.tombstones,
             sizes.records,
-            sizes.touched,
+            sizes.dirty,
             sizes.verdicts,
         ];
         let little = sizes.pending <= 2 && sizes.timers <= sizes.pending + 4;

@@ -283,7 +283,7 @@ impl World {
         if !ledger.proved.contains_key(instance) {
             wrong.push("the VM has not shown that it is ready".to_owned());
         }
-        if ledger.taken_back.contains(instance) {
+        if ledger.preempted.contains(instance) {
             wrong.push("the cloud has said that it takes the VM back".to_owned());
         }
         if let Some((reason, _)) = ledger.leaving.get(instance) {

@@ -19,7 +19,7 @@ use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
 use longshore_core::config::Config;
 use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, InstanceId, QuotaGroup, TypeName};
-use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
+use longshore_core::input::{ContainerState, IdleBehavior, Input, OperatorRequest};
 use longshore_core::resources::{Demand, MIB};
 use longshore_core::time::Timestamp;
 use longshore_core::view::{ContainerView, InstanceView};
@@ -167,7 +167,7 @@ impl Story {
     /// Sets what a VM is for.
     pub fn set_behavior(&mut self, vm: usize, behavior: IdleBehavior) {
         let instance = self.vm_id(vm);
-        self.tell(Operator::SetIdleBehavior { instance, behavior });
+        self.tell(OperatorRequest::SetIdleBehavior { instance, behavior });
     }
 
     /// Keeps a VM.
@@ -184,17 +184,17 @@ impl Story {
     pub fn kill_vm(&mut self, vm: usize) {
         let instance = self.vm_id(vm);
         let reason = "the story says so".to_owned();
-        self.tell(Operator::KillInstance { instance, reason });
+        self.tell(OperatorRequest::KillInstance { instance, reason });
     }
 
     /// Kills a container.
     pub fn kill_container(&mut self, container: ContainerId) {
         let reason = "the story says so".to_owned();
-        self.tell(Operator::KillContainer { container, reason });
+        self.tell(OperatorRequest::KillContainer { container, reason });
     }
 
-    fn tell(&mut self, wish: Operator) {
-        self.world.tell_all(&Input::Operator(wish));
+    fn tell(&mut self, wish: OperatorRequest) {
+        self.world.tell_all(&Input::OperatorRequest(wish));
     }
 
     /// Takes over another configuration.

@@ -8,7 +8,7 @@ use longshore_core::ids::{ContainerId, ImageId, TypeName, VmName};
 use longshore_core::input::{Answer, IdleBehavior, Input, QueueError};
 use longshore_core::time::Timestamp;
 use longshore_core::view::View;
-use longshore_core::{Blocked, Phase, Waiting};
+use longshore_core::{CreateBlocked, Phase, WaitReason};
 
 use crate::world::World;
 
@@ -210,7 +210,7 @@ impl World {
         let counted = view.runners();
         if self.processes.all[0].config.timeouts.scheduling.is_some() {
             for container in view.containers() {
-                let Some(Waiting::Blocked(blocked)) = &container.waiting else {
+                let Some(WaitReason::CreateBlocked(blocked)) = &container.waiting else {
                     continue;
                 };
                 if blocked.iter().any(|(_, why)| is_own(why)) {
@@ -240,14 +240,14 @@ impl World {
 }
 
 /// Limits that an operator has set, as opposed to what the world refuses.
-fn is_own(why: &Blocked) -> bool {
+fn is_own(why: &CreateBlocked) -> bool {
     matches!(
         why,
-        Blocked::MaxInstances
-            | Blocked::MaxPricePerHour
-            | Blocked::Budget { .. }
-            | Blocked::Containers { .. }
-            | Blocked::Supervisors { .. }
+        CreateBlocked::MaxInstances
+            | CreateBlocked::MaxPricePerHour
+            | CreateBlocked::Budget { .. }
+            | CreateBlocked::Containers { .. }
+            | CreateBlocked::Supervisors { .. }
     )
 }
 
@@ -261,18 +261,20 @@ fn taken_from(
     let placed = view.container(id)?;
     let vm = placed.instance?;
     let instances = view.instances();
-    let leaving = |phase| matches!(phase, Phase::Fenced | Phase::Shutdown);
+    let leaving = |phase| matches!(phase, Phase::Cordoned | Phase::Shutdown);
     if instances.iter().any(|other| leaving(other.phase)) {
         return None;
     }
-    let lasting = |why: &Blocked| {
+    let lasting = |why: &CreateBlocked| {
         matches!(
             why,
-            Blocked::MaxInstances | Blocked::MaxPricePerHour | Blocked::Budget { .. }
+            CreateBlocked::MaxInstances
+                | CreateBlocked::MaxPricePerHour
+                | CreateBlocked::Budget { .. }
         )
     };
     let blocked = view.containers().into_iter().find(|other| {
-        let Some(Waiting::Blocked(blocked)) = &other.waiting else {
+        let Some(WaitReason::CreateBlocked(blocked)) = &other.waiting else {
             return false;
         };
         // Types that it falls back to are not eligible, and it waits for them all the same.

@@ -8,7 +8,7 @@ use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal,
 use longshore_core::config::Rate;
 use longshore_core::event::{BootOutcome, Event};
 use longshore_core::ids::{ContainerId, ImageId, InstanceId, IntentId, TypeName};
-use longshore_core::input::{Answer, CloudError, Input, Operator, RunnerList};
+use longshore_core::input::{Answer, CloudError, Input, OperatorRequest, RunnerList};
 use longshore_core::time::Timestamp;
 use longshore_core::{Phase, ShutdownReason};
 
@@ -161,7 +161,7 @@ impl World {
                 // What may last, by other intervals, is counted anew.
                 memory.since.clear();
             }
-            Input::Operator(Operator::KillInstance { instance, .. }) => {
+            Input::OperatorRequest(OperatorRequest::KillInstance { instance, .. }) => {
                 memory.killed.insert(instance.clone());
             }
             Input::Answer { id, answer } => {

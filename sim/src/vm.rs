@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use longshore_core::command::{Signal, VmAction};
 use longshore_core::ids::{Address, CommandId, ContainerId, ImageId, InstanceId, TypeName};
-use longshore_core::input::{
-    Answer, ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError,
-};
+use longshore_core::input::{Answer, ProbeReport, RunnerList, RunnerStatus, SignalReport, VmError};
 use longshore_core::time::Timestamp;
 
 use crate::chance::Chance;
@@ -54,7 +52,7 @@ pub(crate) struct Vm {
     pub(crate) silent: (Timestamp, Timestamp),
     pub(crate) broken_at: Timestamp,
     /// What its runners' list says of its end.
-    pub(crate) taken_back_at: Option<Timestamp>,
+    pub(crate) preempted_at: Option<Timestamp>,
     pub(crate) impostor: bool,
     pub(crate) refuses_starts: bool,
     /// The next start hangs and does nothing.
@@ -137,7 +135,7 @@ impl Vms {
             }
             VmStep::Noticed { instance, at } => {
                 if let Some(vm) = self.alive.get_mut(&instance) {
-                    vm.taken_back_at = Some(at);
+                    vm.preempted_at = Some(at);
                 }
             }
             VmStep::LateStart {
@@ -226,7 +224,7 @@ impl Vms {
             freezes_at,
             silent: (silent_at, silent_at + silence),
             broken_at,
-            taken_back_at: None,
+            preempted_at: None,
             impostor: stage.faults.strikes(chance, Fault::Impostor),
             refuses_starts: stage.faults.strikes(chance, Fault::RefusesStarts),
             hangs_start: false,
@@ -267,7 +265,7 @@ impl Vms {
             } else {
                 "wrong instance secret"
             };
-            let error = VmError::Impostor(why.to_owned());
+            let error = VmError::IdentityMismatch(why.to_owned());
             return self.fail(stage, call, error);
         }
         if stage.now > call.deadline {
@@ -334,17 +332,17 @@ impl Vms {
         };
         let alive = runners
             .containers_on(call.instance)
-            .map(|container| RunnerSighting {
+            .map(|container| RunnerStatus {
                 container,
                 stale: false,
             });
-        let stale = vm.stale.keys().map(|container| RunnerSighting {
+        let stale = vm.stale.keys().map(|container| RunnerStatus {
             container: *container,
             stale: true,
         });
         let list = RunnerList {
             broken: vm.broken_at <= now,
-            taken_back_at: vm.taken_back_at,
+            preempted_at: vm.preempted_at,
             runners: alive.chain(stale).collect(),
         };
         ProbeReport {

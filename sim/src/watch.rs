@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_core::event::{BootOutcome, Event, Level};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::{CloudError, ContainerState};
-use longshore_core::{Blocked, ShutdownReason, StopReason, Waiting};
+use longshore_core::{CreateBlocked, ShutdownReason, StopReason, WaitReason};
 
 use crate::marks::Mark;
 use crate::trace::Line;
@@ -23,7 +23,7 @@ impl World {
             self.stage.violate("no errors", event.to_string());
         }
         let now = self.stage.now;
-        if let Event::Leaving {
+        if let Event::Terminating {
             instance, reason, ..
         } = event
         {
@@ -33,13 +33,13 @@ impl World {
         let shown_until = now + process.config.timeouts.disappear_grace;
         let ledger = &mut process.ledger;
         match event {
-            Event::Leaving {
+            Event::Terminating {
                 instance, reason, ..
             } => {
                 let id = InstanceId::from(instance.as_str());
                 ledger.leaving.insert(id, (reason.clone(), now));
             }
-            Event::Stayed { instance } => {
+            Event::Uncordoned { instance } => {
                 ledger.leaving.remove(&InstanceId::from(instance.as_str()));
             }
             // One that is found again is decided anew, unless a list was merely behind.
@@ -131,8 +131,10 @@ impl World {
             );
             match &container.waiting {
                 None if waits => wrong.push(("reasons", format!("{id} waits for no reason"))),
-                Some(Waiting::LockedElsewhere) if self.queue.is_locked_elsewhere(id) => {}
-                Some(Waiting::New | Waiting::Updating | Waiting::LockedElsewhere) => {
+                Some(WaitReason::LockedElsewhere) if self.queue.is_locked_elsewhere(id) => {}
+                Some(
+                    WaitReason::NotEvaluated | WaitReason::Updating | WaitReason::LockedElsewhere,
+                ) => {
                     let since = self.memory.vague.get(&id).copied().unwrap_or(now);
                     if now.since(since) > VAGUE_MAX {
                         let why = &container.waiting;
@@ -141,14 +143,14 @@ impl World {
                     }
                     vague.insert(id, since);
                 }
-                Some(Waiting::Blocked(blocked)) => {
+                Some(WaitReason::CreateBlocked(blocked)) => {
                     marks.extend(blocked.iter().filter_map(|(_, why)| match why {
-                        Blocked::MaxInstances => Some(Mark::WaitedForInstances),
-                        Blocked::MaxPricePerHour => Some(Mark::WaitedForPrice),
-                        Blocked::Budget { .. } => Some(Mark::WaitedForBudget),
-                        Blocked::Containers { .. } => Some(Mark::WaitedForOverload),
-                        Blocked::Supervisors { .. } => Some(Mark::WaitedForSupervisors),
-                        Blocked::BootsFail { .. } => Some(Mark::WaitedForBoots),
+                        CreateBlocked::MaxInstances => Some(Mark::WaitedForInstances),
+                        CreateBlocked::MaxPricePerHour => Some(Mark::WaitedForPrice),
+                        CreateBlocked::Budget { .. } => Some(Mark::WaitedForBudget),
+                        CreateBlocked::Containers { .. } => Some(Mark::WaitedForOverload),
+                        CreateBlocked::Supervisors { .. } => Some(Mark::WaitedForSupervisors),
+                        CreateBlocked::BootsFail { .. } => Some(Mark::WaitedForBoots),
                         _ => None,
                     }));
                 }
@@ -187,7 +189,7 @@ impl World {
             let why = shown.map(|v| {
                 format!(
                     "{:?}, {:?}, containers {:?}, leaving {:?}, complaint {:?}",
-                    v.phase, v.idle_behavior, v.containers, v.leaving, v.complaint
+                    v.phase, v.idle_behavior, v.containers, v.terminating, v.complaint
                 )
             });
             lines.push(format!("{id} exists; the core: {why:?}"));
@@ -237,8 +239,8 @@ fn mark_of(event: &Event) -> Option<Mark> {
         Event::InstanceFound { .. } => Mark::InstanceFound,
         Event::RunnerFound { .. } => Mark::RunnerAdopted,
         Event::StartUnsure { .. } => Mark::StartUnsure,
-        Event::Stayed { .. } => Mark::Unfenced,
-        Event::Leaving { reason, .. } => match reason {
+        Event::Uncordoned { .. } => Mark::Uncordoned,
+        Event::Terminating { reason, .. } => match reason {
             ShutdownReason::Idle => Mark::IdleShutdown,
             ShutdownReason::Drained => Mark::DrainShutdown,
             ShutdownReason::MakeRoom => Mark::MadeRoom,
@@ -263,11 +265,11 @@ fn mark_of(event: &Event) -> Option<Mark> {
             CloudError::RateLimited { .. } => Mark::RateLimited,
             _ => return None,
         },
-        Event::LossAnnounced { .. } => Mark::LossAnnounced,
+        Event::PreemptionNotice { .. } => Mark::PreemptionNotice,
         Event::Interrupted { .. } => Mark::Interrupted,
         Event::FellBack { .. } => Mark::FellBack,
-        Event::BootsPaused { .. } => Mark::BootsPaused,
-        Event::BootsResumed { .. } => Mark::BootsResumed,
+        Event::BootBackoffStarted { .. } => Mark::BootBackoffStarted,
+        Event::BootBackoffEnded { .. } => Mark::BootBackoffEnded,
         Event::AddressChanged { .. } => Mark::AddressChanged,
         Event::LateAnswer { .. } => Mark::LateAnswer,
         Event::Reconfigured { .. } => Mark::Reconfigured,

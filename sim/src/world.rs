@@ -6,7 +6,7 @@ use longshore_core::command::{Action, Command, QueueAction, VmAction};
 use longshore_core::config::Config;
 use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, InstanceId};
-use longshore_core::input::{ContainerState, IdleBehavior, Input, Operator};
+use longshore_core::input::{ContainerState, IdleBehavior, Input, OperatorRequest};
 use longshore_core::time::Timestamp;
 
 use crate::cloud::{Cloud, CloudStep};
@@ -255,7 +255,7 @@ impl World {
             let later = Happening::Deliver(to, Box::new(input));
             return self.stage.at(stalled_until, later);
         }
-        if let Input::Operator(Operator::KillContainer { container, .. }) = &input {
+        if let Input::OperatorRequest(OperatorRequest::KillContainer { container, .. }) = &input {
             self.memory.stopped.insert(*container);
         }
         self.vigil_hears(to.process, &input);
@@ -529,7 +529,7 @@ impl World {
         for wish in wishes {
             let to = self.processes.origin(0);
             if self.processes.all[0].core.is_some() {
-                self.deliver(to, Input::Operator(wish));
+                self.deliver(to, Input::OperatorRequest(wish));
             }
         }
     }

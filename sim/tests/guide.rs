@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use longshore_core::Dispatcher;
-use longshore_core::planted::Planted;
+use longshore_core::mutants::Mutant;
 use longshore_sim::{Fault, Hand, cli};
 
 const GUIDE: &str = include_str!("../../docs/simulator.md");
@@ -50,15 +50,15 @@ fn place(word: &str) -> String {
 
 /// Runs a command within this process; its output and exit code.
 fn perform(command: &str) -> (String, u8) {
-    let (planted, words) = match command.split_once(" --example planted -- ") {
+    let (mutant, words) = match command.split_once(" --example planted -- ") {
         Some((_, words)) => words.split_once(' ').map(|(bug, rest)| (Some(bug), rest)),
         None => command
             .strip_prefix("longshore-sim ")
             .map(|rest| (None, rest)),
     }
     .expect("it is a command of the simulator");
-    let hand = planted.map(|name| {
-        let bug = Planted::ALL.iter().copied().find(|bug| bug.name() == name);
+    let hand = mutant.map(|name| {
+        let bug = Mutant::ALL.iter().copied().find(|bug| bug.name() == name);
         let bug = bug.expect("there is such a bug");
         let hand: Arc<Hand> = Arc::new(move |core: &mut Dispatcher| core.plant(bug));
         hand

@@ -7,11 +7,11 @@ use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, ContainerId, ImageId, InstanceId, QuotaGroup, TypeName};
 use longshore_core::input::{
     Answer, ContainerRecord, ContainerState, IdleBehavior, Input, InstanceRecord, InstanceTags,
-    ProbeReport, RunnerList, RunnerSighting,
+    ProbeReport, RunnerList, RunnerStatus,
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
-use longshore_core::{Dispatcher, Phase, Waiting};
+use longshore_core::{Dispatcher, Phase, WaitReason};
 use longshore_sim::naive::{Choice, Naive, Wanted};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -176,7 +176,7 @@ impl Scene {
             id: instance_id(number),
             address: Some(format!("10.0.0.{number}:22").into()),
             terminated: false,
-            taken_back: false,
+            preempted: false,
             tags: InstanceTags {
                 instance_type: Some(type_name(found.type_number)),
                 idle_behavior: Some(found.behavior),
@@ -195,7 +195,7 @@ impl Scene {
         let number = (0..self.found.len()).find(|number| instance_id(*number) == *instance)?;
         let found = &self.found[number];
         let ready = found.answer?;
-        let sighting = |at: usize| RunnerSighting {
+        let sighting = |at: usize| RunnerStatus {
             container: container_id(number + 1, at),
             stale: false,
         };
@@ -207,7 +207,7 @@ impl Scene {
             },
             runners: Some(RunnerList {
                 broken: false,
-                taken_back_at: None,
+                preempted_at: None,
                 runners: (0..found.running.len()).map(sighting).collect(),
             }),
         })
@@ -298,14 +298,14 @@ fn wanted(core: &Dispatcher, scene: &Scene) -> Vec<Wanted> {
 fn decided(core: &Dispatcher, id: ContainerId, intents: &[String]) -> Choice {
     let shown = core.view().container(id).expect("it is known");
     match shown.waiting {
-        Some(Waiting::Starting { instance }) => Choice::Starts(instance.to_string()),
-        Some(Waiting::Booting { instance, .. }) => {
+        Some(WaitReason::Starting { instance }) => Choice::Starts(instance.to_string()),
+        Some(WaitReason::Booting { instance, .. }) => {
             let number = intents
                 .iter()
                 .position(|intent| intent == instance.as_str());
             Choice::Awaits(number.map_or(instance.to_string(), |number| format!("new {number}")))
         }
-        Some(Waiting::Blocked(_)) => Choice::Waits,
+        Some(WaitReason::CreateBlocked(_)) => Choice::Waits,
         other => panic!("{id} waits for {other:?}"),
     }
 }
@@ -357,7 +357,7 @@ fn compare(scene: &Scene) -> Result<Kinds, TestCaseError> {
     let given_back = naive.given_back.as_deref().map(InstanceId::from);
     if let Some(name) = &given_back {
         let shown = core.view().instance(name);
-        prop_assert_eq!(shown.map(|vm| vm.phase), Some(Phase::Fenced));
+        prop_assert_eq!(shown.map(|vm| vm.phase), Some(Phase::Cordoned));
     }
     let awaiting = expected.len() - starting - waiting;
     let given_back = usize::from(given_back.is_some());

@@ -11,12 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use longshore_core::config::Rate;
-use longshore_core::planted::Planted;
+use longshore_core::mutants::Mutant;
 use longshore_sim::{Fault, Plan, Profile, Report, Verdict, run};
 
 /// How a planted bug is looked for.
 struct Case {
-    bug: Planted,
+    bug: Mutant,
     /// The rules that may notice it first.
     rules: &'static [&'static str],
     /// Seeds in which it must be noticed.
@@ -28,7 +28,7 @@ struct Case {
 }
 
 const fn case(
-    bug: Planted,
+    bug: Mutant,
     rules: &'static [&'static str],
     within: u64,
     faults: &'static [Fault],
@@ -44,43 +44,43 @@ const fn case(
 
 const CASES: &[Case] = &[
     case(
-        Planted::FenceUnconfirmed,
+        Mutant::CordonUnconfirmed,
         &["idle VMs are asked first"],
         20,
         &[],
     ),
     case(
-        Planted::DestroyForgotten,
+        Mutant::DestroyForgotten,
         &["liveness"],
         100,
         &[Fault::DestroyFails],
     ),
     case(
-        Planted::OneListIsEnough,
+        Mutant::OneListIsEnough,
         &["true ends", "limits", "missing is not dead"],
         100,
         &[Fault::ListPartial],
     ),
     case(
-        Planted::GraceIgnored,
+        Mutant::GraceIgnored,
         &["missing is not dead"],
         200,
         &[Fault::ListLate, Fault::ListPartial, Fault::CreateSlow],
     ),
     case(
-        Planted::UnsureIsGone,
+        Mutant::UnsureIsGone,
         &["earlier runners end first", "one user process", "true ends"],
         500,
         &[Fault::StartAnswerLost],
     ),
     case(
-        Planted::WishUnheard,
+        Mutant::WishUnheard,
         &["valid starts", "held VMs stay"],
         100,
         &[Fault::OperatorHolds],
     ),
     case(
-        Planted::HoldIgnoredAtStart,
+        Mutant::HoldIgnoredAtStart,
         &["valid starts"],
         2000,
         &[
@@ -90,37 +90,37 @@ const CASES: &[Case] = &[
         ],
     ),
     case(
-        Planted::BrokenIgnored,
+        Mutant::BrokenIgnored,
         &["valid starts"],
         200,
         &[Fault::Breaks],
     ),
-    case(Planted::UnreadyUsed, &["valid starts"], 50, &[]),
+    case(Mutant::UnreadyUsed, &["valid starts"], 50, &[]),
     case(
-        Planted::FoundRunnerWeighsNothing,
+        Mutant::FoundRunnerWeighsNothing,
         &["valid starts"],
         1000,
         &[Fault::Crash],
     ),
-    case(Planted::StartBeforeLock, &["valid starts"], 20, &[]),
-    case(Planted::OneTooMany, &["limits"], 50, &[]),
+    case(Mutant::StartBeforeLock, &["valid starts"], 20, &[]),
+    case(Mutant::OneTooMany, &["limits"], 50, &[]),
     Case {
         tune: |plan| plan.with_money_for(2),
         ..case(
-            Planted::WishesUnpriced,
+            Mutant::WishesUnpriced,
             &["limits"],
             50,
             &[Fault::CreateSlow],
         )
     },
     case(
-        Planted::NoCanary,
+        Mutant::NoCanary,
         &["one canary"],
         200,
         &[Fault::CreateFails, Fault::CreateSlow],
     ),
     case(
-        Planted::FailuresIgnored,
+        Mutant::FailuresIgnored,
         &["what failed rests"],
         50,
         &[Fault::CreateFails],
@@ -128,7 +128,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_preemptible_types(),
         ..case(
-            Planted::NoticeIgnored,
+            Mutant::NoticeIgnored,
             &["valid starts"],
             200,
             &[Fault::SpotNotice],
@@ -137,7 +137,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_boot_failures(2),
         ..case(
-            Planted::BootsRepeated,
+            Mutant::BootsRepeated,
             &["what does not boot rests"],
             200,
             &[Fault::NeverBoots],
@@ -145,143 +145,143 @@ const CASES: &[Case] = &[
     },
     Case {
         tune: |plan| plan.with_create_rate(SELDOM),
-        ..case(Planted::RatesIgnored, &["rates"], 50, &[])
+        ..case(Mutant::RatesIgnored, &["rates"], 50, &[])
     },
     Case {
         tune: |plan| plan.with_probe_rate(SELDOM),
-        ..case(Planted::ProbeRateIgnored, &["rates"], 50, &[])
+        ..case(Mutant::ProbeRateIgnored, &["rates"], 50, &[])
     },
     case(
-        Planted::QuotaForEver,
+        Mutant::QuotaForEver,
         &["true reasons", "liveness"],
         100,
         &[Fault::QuotaShrinks],
     ),
-    case(Planted::JudgedByOldSnapshot, &["true ends"], 100, &[]),
+    case(Mutant::JudgedByOldSnapshot, &["true ends"], 100, &[]),
     case(
-        Planted::StaleSnapshotTaken,
+        Mutant::StaleSnapshotTaken,
         &["one at a time", "true ends", "valid starts"],
         500,
         &[],
     ),
-    case(Planted::ChangesOverlap, &["one at a time"], 200, &[]),
+    case(Mutant::ChangesOverlap, &["one at a time"], 200, &[]),
     case(
-        Planted::RefusalIsFinal,
+        Mutant::RefusalIsFinal,
         &["liveness", "reasons"],
         100,
         &[Fault::QueueBusy],
     ),
     case(
-        Planted::EarlierRunnerIgnored,
+        Mutant::EarlierRunnerIgnored,
         &["earlier runners end first", "one user process"],
         2000,
         &[Fault::Crash, Fault::StartAnswerLost, Fault::UpdateLost],
     ),
     case(
-        Planted::KillNeverSent,
+        Mutant::KillNeverSent,
         &["the ladder goes down"],
         100,
         &[Fault::IgnoresTerm, Fault::UserCancels],
     ),
     case(
-        Planted::UnkillableStays,
+        Mutant::UnkillableStays,
         &["liveness"],
         500,
         &[Fault::IgnoresTerm, Fault::IgnoresKill, Fault::UserCancels],
     ),
     case(
-        Planted::IdleHoldIgnored,
+        Mutant::IdleHoldIgnored,
         &["held VMs stay"],
         50,
         &[Fault::OperatorHolds],
     ),
     case(
-        Planted::TagForgotten,
+        Mutant::TagForgotten,
         &["tags tell"],
         50,
         &[Fault::OperatorHolds],
     ),
     case(
-        Planted::LostCreateForgotten,
+        Mutant::LostCreateForgotten,
         &["limits"],
         50,
         &[Fault::CreateAnswerLost],
     ),
     case(
-        Planted::UnknownRunnerSpared,
+        Mutant::UnknownRunnerSpared,
         &["strangers are stopped"],
         2000,
         &[Fault::RecordDeleted, Fault::Crash],
     ),
     case(
-        Planted::DeletedRunnerSpared,
+        Mutant::DeletedRunnerSpared,
         &["strangers are stopped"],
         500,
         &[Fault::RecordDeleted],
     ),
     case(
-        Planted::LostLeadershipIgnored,
+        Mutant::LostLeadershipIgnored,
         &["leaders only"],
         50,
         &[Fault::LeadershipLost],
     ),
     Case {
         tune: Plan::with_images,
-        ..case(Planted::ImageIgnored, &["valid starts"], 20, &[])
+        ..case(Mutant::ImageIgnored, &["valid starts"], 20, &[])
     },
     case(
-        Planted::HungProbeAwaited,
+        Mutant::HungProbeAwaited,
         &["probes go on"],
         100,
         &[Fault::CommandHangs],
     ),
     case(
-        Planted::BootTimeoutIgnored,
+        Mutant::BootTimeoutIgnored,
         &["liveness"],
         50,
         &[Fault::NeverBoots],
     ),
     case(
-        Planted::SilenceIgnored,
+        Mutant::SilenceIgnored,
         &["liveness"],
         1000,
         &[Fault::Freezes],
     ),
-    case(Planted::ReasonForgotten, &["reasons"], 50, &[]),
+    case(Mutant::ReasonForgotten, &["reasons"], 50, &[]),
     case(
-        Planted::PriorityZeroKept,
+        Mutant::PriorityZeroKept,
         &["liveness"],
         100,
         &[Fault::UserCancels],
     ),
     Case {
         tune: Plan::with_small_budget,
-        ..case(Planted::BudgetsIgnored, &["budgets"], 200, &[])
+        ..case(Mutant::BudgetsIgnored, &["budgets"], 200, &[])
     },
     case(
-        Planted::OverloadIgnored,
+        Mutant::OverloadIgnored,
         &["overload"],
         200,
         &[Fault::QueueBusy],
     ),
-    case(Planted::SupervisorsUncounted, &["supervisors"], 500, &[]),
-    case(Planted::OwnLimitsCount, &["true ends"], 1000, &[]),
-    case(Planted::ReasonWrong, &["true reasons"], 100, &[]),
-    case(Planted::DoubleStart, &["one at a time"], 100, &[]),
+    case(Mutant::SupervisorsUncounted, &["supervisors"], 500, &[]),
+    case(Mutant::OwnLimitsCount, &["true ends"], 1000, &[]),
+    case(Mutant::ReasonWrong, &["true reasons"], 100, &[]),
+    case(Mutant::DoubleStart, &["one at a time"], 100, &[]),
     case(
-        Planted::NoBackoff,
+        Mutant::NoBackoff,
         &["no tight loops"],
         500,
         &[Fault::QuotaShrinks],
     ),
     case(
-        Planted::TimeoutProbeEarly,
+        Mutant::TimeoutProbeEarly,
         &["true shutdowns"],
         500,
         &[Fault::Freezes],
     ),
-    case(Planted::BuriedForEver, &["bounded memory"], 50, &[]),
-    case(Planted::NothingKept, &["the last VM is kept"], 1000, &[]),
+    case(Mutant::BuriedForEver, &["bounded memory"], 50, &[]),
+    case(Mutant::NothingKept, &["the last VM is kept"], 1000, &[]),
 ];
 
 /// One create each half minute.
@@ -402,8 +402,8 @@ fn lasting(page: &str) -> Vec<String> {
 
 #[test]
 fn every_planted_bug_is_noticed() {
-    let cases: BTreeSet<Planted> = CASES.iter().map(|case| case.bug).collect();
-    let all: BTreeSet<Planted> = Planted::ALL.iter().copied().collect();
+    let cases: BTreeSet<Mutant> = CASES.iter().map(|case| case.bug).collect();
+    let all: BTreeSet<Mutant> = Mutant::ALL.iter().copied().collect();
     assert_eq!(cases, all, "every bug has its case");
     let results = search_all();
     let mut found = Vec::new();

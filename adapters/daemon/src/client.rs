@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use longshore_arvados::config::{ClusterConfig, load_file};
+use longshore_cluster_config::{ClusterConfig, load_file};
 use longshore_secret::Secret;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use longshore_arvados::config::{Log, LogFormat};
+use longshore_cluster_config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 

@@ -53,9 +53,13 @@ fn run(command: Command) -> Outcome<u8> {
 }
 
 fn loopback_vm(dir: &std::path::Path) -> Outcome {
-    log::init(&longshore_arvados::config::Log {
-        format: longshore_arvados::config::LogFormat::Text,
-        level: longshore_arvados::config::LogLevel::Info,
+    log::init(&longshore_cluster_config::Log {
+        format: longshore_cluster_config::LogFormat::Text,
+        level: longshore_cluster_config::LogLevel::Info,
     });
-    commands::block_on(async { longshore_loopback::run_vm(dir).await.failed(dir.display()) })
+    commands::block_on(async {
+        longshore_driver_loopback::run_vm(dir)
+            .await
+            .failed(dir.display())
+    })
 }

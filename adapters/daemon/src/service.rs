@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use longshore_arvados::config::{ClusterConfig, LogFormat};
-use longshore_cloud::SharedCloud;
+use longshore_cluster_config::{ClusterConfig, LogFormat};
 use longshore_core::event::Event;
 use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
-use longshore_http::{
+use longshore_driver::SharedCloud;
+use longshore_management::{
     Management, ManagementSettings, Metrics, ServeError, ServeLimits, Server, ServerTls,
 };
 use sha2::{Digest as _, Sha256};
@@ -87,7 +87,7 @@ impl Service {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).failed("random numbers")?;
         let (answers, inputs) = mpsc::channel(INPUTS_MAX);
-        let (ask, questions) = longshore_http::questions();
+        let (ask, questions) = longshore_management::questions();
         let events = broadcast::Sender::new(WATCHED_MAX);
         let metrics = Arc::new(Metrics::new());
         parts.cloud.cloud = timed(parts.cloud.cloud, Arc::clone(&metrics));
@@ -251,7 +251,7 @@ fn serve(
 /// Turns the queue's push stream into hints for the loop. A hint that finds the loop busy is not
 /// missed: the loop polls all the same.
 fn follow_hints(
-    api: longshore_arvados::client::ApiClient,
+    api: longshore_queue_client::ApiClient,
     inputs: mpsc::Sender<Input>,
 ) -> JoinHandle<()> {
     tokio::spawn(async move {

@@ -162,7 +162,7 @@ impl Dialer {
             }
         };
         if !output.is_success() {
-            return Err(VmError::Impostor(format!(
+            return Err(VmError::IdentityMismatch(format!(
                 "the instance secret could not be read: {}",
                 output.complaint()
             )));
@@ -176,12 +176,14 @@ impl Dialer {
 }
 
 fn wrong_secret() -> VmError {
-    VmError::Impostor("the VM shows another instance secret than the one it was given".into())
+    VmError::IdentityMismatch(
+        "the VM shows another instance secret than the one it was given".into(),
+    )
 }
 
 fn changed_key(address: &Address, pinned: Option<&PublicKey>, other: &PublicKey) -> VmError {
     let before = pinned.map_or_else(|| "another key".to_owned(), fingerprint);
-    VmError::Impostor(format!(
+    VmError::IdentityMismatch(format!(
         "host key changed: {address} now shows {}, after {before}",
         fingerprint(other)
     ))

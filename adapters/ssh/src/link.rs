@@ -249,7 +249,7 @@ impl Backoff {
         let later = |why: &str| format!("{why}; not tried again for {wait:.1} s");
         Err(match error {
             VmError::Unreachable(why) => VmError::Unreachable(later(why)),
-            VmError::Impostor(why) => VmError::Impostor(later(why)),
+            VmError::IdentityMismatch(why) => VmError::IdentityMismatch(later(why)),
             VmError::Failed(why) => VmError::Failed(later(why)),
             VmError::Lost(why) => VmError::Lost(later(why)),
         })
@@ -292,11 +292,11 @@ mod tests {
         let now = Instant::now();
         let mut backoff = Backoff::default();
         assert_eq!(backoff.check(now), Ok(()));
-        backoff.failed(VmError::Impostor("other key".into()), now, true);
+        backoff.failed(VmError::IdentityMismatch("other key".into()), now, true);
         let said = backoff.check(now).unwrap_err();
         assert_eq!(
             said,
-            VmError::Impostor("other key; not tried again for 0.5 s".into())
+            VmError::IdentityMismatch("other key; not tried again for 0.5 s".into())
         );
         assert_eq!(backoff.check(now + BACKOFF_MIN), Ok(()));
     }

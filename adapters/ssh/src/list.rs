@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_core::ids::ContainerId;
-use longshore_core::input::{RunnerList, RunnerSighting};
+use longshore_core::input::{RunnerList, RunnerStatus};
 use longshore_core::time::Timestamp;
 
 /// Reads a runner's `--list`: `broken`; `preempted` and a Unix time, when the cloud has announced that
@@ -16,7 +16,7 @@ use longshore_core::time::Timestamp;
 #[must_use]
 pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
     let mut broken = false;
-    let mut taken_back_at = None;
+    let mut preempted_at = None;
     let mut stale_by_container = BTreeMap::new();
     for line in text.lines().map(str::trim_end) {
         if line == "broken" {
@@ -25,7 +25,7 @@ pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
         }
         if let Some(time) = line.strip_prefix("preempted ") {
             let at = time.parse().map(Duration::from_secs).ok();
-            taken_back_at = taken_back_at.max(at.map(|at| Timestamp::EPOCH + at));
+            preempted_at = preempted_at.max(at.map(|at| Timestamp::EPOCH + at));
             continue;
         }
         if !line.starts_with(cluster_id) {
@@ -44,10 +44,10 @@ pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
     }
     RunnerList {
         broken,
-        taken_back_at,
+        preempted_at,
         runners: stale_by_container
             .into_iter()
-            .map(|(container, stale)| RunnerSighting { container, stale })
+            .map(|(container, stale)| RunnerStatus { container, stale })
             .collect(),
     }
 }
@@ -62,8 +62,8 @@ mod tests {
     const B: &str = "zzzzz-dz642-bbbbbbbbbbbbbbb";
     const FOREIGN: &str = "yyyyy-dz642-aaaaaaaaaaaaaaa";
 
-    fn sighting(id: &str, stale: bool) -> RunnerSighting {
-        RunnerSighting {
+    fn sighting(id: &str, stale: bool) -> RunnerStatus {
+        RunnerStatus {
             container: id.parse().unwrap(),
             stale,
         }
@@ -81,7 +81,7 @@ mod tests {
     fn hears_that_the_cloud_takes_the_vm_back() {
         let list = parse_list(&format!("preempted 1700000120\n{A}\n"), "zzzzz");
         let at = Timestamp::EPOCH + Duration::from_secs(1_700_000_120);
-        assert_eq!(list.taken_back_at, Some(at));
+        assert_eq!(list.preempted_at, Some(at));
         assert_eq!(list.runners, [sighting(A, false)]);
         for odd in [
             "preempted",

@@ -91,7 +91,7 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Output, ExecError> {
         if target.secret.is_empty() {
-            return Err(ExecError::NotSent(VmError::Impostor(
+            return Err(ExecError::NotSent(VmError::IdentityMismatch(
                 "the instance has no secret that it could show: its tag is missing".into(),
             )));
         }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::spending::short;
+use super::budgets::short;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 
 /// Why no instance of a type is created now.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Blocked {
+pub enum CreateBlocked {
     /// `MaxInstances` exist, wishes counted.
     MaxInstances,
     /// One more would pass `MaxPricePerHour`.
@@ -45,7 +45,7 @@ pub enum Blocked {
         why: String,
     },
     /// The cloud had no capacity for it, or failed to create it.
-    Cooling {
+    BackedOff {
         /// When it is tried again.
         until: Timestamp,
         /// The cloud's words.
@@ -66,29 +66,29 @@ pub enum Blocked {
     CreatesInFlight,
     /// One is under way in its quota group, or its cloud, and an error of that quota, or of the
     /// cloud's rate, is recent.
-    OneByOne,
+    SerializedAfterError,
     /// A rate limit of our own.
     Rate {
         /// When there is room again.
         until: Timestamp,
     },
     /// The cloud's rate limit.
-    Throttled {
+    CloudRateLimited {
         /// When it may be asked again.
         until: Timestamp,
     },
 }
 
-impl Blocked {
+impl CreateBlocked {
     /// When it ends by itself, if a time is known.
     #[must_use]
     pub fn until(&self) -> Option<Timestamp> {
         match self {
             Self::Quota { until, .. }
-            | Self::Cooling { until, .. }
+            | Self::BackedOff { until, .. }
             | Self::BootsFail { until, .. }
             | Self::Rate { until }
-            | Self::Throttled { until } => Some(*until),
+            | Self::CloudRateLimited { until } => Some(*until),
             Self::Budget { until, .. } | Self::Containers { until, .. } => *until,
             _ => None,
         }
@@ -99,7 +99,7 @@ impl Blocked {
         self.room_helps()
             || matches!(
                 self,
-                Self::Cooling { .. } | Self::BootsFail { .. } | Self::Budget { .. }
+                Self::BackedOff { .. } | Self::BootsFail { .. } | Self::Budget { .. }
             )
     }
 
@@ -114,7 +114,9 @@ impl Blocked {
             Self::Budget { .. } => "room in the budget, or a larger one",
             Self::Quota { .. } => "the end of an instance that counts against it, or the next try",
             Self::Canary => "the answer to the create that tries it again",
-            Self::CreatesInFlight | Self::OneByOne => "the answers to creates under way",
+            Self::CreatesInFlight | Self::SerializedAfterError => {
+                "the answers to creates under way"
+            }
             _ => "the next try",
         }
     }
@@ -134,16 +136,16 @@ impl Blocked {
         matches!(
             self,
             Self::Quota { .. }
-                | Self::Cooling { .. }
+                | Self::BackedOff { .. }
                 | Self::BootsFail { .. }
                 | Self::Canary
-                | Self::OneByOne
-                | Self::Throttled { .. }
+                | Self::SerializedAfterError
+                | Self::CloudRateLimited { .. }
         )
     }
 }
 
-impl std::fmt::Display for Blocked {
+impl std::fmt::Display for CreateBlocked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::MaxInstances => f.write_str("MaxInstances is reached"),
@@ -160,15 +162,17 @@ impl std::fmt::Display for Blocked {
             }
             Self::Supervisors { max } => write!(f, "no more than {max} supervisors may run"),
             Self::Quota { why, .. } => write!(f, "at the cloud account's limit ({why})"),
-            Self::Cooling { why, .. } => write!(f, "at capacity ({why})"),
+            Self::BackedOff { why, .. } => write!(f, "at capacity ({why})"),
             Self::BootsFail { failures, why, .. } => {
                 write!(f, "its last {failures} boots failed ({why})")
             }
             Self::Canary => f.write_str("being tried again"),
             Self::CreatesInFlight => f.write_str("other instances are being created"),
-            Self::OneByOne => f.write_str("another instance is being created after an error"),
+            Self::SerializedAfterError => {
+                f.write_str("another instance is being created after an error")
+            }
             Self::Rate { .. } => f.write_str("rate limited"),
-            Self::Throttled { .. } => f.write_str("rate limited by the cloud"),
+            Self::CloudRateLimited { .. } => f.write_str("rate limited by the cloud"),
         }
     }
 }

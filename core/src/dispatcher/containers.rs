@@ -8,8 +8,8 @@ use crate::event::Event;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerState, ContainerUpdate, QueueError};
+use crate::mutants::Mutant;
 use crate::outbox::Purpose;
-use crate::planted::Planted;
 use crate::queue::entry::{Entry, Op};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
@@ -20,7 +20,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The one thing to do next for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Next {
+enum NextAction {
     /// Nothing, or nothing yet: an input or a deadline will bring it up again.
     Nothing,
     /// Read the queue: what is known may be older than what happened.
@@ -38,38 +38,40 @@ enum Next {
 }
 
 impl Dispatcher {
-    pub(super) fn judge_container(&mut self, id: ContainerId) {
+    pub(super) fn reconcile_container(&mut self, id: ContainerId) {
         let Some(entry) = self.queue.get(&id) else {
             return;
         };
         let place = entry
-            .shape
+            .class
             .as_ref()
             .ok()
-            .map(|shape| (*shape, entry.rank()));
+            .map(|class| (*class, entry.rank()));
         let next = self.next_for(entry);
-        let next = if next == Next::Wait && self.is_given_up(id) {
-            Next::Lock
+        let next = if next == NextAction::Wait && self.is_given_up(id) {
+            NextAction::Lock
         } else {
             next
         };
-        let waits = next == Next::Wait;
-        if let Some((shape, rank)) = place
-            && self.queue.set_waiting(shape, rank, waits)
+        let waits = next == NextAction::Wait;
+        if let Some((class, rank)) = place
+            && self.queue.set_waiting(class, rank, waits)
         {
             // One that waits no longer leaves what was promised to it, or kept for it, to others.
-            self.touched.placement = true;
+            self.dirty.placement = true;
         }
         match next {
-            Next::Nothing | Next::Wait => {}
-            Next::Look => self.poll_soon(),
-            Next::Drop => self.drop_container(id),
-            Next::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
-            Next::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
-            Next::Requeue(why) => self.change(id, Op::Requeue, QueueAction::Requeue { id, why }),
-            Next::Cancel(error) => self.cancel(id, error),
-            Next::Start(key) => self.start(key, id),
-            Next::Stop(reason) => {
+            NextAction::Nothing | NextAction::Wait => {}
+            NextAction::Look => self.poll_soon(),
+            NextAction::Drop => self.drop_container(id),
+            NextAction::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
+            NextAction::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
+            NextAction::Requeue(why) => {
+                self.change(id, Op::Requeue, QueueAction::Requeue { id, why })
+            }
+            NextAction::Cancel(error) => self.cancel(id, error),
+            NextAction::Start(key) => self.start(key, id),
+            NextAction::Stop(reason) => {
                 let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
                 for key in hosts {
                     self.stop(key, id, &reason);
@@ -78,25 +80,25 @@ impl Dispatcher {
         }
     }
 
-    fn next_for(&self, entry: &Entry) -> Next {
+    fn next_for(&self, entry: &Entry) -> NextAction {
         if entry.op.is_some() || entry.retry_at.is_some_and(|at| at > self.now) {
-            return Next::Nothing;
+            return NextAction::Nothing;
         }
         let hosted = self.fleet.hosts(entry.id).next().is_some();
         match entry.state {
             ContainerState::Complete | ContainerState::Cancelled => {
                 if hosted {
-                    Next::Stop(StopReason::Final)
+                    NextAction::Stop(StopReason::Final)
                 } else {
-                    Next::Drop
+                    NextAction::Drop
                 }
             }
             ContainerState::Queued => self.next_for_queued(entry, hosted),
             _ if !entry.locked_by_us => {
                 if hosted {
-                    Next::Stop(StopReason::NotOurs)
+                    NextAction::Stop(StopReason::NotOurs)
                 } else {
-                    Next::Nothing
+                    NextAction::Nothing
                 }
             }
             ContainerState::Locked => self.next_for_locked(entry, hosted),
@@ -104,69 +106,69 @@ impl Dispatcher {
         }
     }
 
-    fn next_for_queued(&self, entry: &Entry, hosted: bool) -> Next {
-        if hosted && !self.planted(Planted::EarlierRunnerIgnored) {
-            Next::Stop(StopReason::EarlierAttempt)
+    fn next_for_queued(&self, entry: &Entry, hosted: bool) -> NextAction {
+        if hosted && !self.mutant(Mutant::EarlierRunnerIgnored) {
+            NextAction::Stop(StopReason::EarlierAttempt)
         } else if self.signals_under_way(entry.id) {
             // One of them might hit the next attempt.
-            Next::Nothing
-        } else if entry.priority == 0 && !self.planted(Planted::PriorityZeroKept) {
-            Next::Drop
+            NextAction::Nothing
+        } else if entry.priority == 0 && !self.mutant(Mutant::PriorityZeroKept) {
+            NextAction::Drop
         } else if self.queue.hopeless(entry).is_some() {
             // Its record takes an explanation only from whoever holds its lock.
-            Next::Lock
-        } else if entry.lock_count > 0 && self.may_run_unheard() {
-            Next::Nothing
+            NextAction::Lock
+        } else if entry.lock_count > 0 && self.may_run_unprobed() {
+            NextAction::Nothing
         } else {
-            Next::Wait
+            NextAction::Wait
         }
     }
 
-    fn next_for_locked(&self, entry: &Entry, hosted: bool) -> Next {
+    fn next_for_locked(&self, entry: &Entry, hosted: bool) -> NextAction {
         if hosted && entry.priority == 0 {
-            return Next::Stop(StopReason::PriorityZero);
+            return NextAction::Stop(StopReason::PriorityZero);
         }
         if hosted {
             return match self.assigned_to(entry.id) {
-                Some(key) => Next::Start(key),
-                None => Next::Nothing,
+                Some(key) => NextAction::Start(key),
+                None => NextAction::Nothing,
             };
         }
         let Some(event) = self.nothing_runs_since(entry) else {
-            return Next::Nothing;
+            return NextAction::Nothing;
         };
-        if !entry.is_newer_than(event) && !self.planted(Planted::JudgedByOldSnapshot) {
-            return Next::Look;
+        if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
+            return NextAction::Look;
         }
         match self.queue.hopeless(entry) {
-            Some(why) if entry.priority > 0 => Next::Cancel(Some(why)),
-            _ => Next::Unlock,
+            Some(why) if entry.priority > 0 => NextAction::Cancel(Some(why)),
+            _ => NextAction::Unlock,
         }
     }
 
-    fn next_for_running(&self, entry: &Entry, hosted: bool) -> Next {
+    fn next_for_running(&self, entry: &Entry, hosted: bool) -> NextAction {
         if hosted && entry.priority == 0 {
-            return Next::Stop(StopReason::PriorityZero);
+            return NextAction::Stop(StopReason::PriorityZero);
         }
         let exit = entry.exit.as_ref();
         // A container that was just seen may have been seen late: only a newer look can tell.
         let sure = self.sure_since.map(|sure| sure.max(entry.first_seen));
         let event = exit.map(|exit| exit.at).or(sure);
         let Some(event) = event.filter(|_| !hosted) else {
-            return Next::Nothing;
+            return NextAction::Nothing;
         };
-        if !entry.is_newer_than(event) && !self.planted(Planted::JudgedByOldSnapshot) {
-            return Next::Look;
+        if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
+            return NextAction::Look;
         }
         if let Some(exit) = exit.filter(|exit| exit.interrupted && entry.priority > 0) {
-            return Next::Requeue(exit.reason.clone());
+            return NextAction::Requeue(exit.reason.clone());
         }
         if !self.was_looked_for(entry) {
-            return Next::Nothing;
+            return NextAction::Nothing;
         }
         let unseen = "the container runs on no instance that exists";
         let why = exit.map_or(unseen, |exit| &exit.reason);
-        Next::Cancel(Some(why.to_owned()))
+        NextAction::Cancel(Some(why.to_owned()))
     }
 
     /// Whether the VMs on which a running container may be were asked since it is known to run. A
@@ -194,20 +196,20 @@ impl Dispatcher {
         if entry.locked_here {
             return Some(Timestamp::EPOCH);
         }
-        let patience_ends = self.patience_ends();
-        let out_of_patience = self.knows_the_world() && self.now >= patience_ends;
+        let scheduling_timeout_at = self.scheduling_timeout_at();
+        let scheduling_timed_out = self.is_synced() && self.now >= scheduling_timeout_at;
         self.sure_since
-            .or_else(|| out_of_patience.then_some(patience_ends))
+            .or_else(|| scheduling_timed_out.then_some(scheduling_timeout_at))
             .map(|event| event.max(entry.first_seen))
     }
 
     /// Keeps account of since when every VM that exists is known and was heard.
     pub(super) fn reckon(&mut self) {
-        let sure = self.knows_the_world() && self.absence_is_proved() && !self.fleet.any_unheard();
+        let sure = self.is_synced() && self.absence_is_proved() && !self.fleet.any_unprobed();
         match (sure, self.sure_since) {
             (true, None) => {
                 self.sure_since = Some(self.now);
-                self.touch_orphans();
+                self.mark_unowned_locks_dirty();
             }
             (false, Some(_)) => self.sure_since = None,
             _ => {}
@@ -216,13 +218,13 @@ impl Dispatcher {
 
     /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
     /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
-    fn may_run_unheard(&self) -> bool {
-        self.fleet.any_unheard() && self.now < self.patience_ends()
+    fn may_run_unprobed(&self) -> bool {
+        self.fleet.any_unprobed() && self.now < self.scheduling_timeout_at()
     }
 
     /// Until when locks of an earlier life wait for VMs to be heard: these have a chance only once
     /// they are listed.
-    fn patience_ends(&self) -> Timestamp {
+    fn scheduling_timeout_at(&self) -> Timestamp {
         let listed = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let begun = listed.map_or(self.leader_since, |at| at.max(self.leader_since));
         begun + self.config.timeouts.stale_lock
@@ -239,15 +241,15 @@ impl Dispatcher {
     }
 
     /// Sets the next time at which what was locked or running before a restart must be judged.
-    pub(super) fn await_orphans(&mut self) {
+    pub(super) fn await_unowned_locks(&mut self) {
         let timeouts = &self.config.timeouts;
         let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let ends = [
-            self.patience_ends(),
+            self.scheduling_timeout_at(),
             first.unwrap_or(self.leader_since) + timeouts.disappear_grace,
         ];
         if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {
-            self.timers.set(TimeoutReason::Orphans, next);
+            self.timers.set(TimeoutReason::UnownedLocks, next);
         }
     }
 
@@ -262,7 +264,7 @@ impl Dispatcher {
         if let Some(entry) = self.queue.end_waiting(&id) {
             assert!(entry.op.is_none(), "one change at a time");
             assert!(entry.ours(), "only what is ours is changed");
-            entry.op = Some(op).filter(|_| !self.plants.has(Planted::ChangesOverlap));
+            entry.op = Some(op).filter(|_| !self.mutants.has(Mutant::ChangesOverlap));
             entry.retry_at = None;
             self.ask_queue(Purpose::Update(id), action);
         }
@@ -281,7 +283,7 @@ impl Dispatcher {
     /// Forgets a container, and all that was to be done for it at its time.
     pub(super) fn forget(&mut self, id: ContainerId) -> Option<Entry> {
         let (entry, waited) = self.queue.remove(&id)?;
-        self.touched.placement |= waited;
+        self.dirty.placement |= waited;
         self.note_forgotten(id);
         self.timers.cancel(TimeoutReason::RetryContainer(id));
         self.timers.cancel(TimeoutReason::GiveUp(id));
@@ -310,7 +312,7 @@ impl Dispatcher {
         };
         let before = entry.state;
         let op = entry.op.take();
-        self.touched.containers.insert(id);
+        self.dirty.containers.insert(id);
         match update {
             Ok(update) => {
                 entry.apply(now, issued, &update);
@@ -328,7 +330,7 @@ impl Dispatcher {
                 entry.failures += 1;
                 let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);
                 entry.retry_at = Some(now + pause);
-                if self.plants.has(Planted::RefusalIsFinal) {
+                if self.mutants.has(Mutant::RefusalIsFinal) {
                     entry.retry_at = Some(Timestamp::NEVER);
                 }
                 entry.refused(now);

@@ -3,19 +3,19 @@
 use super::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::VmKey;
-use crate::input::{IdleBehavior, Operator};
-use crate::planted::Planted;
+use crate::input::{IdleBehavior, OperatorRequest};
+use crate::mutants::Mutant;
 use crate::signals::StopReason;
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
     /// Carries out a wish. Wishes for what does not exist do nothing: whoever takes them asks the
     /// view first, and tells.
-    pub(super) fn on_operator(&mut self, wish: Operator) {
+    pub(super) fn on_operator(&mut self, wish: OperatorRequest) {
         match wish {
-            Operator::SetIdleBehavior { instance, behavior } => {
+            OperatorRequest::SetIdleBehavior { instance, behavior } => {
                 if let Some(key) = self.vm_named(&instance)
-                    && !self.planted(Planted::WishUnheard)
+                    && !self.mutant(Mutant::WishUnheard)
                 {
                     self.set_behavior(key, behavior, BehaviorCause::Operator);
                     if behavior == IdleBehavior::Hold {
@@ -23,12 +23,12 @@ impl Dispatcher {
                     }
                 }
             }
-            Operator::KillInstance { instance, reason } => {
+            OperatorRequest::KillInstance { instance, reason } => {
                 if let Some(key) = self.vm_named(&instance) {
                     self.begin_shutdown(key, ShutdownReason::Operator(reason));
                 }
             }
-            Operator::KillContainer { container, reason } => {
+            OperatorRequest::KillContainer { container, reason } => {
                 let hosts: Vec<VmKey> = self.fleet.hosts(container).collect();
                 for key in hosts {
                     self.stop(key, container, &StopReason::Operator(reason.clone()));
@@ -45,7 +45,7 @@ impl Dispatcher {
         };
         let unsent = vm.phase == Phase::Shutdown && vm.shutdown.attempts == 0;
         let gently = matches!(
-            vm.leaving,
+            vm.terminating,
             Some(ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom)
         );
         if !unsent || !gently {
@@ -53,8 +53,8 @@ impl Dispatcher {
         }
         let (before, cloud) = (vm.shutdown.before, vm.cloud);
         self.timers.cancel(TimeoutReason::DestroyVm(key));
-        self.needs_no_destroy(cloud, key);
-        self.unfence(key);
+        self.dequeue_destroy(cloud, key);
+        self.uncordon(key);
         if let Some(before @ (Phase::Booting | Phase::Unknown)) = before {
             self.fleet.update(key, |vm| vm.phase = before);
         }

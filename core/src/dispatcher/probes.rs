@@ -8,8 +8,8 @@ use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{Phase, Runner, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ProbeReport, RunnerList, VmError};
+use crate::mutants::Mutant;
 use crate::outbox::Purpose;
-use crate::planted::Planted;
 use crate::resources::Resources;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
@@ -29,10 +29,10 @@ impl Dispatcher {
     pub(super) fn probe(&mut self, key: VmKey) {
         let vm = self.fleet.get(key);
         let Some(boot) = vm.and_then(asks_about_boot) else {
-            return self.needs_no_probe(key);
+            return self.dequeue_probe(key);
         };
         let now = self.now;
-        if !self.takes_turn_to_probe(key) {
+        if !self.admit_probe(key) {
             self.fleet.note(key, |vm| {
                 vm.probe.kept_since.get_or_insert(now);
             });
@@ -53,7 +53,7 @@ impl Dispatcher {
         });
         if kept == Some(true) {
             // Its time is counted again.
-            self.touched.vms.insert(key);
+            self.dirty.vms.insert(key);
         }
     }
 
@@ -72,7 +72,7 @@ impl Dispatcher {
         }
         let silent_so_far = vm.probe.first_contact.is_none();
         let failed_before = vm.probe.failures > 0;
-        let impostor = matches!(told, Err(VmError::Impostor(_)));
+        let identity_mismatch = matches!(told, Err(VmError::IdentityMismatch(_)));
         let complaint = match &told {
             // One that cannot say what runs on it is no better than one that does not answer.
             Ok(report) => match (&report.ready, &report.runners) {
@@ -91,15 +91,15 @@ impl Dispatcher {
             }
         }
         let news = complaint.is_some() || failed_before;
-        self.note_probe(started, key, complaint, (impostor, news));
-        let unready_used = self.planted(Planted::UnreadyUsed);
+        self.note_probe(started, key, complaint, (identity_mismatch, news));
+        let unready_used = self.mutant(Mutant::UnreadyUsed);
         let ready = |report: &ProbeReport| report.ready.is_ok() && report.runners.is_some();
         if matches!(&told, Ok(report) if ready(report) || unready_used) {
             self.note_ready(started, key);
-            self.confirm_fence(started, key);
+            self.confirm_cordon(started, key);
         }
         self.schedule_probe(started, key);
-        self.touched.vms.insert(key);
+        self.dirty.vms.insert(key);
     }
 
     /// Keeps the books of one probe.
@@ -108,7 +108,7 @@ impl Dispatcher {
         started: Timestamp,
         key: VmKey,
         complaint: Option<String>,
-        (impostor, news): (bool, bool),
+        (identity_mismatch, news): (bool, bool),
     ) {
         let now = self.now;
         let book = |vm: &mut Vm| {
@@ -138,7 +138,7 @@ impl Dispatcher {
             .is_some_and(|(.., failures, _)| *failures == 1)
         {
             // Whoever was to wait for its room waits no longer.
-            self.touched.placement = true;
+            self.dirty.placement = true;
         }
         if let Some((instance, instance_type, failures, news)) = booked {
             self.out.event(Event::ProbeEnded {
@@ -148,7 +148,7 @@ impl Dispatcher {
                 error: complaint,
                 failures,
                 news,
-                impostor,
+                identity_mismatch,
             });
         }
     }
@@ -180,14 +180,14 @@ impl Dispatcher {
         // A start that failed lately is not excused by a probe.
         let pause = suspicion(vm.start_failures);
         let cleared = vm
-            .suspect_since
+            .quarantined_since
             .is_some_and(|since| since + pause <= started);
         if !booted && !cleared {
             return;
         }
-        let unheard_before = self.fleet.any_unheard();
+        let unprobed_before = self.fleet.any_unprobed();
         let ready = self.fleet.update(key, |vm| {
-            vm.suspect_since = None;
+            vm.quarantined_since = None;
             vm.room_since = now;
             if !booted {
                 return None;
@@ -207,10 +207,10 @@ impl Dispatcher {
             });
             self.count_boot(key, BootOutcome::Success);
         }
-        if unheard_before && !self.fleet.any_unheard() {
-            self.touch_orphans();
+        if unprobed_before && !self.fleet.any_unprobed() {
+            self.mark_unowned_locks_dirty();
         }
-        self.touched.placement = true;
+        self.dirty.placement = true;
     }
 
     /// Compares what runs on a VM with what should.
@@ -218,7 +218,7 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let unheard_before = vm.unheard();
+        let unprobed_before = vm.unprobed();
         let lives = |id: &ContainerId| list.runners.iter().any(|r| r.container == *id && !r.stale);
         let gone: Vec<ContainerId> = vm
             .live_runners()
@@ -247,7 +247,7 @@ impl Dispatcher {
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);
         let instance = vm.name();
-        let broken = list.broken && !self.planted(Planted::BrokenIgnored);
+        let broken = list.broken && !self.mutant(Mutant::BrokenIgnored);
         let faults = |vm: &Vm| (vm.broken, vm.stale_since.is_some(), vm.fault.is_some());
         let steady =
             vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
@@ -281,14 +281,14 @@ impl Dispatcher {
             true => self.fleet.note(key, book),
             false => self.fleet.update(key, book),
         };
-        if let Some(at) = list.taken_back_at {
+        if let Some(at) = list.preempted_at {
             self.announce_loss(key, at);
         }
         if broken {
             self.break_vm(key, "it reports itself broken");
         }
-        if unheard_before && !self.fleet.any_unheard() {
-            self.touch_orphans();
+        if unprobed_before && !self.fleet.any_unprobed() {
+            self.mark_unowned_locks_dirty();
         }
     }
 
@@ -297,7 +297,7 @@ impl Dispatcher {
         let now = self.now;
         let known_need = self.known_need(id);
         let mut need = known_need.map(|(need, _)| need);
-        if self.planted(Planted::FoundRunnerWeighsNothing) {
+        if self.mutant(Mutant::FoundRunnerWeighsNothing) {
             need = Some(Resources::default());
         }
         let known = self.queue.get(&id).is_some();
@@ -307,7 +307,7 @@ impl Dispatcher {
             need,
             supervisor: known_need.is_some_and(|(_, supervisor)| supervisor),
             provable_from: now,
-            ladder: None,
+            escalation: None,
         };
         if let Some(vm) = self.fleet.add_runner(key, id, runner) {
             self.out.event(Event::RunnerFound {
@@ -316,7 +316,7 @@ impl Dispatcher {
             });
         }
         if known {
-            self.touched.containers.insert(id);
+            self.dirty.containers.insert(id);
         } else {
             self.want_record(id);
         }
@@ -328,8 +328,8 @@ impl Dispatcher {
             return;
         };
         let interval = self.config.intervals.probe;
-        let awaited = vm.phase == Phase::Fenced && started < vm.shutdown.since
-            || vm.suspect_since.is_some()
+        let awaited = vm.phase == Phase::Cordoned && started < vm.shutdown.since
+            || vm.quarantined_since.is_some()
             || vm
                 .live_runners()
                 .any(|(_, runner)| runner.phase == RunnerPhase::Unsure);
@@ -349,7 +349,7 @@ fn asks_about_boot(vm: &Vm) -> Option<bool> {
     let boot = match vm.phase {
         Phase::Creating | Phase::Shutdown => return None,
         Phase::Booting | Phase::Unknown => true,
-        Phase::Ready | Phase::Fenced => false,
+        Phase::Ready | Phase::Cordoned => false,
     };
     (vm.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
 }

@@ -6,11 +6,11 @@ use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
 use crate::ids::{ContainerId, VmKey, VmName};
 use crate::input::{ContainerState, IdleBehavior, SignalReport, VmError};
+use crate::mutants::Mutant;
 use crate::outbox::Purpose;
-use crate::planted::Planted;
 use crate::queue::entry::Exit;
 use crate::resources::Resources;
-use crate::signals::{Ladder, Rung, StopReason};
+use crate::signals::{StopEscalation, StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
@@ -31,7 +31,7 @@ impl Dispatcher {
             need: Some(need),
             supervisor,
             provable_from: Timestamp::NEVER,
-            ladder: None,
+            escalation: None,
         };
         let Some(vm) = self.fleet.add_runner(key, id, runner) else {
             return;
@@ -51,11 +51,11 @@ impl Dispatcher {
             return;
         };
         let mut usable = vm.takes_containers() && vm.phase == Phase::Ready;
-        usable |= self.plants.has(Planted::HoldIgnoredAtStart);
+        usable |= self.mutants.has(Mutant::HoldIgnoredAtStart);
         if !usable {
             // The VM was held or drained while the lock was under way.
             self.free_runner(key, &id);
-            self.touched.containers.insert(id);
+            self.dirty.containers.insert(id);
             return;
         }
         entry.exit = None;
@@ -73,10 +73,10 @@ impl Dispatcher {
             .is_none()
         {
             self.free_runner(key, &id);
-            self.touched.containers.insert(id);
+            self.dirty.containers.insert(id);
             return;
         }
-        if self.planted(Planted::DoubleStart) {
+        if self.mutant(Mutant::DoubleStart) {
             self.start_elsewhere(key, id);
         }
         self.fleet.update(key, |vm| {
@@ -113,7 +113,8 @@ impl Dispatcher {
         let now = self.now;
         let starting = |vm: &crate::fleet::vm::Vm| {
             let runner = vm.runners.get(&id)?;
-            (runner.phase == RunnerPhase::Starting).then(|| (vm.name(), runner.ladder.is_some()))
+            (runner.phase == RunnerPhase::Starting)
+                .then(|| (vm.name(), runner.escalation.is_some()))
         };
         let Some((instance, stopping)) = self.fleet.get(key).and_then(starting) else {
             return;
@@ -123,14 +124,14 @@ impl Dispatcher {
         let runs = runs.is_some_and(|entry| entry.state == ContainerState::Running);
         let phase = match &done {
             Ok(()) => RunnerPhase::Alive,
-            Err(_) if self.planted(Planted::UnsureIsGone) => RunnerPhase::Assigned,
+            Err(_) if self.mutant(Mutant::UnsureIsGone) => RunnerPhase::Assigned,
             Err(_) if runs => RunnerPhase::Unsure,
-            Err(VmError::Unreachable(_) | VmError::Impostor(_)) => RunnerPhase::Assigned,
+            Err(VmError::Unreachable(_) | VmError::IdentityMismatch(_)) => RunnerPhase::Assigned,
             Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
         };
         self.fleet.update(key, |vm| {
             if done.is_err() {
-                vm.suspect_since = Some(now);
+                vm.quarantined_since = Some(now);
                 vm.start_failures += 1;
             } else {
                 vm.start_failures = 0;
@@ -191,8 +192,8 @@ impl Dispatcher {
                     vm.idle_since = now;
                 }
             });
-            self.touched.vms.insert(key);
-            self.touched.placement = true;
+            self.dirty.vms.insert(key);
+            self.dirty.placement = true;
         }
     }
 
@@ -226,7 +227,7 @@ impl Dispatcher {
             container: id,
             instance,
         });
-        self.touched.containers.insert(id);
+        self.dirty.containers.insert(id);
     }
 
     /// Begins to stop a container's runner on one VM; nothing new if that has begun.
@@ -239,16 +240,16 @@ impl Dispatcher {
         };
         if runner.phase == RunnerPhase::Assigned {
             self.free_runner(key, &id);
-            self.touched.containers.insert(id);
+            self.dirty.containers.insert(id);
             return;
         }
-        if runner.ladder.is_some() || vm.phase == Phase::Shutdown {
+        if runner.escalation.is_some() || vm.phase == Phase::Shutdown {
             return;
         }
         let (now, instance) = (self.now, vm.name());
         self.fleet.update(key, |vm| {
             let runner = vm.runners.get_mut(&id).expect("just seen");
-            runner.ladder = Some(Box::new(Ladder::new(now, reason.clone())));
+            runner.escalation = Some(Box::new(StopEscalation::new(now, reason.clone())));
         });
         self.out.event(Event::Stopping {
             container: id,
@@ -278,7 +279,7 @@ impl Dispatcher {
         );
         let Some(Runner {
             phase,
-            ladder: Some(ladder),
+            escalation: Some(escalation),
             ..
         }) = vm.runners.get(&id)
         else {
@@ -290,10 +291,10 @@ impl Dispatcher {
         if before || *phase == RunnerPhase::Starting || gone {
             return;
         }
-        let mut ladder = ladder.clone();
-        let down = ladder.advance(self.now, &self.config.timeouts);
+        let mut escalation = escalation.clone();
+        let down = escalation.advance(self.now, &self.config.timeouts);
         let container = id;
-        if down && ladder.rung == Rung::Unkillable {
+        if down && escalation.stage == StopStage::Unkillable {
             self.out.event(Event::Unkillable {
                 container,
                 instance: instance.clone(),
@@ -303,16 +304,16 @@ impl Dispatcher {
                 let cause = BehaviorCause::Unkillable(container);
                 self.set_behavior(key, IdleBehavior::Drain, cause);
             }
-            self.touched.vms.insert(key);
+            self.dirty.vms.insert(key);
         }
-        let mut signal = ladder.rung.signal();
-        if self.planted(Planted::KillNeverSent) {
+        let mut signal = escalation.stage.signal();
+        if self.mutant(Mutant::KillNeverSent) {
             signal = Signal::Term;
         }
         let action = VmAction::Signal { container, signal };
         let patience = self.config.timeouts.vm_answer;
-        ladder.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
-        if let Some(sent) = ladder.in_flight {
+        escalation.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
+        if let Some(sent) = escalation.in_flight {
             self.signals.insert((id, key), sent);
             self.out.event(Event::Signalling {
                 container,
@@ -323,10 +324,11 @@ impl Dispatcher {
             let at = self.now + self.config.timeouts.signal;
             self.timers.set(TimeoutReason::SignalRunner(key, id), at);
         }
-        let taints = ladder.rung != Rung::Term && !self.config.kill_reaches_tree;
+        let marks_must_replace =
+            escalation.stage != StopStage::Term && !self.config.kill_reaches_tree;
         self.fleet.update(key, |vm| {
-            vm.tainted |= taints;
-            vm.runners.get_mut(&id).expect("just seen").ladder = Some(ladder);
+            vm.must_replace |= marks_must_replace;
+            vm.runners.get_mut(&id).expect("just seen").escalation = Some(escalation);
         });
     }
 
@@ -343,12 +345,12 @@ impl Dispatcher {
         told: Result<SignalReport, VmError>,
     ) {
         let sent = self.signals.remove(&(id, key));
-        self.touched.containers.insert(id);
+        self.dirty.containers.insert(id);
         let ended = self.fleet.update(key, |vm| {
-            let ladder = vm.runners.get_mut(&id)?.ladder.as_mut()?;
-            let answered = ladder.in_flight == sent;
-            ladder.in_flight = None;
-            Some((ladder.reason.clone(), answered))
+            let escalation = vm.runners.get_mut(&id)?.escalation.as_mut()?;
+            let answered = escalation.in_flight == sent;
+            escalation.in_flight = None;
+            Some((escalation.reason.clone(), answered))
         });
         let Some(Some((reason, answered))) = ended else {
             return;
@@ -388,8 +390,8 @@ impl Dispatcher {
 
     /// What a container takes, and whether it waits for others, if its record is known.
     pub(super) fn known_need(&self, id: ContainerId) -> Option<(Resources, bool)> {
-        let shape = *self.queue.get(&id)?.shape.as_ref().ok()?;
-        let shape = &self.queue.shape(shape).shape;
-        Some((shape.need, shape.supervisor))
+        let class = *self.queue.get(&id)?.class.as_ref().ok()?;
+        let class = &self.queue.class(class).class;
+        Some((class.need, class.supervisor))
     }
 }

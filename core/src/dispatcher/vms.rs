@@ -1,19 +1,19 @@
 //! What happens next to one VM.
 
 use super::Dispatcher;
-use crate::capacity::boots::Kind;
+use crate::capacity::boot_breaker::Kind;
 use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
 use crate::input::IdleBehavior;
-use crate::planted::Planted;
-use crate::signals::Rung;
+use crate::mutants::Mutant;
+use crate::signals::StopStage;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
 /// The one thing to do next for a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Next {
+enum NextAction {
     /// Look again then.
     Wait(Timestamp),
     /// A create that never showed is forgotten.
@@ -28,60 +28,60 @@ enum Next {
 }
 
 impl Dispatcher {
-    pub(super) fn judge_vm(&mut self, key: VmKey) {
+    pub(super) fn reconcile_vm(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         match self.next_for_vm(vm) {
-            Next::Wait(at) if at == Timestamp::NEVER => {
-                self.timers.cancel(TimeoutReason::JudgeVm(key));
+            NextAction::Wait(at) if at == Timestamp::NEVER => {
+                self.timers.cancel(TimeoutReason::ReconcileVm(key));
             }
             // An earlier look does no harm, and moving it with each probe would cost more.
-            Next::Wait(at) => self.timers.set_earlier(TimeoutReason::JudgeVm(key), at),
-            Next::WriteOff => self.write_off(key),
-            Next::Fence(reason) => self.fence(key, reason),
-            Next::Unfence => self.unfence(key),
-            Next::Shutdown(reason) => self.begin_shutdown(key, reason),
-            Next::Break => self.break_vm(key, "a run lock is held and its runner is gone"),
+            NextAction::Wait(at) => self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at),
+            NextAction::WriteOff => self.write_off(key),
+            NextAction::Fence(reason) => self.cordon(key, reason),
+            NextAction::Unfence => self.uncordon(key),
+            NextAction::Shutdown(reason) => self.begin_shutdown(key, reason),
+            NextAction::Break => self.break_vm(key, "a run lock is held and its runner is gone"),
         }
         self.write_tag(key);
     }
 
-    fn next_for_vm(&self, vm: &Vm) -> Next {
+    fn next_for_vm(&self, vm: &Vm) -> NextAction {
         match vm.phase {
             Phase::Creating => match vm.write_off_at {
-                Some(at) if at <= self.now => Next::WriteOff,
-                Some(at) => Next::Wait(at),
-                None => Next::Wait(Timestamp::NEVER),
+                Some(at) if at <= self.now => NextAction::WriteOff,
+                Some(at) => NextAction::Wait(at),
+                None => NextAction::Wait(Timestamp::NEVER),
             },
-            Phase::Shutdown => Next::Wait(Timestamp::NEVER),
+            Phase::Shutdown => NextAction::Wait(Timestamp::NEVER),
             Phase::Booting | Phase::Unknown => self.next_for_booting(vm),
-            Phase::Ready | Phase::Fenced => self.next_for_ready(vm),
+            Phase::Ready | Phase::Cordoned => self.next_for_ready(vm),
         }
     }
 
-    fn next_for_booting(&self, vm: &Vm) -> Next {
+    fn next_for_booting(&self, vm: &Vm) -> NextAction {
         if vm.behavior == IdleBehavior::Hold {
-            return Next::Wait(Timestamp::NEVER);
+            return NextAction::Wait(Timestamp::NEVER);
         }
         if let Some(next) = self.next_for_unkillable(vm) {
             return next;
         }
-        let nothing_runs = vm.live_runners().next().is_none() && !vm.unheard();
+        let nothing_runs = vm.live_runners().next().is_none() && !vm.unprobed();
         if vm.behavior == IdleBehavior::Drain && nothing_runs {
-            return Next::Shutdown(ShutdownReason::Drained);
+            return NextAction::Shutdown(ShutdownReason::Drained);
         }
         match self.boot_due(vm) {
-            Some((deadline, _)) if deadline > self.now => Next::Wait(deadline),
-            Some((_, reason)) => Next::Shutdown(reason),
-            None => Next::Wait(Timestamp::NEVER),
+            Some((deadline, _)) if deadline > self.now => NextAction::Wait(deadline),
+            Some((_, reason)) => NextAction::Shutdown(reason),
+            None => NextAction::Wait(Timestamp::NEVER),
         }
     }
 
     /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
     /// from being asked. What it waited for that does not count.
     pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
-        if vm.probe.kept_since.is_some() || self.planted(Planted::BootTimeoutIgnored) {
+        if vm.probe.kept_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
             return None;
         }
         let begun = vm.appeared_at.unwrap_or(vm.since);
@@ -96,16 +96,16 @@ impl Dispatcher {
         }
     }
 
-    fn next_for_ready(&self, vm: &Vm) -> Next {
-        let held = vm.behavior == IdleBehavior::Hold && !self.planted(Planted::IdleHoldIgnored);
-        if vm.phase == Phase::Fenced && (held || !vm.idle()) {
-            return Next::Unfence;
+    fn next_for_ready(&self, vm: &Vm) -> NextAction {
+        let held = vm.behavior == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
+        if vm.phase == Phase::Cordoned && (held || !vm.idle()) {
+            return NextAction::Unfence;
         }
         let stale = self.stale_due(vm);
         if held {
             return match stale {
-                Some(due) if due <= self.now => Next::Break,
-                due => Next::Wait(due.unwrap_or(Timestamp::NEVER)),
+                Some(due) if due <= self.now => NextAction::Break,
+                due => NextAction::Wait(due.unwrap_or(Timestamp::NEVER)),
             };
         }
         if let Some(next) = self.next_for_unkillable(vm) {
@@ -113,27 +113,27 @@ impl Dispatcher {
         }
         let silent = self.silent_due(vm);
         if silent.is_some_and(|due| due <= self.now) {
-            return Next::Shutdown(ShutdownReason::Unresponsive);
+            return NextAction::Shutdown(ShutdownReason::Unresponsive);
         }
         // One that was not asked is looked at again: it may have been by then.
         let mut next = silent.unwrap_or(self.now + self.config.timeouts.probe);
         if let Some(due) = stale {
             if due <= self.now {
-                return Next::Break;
+                return NextAction::Break;
             }
             next = next.min(due);
         }
         if vm.phase == Phase::Ready && vm.idle() {
-            if vm.behavior == IdleBehavior::Drain || vm.tainted {
-                return Next::Fence(ShutdownReason::Drained);
+            if vm.behavior == IdleBehavior::Drain || vm.must_replace {
+                return NextAction::Fence(ShutdownReason::Drained);
             }
             let due = vm.idle_since + self.config.timeouts.idle;
             if due <= self.now {
-                return Next::Fence(ShutdownReason::Idle);
+                return NextAction::Fence(ShutdownReason::Idle);
             }
             next = next.min(due);
         }
-        Next::Wait(next)
+        NextAction::Wait(next)
     }
 
     /// When a lock without a runner will have been there for too long; none once that has had its
@@ -146,12 +146,12 @@ impl Dispatcher {
 
     /// When a ready VM is given up, should it stay silent; none where it was not asked.
     pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
-        if vm.probe.kept_since.is_some() || self.planted(Planted::SilenceIgnored) {
+        if vm.probe.kept_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
             return None;
         }
         let since = vm.probe.unanswered_since?;
         let mut patience = self.config.timeouts.probe;
-        if self.planted(Planted::TimeoutProbeEarly) {
+        if self.mutant(Mutant::TimeoutProbeEarly) {
             patience /= 2;
         }
         Some(since + patience + vm.probe.kept_for)
@@ -159,16 +159,16 @@ impl Dispatcher {
 
     /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
     /// after `TimeoutUnkillable`.
-    fn next_for_unkillable(&self, vm: &Vm) -> Option<Next> {
+    fn next_for_unkillable(&self, vm: &Vm) -> Option<NextAction> {
         let due = self.unkillable_due(vm)?;
-        if self.planted(Planted::UnkillableStays) {
-            return Some(Next::Wait(Timestamp::NEVER));
+        if self.mutant(Mutant::UnkillableStays) {
+            return Some(NextAction::Wait(Timestamp::NEVER));
         }
         let all = vm.runners.values().all(|r| unkillable_since(r).is_some());
         if all || due <= self.now {
-            return Some(Next::Shutdown(ShutdownReason::Unkillable));
+            return Some(NextAction::Shutdown(ShutdownReason::Unkillable));
         }
-        Some(Next::Wait(due))
+        Some(NextAction::Wait(due))
     }
 
     /// When a VM goes at the latest for what cannot be killed on it.
@@ -187,61 +187,61 @@ impl Dispatcher {
                     instance_type,
                 });
             }
-            self.touched.placement = true;
+            self.dirty.placement = true;
         }
     }
 
-    pub(super) fn fence(&mut self, key: VmKey, reason: ShutdownReason) {
+    pub(super) fn cordon(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
             assert!(vm.idle(), "only idle VMs are fenced");
             assert_eq!(vm.phase, Phase::Ready, "only ready VMs are fenced");
-            vm.phase = Phase::Fenced;
-            vm.leaving = Some(reason.clone());
+            vm.phase = Phase::Cordoned;
+            vm.terminating = Some(reason.clone());
             vm.shutdown.since = now;
             (vm.name(), vm.type_name.clone(), vm.probe.complaint.clone())
         });
         if let Some((instance, instance_type, complaint)) = instance {
-            self.out.event(Event::Leaving {
+            self.out.event(Event::Terminating {
                 instance,
                 instance_type,
                 reason: reason.clone(),
                 complaint,
             });
             self.probe_now(key);
-            self.touched.vms.insert(key);
-            if self.planted(Planted::FenceUnconfirmed) {
+            self.dirty.vms.insert(key);
+            if self.mutant(Mutant::CordonUnconfirmed) {
                 self.begin_shutdown(key, reason);
             }
         }
     }
 
-    pub(super) fn unfence(&mut self, key: VmKey) {
+    pub(super) fn uncordon(&mut self, key: VmKey) {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
             vm.phase = Phase::Ready;
-            vm.leaving = None;
+            vm.terminating = None;
             vm.idle_since = now;
             vm.room_since = now;
             vm.name()
         });
         if let Some(instance) = instance {
-            self.out.event(Event::Stayed { instance });
-            self.touched.vms.insert(key);
-            self.touched.placement = true;
+            self.out.event(Event::Uncordoned { instance });
+            self.dirty.vms.insert(key);
+            self.dirty.placement = true;
         }
     }
 
     /// A probe that began after the fence and shows nothing running lets the VM go.
-    pub(super) fn confirm_fence(&mut self, started: Timestamp, key: VmKey) {
+    pub(super) fn confirm_cordon(&mut self, started: Timestamp, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let confirmed = vm.phase == Phase::Fenced
+        let confirmed = vm.phase == Phase::Cordoned
             && vm.idle()
             && started >= vm.shutdown.since
-            && (vm.behavior != IdleBehavior::Hold || self.planted(Planted::IdleHoldIgnored));
-        if confirmed && let Some(reason) = vm.leaving.clone() {
+            && (vm.behavior != IdleBehavior::Hold || self.mutant(Mutant::IdleHoldIgnored));
+        if confirmed && let Some(reason) = vm.terminating.clone() {
             self.begin_shutdown(key, reason);
         }
     }
@@ -256,7 +256,7 @@ impl Dispatcher {
             return;
         }
         // Whoever fenced it has said why; an operator may have had another reason since.
-        let told = vm.phase == Phase::Fenced && vm.leaving.as_ref() == Some(&reason);
+        let told = vm.phase == Phase::Cordoned && vm.terminating.as_ref() == Some(&reason);
         let instance_type = vm.type_name.clone();
         let outcome = match reason {
             // One that the cloud may have taken away says nothing about others.
@@ -267,7 +267,7 @@ impl Dispatcher {
         let begun = self.fleet.update(key, |vm| {
             vm.shutdown.before = Some(vm.phase);
             vm.phase = Phase::Shutdown;
-            vm.leaving = Some(reason.clone());
+            vm.terminating = Some(reason.clone());
             vm.shutdown.since = now;
             let assigned = vm.runners.iter();
             let assigned = assigned.filter(|(_, r)| r.phase == RunnerPhase::Assigned);
@@ -279,10 +279,10 @@ impl Dispatcher {
         };
         for id in assigned {
             self.free_runner(key, &id);
-            self.touched.containers.insert(id);
+            self.dirty.containers.insert(id);
         }
         if !told {
-            self.out.event(Event::Leaving {
+            self.out.event(Event::Terminating {
                 instance,
                 instance_type,
                 reason,
@@ -290,26 +290,26 @@ impl Dispatcher {
             });
         }
         self.timers.cancel(TimeoutReason::ProbeVm(key));
-        self.needs_no_probe(key);
+        self.dequeue_probe(key);
         self.destroy(key);
     }
 
     /// A VM is no more, whether we wanted it or not; `told` if the cloud says so itself.
     pub(super) fn gone(&mut self, key: VmKey, told: bool) {
         self.count_boot(key, BootOutcome::Disappeared);
-        let unheard_before = self.fleet.any_unheard();
+        let unprobed_before = self.fleet.any_unprobed();
         let Some(vm) = self.fleet.remove(key) else {
             return;
         };
         self.forget_timers(&vm);
         let instance = vm.name();
         let shutdown = vm.phase == Phase::Shutdown;
-        if let (Some(id), Some(reason), true) = (&vm.instance, &vm.leaving, shutdown) {
+        if let (Some(id), Some(reason), true) = (&vm.instance, &vm.terminating, shutdown) {
             let until = self.now + self.config.timeouts.disappear_grace;
             let sync = self.syncs.entry(vm.cloud).or_default();
-            sync.buried.insert(id.clone(), (until, reason.clone()));
+            sync.tombstones.insert(id.clone(), (until, reason.clone()));
         }
-        let why = match (&vm.leaving, shutdown) {
+        let why = match (&vm.terminating, shutdown) {
             (Some(reason), true) => format!("instance {instance} was shut down: {reason}"),
             _ => format!("instance {instance} disappeared while the container ran"),
         };
@@ -322,28 +322,28 @@ impl Dispatcher {
         });
         for (id, runner) in vm.runners.iter() {
             if runner.phase == RunnerPhase::Assigned {
-                self.touched.containers.insert(*id);
+                self.dirty.containers.insert(*id);
             } else {
                 self.lose_runner(*id, &vm, told, why.clone());
             }
         }
-        if unheard_before && !self.fleet.any_unheard() {
-            self.touch_orphans();
+        if unprobed_before && !self.fleet.any_unprobed() {
+            self.mark_unowned_locks_dirty();
         }
-        self.touched.placement = true;
+        self.dirty.placement = true;
     }
 
     fn forget_timers(&mut self, vm: &Vm) {
         let key = vm.key;
         for reason in [
             TimeoutReason::ProbeVm(key),
-            TimeoutReason::JudgeVm(key),
+            TimeoutReason::ReconcileVm(key),
             TimeoutReason::DestroyVm(key),
         ] {
             self.timers.cancel(reason);
         }
-        self.needs_no_probe(key);
-        self.needs_no_destroy(vm.cloud, key);
+        self.dequeue_probe(key);
+        self.dequeue_destroy(vm.cloud, key);
         for id in vm.runners.keys() {
             self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         }
@@ -399,8 +399,8 @@ impl Dispatcher {
                 behavior,
                 cause,
             });
-            self.touched.vms.insert(key);
-            self.touched.placement = true;
+            self.dirty.vms.insert(key);
+            self.dirty.placement = true;
         }
     }
 
@@ -425,11 +425,11 @@ impl Dispatcher {
     /// more, tells nothing.
     fn learn_from_boot(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
         let (instance_type, image) = kind.clone();
-        let boots = &mut self.capacity.boots;
+        let boot_breaker = &mut self.capacity.boot_breaker;
         match outcome {
             BootOutcome::Success => {
-                if boots.succeeded(&kind) {
-                    self.out.event(Event::BootsResumed {
+                if boot_breaker.succeeded(&kind) {
+                    self.out.event(Event::BootBackoffEnded {
                         instance_type,
                         image,
                     });
@@ -437,10 +437,10 @@ impl Dispatcher {
             }
             BootOutcome::Failure => {
                 let (max, jitter) = (self.config.limits.boot_failures, self.chance.jitter());
-                if boots.failed(self.now, max, kind.clone(), jitter, why) {
-                    let paused = boots.paused().find(|(paused, ..)| **paused == kind);
+                if boot_breaker.failed(self.now, max, kind.clone(), jitter, why) {
+                    let paused = boot_breaker.paused().find(|(paused, ..)| **paused == kind);
                     let (_, failures, pause) = paused.expect("a pause has just begun");
-                    self.out.event(Event::BootsPaused {
+                    self.out.event(Event::BootBackoffStarted {
                         instance_type,
                         image,
                         failures,
@@ -451,31 +451,31 @@ impl Dispatcher {
             }
             BootOutcome::Aborted | BootOutcome::Disappeared => {}
         }
-        self.touched.placement = true;
+        self.dirty.placement = true;
     }
 
     /// Takes over what a new configuration says of each VM's type.
-    pub(super) fn retype_vms(&mut self) {
+    pub(super) fn refresh_instance_types(&mut self) {
         let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
         for key in keys {
             let types = &self.config.types;
-            let orphaned = self.fleet.update(key, |vm| {
+            let unowned = self.fleet.update(key, |vm| {
                 let configured = types.get(&vm.type_name);
                 if let Some(offer) = configured {
                     vm.offer = Some(offer.into());
                 }
                 configured.is_none() && vm.behavior == IdleBehavior::Run
             });
-            if orphaned == Some(true) {
+            if unowned == Some(true) {
                 self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
             }
-            self.touched.vms.insert(key);
+            self.dirty.vms.insert(key);
         }
     }
 }
 
 /// Since when even KILL has been in vain.
 fn unkillable_since(runner: &Runner) -> Option<Timestamp> {
-    let ladder = runner.ladder.as_ref()?;
-    (ladder.rung == Rung::Unkillable).then_some(ladder.rung_since)
+    let escalation = runner.escalation.as_ref()?;
+    (escalation.stage == StopStage::Unkillable).then_some(escalation.stage_since)
 }

@@ -264,7 +264,7 @@ impl Event {
             } => {
                 write!(f, "{instance} boot outcome: {}", outcome.name())
             }
-            Self::BootsPaused {
+            Self::BootBackoffStarted {
                 instance_type,
                 image,
                 failures,
@@ -277,7 +277,7 @@ impl Event {
                      until {until}; the last complaint: {why}"
                 )
             }
-            Self::BootsResumed {
+            Self::BootBackoffEnded {
                 instance_type,
                 image,
             } => write!(f, "{instance_type} with image {image} boots again"),
@@ -304,7 +304,7 @@ impl Event {
                 };
                 write!(f, "{instance} is broken: {why}; {then}")
             }
-            Self::LossAnnounced {
+            Self::PreemptionNotice {
                 instance,
                 instance_type,
                 at,
@@ -321,7 +321,7 @@ impl Event {
             } => {
                 write!(f, "{instance} is now {behavior:?}: {cause}")
             }
-            Self::Leaving {
+            Self::Terminating {
                 instance,
                 reason,
                 complaint,
@@ -333,7 +333,7 @@ impl Event {
                     None => Ok(()),
                 }
             }
-            Self::Stayed { instance } => {
+            Self::Uncordoned { instance } => {
                 write!(f, "{instance} stays: it is held, or something runs on it")
             }
             Self::DestroyIssued { instance, attempt } => {

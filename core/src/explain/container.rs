@@ -7,16 +7,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::instance::Ago;
-use crate::capacity::Blocked;
-use crate::capacity::spending::short;
+use crate::capacity::CreateBlocked;
+use crate::capacity::budgets::short;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
 use crate::placement::Hand as _;
-use crate::placement::sizing::{RuledOut, Shape};
+use crate::placement::sizing::{ContainerClass, IneligibleType};
+use crate::queue::classes::ClassId;
 use crate::queue::entry::Entry;
-use crate::queue::shapes::ShapeId;
 use crate::resources::{MIB, MicroDollars};
 use crate::time::Timestamp;
 use crate::view::ContainerView;
@@ -38,7 +38,7 @@ pub struct ContainerExplanation {
     /// waits for room.
     pub eligible: Vec<Eligible>,
     /// The other configured types, nearest first, while it waits.
-    pub ruled_out: Vec<RuledOut>,
+    pub ruled_out: Vec<IneligibleType>,
 }
 
 /// What a type that could hold the container is waiting for.
@@ -57,9 +57,9 @@ pub struct Eligible {
     /// Instances of it that take no containers now: held, drained, in doubt, ending.
     pub closed: usize,
     /// Instances of it on their way, oldest first.
-    pub arriving: Vec<Arriving>,
+    pub arriving: Vec<PendingInstance>,
     /// Why no further one is created now; `None` where one would be.
-    pub blocked: Option<Blocked>,
+    pub blocked: Option<CreateBlocked>,
 }
 
 /// When types that are not preemptible are used for a preemptible container.
@@ -73,7 +73,7 @@ pub struct Fallback {
 
 /// An instance on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Arriving {
+pub struct PendingInstance {
     /// Its name, or the wish's.
     pub instance: VmName,
     /// Asked for, booting, or found and not heard yet.
@@ -83,7 +83,7 @@ pub struct Arriving {
     /// Given up if it is not ready by then.
     pub due: Timestamp,
     /// How many waiting containers will fit on it.
-    pub promised: usize,
+    pub reserved: usize,
     /// Whether this container is one of them.
     pub for_this: bool,
 }
@@ -112,11 +112,11 @@ impl Dispatcher {
             waiting_in_all: self.queue().waiting_in_order().len(),
             runner,
             last_exit: entry.exit.as_ref().map(|exit| exit.reason.clone()),
-            ruled_out: match (for_room, &entry.shape) {
-                (true, Ok(shape)) => {
-                    let shape = &self.queue().shape(*shape).shape;
-                    let ruled_out = shape.ruled_out(self.config(), &container.eligible);
-                    let named = |other: &RuledOut| {
+            ruled_out: match (for_room, &entry.class) {
+                (true, Ok(class)) => {
+                    let class = &self.queue().class(*class).class;
+                    let ruled_out = class.ruled_out(self.config(), &container.eligible);
+                    let named = |other: &IneligibleType| {
                         let mut offers = eligible.iter();
                         offers.any(|offer| offer.instance_type == other.instance_type)
                     };
@@ -130,10 +130,10 @@ impl Dispatcher {
     }
 
     fn eligible(&self, now: Timestamp, entry: &Entry) -> Vec<Eligible> {
-        let Ok(id) = entry.shape else {
+        let Ok(id) = entry.class else {
             return Vec::new();
         };
-        let group = self.queue().shape(id);
+        let group = self.queue().class(id);
         let first = group.types();
         let after = self.config().sizing.spot_fallback.after;
         let fallback = after.map(|after| Fallback {
@@ -158,20 +158,25 @@ impl Dispatcher {
                 arriving: Vec::new(),
                 blocked: self.blocked_now(now, id, name),
             };
-            self.count_instances(&mut offer, entry.id, &group.shape);
+            self.count_instances(&mut offer, entry.id, &group.class);
             Some(offer)
         });
         described.collect()
     }
 
-    fn count_instances(&self, offer: &mut Eligible, container: ContainerId, shape: &Shape) {
+    fn count_instances(
+        &self,
+        offer: &mut Eligible,
+        container: ContainerId,
+        class: &ContainerClass,
+    ) {
         let max = self.config().limits.containers_per_instance;
         let fits = |vm: &Vm| {
             let load = vm.load();
-            max.is_none_or(|max| load.count < max) && load.admits(&shape.need, &vm.total())
+            max.is_none_or(|max| load.count < max) && load.admits(&class.need, &vm.total())
         };
         let ours = self.fleet().iter();
-        for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == shape.image) {
+        for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == class.image) {
             match vm.phase {
                 _ if !vm.takes_containers() => offer.closed += 1,
                 Phase::Ready if fits(vm) => offer.roomy += 1,
@@ -183,17 +188,17 @@ impl Dispatcher {
 
     /// What stood in the way of this type in the last pass, unless it has ended since; what would,
     /// where the pass found another way.
-    fn blocked_now(&self, now: Timestamp, id: ShapeId, name: &TypeName) -> Option<Blocked> {
-        let group = self.queue().shape(id);
-        let shape = &group.shape;
+    fn blocked_now(&self, now: Timestamp, id: ClassId, name: &TypeName) -> Option<CreateBlocked> {
+        let group = self.queue().class(id);
+        let class = &group.class;
         let parked = self.verdicts().parked.get(&id);
         let found = parked.and_then(|parked| parked.blocked.iter().find(|(of, _)| of == name));
         let blocked = match found {
             Some((_, why)) => why.clone(),
             None => {
                 let first = group.first();
-                let may = first.map_or(Ok(()), |rank| self.may_start(shape, rank));
-                may.and_then(|()| self.may_create(name, &shape.image))
+                let may = first.map_or(Ok(()), |rank| self.may_start(class, rank));
+                may.and_then(|()| self.may_create(name, &class.image))
                     .err()?
             }
         };
@@ -202,14 +207,14 @@ impl Dispatcher {
         (!over).then_some(blocked)
     }
 
-    fn arriving(&self, id: ContainerId, vm: &Vm) -> Arriving {
-        Arriving {
+    fn arriving(&self, id: ContainerId, vm: &Vm) -> PendingInstance {
+        PendingInstance {
             instance: vm.name(),
             phase: vm.phase,
             since: vm.phase_since(),
             due: self.ready_due(vm),
-            promised: vm.promised.len(),
-            for_this: self.fleet().promised_to(&id) == Some(vm.key),
+            reserved: vm.reserved.len(),
+            for_this: self.fleet().reserved_for(&id) == Some(vm.key),
         }
     }
 
@@ -355,7 +360,7 @@ impl Eligible {
                 super::instance::phase_name(vm.phase),
                 ago.lasting(vm.since),
                 ago.future(vm.due),
-                vm.promised,
+                vm.reserved,
             )?;
         }
         Ok(())

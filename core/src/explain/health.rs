@@ -16,7 +16,7 @@ const LOOKS: u32 = 3;
 
 /// Something that keeps the dispatcher from its work.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Trouble {
+pub enum HealthProblem {
     /// Another process is in charge, or nobody.
     NotLeader,
     /// The queue has given no whole answer for so long.
@@ -33,7 +33,7 @@ pub enum Trouble {
     },
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for HealthProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotLeader => f.write_str("this process is not in charge"),
@@ -55,24 +55,24 @@ impl fmt::Display for Trouble {
 impl Dispatcher {
     /// What is wrong as of `now`. Silence is measured from the beginning of the last look that went
     /// well; it is trouble after three regular intervals, two minutes at least. O(clouds).
-    pub(crate) fn troubles(&self, now: Timestamp) -> Vec<Trouble> {
+    pub(crate) fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
         if !self.is_leader() {
-            return vec![Trouble::NotLeader];
+            return vec![HealthProblem::NotLeader];
         }
         let intervals = &self.config().intervals;
         let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.leader_since()));
         let bound = |interval: Duration| (interval * LOOKS).max(SILENCE_MIN);
-        let mut troubles = Vec::new();
+        let mut health_problems = Vec::new();
         let silent = silence(self.queue_seen());
         if silent > bound(intervals.poll) {
-            troubles.push(Trouble::QueueSilent { silent });
+            health_problems.push(HealthProblem::QueueSilent { silent });
         }
         for (cloud, seen) in self.clouds_seen() {
             let silent = silence(seen);
             if silent > bound(intervals.sync) {
-                troubles.push(Trouble::CloudSilent { cloud, silent });
+                health_problems.push(HealthProblem::CloudSilent { cloud, silent });
             }
         }
-        troubles
+        health_problems
     }
 }

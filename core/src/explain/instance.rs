@@ -9,7 +9,7 @@ use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, InstanceId, VmKey};
 use crate::input::IdleBehavior;
-use crate::signals::{Rung, StopReason};
+use crate::signals::{StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 use crate::view::{InstanceView, describe_vm};
@@ -32,11 +32,11 @@ pub struct InstanceExplanation {
     /// What is on it, or may be.
     pub runners: Vec<OnInstance>,
     /// Containers that wait for it to be ready.
-    pub promised: Vec<ContainerId>,
+    pub reserved: Vec<ContainerId>,
     /// Why nothing is placed on it; `None` where something may be.
-    pub closed: Option<Closed>,
+    pub closed: Option<Unschedulable>,
     /// When and why it goes.
-    pub fate: Fate,
+    pub fate: PlannedTermination,
     /// It is given up if it stays silent until then.
     pub silent_until: Option<Timestamp>,
 }
@@ -68,20 +68,20 @@ pub struct OnInstance {
     /// Since when.
     pub since: Timestamp,
     /// Why it is being stopped, and how far that is.
-    pub stopping: Option<(StopReason, Rung)>,
+    pub stopping: Option<(StopReason, StopStage)>,
 }
 
 /// Why nothing is placed on an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Closed {
+pub enum Unschedulable {
     /// It is held.
     Held,
     /// The cloud has announced that it takes it back.
-    TakenBack,
+    Preempted,
     /// It is drained.
     Draining,
     /// It is about to go.
-    Leaving,
+    Terminating,
     /// It reports itself broken, or holds a lock without a runner.
     Broken,
     /// A container on it needed KILL, and may have left something behind.
@@ -92,15 +92,15 @@ pub enum Closed {
     Unheard,
 }
 
-impl Closed {
+impl Unschedulable {
     /// For people.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
             Self::Held => "it is held",
-            Self::TakenBack => "the cloud takes it back",
+            Self::Preempted => "the cloud takes it back",
             Self::Draining => "it is drained",
-            Self::Leaving => "it is about to go",
+            Self::Terminating => "it is about to go",
             Self::Broken => "it reports itself broken, or a lock on it has no runner",
             Self::Tainted => "a container on it needed KILL and may have left something behind",
             Self::Suspect => "a start on it has just failed, until a probe goes well",
@@ -111,7 +111,7 @@ impl Closed {
 
 /// When and why an instance goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fate {
+pub enum PlannedTermination {
     /// The cloud has not said yet whether it made one.
     Asked {
         /// The wish is written off then.
@@ -180,7 +180,7 @@ impl Dispatcher {
             behavior_cause: vm.behavior_cause.clone(),
             behavior_since: vm.behavior_since,
             runners: runners_on(vm),
-            promised: vm.promised.keys().map(|rank| rank.2).collect(),
+            reserved: vm.reserved.keys().map(|rank| rank.2).collect(),
             closed: closed(vm),
             fate: self.fate(vm),
             silent_until: self.silent_until(vm),
@@ -194,41 +194,43 @@ impl Dispatcher {
         named.or_else(|| self.fleet().by_intent(wish.parse().ok()?))
     }
 
-    fn fate(&self, vm: &Vm) -> Fate {
-        let latest = [self.unkillable_due(vm), vm.taken_back_at];
+    fn fate(&self, vm: &Vm) -> PlannedTermination {
+        let latest = [self.unkillable_due(vm), vm.preempted_at];
         let latest = latest.into_iter().flatten().min();
         match vm.phase {
-            Phase::Shutdown => Fate::Destroying {
-                reason: vm.leaving.clone(),
+            Phase::Shutdown => PlannedTermination::Destroying {
+                reason: vm.terminating.clone(),
                 attempts: vm.shutdown.attempts,
                 next: self.timers().due(TimeoutReason::DestroyVm(vm.key)),
             },
-            _ if vm.behavior == IdleBehavior::Hold => Fate::Held {
-                until: vm.taken_back_at,
+            _ if vm.behavior == IdleBehavior::Hold => PlannedTermination::Held {
+                until: vm.preempted_at,
             },
-            Phase::Creating => Fate::Asked {
+            Phase::Creating => PlannedTermination::Asked {
                 until: self.ready_due(vm),
             },
-            Phase::Fenced => Fate::Confirming {
-                reason: vm.leaving.clone().unwrap_or(ShutdownReason::Idle),
+            Phase::Cordoned => PlannedTermination::Confirming {
+                reason: vm.terminating.clone().unwrap_or(ShutdownReason::Idle),
             },
-            _ if vm.behavior == IdleBehavior::Drain || vm.tainted => Fate::Draining {
-                left: vm.live_runners().count(),
-                until: latest,
-            },
-            _ if latest.is_some() => Fate::Draining {
+            _ if vm.behavior == IdleBehavior::Drain || vm.must_replace => {
+                PlannedTermination::Draining {
+                    left: vm.live_runners().count(),
+                    until: latest,
+                }
+            }
+            _ if latest.is_some() => PlannedTermination::Draining {
                 left: vm.live_runners().count(),
                 until: latest,
             },
             Phase::Booting | Phase::Unknown if vm.live_runners().next().is_none() => {
-                Fate::Booting {
+                PlannedTermination::Booting {
                     until: self.ready_due(vm),
                 }
             }
-            Phase::Ready if vm.idle() => Fate::Idle {
+            Phase::Ready if vm.idle() => PlannedTermination::Idle {
                 until: vm.idle_since + self.config().timeouts.idle,
             },
-            _ => Fate::Busy,
+            _ => PlannedTermination::Busy,
         }
     }
 
@@ -239,7 +241,7 @@ impl Dispatcher {
         if vm.phase == Phase::Unknown && vm.live_runners().next().is_some() {
             return self.boot_due(vm).map(|(due, _)| due);
         }
-        let judged = matches!(vm.phase, Phase::Ready | Phase::Fenced);
+        let judged = matches!(vm.phase, Phase::Ready | Phase::Cordoned);
         // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
         let asked = || self.now() + self.config().timeouts.probe;
         judged.then(|| self.silent_due(vm).unwrap_or_else(asked))
@@ -253,26 +255,26 @@ fn runners_on(vm: &Vm) -> Vec<OnInstance> {
         phase: runner.phase,
         since: runner.since,
         stopping: runner
-            .ladder
+            .escalation
             .as_ref()
-            .map(|ladder| (ladder.reason.clone(), ladder.rung)),
+            .map(|escalation| (escalation.reason.clone(), escalation.stage)),
     });
     described.collect()
 }
 
-fn closed(vm: &Vm) -> Option<Closed> {
+fn closed(vm: &Vm) -> Option<Unschedulable> {
     if vm.takes_containers() {
         return None;
     }
     Some(match vm.phase {
-        Phase::Fenced | Phase::Shutdown => Closed::Leaving,
-        _ if vm.taken_back_at.is_some() => Closed::TakenBack,
-        _ if vm.behavior == IdleBehavior::Hold => Closed::Held,
-        _ if vm.behavior == IdleBehavior::Drain => Closed::Draining,
-        _ if vm.broken || vm.stale_since.is_some() => Closed::Broken,
-        _ if vm.tainted => Closed::Tainted,
-        _ if vm.suspect_since.is_some() => Closed::Suspect,
-        _ => Closed::Unheard,
+        Phase::Cordoned | Phase::Shutdown => Unschedulable::Terminating,
+        _ if vm.preempted_at.is_some() => Unschedulable::Preempted,
+        _ if vm.behavior == IdleBehavior::Hold => Unschedulable::Held,
+        _ if vm.behavior == IdleBehavior::Drain => Unschedulable::Draining,
+        _ if vm.broken || vm.stale_since.is_some() => Unschedulable::Broken,
+        _ if vm.must_replace => Unschedulable::Tainted,
+        _ if vm.quarantined_since.is_some() => Unschedulable::Suspect,
+        _ => Unschedulable::Unheard,
     })
 }
 
@@ -283,7 +285,7 @@ impl Vm {
             Phase::Creating | Phase::Unknown => self.since,
             Phase::Booting => self.appeared_at.unwrap_or(self.since),
             Phase::Ready => self.ready_at.unwrap_or(self.since),
-            Phase::Fenced | Phase::Shutdown => self.shutdown.since,
+            Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
         }
     }
 }
@@ -295,7 +297,7 @@ pub(super) fn phase_name(phase: Phase) -> &'static str {
         Phase::Booting => "boots",
         Phase::Unknown => "was found and has not been heard",
         Phase::Ready => "is ready",
-        Phase::Fenced => "is about to go",
+        Phase::Cordoned => "is about to go",
         Phase::Shutdown => "is being destroyed",
     }
 }
@@ -366,13 +368,13 @@ impl fmt::Display for InstanceExplanation {
         for runner in &self.runners {
             runner.write(f, &ago)?;
         }
-        for id in &self.promised {
+        for id in &self.reserved {
             write!(f, "\n  {id} waits for it")?;
         }
         if let Some(closed) = self.closed {
             write!(f, "\nnothing is placed on it: {}", closed.text())?;
         }
-        if let Some(at) = vm.taken_back_at {
+        if let Some(at) = vm.preempted_at {
             write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
         }
         if let Some(why) = &vm.broken {
@@ -401,14 +403,14 @@ impl OnInstance {
         write!(f, "\n  {} {what}, {span}", self.container)?;
         match &self.stopping {
             None => Ok(()),
-            Some((reason, Rung::Term)) => write!(f, "; told to end: {reason}"),
-            Some((reason, Rung::Kill)) => write!(f, "; being killed: {reason}"),
-            Some((reason, Rung::Unkillable)) => write!(f, "; cannot be killed: {reason}"),
+            Some((reason, StopStage::Term)) => write!(f, "; told to end: {reason}"),
+            Some((reason, StopStage::Kill)) => write!(f, "; being killed: {reason}"),
+            Some((reason, StopStage::Unkillable)) => write!(f, "; cannot be killed: {reason}"),
         }
     }
 }
 
-impl Fate {
+impl PlannedTermination {
     fn text(&self, ago: &Ago) -> String {
         match self {
             Self::Asked { until } => format!(

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{ContainerId, VmKey};
-use crate::table::Table;
+use crate::unordered_map::UnorderedMap;
 
 /// The VMs of each container that has a runner, or a place kept for one. Mostly that is one VM, found
 /// in O(1); with attempts that overlap there are more, and each of those costs O(log such).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Hosts {
     /// The oldest VM of each.
-    first: Table<ContainerId, VmKey>,
+    first: UnorderedMap<ContainerId, VmKey>,
     others: BTreeSet<(ContainerId, VmKey)>,
 }
 

@@ -3,12 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rooms::{Rooms, Slot};
+use super::free_index::{FreeIndex, FreeSlot};
 use super::vm::{Phase, Vm};
 use crate::ids::{CloudId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey};
 use crate::input::IdleBehavior;
 use crate::resources::MicroDollars;
-use crate::table::Table;
+use crate::unordered_map::UnorderedMap;
 
 /// Instances of one cloud that count against one quota.
 pub(crate) type Group = (CloudId, QuotaGroup);
@@ -16,18 +16,18 @@ pub(crate) type Group = (CloudId, QuotaGroup);
 /// The indexes. Filing a VM costs O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Index {
-    by_instance: BTreeMap<CloudId, Table<InstanceId, VmKey>>,
+    by_instance: BTreeMap<CloudId, UnorderedMap<InstanceId, VmKey>>,
     pub(super) by_intent: BTreeMap<IntentId, VmKey>,
-    pub(super) ready: Rooms,
-    pub(super) arriving: Rooms,
+    pub(super) ready: FreeIndex,
+    pub(super) arriving: FreeIndex,
     /// Ready VMs that hold as many containers as they may, whatever room is left.
-    pub(super) full: Rooms,
+    pub(super) full: FreeIndex,
     /// Ready VMs on which nothing runs, the dearest last, of those the oldest.
     pub(super) idle: BTreeMap<Group, BTreeSet<(MicroDollars, Reverse<VmKey>)>>,
     /// How many are about to be given back.
-    pub(super) leaving: usize,
-    pub(super) leaving_of_group: BTreeMap<Group, usize>,
-    pub(super) unheard: BTreeSet<VmKey>,
+    pub(super) terminating: usize,
+    pub(super) terminating_of_group: BTreeMap<Group, usize>,
+    pub(super) unprobed: BTreeSet<VmKey>,
     pub(super) unanswered: BTreeSet<VmKey>,
     pub(super) by_group: BTreeMap<Group, usize>,
     pub(super) price: u128,
@@ -38,18 +38,18 @@ pub(super) struct Index {
 
 /// Among which VMs one is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Standing {
+pub(super) enum Pool {
     Ready,
     Arriving,
     Full,
 }
 
 impl Index {
-    fn rooms(&mut self, standing: Standing) -> &mut Rooms {
-        match standing {
-            Standing::Ready => &mut self.ready,
-            Standing::Arriving => &mut self.arriving,
-            Standing::Full => &mut self.full,
+    fn free_index(&mut self, pool: Pool) -> &mut FreeIndex {
+        match pool {
+            Pool::Ready => &mut self.ready,
+            Pool::Arriving => &mut self.arriving,
+            Pool::Full => &mut self.full,
         }
     }
 
@@ -90,11 +90,12 @@ impl Index {
     }
 
     /// Files a VM by what it is now instead of what it was before; only what differs is touched.
-    pub(super) fn refile(&mut self, vm: &Vm, before: &Filed, now: &Filed) {
+    pub(super) fn reindex(&mut self, vm: &Vm, before: &IndexKey, now: &IndexKey) {
         self.price = self.price - u128::from(before.price.0) + u128::from(now.price.0);
         self.runners = self.runners - before.runners + now.runners;
         self.supervisors = self.supervisors - before.supervisors + now.supervisors;
-        self.leaving = self.leaving - usize::from(before.leaving) + usize::from(now.leaving);
+        self.terminating =
+            self.terminating - usize::from(before.terminating) + usize::from(now.terminating);
         if before.held != now.held {
             let kind = (vm.type_name.clone(), vm.image.clone());
             count(&mut self.held, kind, now.held);
@@ -102,18 +103,18 @@ impl Index {
         if before.unanswered != now.unanswered {
             mark(&mut self.unanswered, vm.key, now.unanswered);
         }
-        if before.unheard != now.unheard {
-            mark(&mut self.unheard, vm.key, now.unheard);
+        if before.unprobed != now.unprobed {
+            mark(&mut self.unprobed, vm.key, now.unprobed);
         }
         self.refile_in_group(vm.key, before, now);
         if before.place != now.place {
-            if let Some((standing, slot)) = &before.place {
-                let rooms = self.rooms(*standing);
-                rooms.remove(&vm.type_name, &vm.image, slot);
+            if let Some((pool, slot)) = &before.place {
+                let free_index = self.free_index(*pool);
+                free_index.remove(&vm.type_name, &vm.image, slot);
             }
-            if let Some((standing, slot)) = &now.place {
-                let rooms = self.rooms(*standing);
-                rooms.insert(&vm.type_name, &vm.image, *slot);
+            if let Some((pool, slot)) = &now.place {
+                let free_index = self.free_index(*pool);
+                free_index.insert(&vm.type_name, &vm.image, *slot);
             }
         }
         if before.named != now.named {
@@ -121,24 +122,24 @@ impl Index {
         }
     }
 
-    fn refile_in_group(&mut self, key: VmKey, before: &Filed, now: &Filed) {
+    fn refile_in_group(&mut self, key: VmKey, before: &IndexKey, now: &IndexKey) {
         if before.group != now.group {
-            for (filed, more) in [(before, false), (now, true)] {
-                if let Some(group) = &filed.group {
+            for (index_key, more) in [(before, false), (now, true)] {
+                if let Some(group) = &index_key.group {
                     count(&mut self.by_group, group.clone(), more);
                 }
             }
         }
-        if before.leaving_group() != now.leaving_group() {
-            for (filed, more) in [(before, false), (now, true)] {
-                if let Some(group) = filed.leaving_group() {
-                    count(&mut self.leaving_of_group, group.clone(), more);
+        if before.terminating_group() != now.terminating_group() {
+            for (index_key, more) in [(before, false), (now, true)] {
+                if let Some(group) = index_key.terminating_group() {
+                    count(&mut self.terminating_of_group, group.clone(), more);
                 }
             }
         }
         if before.idle_place() != now.idle_place() {
-            for (filed, more) in [(before, false), (now, true)] {
-                if let Some((group, price)) = filed.idle_place() {
+            for (index_key, more) in [(before, false), (now, true)] {
+                if let Some((group, price)) = index_key.idle_place() {
                     let idle = self.idle.entry(group.clone()).or_default();
                     mark(idle, (price, Reverse(key)), more);
                     if idle.is_empty() {
@@ -174,28 +175,28 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, kind: K, more: bool) {
 /// What the indexes say of one VM: all of it follows from the VM. Type and image are left out, since
 /// they never change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Filed {
+pub(super) struct IndexKey {
     /// Whether it has a name, and an intent.
     named: (bool, bool),
     /// Whether it will take containers once it is ready.
     pub(super) arriving: bool,
     /// Where it is looked for, and where it stands there; nowhere, if it takes no more.
-    place: Option<(Standing, Slot)>,
+    place: Option<(Pool, FreeSlot)>,
     group: Option<Group>,
     price: MicroDollars,
     runners: usize,
     supervisors: usize,
     held: bool,
     idle: bool,
-    leaving: bool,
+    terminating: bool,
     unanswered: bool,
-    unheard: bool,
+    unprobed: bool,
 }
 
-impl Filed {
+impl IndexKey {
     /// The group in which it counts as one that leaves.
-    fn leaving_group(&self) -> Option<&Group> {
-        self.group.as_ref().filter(|_| self.leaving)
+    fn terminating_group(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|_| self.terminating)
     }
 
     /// Where it stands among the idle ones.
@@ -209,15 +210,15 @@ impl Filed {
         let (open, ready) = (vm.takes_containers(), vm.phase == Phase::Ready);
         let load = vm.load();
         let full = containers_max.is_some_and(|max| load.count >= max);
-        let standing = match (ready, full) {
-            (true, false) => Some(Standing::Ready),
-            (true, true) => Some(Standing::Full),
-            (false, false) => Some(Standing::Arriving),
+        let pool = match (ready, full) {
+            (true, false) => Some(Pool::Ready),
+            (true, true) => Some(Pool::Full),
+            (false, false) => Some(Pool::Arriving),
             (false, true) => None,
         };
-        let place = standing.filter(|_| open).map(|standing| {
+        let place = pool.filter(|_| open).map(|pool| {
             let free = vm.total().minus(&load.used());
-            (standing, (vm.idle(), free.vcpus, free.ram, vm.key))
+            (pool, (vm.idle(), free.vcpus, free.ram, vm.key))
         });
         let group = vm.offer.as_ref().map(|offer| &offer.quota_group);
         Self {
@@ -230,9 +231,9 @@ impl Filed {
             supervisors: vm.runners.values().filter(|r| r.supervisor).count(),
             held: vm.behavior == IdleBehavior::Hold,
             idle: vm.idle() && open && ready,
-            leaving: matches!(vm.phase, Phase::Fenced | Phase::Shutdown),
+            terminating: matches!(vm.phase, Phase::Cordoned | Phase::Shutdown),
             unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
-            unheard: vm.unheard(),
+            unprobed: vm.unprobed(),
         }
     }
 }

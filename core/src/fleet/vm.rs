@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::few::Few;
+use super::small_map::SmallMap;
 use crate::config::InstanceType;
 use crate::ids::{
     Address, CloudId, CommandId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmKey,
@@ -12,9 +12,9 @@ use crate::ids::{
 };
 use crate::input::IdleBehavior;
 use crate::placement::sizing::Load;
-use crate::queue::shapes::Rank;
+use crate::queue::classes::Rank;
 use crate::resources::{MicroDollars, Resources};
-use crate::signals::Ladder;
+use crate::signals::StopEscalation;
 use crate::time::Timestamp;
 
 /// Where an instance is in its life. It is forgotten when it is gone.
@@ -29,7 +29,8 @@ pub enum Phase {
     /// Takes containers.
     Ready,
     /// About to be destroyed, as soon as a fresh probe confirms that nothing runs.
-    Fenced,
+    #[serde(alias = "Fenced")]
+    Cordoned,
     /// To be destroyed until it is gone.
     Shutdown,
 }
@@ -83,7 +84,8 @@ pub enum BehaviorCause {
     /// This container on it could not be killed.
     Unkillable(ContainerId),
     /// The cloud has announced that it takes it back.
-    TakenBack,
+    #[serde(alias = "TakenBack")]
+    Preempted,
 }
 
 impl std::fmt::Display for BehaviorCause {
@@ -95,7 +97,7 @@ impl std::fmt::Display for BehaviorCause {
             Self::Broken(why) => f.write_str(why),
             Self::TypeRemoved => f.write_str("its type is no longer configured"),
             Self::Unkillable(id) => write!(f, "{id} on it could not be killed"),
-            Self::TakenBack => f.write_str("the cloud takes it back"),
+            Self::Preempted => f.write_str("the cloud takes it back"),
         }
     }
 }
@@ -125,7 +127,7 @@ pub(crate) struct Runner {
     /// A probe that began before this cannot prove that it is gone.
     pub(crate) provable_from: Timestamp,
     /// How far it is on its way down; few ever are.
-    pub(crate) ladder: Option<Box<Ladder>>,
+    pub(crate) escalation: Option<Box<StopEscalation>>,
 }
 
 /// An instance.
@@ -163,9 +165,9 @@ pub(crate) struct Vm {
     /// When the first of them began.
     pub(crate) absent_since: Option<Timestamp>,
     pub(crate) probe: Probe,
-    pub(crate) runners: Few<ContainerId, Runner>,
+    pub(crate) runners: SmallMap<ContainerId, Runner>,
     /// Room that waiting containers were promised while it is on its way.
-    pub(crate) promised: Few<Rank, Resources>,
+    pub(crate) reserved: SmallMap<Rank, Resources>,
     /// The last container that was on it.
     pub(crate) last_container: Option<ContainerId>,
     /// No container, nor a place kept for one, since then.
@@ -176,15 +178,15 @@ pub(crate) struct Vm {
     /// had no runner for too long.
     pub(crate) fault: Option<String>,
     /// The cloud has announced that it takes it back then, or has said that it did.
-    pub(crate) taken_back_at: Option<Timestamp>,
+    pub(crate) preempted_at: Option<Timestamp>,
     /// A lock without a runner, since then.
     pub(crate) stale_since: Option<Timestamp>,
     /// Whether a boot outcome was counted.
     pub(crate) boot_counted: bool,
     /// KILL was needed and may have left something behind.
-    pub(crate) tainted: bool,
+    pub(crate) must_replace: bool,
     /// A start failed on it then: it takes no more for a while, and until a probe succeeds.
-    pub(crate) suspect_since: Option<Timestamp>,
+    pub(crate) quarantined_since: Option<Timestamp>,
     /// Starts that failed, in a row.
     pub(crate) start_failures: u32,
     /// It became ready, or room on it became free.
@@ -193,7 +195,7 @@ pub(crate) struct Vm {
     pub(crate) ended_at: Timestamp,
     pub(crate) tag: Tag,
     /// Why it is fenced or shut down.
-    pub(crate) leaving: Option<ShutdownReason>,
+    pub(crate) terminating: Option<ShutdownReason>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -297,17 +299,17 @@ impl Vm {
             absent_lists: 0,
             absent_since: None,
             probe: Probe::default(),
-            runners: Few::default(),
-            promised: Few::default(),
+            runners: SmallMap::default(),
+            reserved: SmallMap::default(),
             last_container: None,
             idle_since: now,
             broken: false,
             fault: None,
-            taken_back_at: None,
+            preempted_at: None,
             stale_since: None,
             boot_counted: false,
-            tainted: false,
-            suspect_since: None,
+            must_replace: false,
+            quarantined_since: None,
             start_failures: 0,
             room_since: now,
             ended_at: Timestamp::EPOCH,
@@ -315,14 +317,14 @@ impl Vm {
                 written: Some(IdleBehavior::Run),
                 ..Tag::default()
             },
-            leaving: None,
+            terminating: None,
             shutdown: Shutdown::default(),
         }
     }
 
     /// What runs on it, and what was promised.
     pub(crate) fn load(&self) -> Load {
-        self.needs().chain(self.promised.values()).collect()
+        self.needs().chain(self.reserved.values()).collect()
     }
 
     /// What its runners take, as far as it is known.
@@ -354,22 +356,22 @@ impl Vm {
     pub(crate) fn takes_containers(&self) -> bool {
         self.behavior == IdleBehavior::Run
             && self.offer.is_some()
-            && !self.tainted
+            && !self.must_replace
             && !self.broken
-            && self.taken_back_at.is_none()
+            && self.preempted_at.is_none()
             && self.runners.values().all(|r| r.need.is_some())
-            && self.suspect_since.is_none()
+            && self.quarantined_since.is_none()
             && self.stale_since.is_none()
             && match self.phase {
                 Phase::Creating | Phase::Booting | Phase::Ready => true,
                 // One that stays silent promises nothing.
                 Phase::Unknown => self.probe.failures == 0,
-                Phase::Fenced | Phase::Shutdown => false,
+                Phase::Cordoned | Phase::Shutdown => false,
             }
     }
 
     /// Whether it may run containers that have not been seen yet.
-    pub(crate) fn unheard(&self) -> bool {
+    pub(crate) fn unprobed(&self) -> bool {
         self.found && !self.probe.listed
     }
 

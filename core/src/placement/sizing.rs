@@ -8,7 +8,7 @@ use crate::resources::{Demand, GpuDemand, MIB, MicroDollars, Resources};
 
 /// Containers that are the same to the scheduler: whatever holds one holds any other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Shape {
+pub(crate) struct ContainerClass {
     /// What one takes from a VM; `vcpus` is 0 for those that share a core.
     pub(crate) need: Resources,
     pub(crate) gpu: Option<GpuDemand>,
@@ -25,7 +25,7 @@ pub(crate) struct Misfit(pub(crate) String);
 
 /// What an instance type has too little of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Amount {
+pub enum ResourceKind {
     /// Cores.
     Vcpus,
     /// Memory, in bytes.
@@ -36,7 +36,7 @@ pub enum Amount {
     Gpus,
 }
 
-impl Amount {
+impl ResourceKind {
     /// For people and for labels.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -51,16 +51,16 @@ impl Amount {
 
 /// One thing that keeps an instance type from holding a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Lack {
+pub enum Shortfall {
     /// It is preemptible and must not be, or the reverse.
     Lifecycle {
         /// What the type is.
         preemptible: bool,
     },
     /// It has too little of something.
-    Amount {
+    Resource {
         /// Of what.
-        of: Amount,
+        of: ResourceKind,
         /// What the container needs, headroom included.
         need: u64,
         /// What the type offers.
@@ -79,12 +79,12 @@ pub enum Lack {
     },
 }
 
-impl std::fmt::Display for Lack {
+impl std::fmt::Display for Shortfall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lifecycle { preemptible: true } => f.write_str("it is preemptible"),
             Self::Lifecycle { preemptible: false } => f.write_str("it is not preemptible"),
-            Self::Amount { of, need, have } => {
+            Self::Resource { of, need, have } => {
                 write!(f, "{} {need} needed, {have} offered", of.name())
             }
             Self::Gpu => f.write_str("its GPU does not suit"),
@@ -101,14 +101,14 @@ impl std::fmt::Display for Lack {
 
 /// A configured type that is not eligible for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuledOut {
+pub struct IneligibleType {
     /// The type.
     pub instance_type: TypeName,
     /// Why; never empty.
-    pub lacks: Vec<Lack>,
+    pub lacks: Vec<Shortfall>,
 }
 
-impl Shape {
+impl ContainerClass {
     pub(crate) fn of(demand: &Demand, config: &Config) -> Self {
         Self {
             need: need(demand, &config.sizing),
@@ -191,56 +191,56 @@ impl Shape {
     }
 
     /// Everything that keeps a type from holding it; empty where it fits.
-    fn lacks(&self, offer: &InstanceType) -> Vec<Lack> {
+    fn lacks(&self, offer: &InstanceType) -> Vec<Shortfall> {
         let mut lacks = self.lacks_in_size(offer);
         if offer.preemptible != self.preemptible {
             let preemptible = offer.preemptible;
-            lacks.insert(0, Lack::Lifecycle { preemptible });
+            lacks.insert(0, Shortfall::Lifecycle { preemptible });
         }
         lacks
     }
 
-    fn lacks_in_size(&self, offer: &InstanceType) -> Vec<Lack> {
+    fn lacks_in_size(&self, offer: &InstanceType) -> Vec<Shortfall> {
         let (need, have) = (self.alone(), offer.resources);
         let mut lacks = Vec::new();
         let mut amount = |of, need: u64, have: u64| {
             if need > have {
-                lacks.push(Lack::Amount { of, need, have });
+                lacks.push(Shortfall::Resource { of, need, have });
             }
         };
-        amount(Amount::Vcpus, need.vcpus.into(), have.vcpus.into());
-        amount(Amount::Ram, need.ram, have.ram);
-        amount(Amount::Scratch, need.scratch, have.scratch);
-        amount(Amount::Gpus, need.gpus.into(), have.gpus.into());
+        amount(ResourceKind::Vcpus, need.vcpus.into(), have.vcpus.into());
+        amount(ResourceKind::Ram, need.ram, have.ram);
+        amount(ResourceKind::Scratch, need.scratch, have.scratch);
+        amount(ResourceKind::Gpus, need.gpus.into(), have.gpus.into());
         if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
-            lacks.push(Lack::Gpu);
+            lacks.push(Shortfall::Gpu);
         }
         lacks
     }
 
     /// The configured types that are not among the `eligible`, and why, nearest first.
     /// O(types · log types): for views.
-    pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<RuledOut> {
+    pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<IneligibleType> {
         let cheapest = eligible.first().and_then(|name| config.types.get(name));
         let fell_back = self.preemptible && cheapest.is_some_and(|offer| !offer.preemptible);
         let others = config.types.iter();
         let others = others.filter(|(name, _)| !eligible.contains(name));
-        let mut ruled_out: Vec<RuledOut> = others
+        let mut ruled_out: Vec<IneligibleType> = others
             .map(|(name, offer)| {
                 let mut lacks = match fell_back {
                     true => self.lacks_in_size(offer),
                     false => self.lacks(offer),
                 };
                 if fell_back && offer.preemptible {
-                    lacks.insert(0, Lack::Interrupted);
+                    lacks.insert(0, Shortfall::Interrupted);
                 }
                 if let (true, Some(cheapest)) = (lacks.is_empty(), cheapest) {
-                    lacks.push(Lack::Price {
+                    lacks.push(Shortfall::Price {
                         price: offer.price,
                         cheapest: cheapest.price,
                     });
                 }
-                RuledOut {
+                IneligibleType {
                     instance_type: name.clone(),
                     lacks,
                 }
@@ -376,7 +376,7 @@ mod tests {
     }
 
     fn names(config: &Config, demand: &Demand) -> Vec<String> {
-        let eligible = Shape::of(demand, config).eligible(config).unwrap();
+        let eligible = ContainerClass::of(demand, config).eligible(config).unwrap();
         eligible.iter().map(ToString::to_string).collect()
     }
 
@@ -397,7 +397,7 @@ mod tests {
             ("small", offer(2, 4000, 100)),
             ("big", offer(8, 16000, 400)),
         ]);
-        let Misfit(text) = Shape::of(&demand(16, 1000), &config)
+        let Misfit(text) = ContainerClass::of(&demand(16, 1000), &config)
             .eligible(&config)
             .unwrap_err();
         assert!(
@@ -456,7 +456,11 @@ mod tests {
             ..Demand::default()
         };
         let config = config(&[("small", offer(2, 4000, 100))]);
-        assert!(Shape::of(&absurd, &config).eligible(&config).is_err());
+        assert!(
+            ContainerClass::of(&absurd, &config)
+                .eligible(&config)
+                .is_err()
+        );
     }
 
     fn any_need() -> impl Strategy<Value = Resources> {
@@ -501,19 +505,19 @@ mod tests {
         fn eligible_types_all_fit_and_are_sorted_by_price_within_the_bound(
             config in any_types(), vcpus in 0u32..16, ram in 0u64..40_000,
         ) {
-            let shape = Shape::of(&demand(vcpus, ram), &config);
-            match shape.eligible(&config) {
+            let class = ContainerClass::of(&demand(vcpus, ram), &config);
+            match class.eligible(&config) {
                 Ok(names) => {
                     let offers: Vec<_> = names.iter().map(|name| &config.types[name]).collect();
-                    prop_assert!(offers.iter().all(|o| o.resources.holds(&shape.alone())));
+                    prop_assert!(offers.iter().all(|o| o.resources.holds(&class.alone())));
                     prop_assert!(offers.is_sorted_by_key(|o| o.price));
                     let (first, last) = (offers[0].price.0, offers[offers.len() - 1].price.0);
                     prop_assert!(last * 1_000_000 <= first * config.sizing.max_price_factor_ppm);
                     let cheaper = config.types.values().filter(|o| o.price.0 < first);
-                    prop_assert!(cheaper.into_iter().all(|o| !o.resources.holds(&shape.alone())));
+                    prop_assert!(cheaper.into_iter().all(|o| !o.resources.holds(&class.alone())));
                 }
                 Err(Misfit(text)) => {
-                    prop_assert!(config.types.values().all(|o| !o.resources.holds(&shape.alone())));
+                    prop_assert!(config.types.values().all(|o| !o.resources.holds(&class.alone())));
                     prop_assert!(text.contains("nearest is"));
                 }
             }

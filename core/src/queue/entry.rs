@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
-use crate::queue::shapes::{Rank, ShapeId};
+use crate::queue::classes::{ClassId, Rank};
 use crate::time::Timestamp;
 
 /// A change of the queue's record that is under way.
@@ -54,7 +54,7 @@ pub(crate) struct Entry {
     /// When this process first saw it: the order among equals.
     pub(crate) first_seen: Timestamp,
     /// Its shape, or what is wrong with its record.
-    pub(crate) shape: Result<ShapeId, String>,
+    pub(crate) class: Result<ClassId, String>,
     /// The change under way; at most one.
     pub(crate) op: Option<Op>,
     /// Not to be changed again before this, because the queue refused.
@@ -86,7 +86,7 @@ impl Entry {
         now: Timestamp,
         started: Timestamp,
         record: &ContainerRecord,
-        shape: Result<ShapeId, String>,
+        class: Result<ClassId, String>,
     ) -> Self {
         Self {
             id: record.id,
@@ -96,7 +96,7 @@ impl Entry {
             lock_count: record.lock_count,
             created_at: record.created_at,
             first_seen: now,
-            shape,
+            class,
             op: None,
             retry_at: None,
             failures: 0,

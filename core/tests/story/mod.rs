@@ -10,8 +10,8 @@ use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{CloudId, ContainerId, InstanceId, IntentId, QuotaGroup, TypeName};
 use longshore_core::input::{
     Answer, CloudError, ContainerRecord, ContainerState, ContainerUpdate, IdleBehavior, Input,
-    InstanceRecord, InstanceTags, ProbeReport, QueueError, RunnerList, RunnerSighting,
-    SignalReport, VmError,
+    InstanceRecord, InstanceTags, ProbeReport, QueueError, RunnerList, RunnerStatus, SignalReport,
+    VmError,
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
@@ -320,13 +320,13 @@ impl Story {
 
     fn answer_probe(&mut self, name: &str, running: &[u32]) {
         let probe = self.take_probe(name);
-        let sighting = |n: &u32| RunnerSighting {
+        let sighting = |n: &u32| RunnerStatus {
             container: id(*n),
             stale: false,
         };
         let list = RunnerList {
             broken: false,
-            taken_back_at: None,
+            preempted_at: None,
             runners: running.iter().map(sighting).collect(),
         };
         let report = ProbeReport {
@@ -451,7 +451,7 @@ fn record(name: &str, behavior: IdleBehavior, intent: Option<IntentId>) -> Insta
         id: InstanceId::from(name),
         address: Some("10.0.0.1:22".into()),
         terminated: false,
-        taken_back: false,
+        preempted: false,
         tags: InstanceTags {
             instance_type: Some(TypeName::from("two")),
             idle_behavior: Some(behavior),

@@ -4,7 +4,7 @@ use longshore_core::command::{Action, QueueAction};
 use longshore_core::event::Event;
 use longshore_core::input::ContainerState;
 use longshore_core::resources::{Demand, MicroDollars};
-use longshore_core::{Blocked, Phase, Waiting};
+use longshore_core::{CreateBlocked, Phase, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
@@ -297,8 +297,8 @@ fn who_waits_for_ever_is_told_so_with_the_limit_that_stands_in_the_way() {
     let container = story.submit(cores(1));
     story.run_for(minutes(14 * HOUR));
     let shown = story.shown(container).expect("it waits");
-    let full = matches!(&shown.waiting, Some(Waiting::Blocked(why))
-        if why.iter().all(|(_, why)| *why == Blocked::MaxInstances));
+    let full = matches!(&shown.waiting, Some(WaitReason::CreateBlocked(why))
+        if why.iter().all(|(_, why)| *why == CreateBlocked::MaxInstances));
     assert!(full, "{:?}", shown.waiting);
     assert!(shown.status.contains("at its capacity"), "{}", shown.status);
 }

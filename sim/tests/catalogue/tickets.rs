@@ -4,7 +4,7 @@ use longshore_core::command::{Action, CloudAction, QueueAction};
 use longshore_core::config::Rate;
 use longshore_core::event::{BootOutcome, Event};
 use longshore_core::input::ContainerState;
-use longshore_core::{Blocked, Phase, ShutdownReason, Waiting};
+use longshore_core::{CreateBlocked, Phase, ShutdownReason, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
@@ -264,7 +264,7 @@ fn a_vm_that_does_not_boot_says_why_when_it_is_given_back() {
     let _container = story.submit(cores(1));
     story.run_for(minutes(12));
     let told = |event: &Event| match event {
-        Event::Leaving {
+        Event::Terminating {
             reason: ShutdownReason::BootTimeout,
             complaint: Some(words),
             ..
@@ -304,8 +304,8 @@ fn the_end_of_a_pause_is_noticed_without_any_other_event() {
     story.run_for(seconds(30));
     let waiting = story.shown(container).and_then(|shown| shown.waiting);
     assert!(
-        matches!(&waiting, Some(Waiting::Blocked(why))
-            if matches!(why[..], [(_, Blocked::Cooling { .. })])),
+        matches!(&waiting, Some(WaitReason::CreateBlocked(why))
+            if matches!(why[..], [(_, CreateBlocked::BackedOff { .. })])),
         "{waiting:?}"
     );
     story.set_capacity("type1", 1);

@@ -5,13 +5,13 @@ use longshore_core::event::Event;
 use longshore_core::ids::{QuotaGroup, TypeName};
 use longshore_core::input::{ContainerState, IdleBehavior};
 use longshore_core::resources::{Demand, GpuDemand, GpuStack, Gpus, MIB, Version};
-use longshore_core::{Blocked, Phase, Waiting};
+use longshore_core::{CreateBlocked, Phase, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
-fn blocked(story: &Story, id: longshore_core::ids::ContainerId) -> Vec<(TypeName, Blocked)> {
+fn blocked(story: &Story, id: longshore_core::ids::ContainerId) -> Vec<(TypeName, CreateBlocked)> {
     match story.shown(id).and_then(|shown| shown.waiting) {
-        Some(Waiting::Blocked(why)) => why,
+        Some(WaitReason::CreateBlocked(why)) => why,
         _ => Vec::new(),
     }
 }
@@ -123,7 +123,10 @@ fn a_quota_that_is_met_stops_its_group_and_nothing_else() {
     story.run_for(minutes(3));
     for container in [one, two] {
         let why = blocked(&story, container);
-        assert!(matches!(&why[..], [(_, Blocked::Quota { .. })]), "{why:?}");
+        assert!(
+            matches!(&why[..], [(_, CreateBlocked::Quota { .. })]),
+            "{why:?}"
+        );
     }
     assert!(story.runs_on(other).is_some());
 }
@@ -144,7 +147,7 @@ fn capacity_that_is_missing_for_spot_is_not_missing_for_on_demand() {
     assert!(story.runs_on(plain).is_some());
     let why = blocked(&story, spot);
     assert!(
-        matches!(&why[..], [(name, Blocked::Cooling { .. })] if name.as_str() == "spot"),
+        matches!(&why[..], [(name, CreateBlocked::BackedOff { .. })] if name.as_str() == "spot"),
         "{why:?}"
     );
 }
@@ -162,9 +165,12 @@ fn a_rate_limit_holds_until_its_time_and_then_ends_by_itself() {
         .map(|_| story.submit_as(bare(1), 500, minutes(20)))
         .collect();
     story.run_for(seconds(15));
-    let limited = all
-        .iter()
-        .filter(|id| matches!(&blocked(&story, **id)[..], [(_, Blocked::Throttled { .. })]));
+    let limited = all.iter().filter(|id| {
+        matches!(
+            &blocked(&story, **id)[..],
+            [(_, CreateBlocked::CloudRateLimited { .. })]
+        )
+    });
     assert_eq!(limited.count(), 2);
     story.run_for(minutes(4));
     assert_eq!(story.how_many_run(&all), 3, "no poll came in between");

@@ -6,7 +6,7 @@
 
 use longshore_core::ids::TypeName;
 use longshore_core::resources::{Demand, MIB};
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, minutes, number_types, seconds};
 
@@ -248,11 +248,12 @@ fn what_waits_for_a_type_at_capacity_is_left_alone_and_lower_ones_get_another() 
     assert_eq!(story.creates_of("type1"), 1);
     for container in waiting {
         let why = story.shown(container).and_then(|shown| shown.waiting);
-        let cooling = |(name, why): &(TypeName, Blocked)| {
-            name.as_str() == "type4" && matches!(why, Blocked::Cooling { .. } | Blocked::Canary)
+        let cooling = |(name, why): &(TypeName, CreateBlocked)| {
+            name.as_str() == "type4"
+                && matches!(why, CreateBlocked::BackedOff { .. } | CreateBlocked::Canary)
         };
         assert!(
-            matches!(&why, Some(Waiting::Blocked(all)) if all.iter().all(cooling)),
+            matches!(&why, Some(WaitReason::CreateBlocked(all)) if all.iter().all(cooling)),
             "{why:?}"
         );
         assert_eq!(story.lock_count(container), 0, "nothing was tried with it");

@@ -6,7 +6,9 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
 fn left_for(story: &Story, wanted: &ShutdownReason) -> usize {
-    story.count_events(|event| matches!(event, Event::Leaving { reason, .. } if reason == wanted))
+    story.count_events(
+        |event| matches!(event, Event::Terminating { reason, .. } if reason == wanted),
+    )
 }
 
 fn phase(story: &Story, vm: usize) -> Option<Phase> {

@@ -4,7 +4,7 @@ use longshore_core::config::Config;
 use longshore_core::event::Event;
 use longshore_core::ids::{ContainerId, ImageId};
 use longshore_core::resources::Demand;
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -20,13 +20,13 @@ fn small() -> Story {
 }
 
 fn pauses(story: &Story) -> usize {
-    story.count_events(|e| matches!(e, Event::BootsPaused { .. }))
+    story.count_events(|e| matches!(e, Event::BootBackoffStarted { .. }))
 }
 
 fn waits_for_boots(story: &Story, id: ContainerId) -> bool {
     let waiting = story.shown(id).and_then(|shown| shown.waiting);
-    matches!(waiting, Some(Waiting::Blocked(why))
-        if why.iter().all(|(_, b)| matches!(b, Blocked::BootsFail { .. })))
+    matches!(waiting, Some(WaitReason::CreateBlocked(why))
+        if why.iter().all(|(_, b)| matches!(b, CreateBlocked::BootsFail { .. })))
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn what_never_boots_rests_and_says_so_until_one_try_succeeds() {
     story.strike(Fault::NeverBoots, 0);
     story.run_for(minutes(75));
     story.assert_complete(container);
-    let resumed = |e: &Event| matches!(e, Event::BootsResumed { .. });
+    let resumed = |e: &Event| matches!(e, Event::BootBackoffEnded { .. });
     assert_eq!(story.count_events(resumed), 1);
 }
 

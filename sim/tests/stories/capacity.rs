@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_core::command::{Action, CloudAction};
 use longshore_core::config::Rate;
 use longshore_core::resources::{Demand, MicroDollars};
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -149,8 +149,8 @@ fn the_price_limit_holds_and_says_so() {
     story.run_for(minutes(4));
     assert_eq!(story.vms_made(), 2, "ten cents each, 25 at most");
     let waiting = story.shown(all[3]).and_then(|view| view.waiting);
-    let reason = matches!(&waiting, Some(Waiting::Blocked(why))
-        if why.iter().all(|(_, b)| *b == Blocked::MaxPricePerHour));
+    let reason = matches!(&waiting, Some(WaitReason::CreateBlocked(why))
+        if why.iter().all(|(_, b)| *b == CreateBlocked::MaxPricePerHour));
     assert!(reason, "{waiting:?}");
     story.run_for(minutes(30));
     for container in all {

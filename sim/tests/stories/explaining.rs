@@ -3,7 +3,7 @@
 use longshore_core::config::Config;
 use longshore_core::ids::ContainerId;
 use longshore_core::resources::Demand;
-use longshore_core::{Blocked, Closed, Eligible, Fate, Lack};
+use longshore_core::{CreateBlocked, Eligible, PlannedTermination, Shortfall, Unschedulable};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -34,7 +34,7 @@ fn what_waits_for_supervisors_is_not_told_that_an_instance_may_be_created() {
     story.until_running(all[0]);
     story.run_for(minutes(1));
     let offer = eligible(&story, all[1], "large");
-    assert_eq!(offer.blocked, Some(Blocked::Supervisors { max: 1 }));
+    assert_eq!(offer.blocked, Some(CreateBlocked::Supervisors { max: 1 }));
     assert_eq!((offer.full, offer.roomy), (0, 1), "it has room for others");
     let text = story.told(all[1]).unwrap().to_string();
     assert!(!text.contains("one more may be created"), "{text}");
@@ -58,7 +58,7 @@ fn what_waits_for_the_queue_to_recover_is_told_so_and_until_when() {
     assert!(
         matches!(
             offer.blocked,
-            Some(Blocked::Containers {
+            Some(CreateBlocked::Containers {
                 max: 1,
                 until: Some(_)
             })
@@ -121,14 +121,14 @@ fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_th
         let other = others.find(|other| other.instance_type.as_str() == name);
         other.map(|other| other.lacks.clone())
     };
-    assert_eq!(of("spot"), Some(vec![Lack::Interrupted]), "{told}");
+    assert_eq!(of("spot"), Some(vec![Shortfall::Interrupted]), "{told}");
     assert!(
         told.eligible
             .iter()
             .any(|o| o.instance_type.as_str() == "medium")
     );
     assert!(
-        matches!(of("large").as_deref(), Some([Lack::Price { .. }])),
+        matches!(of("large").as_deref(), Some([Shortfall::Price { .. }])),
         "{told}"
     );
 }
@@ -156,7 +156,7 @@ fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
     story.kill_container(stubborn);
     story.run_for(minutes(5));
     let told = story.told_vm(vm).expect("it is there");
-    let Fate::Draining {
+    let PlannedTermination::Draining {
         until: Some(until), ..
     } = told.fate
     else {
@@ -178,11 +178,14 @@ fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
     story.hold(vm);
     story.vm(vm).announce_loss();
     story.run_until("it is known", minutes(1), |s| {
-        s.shown_vm(vm).is_some_and(|vm| vm.taken_back_at.is_some())
+        s.shown_vm(vm).is_some_and(|vm| vm.preempted_at.is_some())
     });
     let told = story.told_vm(vm).expect("it is there");
-    assert!(matches!(told.fate, Fate::Held { until: Some(_) }), "{told}");
-    assert_eq!(told.closed, Some(Closed::TakenBack));
+    assert!(
+        matches!(told.fate, PlannedTermination::Held { until: Some(_) }),
+        "{told}"
+    );
+    assert_eq!(told.closed, Some(Unschedulable::Preempted));
     let text = told.to_string();
     assert!(text.contains("the cloud takes it back: "), "{text}");
     assert!(

@@ -14,7 +14,7 @@ fn an_idle_vm_is_fenced_probed_and_then_destroyed() {
     let leaving = |e: &Event| {
         matches!(
             e,
-            Event::Leaving {
+            Event::Terminating {
                 reason: ShutdownReason::Idle,
                 ..
             }
@@ -56,7 +56,7 @@ fn a_runner_found_on_a_fenced_vm_saves_it() {
     let (container, vm) = story.running(cores(1), seconds(5));
     story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
     // The fence goes up between two probes; a runner appears in that gap.
-    let leaving = |e: &Event| matches!(e, Event::Leaving { .. });
+    let leaving = |e: &Event| matches!(e, Event::Terminating { .. });
     story.strike(Fault::ConnectionDrops, 0);
     let mut waited = 0;
     while story.count_events(leaving) == 0 {
@@ -66,7 +66,10 @@ fn a_runner_found_on_a_fenced_vm_saves_it() {
     }
     let stranger = story.vm(vm).run_stranger();
     story.run_for(seconds(5));
-    assert_eq!(story.count_events(|e| matches!(e, Event::Stayed { .. })), 1);
+    assert_eq!(
+        story.count_events(|e| matches!(e, Event::Uncordoned { .. })),
+        1
+    );
     assert!(!story.is_gone(vm));
     story.run_for(minutes(5));
     assert!(!story.has_runner(stranger), "the queue does not know it");
@@ -118,7 +121,7 @@ fn a_vm_that_does_not_boot_is_given_back_and_another_tried() {
     let gone = |e: &Event| {
         matches!(
             e,
-            Event::Leaving {
+            Event::Terminating {
                 reason: ShutdownReason::BootTimeout,
                 ..
             }

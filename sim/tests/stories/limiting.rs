@@ -5,7 +5,7 @@ use longshore_core::config::Rate;
 use longshore_core::ids::ContainerId;
 use longshore_core::input::{ContainerState, IdleBehavior};
 use longshore_core::resources::Demand;
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
@@ -65,9 +65,9 @@ fn lower_ones_go_on_where_the_blocked_one_does_not_wait() {
     assert_eq!(story.runs_on(high), None);
 }
 
-fn blocked_by(story: &Story, id: ContainerId, test: fn(&Blocked) -> bool) -> bool {
+fn blocked_by(story: &Story, id: ContainerId, test: fn(&CreateBlocked) -> bool) -> bool {
     let waiting = story.shown(id).and_then(|view| view.waiting);
-    matches!(waiting, Some(Waiting::Blocked(why)) if why.iter().all(|(_, why)| test(why)))
+    matches!(waiting, Some(WaitReason::CreateBlocked(why)) if why.iter().all(|(_, why)| test(why)))
 }
 
 fn running(story: &Story, of: &[ContainerId]) -> usize {
@@ -101,7 +101,7 @@ fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing
     assert_eq!(running(&story, &next), 1, "three may run");
     assert!(blocked_by(&story, next[3], |why| matches!(
         why,
-        Blocked::Containers {
+        CreateBlocked::Containers {
             max: 3,
             until: Some(_)
         }
@@ -183,7 +183,7 @@ fn a_lower_fraction_stops_no_supervisor() {
     assert_eq!(running(&story, &supervisors), 4);
     assert!(blocked_by(&story, fifth, |why| matches!(
         why,
-        Blocked::Supervisors { max: 2 }
+        CreateBlocked::Supervisors { max: 2 }
     )));
     assert_eq!(story.destroys(), 0);
     story.run_for(minutes(30));
@@ -441,14 +441,14 @@ fn what_was_promised_to_one_that_is_not_wanted_any_more_goes_to_the_next_at_once
     let first = story.submit_as(cores(1), 900, minutes(5));
     let second = story.submit_as(cores(1), 500, minutes(5));
     story.run_for(seconds(5));
-    let limited = |why: &Blocked| matches!(why, Blocked::Containers { max: 1, .. });
+    let limited = |why: &CreateBlocked| matches!(why, CreateBlocked::Containers { max: 1, .. });
     assert!(blocked_by(&story, second, limited));
     story.set_priority(first, 0);
     story.run_for(seconds(5));
     assert!(
         matches!(
             story.shown(second).and_then(|view| view.waiting),
-            Some(Waiting::Booting { .. })
+            Some(WaitReason::Booting { .. })
         ),
         "it waits for the VM that was to be the first one's"
     );

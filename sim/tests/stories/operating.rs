@@ -157,13 +157,13 @@ fn whoever_kills_a_vm_that_is_going_already_is_named_as_the_reason() {
     story.run_for(minutes(2));
     assert_eq!(
         story.shown_vm(vm).map(|view| view.phase),
-        Some(Phase::Fenced)
+        Some(Phase::Cordoned)
     );
     story.kill_vm(vm);
     story.run_for(minutes(2));
     assert!(story.is_gone(vm));
     let named = |event: &Event| {
-        let Event::Leaving { reason, .. } = event else {
+        let Event::Terminating { reason, .. } = event else {
             return false;
         };
         matches!(reason, ShutdownReason::Operator(_))

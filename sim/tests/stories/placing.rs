@@ -2,7 +2,7 @@
 
 use longshore_core::ids::{ImageId, TypeName};
 use longshore_core::resources::Demand;
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 /// The types but these are not configured.
@@ -67,7 +67,7 @@ fn booting_vms_count_as_room_already() {
     story.run_for(seconds(2));
     let waiting = story.shown(second).and_then(|view| view.waiting);
     assert!(
-        matches!(waiting, Some(Waiting::Booting { .. })),
+        matches!(waiting, Some(WaitReason::Booting { .. })),
         "{waiting:?}"
     );
     story.run_for(minutes(5));
@@ -81,9 +81,10 @@ fn a_blocked_container_never_blocks_a_lower_one_that_can_run_now() {
     let blocked = story.submit_as(cores(8), 1000, minutes(1));
     story.run_for(minutes(1));
     let waiting = story.shown(blocked).and_then(|view| view.waiting);
-    let full = |w: &[(TypeName, Blocked)]| w.iter().all(|(_, b)| *b == Blocked::MaxInstances);
+    let full =
+        |w: &[(TypeName, CreateBlocked)]| w.iter().all(|(_, b)| *b == CreateBlocked::MaxInstances);
     assert!(
-        matches!(&waiting, Some(Waiting::Blocked(why)) if full(why)),
+        matches!(&waiting, Some(WaitReason::CreateBlocked(why)) if full(why)),
         "{waiting:?}"
     );
     story.kill_container(long);

@@ -39,7 +39,7 @@ fn longest_pause(story: &Story, from: Duration) -> Duration {
 }
 
 fn leaves_for(story: &Story, test: fn(&ShutdownReason) -> bool) -> usize {
-    story.count_events(|event| matches!(event, Event::Leaving { reason, .. } if test(reason)))
+    story.count_events(|event| matches!(event, Event::Terminating { reason, .. } if test(reason)))
 }
 
 #[test]

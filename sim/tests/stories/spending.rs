@@ -3,7 +3,7 @@
 use longshore_core::config::{Budget, Config};
 use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
-use longshore_core::{Blocked, Waiting};
+use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 /// Ten cents an hour for each core, and so many cents over so long a span.
@@ -21,8 +21,8 @@ fn small_for(cents: u64, window: std::time::Duration) -> impl FnOnce(&mut Config
 /// When room is expected, if all that a container waits for is a budget.
 fn room_at(story: &Story, id: longshore_core::ids::ContainerId) -> Option<Option<Timestamp>> {
     match story.shown(id)?.waiting? {
-        Waiting::Blocked(why) => match why.as_slice() {
-            [(_, Blocked::Budget { until, .. })] => Some(*until),
+        WaitReason::CreateBlocked(why) => match why.as_slice() {
+            [(_, CreateBlocked::Budget { until, .. })] => Some(*until),
             _ => None,
         },
         _ => None,

@@ -29,7 +29,7 @@ fn interruptions(story: &Story) -> usize {
 }
 
 fn announcements(story: &Story) -> usize {
-    story.count_events(|e| matches!(e, Event::LossAnnounced { .. }))
+    story.count_events(|e| matches!(e, Event::PreemptionNotice { .. }))
 }
 
 /// Lets the cloud take back the VM of a container, and waits until it runs on another.
@@ -50,7 +50,7 @@ fn an_announced_vm_takes_nothing_more() {
     story.run_for(seconds(15));
     let shown = story.shown_vm(vm).unwrap();
     assert_eq!(shown.idle_behavior, IdleBehavior::Drain);
-    assert!(shown.taken_back_at.is_some());
+    assert!(shown.preempted_at.is_some());
     let other = story.submit(spot(1));
     story.run_for(minutes(2));
     story.assert_complete(container);

@@ -84,7 +84,7 @@ fn what_cannot_be_killed_takes_its_vm_with_it() {
     assert!(story.is_gone(vm));
     let told = |e: &Event| matches!(e, Event::Unkillable { held: false, .. });
     assert_eq!(story.count_events(told), 1);
-    let shut = |e: &Event| matches!(e, Event::Leaving { reason, .. } if *reason == ShutdownReason::Unkillable);
+    let shut = |e: &Event| matches!(e, Event::Terminating { reason, .. } if *reason == ShutdownReason::Unkillable);
     assert_eq!(story.count_events(shut), 1);
     let warned = |e: &Event| {
         let line = e.to_string();

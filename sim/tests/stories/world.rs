@@ -38,7 +38,7 @@ fn a_hold_that_comes_before_the_destroy_has_left_keeps_the_vm() {
     story.strike(Fault::ThrottledUntil, 2);
     let leaving = |story: &Story| {
         let shown = story.shown_vm(vm);
-        shown.is_some_and(|vm| vm.leaving.is_some())
+        shown.is_some_and(|vm| vm.terminating.is_some())
     };
     story.run_until("it is being given back", minutes(3), leaving);
     if story.destroys() == 0 {

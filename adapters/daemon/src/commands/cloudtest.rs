@@ -5,11 +5,11 @@ mod show;
 
 use std::sync::Arc;
 
-use longshore_arvados::config::{ClusterConfig, Log, LogFormat, LogLevel};
-use longshore_cloud::conformance::{Patience, Plan, Promises, run as prove};
-use longshore_cloud::{Cloud as _, SharedCloud};
+use longshore_cluster_config::{ClusterConfig, Log, LogFormat, LogLevel};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, TypeName};
+use longshore_driver::conformance::{Patience, Plan, Promises, run as prove};
+use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
 

@@ -11,7 +11,7 @@ pub(crate) mod queue;
 pub(crate) mod replay;
 pub(crate) mod token;
 
-use longshore_arvados::config::{ClusterConfig, load_file};
+use longshore_cluster_config::{ClusterConfig, load_file};
 
 use crate::cli::ConfigArg;
 use crate::exit::{Context as _, Outcome};

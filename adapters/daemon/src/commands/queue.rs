@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
-use longshore_arvados::config::{BuiltinQueue, ClusterConfig};
+use longshore_cluster_config::{BuiltinQueue, ClusterConfig};
 use longshore_queue::{Database, QueueConfig, QueueError, QueueServer};
 
 use super::{block_on, load, terminated};

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use longshore_arvados::config::{ClusterConfig, load};
-use longshore_cloud::{CloudSettings, Layered};
-use longshore_loopback::LoopbackCloud;
+use longshore_cluster_config::{ClusterConfig, load};
+use longshore_driver::{CloudSettings, Layered};
+use longshore_driver_loopback::LoopbackCloud;
 use longshore_queue::{Database, QueueConfig, QueueServer};
 use longshore_secret::Secret;
 

@@ -133,7 +133,7 @@ fn row(item: &Item, record: &Record) -> Row {
 fn ran(record: &Value) -> Option<Duration> {
     let nanos = |key: &str| {
         let text = record[key].as_str()?;
-        longshore_arvados::client::parse_time(text)
+        longshore_queue_client::parse_time(text)
     };
     let (from, to) = (nanos("started_at")?, nanos("finished_at")?);
     Some(to.since(from))

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use longshore_cloud::layer::CallEnd;
-use longshore_cloud::{Called, Instrument, Layered, SharedCloud, Watch};
-use longshore_http::Metrics;
+use longshore_driver::layer::CallEnd;
+use longshore_driver::{Called, Instrument, Layered, SharedCloud, Watch};
+use longshore_management::Metrics;
 
 /// The same driver, with its calls counted from now on.
 pub(crate) fn timed(cloud: SharedCloud, metrics: Arc<Metrics>) -> SharedCloud {

@@ -19,9 +19,9 @@ use longshore_core::event::{Event, Level};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
-use longshore_core::{Dispatcher, Trouble};
-use longshore_http::{Health, Metrics, Question};
+use longshore_core::{Dispatcher, HealthProblem};
 use longshore_journal::{Header, Step, Writer};
+use longshore_management::{Health, Metrics, Question};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -175,19 +175,19 @@ impl Engine {
 
     fn answer(&mut self, question: Question) {
         let now = self.clock.now();
-        let health = health(&self.core.view().troubles(now));
+        let health = health(&self.core.view().health_problems(now));
         if let Some(wish) = question.answer(now, self.core.view(), &health) {
-            self.step(vec![Input::Operator(wish)]);
+            self.step(vec![Input::OperatorRequest(wish)]);
         }
     }
 }
 
 /// What monitors are told.
-fn health(troubles: &[Trouble]) -> Health {
-    if troubles.is_empty() {
+fn health(health_problems: &[HealthProblem]) -> Health {
+    if health_problems.is_empty() {
         return Health::Ok;
     }
-    let each: Vec<String> = troubles.iter().map(ToString::to_string).collect();
+    let each: Vec<String> = health_problems.iter().map(ToString::to_string).collect();
     Health::Failing(each.join("; "))
 }
 

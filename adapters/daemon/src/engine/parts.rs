@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use longshore_arvados::client::{ApiClient, ApiSettings};
-use longshore_arvados::config::{ClusterConfig, RuntimeEngine};
-use longshore_cloud::{CloudSettings, SharedCloud};
+use longshore_cluster_config::{ClusterConfig, RuntimeEngine};
 use longshore_core::config::Config;
-use longshore_loopback::{LoopbackCloud, LoopbackParams, VmProgram};
+use longshore_driver::{CloudSettings, SharedCloud};
+use longshore_driver_loopback::{LoopbackCloud, LoopbackParams, VmProgram};
+use longshore_queue_client::{ApiClient, ApiSettings};
 use longshore_secret::Secret;
 use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings};
 use md5::{Digest as _, Md5};
@@ -211,10 +211,14 @@ const DRIVERS: &[&str] = &[
 
 /// The driver that rents from EC2.
 #[cfg(feature = "ec2")]
-fn ec2(cluster: &ClusterConfig, settings: CloudSettings) -> Outcome<longshore_ec2::Ec2Cloud> {
+fn ec2(
+    cluster: &ClusterConfig,
+    settings: CloudSettings,
+) -> Outcome<longshore_driver_ec2::Ec2Cloud> {
     let parameters = &cluster.cloud.driver_parameters;
-    let params = longshore_ec2::Ec2Params::from_json(parameters).usage("Containers.CloudVMs")?;
-    Ok(longshore_ec2::Ec2Cloud::new(settings, params))
+    let params =
+        longshore_driver_ec2::Ec2Params::from_json(parameters).usage("Containers.CloudVMs")?;
+    Ok(longshore_driver_ec2::Ec2Cloud::new(settings, params))
 }
 
 /// The driver whose VMs are processes of this host, run by this program itself.

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use longshore_cloud::{Cloud, PricePoint, SharedCloud};
 use longshore_core::ids::{InstanceId, IntentId};
 use longshore_core::time::Timestamp;
-use longshore_http::rfc3339;
+use longshore_driver::{Cloud, PricePoint, SharedCloud};
+use longshore_management::rfc3339;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -46,7 +46,7 @@ struct Known {
 
 /// An instance whose price may change, and when it began to matter.
 pub(crate) fn priced(
-    instance: &longshore_cloud::Instance,
+    instance: &longshore_driver::Instance,
     intent: Option<IntentId>,
     now: Timestamp,
 ) -> (InstanceId, Timestamp) {

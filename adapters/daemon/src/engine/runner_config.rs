@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::ContainerId;
-use longshore_http::TypeJson;
+use longshore_management::TypeJson;
 use longshore_secret::Secret;
 use serde_json::{Value, json};
 use sha2::Sha256;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use longshore_cloud::{CreateSpec, tag};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, IntentId, TypeName};
 use longshore_core::input::CloudError;
+use longshore_driver::{CreateSpec, tag};
 use longshore_secret::Secret;
 use longshore_ssh::init_script;
 

@@ -7,8 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use longshore_arvados::client::ApiClient;
-use longshore_cloud::{Instance, SharedCloud, tag};
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::{Config, InstanceType};
 use longshore_core::ids::{Address, CloudId, CommandId, ImageId, InstanceId, IntentId, TypeName};
@@ -16,6 +14,8 @@ use longshore_core::input::{
     Answer, CloudError, IdleBehavior, Input, InstanceRecord, InstanceTags, ProbeReport, VmError,
 };
 use longshore_core::time::Timestamp;
+use longshore_driver::{Instance, SharedCloud, tag};
+use longshore_queue_client::ApiClient;
 use longshore_ssh::{InstanceKey, Remote, Target};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -293,7 +293,7 @@ impl Inner {
             id: instance.id,
             address: instance.address.map(Address::from),
             terminated: instance.terminated,
-            taken_back: instance.taken_back,
+            preempted: instance.preempted,
         }
     }
 

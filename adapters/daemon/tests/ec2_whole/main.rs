@@ -18,7 +18,7 @@ use support::vm::Vms;
     dead_code,
     reason = "shared with the tests of the driver, which use the rest"
 )]
-#[path = "../../../ec2/tests/ec2/support/emulated.rs"]
+#[path = "../../../driver-ec2/tests/ec2/support/emulated.rs"]
 mod support;
 
 /// A dispatcher whose cloud is EC2.

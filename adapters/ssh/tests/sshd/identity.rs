@@ -10,7 +10,7 @@ use crate::support::{Vm, keygen, run, session_pid, soon, until};
 async fn assert_impostor(pool: &Pool, target: &Target) -> String {
     let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker");
     match pool.run(target, &exec, soon()).await {
-        Err(ExecError::NotSent(VmError::Impostor(why))) => why,
+        Err(ExecError::NotSent(VmError::IdentityMismatch(why))) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -83,7 +83,7 @@ async fn a_changed_host_key_stops_everything_even_with_the_right_secret() {
         // Until the old connection is known to be dead, it may take the command and lose it.
         let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker");
         match pool.run(&target, &exec, soon()).await {
-            Err(ExecError::NotSent(VmError::Impostor(why))) => break why,
+            Err(ExecError::NotSent(VmError::IdentityMismatch(why))) => break why,
             Err(ExecError::Lost(_)) if tokio::time::Instant::now() < deadline => {}
             other => panic!("{other:?}"),
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use longshore_core::command::Signal;
 use longshore_core::ids::ContainerId;
-use longshore_core::input::{ProbeReport, RunnerList, RunnerSighting, SignalReport, VmError};
+use longshore_core::input::{ProbeReport, RunnerList, RunnerStatus, SignalReport, VmError};
 use longshore_secret::Secret;
 use longshore_ssh::{Remote, RemoteSettings, RunnerSource};
 use tokio::time::Instant;
@@ -21,8 +21,8 @@ fn container() -> ContainerId {
 fn one_runner() -> Option<RunnerList> {
     Some(RunnerList {
         broken: false,
-        taken_back_at: None,
-        runners: vec![RunnerSighting {
+        preempted_at: None,
+        runners: vec![RunnerStatus {
             container: container(),
             stale: false,
         }],

@@ -4,10 +4,10 @@ use std::io::BufRead as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use longshore_arvados::config::ClusterConfig;
-use longshore_cloud::conformance::{Bench, CommandError, Patience, Promises, Proof};
-use longshore_cloud::{Cloud as _, CreateSpec, Instance, SharedCloud};
+use longshore_cluster_config::ClusterConfig;
 use longshore_core::ids::{CloudId, IntentId};
+use longshore_driver::conformance::{Bench, CommandError, Patience, Promises, Proof};
+use longshore_driver::{Cloud as _, CreateSpec, Instance, SharedCloud};
 use longshore_ssh::{Exec, ExecError, Output, Remote, Target};
 use tokio::sync::oneshot;
 use tokio::time::Instant;

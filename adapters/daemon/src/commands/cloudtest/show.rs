@@ -4,8 +4,8 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use longshore_arvados::config::ClusterConfig;
-use longshore_cloud::conformance::{Check, Outcome as StepOutcome, Point, Progress, Report, Step};
+use longshore_cluster_config::ClusterConfig;
+use longshore_driver::conformance::{Check, Outcome as StepOutcome, Point, Progress, Report, Step};
 use serde_json::json;
 
 use super::Subject;

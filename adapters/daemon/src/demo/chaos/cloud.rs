@@ -1,7 +1,7 @@
 //! Faults of the cloud's calls, as a layer around the driver.
 
 use async_trait::async_trait;
-use longshore_cloud::{Answer, Call, CloudError, Layer, Operation};
+use longshore_driver::{Answer, Call, CloudError, Layer, Operation};
 
 use super::{Fault, Storm, Target};
 

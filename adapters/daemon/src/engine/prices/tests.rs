@@ -1,10 +1,10 @@
 //! A cloud that counts how often it is asked.
 
 use async_trait::async_trait;
-use longshore_cloud::{CloudError, CreateSpec, Instance};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::QuotaGroup;
 use longshore_core::resources::MicroDollars;
+use longshore_driver::{CloudError, CreateSpec, Instance};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
@@ -191,7 +191,7 @@ fn it_matters_from_the_wish_on() {
         id: "i-1".into(),
         address: None,
         terminated: false,
-        taken_back: false,
+        preempted: false,
         tags: BTreeMap::new(),
         secret: longshore_secret::Secret::default(),
     };

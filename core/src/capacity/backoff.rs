@@ -1,0 +1,146 @@
+//! What failed lately is left alone for a while, longer each time; then one try decides.
+
+use std::time::Duration;
+
+use crate::ids::VmKey;
+use crate::time::Timestamp;
+
+/// A pause after failures, and the single try at its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BackoffState {
+    pub(crate) until: Timestamp,
+    /// Since when every try has failed, and one came soon after each pause.
+    pub(crate) since: Timestamp,
+    /// Failures in a row.
+    step: u32,
+    /// The try under way.
+    canary: Option<VmKey>,
+    /// The world's words, for views.
+    pub(crate) why: String,
+    /// Instances that counted against the limit when it was met.
+    pub(crate) count_at_error: usize,
+}
+
+/// After a pause, the one try has come to an end within this, if anybody wants it.
+const STALE_AFTER: Duration = Duration::from_secs(600);
+
+/// Whether something may be tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Not before this.
+    Wait(Timestamp),
+    /// One try is under way.
+    Trying,
+    /// Now, once.
+    Canary,
+}
+
+/// The shortest and the longest pause.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backoff {
+    pub(crate) min: Duration,
+    pub(crate) max: Duration,
+}
+
+impl BackoffState {
+    /// Escalates from `before`: each pause is twice the one before, up to the longest, and up to an
+    /// eighth longer by chance (`jitter`), so that several do not try in step.
+    pub(crate) fn after_failure(
+        before: Option<&Self>,
+        now: Timestamp,
+        pauses: Backoff,
+        jitter: u32,
+        why: String,
+        count_at_error: usize,
+    ) -> Self {
+        // Failures of creates that were already under way do not escalate, but what has just failed
+        // rests for the shortest pause at least.
+        let known = before.filter(|b| now < b.until);
+        let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
+        let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
+        let extra = pause / 8 * (jitter % 256) / 256;
+        let until = now + pause + extra;
+        let ongoing = before.filter(|b| b.goes_on(now));
+        Self {
+            since: ongoing.map_or(now, |b| b.since),
+            until: known.map_or(until, |b| b.until.max(now + pauses.min)),
+            step,
+            // An old create's failure does not end the try that is under way.
+            canary: before.and_then(|b| b.canary),
+            why,
+            count_at_error,
+        }
+    }
+
+    /// Whether it still says something: a pause that ended long ago without another try does not.
+    pub(crate) fn goes_on(&self, now: Timestamp) -> bool {
+        now < self.until + STALE_AFTER
+    }
+
+    /// `under_way` tells whether the create of a VM is still unanswered; a try whose VM is forgotten
+    /// is over, whatever became of it.
+    pub(crate) fn readiness(&self, now: Timestamp, under_way: impl Fn(VmKey) -> bool) -> Readiness {
+        if now < self.until {
+            Readiness::Wait(self.until)
+        } else if self.canary.is_some_and(under_way) {
+            Readiness::Trying
+        } else {
+            Readiness::Canary
+        }
+    }
+
+    pub(crate) fn begin_canary(&mut self, key: VmKey) {
+        self.canary = Some(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff {
+        min: Duration::from_secs(60),
+        max: Duration::from_secs(900),
+    };
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut now = Timestamp::EPOCH;
+        let mut backoff: Option<BackoffState> = None;
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let next =
+                BackoffState::after_failure(backoff.as_ref(), now, BACKOFF, 0, String::new(), 0);
+            pauses.push(next.until.since(now).as_secs());
+            now = next.until;
+            backoff = Some(next);
+        }
+        assert_eq!(pauses, [60, 120, 240, 480, 900, 900]);
+    }
+
+    #[test]
+    fn a_failure_within_the_pause_does_not_escalate() {
+        let first =
+            BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
+        let now = Timestamp::EPOCH + Duration::from_secs(30);
+        let second = BackoffState::after_failure(Some(&first), now, BACKOFF, 0, String::new(), 0);
+        assert_eq!(second.until, now + BACKOFF.min);
+        assert_eq!(second.step, first.step);
+    }
+
+    #[test]
+    fn one_canary_at_a_time() {
+        let mut backoff =
+            BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
+        let end = backoff.until;
+        let at = |now, open: bool| backoff.readiness(now, |_| open);
+        assert_eq!(at(Timestamp::EPOCH, true), Readiness::Wait(end));
+        assert_eq!(at(end, true), Readiness::Canary);
+        backoff.begin_canary(VmKey(1));
+        assert_eq!(
+            backoff.readiness(end, |key| key == VmKey(1)),
+            Readiness::Trying
+        );
+        assert_eq!(backoff.readiness(end, |_| false), Readiness::Canary);
+    }
+}

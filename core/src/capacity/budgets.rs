@@ -1,0 +1,308 @@
+//! What was spent lately: the prices of all instances, added up over sliding windows.
+//!
+//! A window is cut into buckets of equal length. What counts as lately is the bucket that is not full
+//! yet and as many full ones as the window holds: the whole window, and at most one bucket more. So
+//! up to 1/96 of a window too much is counted, and never too little.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Budget;
+use crate::fleet::Fleet;
+use crate::fleet::vm::Vm;
+use crate::ids::IntentId;
+use crate::resources::MicroDollars;
+use crate::time::Timestamp;
+
+const BUCKETS: u64 = 96;
+/// What the sums are kept in: millionths of a dollar per hour, times nanoseconds.
+const PER_MICRODOLLAR: u128 = 3_600_000_000_000;
+
+/// What is left of one budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetLeft {
+    /// The budget.
+    pub budget: Budget,
+    /// What was spent within the window, rounded up: instances that exist and those that are gone.
+    pub spent: MicroDollars,
+    /// What may still be spent; nothing is created once it is zero.
+    pub left: MicroDollars,
+    /// When there is room again if nothing is left: should all instances stay. Absent if there is
+    /// room, or if these instances alone use the budget up for good.
+    pub room_at: Option<Timestamp>,
+}
+
+/// The memory of all budgets: 97 numbers for each. Adding what time costs is O(budgets), once a
+/// bucket more; everything else O(budgets · buckets).
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Budgets {
+    /// All is counted up to here.
+    counted_to: Timestamp,
+    /// What existed before this was counted when it happened: what is found later is not counted
+    /// from its birth, but from here.
+    known_to: Timestamp,
+    windows: Vec<Window>,
+}
+
+#[derive(Clone, Debug, Hash)]
+struct Window {
+    budget: Budget,
+    /// The number of the newest bucket, counted from the epoch.
+    newest: u64,
+    /// Each in the place of its number, modulo their count.
+    buckets: Vec<u128>,
+    sum: u128,
+}
+
+impl Budgets {
+    /// Adds what all instances cost since the last call, at the price of all that time.
+    pub(crate) fn count(&mut self, now: Timestamp, price: MicroDollars) {
+        let from = std::mem::replace(&mut self.counted_to, now);
+        for window in &mut self.windows {
+            window.add(from, now, price);
+        }
+    }
+
+    /// Adds what an instance has cost that was found just now. When it was created is known from the
+    /// wish in its tag; without one it begins to cost when it is found. What other instances cost
+    /// that were gone before, nobody knows any more.
+    pub(crate) fn count_found(&mut self, vm: &Vm) {
+        let from = born(vm).max(self.known_to);
+        for window in &mut self.windows {
+            window.add(from, self.counted_to, vm.price());
+        }
+    }
+
+    /// Everything known of instances is about to be forgotten.
+    pub(crate) fn forgets(&mut self) {
+        self.known_to = self.counted_to;
+    }
+
+    /// Takes over the budgets of a configuration. A window that was there before keeps its memory; a
+    /// new one knows what the instances that exist have cost.
+    pub(crate) fn reconfigure(&mut self, budgets: &[Budget], fleet: &Fleet) {
+        let mut before = std::mem::take(&mut self.windows);
+        for budget in budgets {
+            let same = |window: &Window| window.budget.window == budget.window;
+            let window = match before.iter().position(same) {
+                Some(at) => Window {
+                    budget: *budget,
+                    ..before.swap_remove(at)
+                },
+                None => {
+                    let mut window = Window::new(*budget, self.counted_to);
+                    for vm in fleet.iter() {
+                        window.add(born(vm), self.counted_to, vm.price());
+                    }
+                    window
+                }
+            };
+            self.windows.push(window);
+        }
+    }
+
+    /// The budget that is used up for longest, if any is, and when there is room again.
+    pub(crate) fn exhausted(&self, price: MicroDollars) -> Option<(Budget, Option<Timestamp>)> {
+        let used_up = self.windows.iter().filter(|window| window.is_used_up());
+        let dated = used_up.map(|window| (window.budget, window.room_at(self.counted_to, price)));
+        dated.max_by_key(|(_, room_at)| room_at.unwrap_or(Timestamp::NEVER))
+    }
+
+    /// What is left of each budget.
+    pub(crate) fn left(&self, price: MicroDollars) -> Vec<BudgetLeft> {
+        let left = |window: &Window| {
+            let spent = window.sum.div_ceil(PER_MICRODOLLAR);
+            let spent = u64::try_from(spent).unwrap_or(u64::MAX);
+            let room_at = window.room_at(self.counted_to, price);
+            BudgetLeft {
+                budget: window.budget,
+                spent: MicroDollars(spent),
+                left: MicroDollars(window.budget.limit.0.saturating_sub(spent)),
+                room_at: room_at.filter(|_| window.is_used_up()),
+            }
+        };
+        self.windows.iter().map(left).collect()
+    }
+}
+
+/// Since when an instance is to be paid for. Not before it was asked for, as far as that is known.
+fn born(vm: &Vm) -> Timestamp {
+    let asked = vm.intent.map(IntentId::asked_at);
+    // A wish that is younger than the find is none of ours.
+    asked.filter(|at| *at <= vm.since).unwrap_or(vm.since)
+}
+
+impl Window {
+    fn new(budget: Budget, now: Timestamp) -> Self {
+        let mut window = Self {
+            budget,
+            newest: 0,
+            buckets: vec![0; slot(BUCKETS) + 1],
+            sum: 0,
+        };
+        window.newest = window.number(now);
+        window
+    }
+
+    /// Nanoseconds in a bucket.
+    fn width(&self) -> u64 {
+        let nanos = u64::try_from(self.budget.window.as_nanos()).unwrap_or(u64::MAX);
+        nanos.div_ceil(BUCKETS).max(1)
+    }
+
+    fn number(&self, at: Timestamp) -> u64 {
+        at.as_nanos() / self.width()
+    }
+
+    /// Adds a price for a span of time that ends now; what is older than the window is left out.
+    fn add(&mut self, from: Timestamp, now: Timestamp, price: MicroDollars) {
+        let last = self.number(now);
+        while self.newest < last && self.sum > 0 {
+            self.newest += 1;
+            let dropped = std::mem::take(&mut self.buckets[slot(self.newest)]);
+            self.sum -= dropped;
+        }
+        self.newest = self.newest.max(last);
+        let oldest = last.saturating_sub(BUCKETS);
+        for number in oldest.max(self.number(from))..=last {
+            let begin = number.saturating_mul(self.width());
+            let end = begin.saturating_add(self.width()).min(now.as_nanos());
+            let span = end.saturating_sub(begin.max(from.as_nanos()));
+            let cost = u128::from(price.0) * u128::from(span);
+            self.buckets[slot(number)] += cost;
+            self.sum += cost;
+        }
+    }
+
+    fn limit(&self) -> u128 {
+        u128::from(self.budget.limit.0) * PER_MICRODOLLAR
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.sum >= self.limit()
+    }
+
+    /// When less than the limit will have been spent, should all instances stay.
+    fn room_at(&self, now: Timestamp, price: MicroDollars) -> Option<Timestamp> {
+        let mut left_behind = 0;
+        (1..=BUCKETS + 1).find_map(|step| {
+            let number = self.newest + step;
+            left_behind += self.buckets[slot(number)];
+            let at = Timestamp::from_nanos(number.saturating_mul(self.width()));
+            let more = at.since(now).as_nanos() * u128::from(price.0);
+            (self.sum - left_behind + more < self.limit()).then_some(at)
+        })
+    }
+}
+
+/// The place of a bucket.
+fn slot(number: u64) -> usize {
+    usize::try_from(number % (BUCKETS + 1)).expect("it is small")
+}
+
+/// A duration as operators write it: the largest whole units.
+pub(crate) fn short(span: Duration) -> String {
+    let secs = span.as_secs();
+    match secs {
+        _ if secs == 0 || span.subsec_nanos() > 0 => format!("{span:?}"),
+        _ if secs.is_multiple_of(3600) => format!("{}h", secs / 3600),
+        _ if secs.is_multiple_of(60) => format!("{}m", secs / 60),
+        _ => format!("{secs}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn budgets(limit: u64, window: Duration) -> Budgets {
+        let mut budgets = Budgets::default();
+        budgets.count(at(1_000_000), MicroDollars(0));
+        let budget = Budget {
+            window,
+            limit: MicroDollars(limit),
+        };
+        budgets.reconfigure(&[budget], &Fleet::default());
+        budgets
+    }
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::EPOCH + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn room_comes_when_what_was_spent_is_old_enough() {
+        let mut budgets = budgets(100, HOUR);
+        let price = MicroDollars(100);
+        budgets.count(at(1_000_000 + 3599), price);
+        assert_eq!(budgets.exhausted(price), None);
+        budgets.count(at(1_000_000 + 3700), price);
+        let (_, room_at) = budgets.exhausted(price).expect("it is used up");
+        assert_eq!(room_at, None, "never, while all goes on like this");
+        let (_, room_at) = budgets.exhausted(MicroDollars(0)).expect("it is used up");
+        let room_at = room_at.expect("nothing is spent any more");
+        budgets.count(room_at - Duration::from_nanos(1), MicroDollars(0));
+        assert!(budgets.exhausted(MicroDollars(0)).is_some());
+        budgets.count(room_at, MicroDollars(0));
+        assert_eq!(budgets.exhausted(MicroDollars(0)), None);
+    }
+
+    #[test]
+    fn a_window_keeps_its_memory_when_its_limit_is_raised() {
+        let mut budgets = budgets(50, HOUR);
+        budgets.count(at(1_000_000 + 3600), MicroDollars(100));
+        assert!(budgets.exhausted(MicroDollars(0)).is_some());
+        let budget = |window, limit| Budget {
+            window,
+            limit: MicroDollars(limit),
+        };
+        let both = [budget(HOUR * 2, 99), budget(HOUR, 200)];
+        budgets.reconfigure(&both, &Fleet::default());
+        assert_eq!(budgets.exhausted(MicroDollars(0)), None);
+        let left: Vec<u64> = budgets
+            .left(MicroDollars(0))
+            .iter()
+            .map(|b| b.left.0)
+            .collect();
+        assert_eq!(left, [99, 100]);
+    }
+
+    #[test]
+    fn windows_are_named_as_operators_write_them() {
+        let names = [86_400, 90 * 60, 61].map(|s| short(Duration::from_secs(s)));
+        assert_eq!(names, ["24h", "90m", "61s"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_less_than_the_window_is_counted_and_at_most_a_bucket_more(
+            steps in proptest::collection::vec((1u64..2000, 0u64..1000), 1..120), hours in 1u32..8,
+        ) {
+            let window = HOUR * hours;
+            let mut budgets = budgets(u64::MAX, window);
+            let (mut now, mut spans) = (1_000_000, Vec::new());
+            for (secs, price) in steps {
+                spans.push((now, now + secs, price));
+                now += secs;
+                budgets.count(at(now), MicroDollars(price));
+            }
+            let since = |first: u64| -> u128 {
+                let cost = |(from, to, price): &(u64, u64, u64)| {
+                    u128::from(to.saturating_sub((*from).max(first))) * u128::from(*price)
+                };
+                spans.iter().map(cost).sum::<u128>() * 1_000_000_000
+            };
+            let begin = now - window.as_secs().min(now);
+            let sum = budgets.windows[0].sum;
+            prop_assert!(sum >= since(begin));
+            prop_assert!(sum <= since(begin - window.as_secs() / 96 - 1));
+            let buckets = &budgets.windows[0].buckets;
+            prop_assert_eq!(buckets.iter().sum::<u128>(), sum);
+        }
+    }
+}

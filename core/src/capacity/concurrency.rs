@@ -1,0 +1,144 @@
+//! How many containers may run at a time, while nobody knows how many the cluster can bear.
+//!
+//! The limit begins at `InitialQuotaEstimate`, if that is set, and falls below what runs whenever the
+//! queue says that it is overloaded. It grows by a tenth, at least by one, with each minute in which
+//! the queue says no such thing.
+
+use std::time::Duration;
+
+use crate::config::Limits;
+use crate::time::Timestamp;
+
+/// Without an overload for so long, the limit grows.
+const QUIET: Duration = Duration::from_secs(60);
+/// So many never run: a limit that has grown as far is none.
+const NO_LIMIT: u32 = 1_000_000;
+const PPM: u128 = 1_000_000;
+
+/// The limit's memory. Questions cost O(log limit), at most some 150 steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Concurrency {
+    /// The limit as it was then; it grows from there.
+    limit: Option<(u32, Timestamp)>,
+}
+
+impl Concurrency {
+    /// Everything is learned afresh, but no overload is forgotten.
+    pub(crate) fn begin(&mut self, now: Timestamp, limits: &Limits) {
+        let estimate = limits.initial_quota.map(|limit| limit.max(1));
+        let least = [self.max(now), estimate].into_iter().flatten().min();
+        self.limit = least.map(|limit| (limit, now));
+    }
+
+    /// The queue cannot bear what runs.
+    pub(crate) fn overloaded(&mut self, now: Timestamp, running: usize) {
+        let running = u32::try_from(running).unwrap_or(u32::MAX);
+        let fewer = running.saturating_sub(1).max(1);
+        let limit = self.max(now).map_or(fewer, |max| max.min(fewer));
+        self.limit = Some((limit, now));
+    }
+
+    /// Whether there is certainly no limit.
+    pub(crate) fn is_free(&self) -> bool {
+        self.limit.is_none()
+    }
+
+    /// The limit, if there is one.
+    pub(crate) fn max(&self, now: Timestamp) -> Option<u32> {
+        let (mut max, since) = self.limit?;
+        for _ in 0..self.quiet_minutes(now, since) {
+            max = max.saturating_add((max / 10).max(1));
+            if max >= NO_LIMIT {
+                return None;
+            }
+        }
+        Some(max)
+    }
+
+    /// When it grows next.
+    pub(crate) fn grows_at(&self, now: Timestamp) -> Option<Timestamp> {
+        let (_, since) = self.limit?;
+        let minutes = self.quiet_minutes(now, since).saturating_add(1);
+        Some(since + QUIET * u32::try_from(minutes).unwrap_or(u32::MAX))
+    }
+
+    fn quiet_minutes(&self, now: Timestamp, since: Timestamp) -> u64 {
+        now.since(since).as_secs() / QUIET.as_secs()
+    }
+
+    /// How many of them may be supervisors: a fraction of what may run, at least one, so that those
+    /// that they wait for find room. `instances` is how many may exist at most, where that is known.
+    pub(crate) fn supervisors(
+        &self,
+        now: Timestamp,
+        limits: &Limits,
+        instances: Option<usize>,
+    ) -> Option<u32> {
+        let fraction = limits.supervisor_fraction_ppm?;
+        let instances = instances.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let bounds = [self.max(now), limits.instances, instances];
+        let all = bounds.into_iter().flatten().min()?;
+        let part = u128::from(all) * u128::from(fraction) / PPM;
+        Some(u32::try_from(part).unwrap_or(u32::MAX).max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(secs: u64) -> Timestamp {
+        Timestamp::EPOCH + Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn it_falls_below_what_runs_and_grows_by_a_tenth_a_quiet_minute() {
+        let mut concurrency = Concurrency::default();
+        assert_eq!(concurrency.max(after(0)), None);
+        concurrency.overloaded(after(0), 21);
+        let maxima = [0, 59, 60, 120, 180].map(|secs| concurrency.max(after(secs)));
+        assert_eq!(maxima, [20, 20, 22, 24, 26].map(Some));
+        assert_eq!(concurrency.grows_at(after(61)), Some(after(120)));
+        concurrency.overloaded(after(130), 30);
+        assert_eq!(concurrency.max(after(130)), Some(24), "it never jumps up");
+        assert_eq!(concurrency.max(after(189)), Some(24));
+        concurrency.overloaded(after(200), 0);
+        assert_eq!(concurrency.max(after(200)), Some(1), "one may always run");
+        assert_eq!(concurrency.max(after(320)), Some(3));
+        assert_eq!(concurrency.max(after(50_000)), None, "long forgotten");
+    }
+
+    #[test]
+    fn an_estimate_is_where_it_begins() {
+        let limits = Limits {
+            initial_quota: Some(40),
+            ..Limits::default()
+        };
+        let mut concurrency = Concurrency::default();
+        concurrency.begin(after(0), &limits);
+        assert_eq!(concurrency.max(after(0)), Some(40));
+        concurrency.overloaded(after(10), 6);
+        concurrency.begin(after(20), &limits);
+        assert_eq!(
+            concurrency.max(after(20)),
+            Some(5),
+            "an overload is not forgotten"
+        );
+    }
+
+    #[test]
+    fn supervisors_are_a_part_of_whatever_is_least() {
+        let mut limits = Limits {
+            instances: Some(9),
+            supervisor_fraction_ppm: Some(500_000),
+            ..Limits::default()
+        };
+        let mut concurrency = Concurrency::default();
+        assert_eq!(concurrency.supervisors(after(0), &limits, None), Some(4));
+        assert_eq!(concurrency.supervisors(after(0), &limits, Some(1)), Some(1));
+        concurrency.overloaded(after(0), 7);
+        assert_eq!(concurrency.supervisors(after(0), &limits, None), Some(3));
+        limits.supervisor_fraction_ppm = None;
+        assert_eq!(concurrency.supervisors(after(0), &limits, None), None);
+    }
+}

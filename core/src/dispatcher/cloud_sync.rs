@@ -1,0 +1,566 @@
+//! Lists, creates, destroys and tags: what is asked of clouds, and what their answers change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Dispatcher;
+use crate::capacity::{Call, CreateFacts, in_group};
+use crate::command::CloudAction;
+use crate::event::{CloudCall, Event};
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
+use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, TypeName, VmKey};
+use crate::input::{CloudError, IdleBehavior, InstanceRecord};
+use crate::mutants::Mutant;
+use crate::outbox::Purpose;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+/// Between two lists while something is awaited from the next one; doubled up to the regular
+/// interval.
+const SYNC_PAUSE_MIN: Duration = Duration::from_secs(1);
+const DESTROY_PAUSE_MAX: Duration = Duration::from_secs(600);
+const TAG_PAUSE: Duration = Duration::from_secs(10);
+/// So long after a write lists may still show the tag before it.
+const TAG_SETTLES: Duration = Duration::from_secs(300);
+/// Lists that must lack a VM before it counts as gone: one alone may be behind.
+const ABSENT_LISTS: u32 = 2;
+
+/// Where listing one cloud stands.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Sync {
+    in_flight: Option<CommandId>,
+    /// When the first complete list since leadership was gained began, and the latest.
+    pub(super) first_list: Option<Timestamp>,
+    pub(super) latest_list: Timestamp,
+    /// VMs that we destroyed and that lists have not shown since, until when that is remembered, and
+    /// why they went: a list that shows one again is behind, or was before. As many as are destroyed
+    /// within `DisappearGrace`.
+    pub(super) tombstones: BTreeMap<InstanceId, (Timestamp, ShutdownReason)>,
+    /// When the latest list was asked for.
+    asked_at: Timestamp,
+    /// Quick lists in a row.
+    quick: u32,
+}
+
+impl Dispatcher {
+    pub(super) fn sync_cloud(&mut self, cloud: CloudId) {
+        let sync = self.syncs.entry(cloud).or_default();
+        if sync.in_flight.is_some() {
+            return;
+        }
+        let limits = &self.config.limits;
+        let mut at = self.capacity.call_at(self.now, limits, cloud, Call::List);
+        if let Some(all) = limits.cloud_ops {
+            // At least every other call is left to creates and destroys.
+            at = at.max(sync.asked_at + all.interval * 2);
+        }
+        if at > self.now {
+            self.timers.set(TimeoutReason::SyncCloud(cloud), at);
+            return;
+        }
+        self.capacity
+            .count_call(self.now, limits, cloud, Call::List);
+        let id = self.ask_cloud(cloud, Purpose::List(cloud), CloudAction::List);
+        let sync = self.syncs.entry(cloud).or_default();
+        (sync.in_flight, sync.asked_at) = (Some(id), self.now);
+    }
+
+    /// When the newest complete list of each configured cloud began, if there is one.
+    pub(crate) fn clouds_seen(&self) -> Vec<(CloudId, Option<Timestamp>)> {
+        let latest = |cloud: &CloudId| {
+            let sync = self.syncs.get(cloud)?;
+            sync.first_list.map(|_| sync.latest_list)
+        };
+        let clouds = self.clouds.iter();
+        clouds.map(|cloud| (*cloud, latest(cloud))).collect()
+    }
+
+    /// Lists a cloud soon, since something is awaited from it.
+    fn sync_soon(&mut self, cloud: CloudId) {
+        self.syncs.entry(cloud).or_default().quick = 0;
+        let at = self.now + SYNC_PAUSE_MIN;
+        self.timers.set_earlier(TimeoutReason::SyncCloud(cloud), at);
+    }
+
+    pub(super) fn on_listed(
+        &mut self,
+        started: Timestamp,
+        cloud: CloudId,
+        found: Result<Vec<InstanceRecord>, CloudError>,
+    ) {
+        self.note_call(cloud, Call::List, CloudCall::List, found.as_ref().err());
+        let sync = self.syncs.entry(cloud).or_default();
+        sync.in_flight = None;
+        if let Ok(records) = found {
+            let first = sync.first_list.is_none();
+            sync.first_list.get_or_insert(started);
+            sync.latest_list = started;
+            let now = self.now;
+            let kept = self.mutants.has(Mutant::BuriedForEver);
+            sync.tombstones.retain(|_, (until, _)| *until > now || kept);
+            self.compare(started, cloud, &records);
+            if first {
+                self.await_unowned_locks();
+            }
+            if first && self.is_synced() {
+                self.mark_all_dirty();
+            }
+        }
+        let interval = self.config.intervals.sync;
+        let awaited = self
+            .fleet
+            .iter()
+            .any(|vm| vm.cloud == cloud && awaits_list(vm));
+        let sync = self.syncs.entry(cloud).or_default();
+        let pause = if awaited {
+            let pause = SYNC_PAUSE_MIN * 2_u32.pow(sync.quick.min(16));
+            sync.quick += 1;
+            pause.min(interval)
+        } else {
+            sync.quick = 0;
+            interval
+        };
+        self.timers
+            .set(TimeoutReason::SyncCloud(cloud), self.now + pause);
+    }
+
+    /// Compares what a cloud shows with what is known.
+    fn compare(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
+        let mut seen = BTreeSet::new();
+        for record in records {
+            let mut named = self.fleet.by_instance(cloud, &record.id);
+            if let Some(former) = named.filter(|key| self.is_namesake(*key, record)) {
+                if record.terminated {
+                    continue;
+                }
+                self.succeed(cloud, former, &record.id);
+                named = self.fleet.by_instance(cloud, &record.id);
+            }
+            let known = named.or_else(|| {
+                let key = self.fleet.by_intent(record.tags.intent?)?;
+                let vm = self.fleet.get(key)?;
+                (vm.cloud == cloud && vm.instance.is_none()).then_some(key)
+            });
+            match known {
+                Some(key) => {
+                    seen.insert(key);
+                    self.confirm(started, key, record);
+                }
+                None if record.terminated => {}
+                None => {
+                    seen.insert(self.found(cloud, record));
+                }
+            }
+        }
+        let missing: Vec<VmKey> = self
+            .fleet
+            .iter()
+            .filter(|vm| vm.cloud == cloud && vm.instance.is_some())
+            .filter(|vm| vm.alive_at < started && !seen.contains(&vm.key))
+            .map(|vm| vm.key)
+            .collect();
+        for key in missing {
+            self.absent(started, key);
+        }
+    }
+
+    /// The cloud shows a VM that is known.
+    fn confirm(&mut self, started: Timestamp, key: VmKey, record: &InstanceRecord) {
+        self.name_vm(key, record);
+        if record.preempted {
+            self.announce_loss(key, self.now);
+        }
+        if record.terminated {
+            self.gone(key, true);
+            return;
+        }
+        let shown = record.tags.idle_behavior.unwrap_or_default();
+        let lost = self.fleet.note(key, |vm| {
+            vm.alive_at = vm.alive_at.max(started);
+            vm.absent_lists = 0;
+            vm.absent_since = None;
+            // Tags are our memory: what the cloud confirmed and does not show was not written.
+            let settled = started >= vm.tag.confirmed_at + TAG_SETTLES;
+            let lost = settled && vm.tag.written.is_some_and(|written| written != shown);
+            if lost {
+                vm.tag.written = None;
+            }
+            lost
+        });
+        if lost == Some(true) {
+            self.dirty.vms.insert(key);
+        }
+    }
+
+    /// Whether the VM that bears the name of what the cloud shows was made for another wish: names
+    /// are given again, and one of the two is gone.
+    fn is_namesake(&self, key: VmKey, record: &InstanceRecord) -> bool {
+        let known = self.fleet.get(key).and_then(|vm| vm.intent);
+        let both = known.zip(record.tags.intent);
+        both.is_some_and(|(known, shown)| known != shown)
+    }
+
+    /// A VM is gone, since another one bears its name.
+    fn succeed(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
+        self.gone(former, true);
+        if let Some(sync) = self.syncs.get_mut(&cloud) {
+            sync.tombstones.remove(name);
+        }
+    }
+
+    /// A VM is not in a list that began after its last sign of life.
+    fn absent(&mut self, started: Timestamp, key: VmKey) {
+        let mut grace = self.config.timeouts.disappear_grace;
+        if self.mutant(Mutant::OneListIsEnough) {
+            return self.gone(key, false);
+        }
+        if self.mutant(Mutant::GraceIgnored) {
+            grace = Duration::ZERO;
+        }
+        let gone = self.fleet.update(key, |vm| {
+            vm.absent_lists += 1;
+            // The answers may come late: what counts is when the lists began.
+            let since = *vm.absent_since.get_or_insert(started);
+            let young = started.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
+            // Lists may follow each other quickly, and be behind for longer than that. What we
+            // destroyed ourselves is expected to go; but nobody's container is judged by a hope.
+            let expected = vm.phase == Phase::Shutdown && vm.idle();
+            let doubtful = !expected && started.since(since) < grace;
+            vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
+        });
+        match gone {
+            Some(true) => self.gone(key, false),
+            // If it is there, it will say so.
+            _ => self.probe_now(key),
+        }
+    }
+
+    /// Takes over what the cloud says of a VM: its name, once, and its address, whenever it changes.
+    fn name_vm(&mut self, key: VmKey, record: &InstanceRecord) {
+        let now = self.now;
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let moved = record.address.is_some() && vm.address != record.address;
+        if vm.instance.as_ref() == Some(&record.id) && vm.appeared_at.is_some() && !moved {
+            return;
+        }
+        let (created, was_address) = (vm.instance.is_none(), vm.address.clone());
+        self.fleet.update(key, |vm| {
+            vm.instance = Some(record.id.clone());
+            vm.appeared_at.get_or_insert(now);
+            if record.address.is_some() {
+                vm.address.clone_from(&record.address);
+            }
+            if created {
+                vm.phase = Phase::Booting;
+                vm.write_off_at = None;
+                vm.alive_at = now;
+            }
+        });
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        if created && let Some(intent) = vm.intent {
+            self.out.event(Event::Created {
+                instance: vm.name(),
+                intent,
+                instance_type: vm.type_name.clone(),
+                container: vm.created_for,
+            });
+            self.dirty.vms.insert(key);
+        }
+        if vm.address != was_address
+            && let Some(address) = vm.address.clone()
+        {
+            let instance = vm.name();
+            self.out.event(Event::AddressChanged { instance, address });
+            self.probe_now(key);
+        }
+    }
+
+    /// The cloud shows an instance of ours that this process did not ask for, or has given up.
+    fn found(&mut self, cloud: CloudId, record: &InstanceRecord) -> VmKey {
+        let key = self.fleet.next_key();
+        let tags = &record.tags;
+        let type_name = tags
+            .instance_type
+            .clone()
+            .unwrap_or_else(|| TypeName::from("unknown"));
+        let offer = self.config.types.get(&type_name);
+        let image = tags.image.clone().unwrap_or(self.config.image.clone());
+        let mut vm = Vm::new(self.now, key, cloud, type_name.clone(), offer, image);
+        let configured = offer.is_some();
+        vm.instance = Some(record.id.clone());
+        vm.intent = tags.intent;
+        vm.phase = Phase::Unknown;
+        vm.found = true;
+        vm.appeared_at = Some(self.now);
+        vm.behavior = tags.idle_behavior.unwrap_or_default();
+        if vm.behavior != IdleBehavior::Run {
+            vm.behavior_cause = BehaviorCause::Tag;
+        }
+        vm.tag.written = Some(vm.behavior);
+        self.out.event(Event::InstanceFound {
+            instance: vm.name(),
+            instance_type: type_name,
+            behavior: vm.behavior,
+        });
+        let drain = !configured && vm.behavior == IdleBehavior::Run;
+        self.capacity.budgets.count_found(&vm);
+        self.fleet.insert(vm);
+        self.name_vm(key, record);
+        if drain {
+            self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
+        }
+        if record.preempted {
+            self.announce_loss(key, self.now);
+        }
+        self.dirty.vms.insert(key);
+        self.dirty.placement = true;
+        let tombstones = self.syncs.get(&cloud).map(|sync| &sync.tombstones);
+        if let Some((_, reason)) = tombstones.and_then(|b| b.get(&record.id)).cloned() {
+            // Its end is near, and what ran on it was judged when it went.
+            self.fleet.update(key, |vm| vm.probe.listed = true);
+            self.begin_shutdown(key, reason);
+        }
+        key
+    }
+
+    /// Asks for a VM; `container` is the first that it is for.
+    pub(super) fn create(
+        &mut self,
+        container: ContainerId,
+        name: &TypeName,
+        image: &ImageId,
+    ) -> VmKey {
+        let offer = &self.config.types[name];
+        let (key, intent) = (self.fleet.next_key(), self.chance.intent(self.now));
+        let cloud = offer.cloud;
+        let mut vm = Vm::new(
+            self.now,
+            key,
+            cloud,
+            name.clone(),
+            Some(offer),
+            image.clone(),
+        );
+        vm.intent = Some(intent);
+        vm.created_for = Some(container);
+        let limits = &self.config.limits;
+        self.capacity
+            .create_sent(self.now, limits, (name, image), offer, key);
+        self.fleet.insert(vm);
+        self.out.event(Event::CreateIssued {
+            intent,
+            instance_type: name.clone(),
+            container,
+        });
+        let action = CloudAction::Create {
+            intent,
+            instance_type: name.clone(),
+            image: match self.mutant(Mutant::ImageIgnored) {
+                true => self.config.image.clone(),
+                false => image.clone(),
+            },
+        };
+        self.ask_cloud(cloud, Purpose::Create(key), action);
+        key
+    }
+
+    pub(super) fn on_created(&mut self, key: VmKey, made: Result<InstanceRecord, CloudError>) {
+        let Some(vm) = self.fleet.get(key) else {
+            // Written off or named by a list and gone since; a list will show it if it lives.
+            return;
+        };
+        let (name, cloud, listed) = (vm.type_name.clone(), vm.cloud, vm.instance.clone());
+        if let (Err(error), None, Some(intent)) = (&made, &listed, vm.intent) {
+            self.out.event(Event::CreateFailed {
+                intent,
+                instance_type: name.clone(),
+                error: error.clone(),
+            });
+        }
+        self.out.event(Event::CloudCalled {
+            cloud,
+            call: CloudCall::Create,
+            error: made.as_ref().err().cloned(),
+        });
+        // Where a list has shown it already, a lost answer says nothing.
+        let doubted = matches!(made, Err(CloudError::Ambiguous { .. }));
+        let told = !doubted || listed.is_none();
+        if let Some(offer) = self.config.types.get(&name).filter(|_| told) {
+            let facts = CreateFacts {
+                jitter: self.chance.jitter(),
+                group_count: in_group(&self.fleet, offer).saturating_sub(1),
+            };
+            let error = made.as_ref().err();
+            self.capacity
+                .create_ended(self.now, &name, offer, error, facts);
+        }
+        if let Ok(record) = &made
+            && let Some(former) = self.fleet.by_instance(cloud, &record.id)
+            && self.is_namesake(former, record)
+        {
+            self.succeed(cloud, former, &record.id);
+        }
+        match made {
+            // A list has named it already, otherwise: the cloud made two.
+            Ok(record) if listed.as_ref().is_some_and(|id| *id != record.id) => {
+                if self.fleet.by_instance(cloud, &record.id).is_none() {
+                    self.found(cloud, &record);
+                }
+            }
+            Ok(record) => {
+                self.name_vm(key, &record);
+                if record.address.is_none() {
+                    self.sync_soon(cloud);
+                }
+            }
+            Err(_) if listed.is_some() => {}
+            Err(CloudError::Ambiguous { .. }) if !self.mutant(Mutant::LostCreateForgotten) => {
+                let at = self.now + self.config.timeouts.create_ambiguous;
+                self.fleet.update(key, |vm| vm.write_off_at = Some(at));
+                self.dirty.vms.insert(key);
+                self.sync_soon(cloud);
+            }
+            Err(_) => {
+                self.fleet.remove(key);
+            }
+        }
+        self.dirty.placement = true;
+    }
+
+    /// Sends a destroy, if the rate allows it, and sees to it that another follows while the VM is
+    /// there.
+    pub(super) fn destroy(&mut self, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        if vm.phase != Phase::Shutdown || vm.shutdown.in_flight.is_some() {
+            return;
+        }
+        let Some(instance) = vm.instance.clone() else {
+            return;
+        };
+        let (cloud, name, attempt) = (vm.cloud, vm.name(), vm.shutdown.attempts + 1);
+        if !self.admit_destroy(cloud, key) {
+            return;
+        }
+        self.out.event(Event::DestroyIssued {
+            instance: name,
+            attempt,
+        });
+        let action = CloudAction::Destroy { instance };
+        let sent = self.ask_cloud(cloud, Purpose::Destroy(key), action);
+        self.fleet.update(key, |vm| {
+            vm.shutdown.in_flight = Some(sent);
+            vm.shutdown.attempts = attempt;
+        });
+    }
+
+    pub(super) fn on_destroyed(&mut self, key: VmKey, done: Result<(), CloudError>) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let (cloud, attempts) = (vm.cloud, vm.shutdown.attempts);
+        self.note_call(
+            cloud,
+            Call::Destroy,
+            CloudCall::Destroy,
+            done.as_ref().err(),
+        );
+        self.fleet.update(key, |vm| vm.shutdown.in_flight = None);
+        let doublings = attempts.saturating_sub(1).min(16);
+        let pause = self.config.timeouts.shutdown * 2_u32.pow(doublings);
+        let at = self.now + pause.min(DESTROY_PAUSE_MAX);
+        if !self.mutant(Mutant::DestroyForgotten) {
+            self.timers.set(TimeoutReason::DestroyVm(key), at);
+        }
+        self.sync_soon(cloud);
+    }
+
+    /// Sees to it that the tag says what the VM is for.
+    pub(super) fn write_tag(&mut self, key: VmKey) {
+        let Some(vm) = self.fleet.get(key) else {
+            return;
+        };
+        let (cloud, behavior) = (vm.cloud, vm.behavior);
+        let mut idle = vm.tag.written == Some(behavior) || vm.tag.in_flight.is_some();
+        idle |= self.mutant(Mutant::TagForgotten);
+        if idle || matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
+            return;
+        }
+        let Some(instance) = vm.instance.clone() else {
+            return;
+        };
+        let limits = &self.config.limits;
+        let open_at = self.capacity.call_at(self.now, limits, cloud, Call::Tag);
+        let at = open_at.max(vm.tag.retry_at);
+        if at > self.now {
+            self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at);
+            return;
+        }
+        self.capacity.count_call(self.now, limits, cloud, Call::Tag);
+        let action = CloudAction::Tag {
+            instance,
+            idle_behavior: behavior,
+        };
+        let sent = self.ask_cloud(cloud, Purpose::Tag(key), action);
+        self.fleet.update(key, |vm| {
+            vm.tag.in_flight = Some((sent, behavior));
+            vm.tag.written = None;
+        });
+    }
+
+    pub(super) fn on_tagged(&mut self, key: VmKey, done: Result<(), CloudError>) {
+        let Some(cloud) = self.fleet.get(key).map(|vm| vm.cloud) else {
+            return;
+        };
+        self.note_call(cloud, Call::Tag, CloudCall::SetTags, done.as_ref().err());
+        let (now, retry_at) = (self.now, self.now + TAG_PAUSE);
+        self.fleet.update(key, |vm| {
+            if let Some((_, behavior)) = vm.tag.in_flight.take() {
+                match done {
+                    Ok(()) => {
+                        vm.tag.written = Some(behavior);
+                        vm.tag.confirmed_at = now;
+                    }
+                    Err(_) => vm.tag.retry_at = retry_at,
+                }
+            }
+        });
+        self.dirty.vms.insert(key);
+    }
+
+    fn note_call(
+        &mut self,
+        cloud: CloudId,
+        class: Call,
+        call: CloudCall,
+        error: Option<&CloudError>,
+    ) {
+        let jitter = self.chance.jitter();
+        self.capacity
+            .call_ended(self.now, cloud, class, error, jitter);
+        self.out.event(Event::CloudCalled {
+            cloud,
+            call,
+            error: error.cloned(),
+        });
+    }
+
+    /// The VM of that name, for operators.
+    pub(super) fn vm_named(&self, instance: &InstanceId) -> Option<VmKey> {
+        self.fleet.named(instance)
+    }
+}
+
+/// Whether the next list will tell something that is waited for.
+fn awaits_list(vm: &Vm) -> bool {
+    match vm.phase {
+        Phase::Creating => vm.write_off_at.is_some(),
+        Phase::Shutdown => true,
+        _ => vm.address.is_none(),
+    }
+}

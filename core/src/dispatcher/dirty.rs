@@ -1,0 +1,106 @@
+//! What inputs have marked to be judged again.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::ids::{ContainerId, VmKey};
+
+/// What must be looked at again before commands leave.
+#[derive(Clone, Debug, Default)]
+pub(super) struct DirtySet {
+    pub(super) containers: DirtyQueue<ContainerId>,
+    pub(super) vms: DirtyQueue<VmKey>,
+    pub(super) placement: bool,
+}
+
+/// Marked things, the smallest first, each once however often it was marked. Marking and taking cost
+/// O(log marked), spread over all of them, and no memory once there was room for as many.
+#[derive(Clone, Debug)]
+pub(super) struct DirtyQueue<T> {
+    /// The largest first, so that the next one is at the end.
+    sorted: Vec<T>,
+    /// What came since that was sorted.
+    late: BinaryHeap<Reverse<T>>,
+}
+
+impl<T> Default for DirtyQueue<T>
+where
+    T: Ord,
+{
+    fn default() -> Self {
+        Self {
+            sorted: Vec::new(),
+            late: BinaryHeap::new(),
+        }
+    }
+}
+
+impl<T: Copy + Ord> DirtyQueue<T> {
+    pub(super) fn insert(&mut self, one: T) {
+        self.late.push(Reverse(one));
+    }
+
+    pub(super) fn extend(&mut self, some: impl IntoIterator<Item = T>) {
+        self.late.extend(some.into_iter().map(Reverse));
+    }
+
+    pub(super) fn pop_first(&mut self) -> Option<T> {
+        // A snapshot marks so many that it pays to sort them all at once.
+        if self.late.len() > Self::FEW && self.late.len() > self.sorted.len() {
+            self.sorted
+                .extend(self.late.drain().map(|Reverse(one)| one));
+            self.sorted.sort_unstable_by(|a, b| b.cmp(a));
+            self.sorted.dedup();
+        }
+        let Some(Reverse(late)) = self.late.peek().copied() else {
+            return self.sorted.pop();
+        };
+        let sorted = self.sorted.last().copied();
+        let first = sorted.map_or(late, |sorted| sorted.min(late));
+        if sorted == Some(first) {
+            self.sorted.pop();
+        }
+        while self.late.peek() == Some(&Reverse(first)) {
+            self.late.pop();
+        }
+        Some(first)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sorted.len() + self.late.len()
+    }
+
+    const FEW: usize = 64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_marked_twice_comes_once_and_the_smallest_first() {
+        let mut marks = DirtyQueue::default();
+        marks.extend([5, 3, 5, 9]);
+        marks.insert(3);
+        assert_eq!(marks.pop_first(), Some(3));
+        marks.insert(1);
+        let rest: Vec<i32> = std::iter::from_fn(|| marks.pop_first()).collect();
+        assert_eq!(rest, [1, 5, 9]);
+    }
+
+    #[test]
+    fn many_marks_come_in_the_same_order_as_few() {
+        let (mut many, mut expected) = (DirtyQueue::default(), std::collections::BTreeSet::new());
+        let mut taken = Vec::new();
+        for round in 0..50_u64 {
+            let some = (0..round * 7).map(|n| n * 7919 % 1009);
+            many.extend(some.clone());
+            expected.extend(some);
+            for _ in 0..round {
+                assert_eq!(many.pop_first(), expected.pop_first());
+                taken.push(round);
+            }
+        }
+        assert!(taken.len() > 1000);
+    }
+}

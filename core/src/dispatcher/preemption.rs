@@ -1,0 +1,97 @@
+//! VMs that the cloud takes back, and what becomes of their containers: interrupted, not failed.
+
+use super::Dispatcher;
+use crate::event::Event;
+use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
+use crate::ids::{ContainerId, VmKey};
+use crate::input::{ContainerState, IdleBehavior};
+use crate::mutants::Mutant;
+use crate::queue::entry::Entry;
+use crate::time::Timestamp;
+
+impl Dispatcher {
+    /// The cloud has announced, by the VM's own word or in a list, that it takes a VM back: the VM
+    /// takes nothing more, and what runs there may use the time that is left.
+    pub(super) fn announce_loss(&mut self, key: VmKey, at: Timestamp) {
+        if self.mutant(Mutant::NoticeIgnored) {
+            return;
+        }
+        let told = self.fleet.update(key, |vm| {
+            let first = vm.preempted_at.is_none();
+            vm.preempted_at.get_or_insert(at);
+            let living = vm.phase != Phase::Shutdown;
+            let drain = living && vm.behavior == IdleBehavior::Run;
+            let containers = vm.live_runners().count();
+            (
+                first.then(|| (vm.name(), containers)),
+                drain,
+                vm.type_name.clone(),
+            )
+        });
+        let Some((first, drain, instance_type)) = told else {
+            return;
+        };
+        if let Some((instance, containers)) = first {
+            self.out.event(Event::PreemptionNotice {
+                instance,
+                instance_type,
+                at,
+                containers,
+            });
+            self.dirty.placement = true;
+        }
+        if drain {
+            self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::Preempted);
+        }
+    }
+
+    /// A runner went with its VM. `told` says that the cloud itself says that the VM is gone, so that
+    /// nothing of it can be left.
+    pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: String) {
+        let stopping = vm.runners.get(&id).is_some_and(|r| r.escalation.is_some());
+        if stopping || !was_taken_back(vm) {
+            return self.note_exit(id, None, vm.name(), why);
+        }
+        let instance = vm.name();
+        let why = format!("interrupted: the cloud took back {instance} while the container ran");
+        self.note_exit(id, None, instance.clone(), why);
+        let counts = |entry: &&mut Entry| {
+            matches!(
+                entry.state,
+                ContainerState::Locked | ContainerState::Running
+            )
+        };
+        let Some(entry) = self.queue.get_mut(&id).filter(counts) else {
+            return;
+        };
+        entry.interruptions = entry.interruptions.saturating_add(1);
+        let times = entry.interruptions;
+        if let Some(exit) = &mut entry.exit {
+            exit.interrupted = told;
+        }
+        self.out.event(Event::Interrupted {
+            container: id,
+            instance,
+            instance_type: vm.type_name.clone(),
+            times,
+        });
+        let patience = self.config.sizing.spot_fallback.interruptions;
+        if patience.is_some_and(|max| times >= max) && self.queue.fall_back(&self.config, id) {
+            self.out.event(Event::FellBack {
+                container: id,
+                interruptions: times,
+            });
+        }
+    }
+}
+
+/// Whether a VM that is gone was taken by the cloud: announced, or preemptible and gone though nobody
+/// asked. What an operator kills is not.
+fn was_taken_back(vm: &Vm) -> bool {
+    let preemptible = vm.offer.as_ref().is_some_and(|offer| offer.preemptible);
+    match &vm.terminating {
+        Some(ShutdownReason::Operator(_)) => false,
+        Some(_) if vm.phase == Phase::Shutdown => vm.preempted_at.is_some(),
+        _ => vm.preempted_at.is_some() || preemptible,
+    }
+}

@@ -1,0 +1,357 @@
+//! When the queue is read, and what a reading changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Dispatcher;
+use crate::command::QueueAction;
+use crate::event::Event;
+use crate::ids::{CommandId, ContainerId};
+use crate::input::{ContainerRecord, ContainerState, QueueError};
+use crate::mutants::Mutant;
+use crate::outbox::Purpose;
+use crate::queue::Merge;
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+/// Between two polls however many hints come, so that a busy queue is not read all the time.
+const POLL_GAP_MIN: Duration = Duration::from_millis(100);
+/// The queue is left alone for so many times as long as a poll takes, so that hints never make it busy
+/// with us for more than a quarter of the time.
+const POLL_GAP_FACTOR: u32 = 3;
+/// However long a poll seemed to take: it may be us who stood still.
+const POLL_GAP_MAX: Duration = Duration::from_secs(60);
+const POLL_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
+const LOOKUP_IDS_MAX: usize = 1000;
+
+/// Where reading the queue stands.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct Poll {
+    in_flight: Option<CommandId>,
+    /// Something happened since the poll under way began.
+    again: bool,
+    /// Earliest time for the next poll.
+    not_before: Timestamp,
+    failures: u32,
+    /// When the newest complete snapshot began.
+    pub(super) complete_since: Option<Timestamp>,
+    /// Containers whose records are wanted though no snapshot shows them.
+    pub(super) wanted: BTreeSet<ContainerId>,
+    looking_up: bool,
+    /// Containers that were forgotten while the queue was being read, and when: what began before
+    /// shows them as they were. As many as are forgotten until nothing is being read.
+    pub(super) forgotten: BTreeMap<ContainerId, Timestamp>,
+}
+
+impl Dispatcher {
+    /// Whether the last look at the queue failed.
+    pub(crate) fn queue_fails(&self) -> bool {
+        self.poll.failures > 0
+    }
+
+    /// When the newest complete snapshot of the queue began, if there is one.
+    pub(crate) fn queue_seen(&self) -> Option<Timestamp> {
+        self.poll.complete_since
+    }
+
+    /// Reads the queue as soon as is decent.
+    pub(super) fn poll_soon(&mut self) {
+        if self.poll.in_flight.is_some() {
+            self.poll.again = true;
+        } else {
+            let at = self.poll.not_before.max(self.now);
+            self.timers.set_earlier(TimeoutReason::PollQueue, at);
+        }
+    }
+
+    /// A look at the queue that is due later is due by then, or as soon after as is decent.
+    pub(super) fn poll_by(&mut self, at: Timestamp) {
+        let at = at.max(self.poll.not_before);
+        if self.timers.due(TimeoutReason::PollQueue).is_some() {
+            self.timers.set_earlier(TimeoutReason::PollQueue, at);
+        }
+    }
+
+    pub(super) fn poll_queue(&mut self) {
+        if self.poll.in_flight.is_some() {
+            return;
+        }
+        let queued_max = self.config.limits.queued_per_poll;
+        let id = self.ask_queue(Purpose::Poll, QueueAction::Poll { queued_max });
+        self.poll.in_flight = Some(id);
+        self.poll.again = false;
+    }
+
+    pub(super) fn on_polled(
+        &mut self,
+        started: Timestamp,
+        found: Result<Vec<ContainerRecord>, QueueError>,
+    ) {
+        self.poll.in_flight = None;
+        let took = self.now.since(started);
+        match found {
+            Ok(records) => {
+                self.poll.failures = 0;
+                let gap = took.saturating_mul(POLL_GAP_FACTOR);
+                self.poll.not_before = self.now + gap.clamp(POLL_GAP_MIN, POLL_GAP_MAX);
+                let first = self.poll.complete_since.replace(started).is_none();
+                for record in &records {
+                    self.merge(started, record);
+                }
+                self.want_unseen(started, &records);
+                self.look_up();
+                if first {
+                    self.mark_all_dirty();
+                }
+            }
+            Err(error) => {
+                self.poll.failures += 1;
+                let pause = self.config.intervals.poll * 2_u32.pow(self.poll.failures.min(6) - 1);
+                self.poll.not_before = self.now + pause.min(POLL_FAILURE_PAUSE_MAX);
+                self.queue_failed(&error);
+            }
+        }
+        self.readings_end();
+        let regular = (started + self.config.intervals.poll).max(self.poll.not_before);
+        let next = if self.poll.again {
+            self.poll.not_before
+        } else {
+            regular
+        };
+        self.timers.set(TimeoutReason::PollQueue, next);
+    }
+
+    /// Wants the records of known containers that the snapshot did not show. At once of what we have
+    /// a hand in, and of whatever the queue refused to change.
+    ///
+    /// The others only wait. Those that rank above the lowest shown, or all of them if the snapshot
+    /// was not full, are over: of these as many are looked up as a poll may show. Where the snapshot
+    /// was full, those below are probably alive: they take turns, some after each poll, so that one
+    /// that is over is noticed after as many polls as there are thousands of them. Whatever was heard
+    /// of longest ago comes first, and an answer sends it to the end of the line. O(containers).
+    fn want_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
+        let max = self.config.limits.queued_per_poll as usize;
+        let queued = shown.iter().filter(|r| r.state == ContainerState::Queued);
+        let lowest = queued.clone().map(|record| record.priority).min();
+        let lowest = lowest.filter(|_| queued.count() >= max).unwrap_or_default();
+        let mut over = Vec::new();
+        let mut below = Vec::new();
+        for entry in self.queue.unseen(started) {
+            let waits = entry.state == ContainerState::Queued
+                && entry.failures == 0
+                && self.fleet.hosts(entry.id).next().is_none();
+            if !waits {
+                self.poll.wanted.insert(entry.id);
+            } else if entry.priority > lowest {
+                over.push((entry.known_since, entry.id));
+            } else {
+                below.push((entry.known_since, entry.id));
+            }
+        }
+        let over = longest_ago(over, max.max(LOOKUP_IDS_MAX));
+        let below = longest_ago(below, LOOKUP_IDS_MAX);
+        self.poll.wanted.extend(over);
+        self.poll.wanted.extend(below);
+    }
+
+    /// Asks for the records of everything in `wanted`.
+    fn look_up(&mut self) {
+        if self.poll.looking_up || self.poll.wanted.is_empty() {
+            return;
+        }
+        let ids: Vec<ContainerId> = self
+            .poll
+            .wanted
+            .iter()
+            .copied()
+            .take(LOOKUP_IDS_MAX)
+            .collect();
+        for id in &ids {
+            self.poll.wanted.remove(id);
+        }
+        self.poll.looking_up = true;
+        let action = QueueAction::Lookup { ids: ids.clone() };
+        self.ask_queue(Purpose::Lookup(ids), action);
+    }
+
+    /// Wants the record of a container that runs somewhere and is not known.
+    pub(super) fn want_record(&mut self, id: ContainerId) {
+        self.poll.wanted.insert(id);
+        self.look_up();
+    }
+
+    pub(super) fn on_looked_up(
+        &mut self,
+        started: Timestamp,
+        ids: &[ContainerId],
+        found: Result<Vec<ContainerRecord>, QueueError>,
+    ) {
+        self.poll.looking_up = false;
+        match found {
+            Ok(records) => {
+                let shown: BTreeSet<ContainerId> = records.iter().map(|r| r.id).collect();
+                for record in &records {
+                    self.merge(started, record);
+                }
+                for id in ids.iter().filter(|id| !shown.contains(id)) {
+                    self.on_record_missing(started, *id);
+                }
+                self.look_up();
+            }
+            // The next poll finds the known ones unseen again; the others nobody would ask for.
+            Err(error) => {
+                let unknown = ids.iter().filter(|id| self.queue.get(id).is_none());
+                self.poll.wanted.extend(unknown);
+                self.queue_failed(&error);
+            }
+        }
+        self.readings_end();
+    }
+
+    /// A container is forgotten: what is being read now says nothing about it.
+    pub(super) fn note_forgotten(&mut self, id: ContainerId) {
+        if self.poll.in_flight.is_some() || self.poll.looking_up {
+            self.poll.forgotten.insert(id, self.now);
+        }
+    }
+
+    fn readings_end(&mut self) {
+        if self.poll.in_flight.is_none() && !self.poll.looking_up {
+            self.poll.forgotten.clear();
+        }
+    }
+
+    /// The queue cannot bear what runs, if it says so; whether it does.
+    pub(super) fn note_overload(&mut self, error: &QueueError) -> bool {
+        let overloaded = matches!(error, QueueError::Overloaded(_));
+        if overloaded {
+            let running = self.fleet.runners();
+            self.capacity.concurrency.overloaded(self.now, running);
+            self.dirty.placement = true;
+        }
+        overloaded
+    }
+
+    fn queue_failed(&mut self, error: &QueueError) {
+        let overloaded = self.note_overload(error);
+        let error = error.to_string();
+        self.out
+            .event(Event::QueueUnavailable { error, overloaded });
+    }
+
+    fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
+        let container = record.id;
+        let known = self.queue.get(&container);
+        let before = known.map(|entry| entry.state);
+        let news = known.is_none_or(|entry| !entry.says(record));
+        let forgotten = self.poll.forgotten.get(&container);
+        if forgotten.is_some_and(|at| started < *at) {
+            return;
+        }
+        if before.is_none()
+            && record.state.is_final()
+            && self.fleet.hosts(container).next().is_none()
+        {
+            return;
+        }
+        let started = match self.mutant(Mutant::StaleSnapshotTaken) {
+            true => self.now,
+            false => started,
+        };
+        // Most records of most polls say what is known.
+        let waited = news && self.queue.is_waiting(&container);
+        match self.queue.merge(self.now, started, &self.config, record) {
+            Merge::Added => {
+                self.learn_needs(container);
+                self.out.event(Event::ContainerSeen {
+                    container,
+                    state: record.state,
+                    priority: record.priority,
+                });
+                self.dirty.containers.insert(container);
+            }
+            Merge::Changed => {
+                // Its place in the line is another one, or it has none any more.
+                self.dirty.placement |= waited && !self.queue.is_waiting(&container);
+                self.note_state(container, before);
+                self.dirty.containers.insert(container);
+            }
+            // What nobody is known to host waits for exactly this: a newer look.
+            Merge::Same
+                if record.state != ContainerState::Queued
+                    && self.fleet.hosts(container).next().is_none() =>
+            {
+                self.dirty.containers.insert(container);
+            }
+            Merge::Same | Merge::Stale => {}
+        }
+    }
+
+    /// Tells if a container's state is no longer what it was.
+    pub(super) fn note_state(&mut self, container: ContainerId, before: Option<ContainerState>) {
+        let after = self.queue.get(&container).map(|entry| entry.state);
+        if let (Some(from), Some(to)) = (before, after)
+            && from != to
+        {
+            let event = Event::ContainerState {
+                container,
+                from,
+                to,
+            };
+            self.out.event(event);
+        }
+    }
+
+    /// A look at the queue that began at `started` proves that it has no such container.
+    fn on_record_missing(&mut self, started: Timestamp, id: ContainerId) {
+        let known_newer = self
+            .queue
+            .get(&id)
+            .is_some_and(|entry| entry.op.is_some() || entry.known_since > started);
+        if known_newer {
+            return;
+        }
+        let spared = if let Some(entry) = self.forget(id) {
+            self.out.event(Event::ContainerDropped {
+                container: id,
+                state: entry.state,
+                deleted: true,
+            });
+            self.mutant(Mutant::DeletedRunnerSpared)
+        } else {
+            self.mutant(Mutant::UnknownRunnerSpared)
+        };
+        if !spared {
+            self.stop_unknown(id);
+        }
+    }
+
+    /// Everything must be looked at again, because something that all depend on changed.
+    pub(super) fn mark_all_dirty(&mut self) {
+        let ids: Vec<ContainerId> = self.queue.iter().map(|entry| entry.id).collect();
+        self.dirty.containers.extend(ids);
+        self.dirty.placement = true;
+    }
+
+    /// Containers that may have waited for VMs to be heard.
+    pub(super) fn mark_unowned_locks_dirty(&mut self) {
+        let unowned_locks = self
+            .queue
+            .iter()
+            .filter(|entry| entry.state != ContainerState::Queued || entry.lock_count > 0);
+        let ids: Vec<ContainerId> = unowned_locks.map(|entry| entry.id).collect();
+        self.dirty.containers.extend(ids);
+    }
+}
+
+/// Those that were heard of longest ago, in no order. O(all).
+fn longest_ago(
+    mut all: Vec<(Timestamp, ContainerId)>,
+    most: usize,
+) -> impl Iterator<Item = ContainerId> {
+    if all.len() > most {
+        all.select_nth_unstable(most);
+        all.truncate(most);
+    }
+    all.into_iter().map(|(_, id)| id)
+}

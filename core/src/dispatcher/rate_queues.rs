@@ -1,0 +1,147 @@
+//! Calls that a rate of our own holds back: who waits longest goes first.
+//!
+//! Only the first of a line has a timer; whoever leaves sets that of the next. So each waits for
+//! those before it and for nobody else, and a turn costs O(log waiting), however many wait.
+
+use std::collections::BTreeMap;
+
+use super::Dispatcher;
+use crate::capacity::Call;
+use crate::ids::{CloudId, VmKey};
+use crate::mutants::Mutant;
+use crate::timers::TimeoutReason;
+
+/// Who waits for a turn.
+#[derive(Clone, Debug, Default, Hash)]
+struct RateQueue {
+    joined: u64,
+    places: BTreeMap<VmKey, u64>,
+    order: BTreeMap<u64, VmKey>,
+}
+
+impl RateQueue {
+    /// At the end, unless it waits already; whether it is the first.
+    fn join(&mut self, key: VmKey) -> bool {
+        if !self.places.contains_key(&key) {
+            self.joined += 1;
+            self.places.insert(key, self.joined);
+            self.order.insert(self.joined, key);
+        }
+        self.first() == Some(key)
+    }
+
+    /// Whoever is first now, if that is news.
+    fn leave(&mut self, key: VmKey) -> Option<VmKey> {
+        let was_first = self.first() == Some(key);
+        let place = self.places.remove(&key)?;
+        self.order.remove(&place);
+        self.first().filter(|_| was_first)
+    }
+
+    fn first(&self) -> Option<VmKey> {
+        self.order.values().next().copied()
+    }
+}
+
+/// The line for probes, and that of each cloud for destroys.
+#[derive(Clone, Debug, Default, Hash)]
+pub(super) struct RateQueues {
+    probes: RateQueue,
+    destroys: BTreeMap<CloudId, RateQueue>,
+}
+
+impl Dispatcher {
+    /// Takes a turn to probe this VM; `false` if it has to wait for one, which a timer will tell.
+    pub(super) fn admit_probe(&mut self, key: VmKey) -> bool {
+        let Some(rate) = self.config.limits.probes else {
+            return true;
+        };
+        if self.mutant(Mutant::ProbeRateIgnored) {
+            return true;
+        }
+        if !self.rate_queues.probes.join(key) {
+            return false;
+        }
+        let at = self.capacity.probes.next_at(self.now, rate);
+        if at > self.now {
+            self.timers.set(TimeoutReason::ProbeVm(key), at);
+            return false;
+        }
+        self.capacity.probes.take(self.now, rate);
+        self.dequeue_probe(key);
+        true
+    }
+
+    /// A VM waits no longer to be probed.
+    pub(super) fn dequeue_probe(&mut self, key: VmKey) {
+        if let Some(next) = self.rate_queues.probes.leave(key) {
+            self.timers.set(TimeoutReason::ProbeVm(next), self.now);
+        }
+    }
+
+    /// Takes a turn to destroy this VM, like [`Dispatcher::admit_probe`].
+    pub(super) fn admit_destroy(&mut self, cloud: CloudId, key: VmKey) -> bool {
+        if !self
+            .rate_queues
+            .destroys
+            .entry(cloud)
+            .or_default()
+            .join(key)
+        {
+            return false;
+        }
+        let limits = &self.config.limits;
+        let at = self
+            .capacity
+            .call_at(self.now, limits, cloud, Call::Destroy);
+        if at > self.now {
+            self.timers.set(TimeoutReason::DestroyVm(key), at);
+            return false;
+        }
+        self.capacity
+            .count_call(self.now, limits, cloud, Call::Destroy);
+        self.dequeue_destroy(cloud, key);
+        true
+    }
+
+    /// A VM waits no longer to be destroyed.
+    pub(super) fn dequeue_destroy(&mut self, cloud: CloudId, key: VmKey) {
+        let line = self.rate_queues.destroys.get_mut(&cloud);
+        if let Some(next) = line.and_then(|line| line.leave(key)) {
+            self.timers.set(TimeoutReason::DestroyVm(next), self.now);
+        }
+    }
+
+    /// Under other limits nobody waits for longer than these say.
+    pub(super) fn recheck_rate_queues(&mut self) {
+        let probes = std::mem::take(&mut self.rate_queues.probes.order);
+        self.rate_queues.probes.places.clear();
+        for key in probes.into_values() {
+            self.timers.set(TimeoutReason::ProbeVm(key), self.now);
+        }
+        for line in self.rate_queues.destroys.values() {
+            if let Some(first) = line.first() {
+                self.timers.set(TimeoutReason::DestroyVm(first), self.now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_came_first_is_first_and_nobody_stands_twice() {
+        let [a, b, c] = [7, 3, 5].map(VmKey);
+        let mut line = RateQueue::default();
+        assert!(line.join(a));
+        assert!(!line.join(b) && !line.join(c));
+        assert!(line.join(a), "it keeps its place");
+        assert_eq!(line.leave(a), Some(b));
+        assert!(!line.join(a), "it stands behind the others now");
+        assert_eq!(line.leave(c), None, "the first is the same");
+        assert_eq!(line.leave(b), Some(a));
+        assert_eq!((line.leave(b), line.leave(a)), (None, None));
+    }
+}

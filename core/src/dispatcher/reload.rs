@@ -1,0 +1,46 @@
+//! After a reload: what was to be done again after an interval of the old configuration is done again
+//! after one of the new, if that is sooner.
+
+use super::Dispatcher;
+use crate::ids::{ContainerId, VmKey};
+use crate::time::Timestamp;
+use crate::timers::TimeoutReason;
+
+impl Dispatcher {
+    /// Nothing that is repeated waits longer than what is configured now says. What waits for an
+    /// answer has no such deadline, and gets none. O(instances + runners that are to end).
+    pub(super) fn apply_shorter_intervals(&mut self) {
+        let (intervals, timeouts) = (&self.config.intervals, &self.config.timeouts);
+        let (poll, sync, probe) = (intervals.poll, intervals.sync, intervals.probe);
+        let (shutdown, signal) = (timeouts.shutdown, timeouts.signal);
+        self.poll_by(self.now + poll);
+        for cloud in &self.clouds {
+            let due = TimeoutReason::SyncCloud(*cloud);
+            self.timers.set_earlier(due, self.now + sync);
+        }
+        let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
+        for key in keys {
+            // As after an answer, so that not all are asked at once.
+            let jitter = probe / 16 * (self.chance.jitter() % 256) / 256;
+            self.bring_forward(TimeoutReason::ProbeVm(key), self.now + probe - jitter);
+            self.bring_forward(TimeoutReason::DestroyVm(key), self.now + shutdown);
+            let runners = self
+                .fleet
+                .get(key)
+                .into_iter()
+                .flat_map(|vm| vm.runners.iter());
+            let ending = runners.filter(|(_, runner)| runner.escalation.is_some());
+            let ending: Vec<ContainerId> = ending.map(|(id, _)| *id).collect();
+            for id in ending {
+                self.bring_forward(TimeoutReason::SignalRunner(key, id), self.now + signal);
+            }
+        }
+    }
+
+    /// What has a deadline is due by then.
+    fn bring_forward(&mut self, reason: TimeoutReason, at: Timestamp) {
+        if self.timers.due(reason).is_some() {
+            self.timers.set_earlier(reason, at);
+        }
+    }
+}
