@@ -186,7 +186,6 @@ fn measured(path: &Path, run: comments::Run) -> Comment {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts are small")]
 fn ratio(count: usize, total: usize) -> f64 {
     if total == 0 {
         0.0
