@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use longshore_core::Dispatcher;
 use longshore_core::mutants::Mutant;
-use longshore_sim::{Fault, Hand, cli};
+use longshore_sim::{CoreHook, Fault, cli};
 
 const GUIDE: &str = include_str!("../../docs/simulator.md");
 
@@ -60,7 +60,7 @@ fn perform(command: &str) -> (String, u8) {
     let hand = mutant.map(|name| {
         let bug = Mutant::ALL.iter().copied().find(|bug| bug.name() == name);
         let bug = bug.expect("there is such a bug");
-        let hand: Arc<Hand> = Arc::new(move |core: &mut Dispatcher| core.plant(bug));
+        let hand: Arc<CoreHook> = Arc::new(move |core: &mut Dispatcher| core.plant(bug));
         hand
     });
     let mut all = vec!["longshore-sim".to_owned()];

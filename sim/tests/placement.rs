@@ -12,7 +12,7 @@ use longshore_core::input::{
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::{Dispatcher, Phase, WaitReason};
-use longshore_sim::naive::{Choice, Naive, Wanted};
+use longshore_sim::reference_placement::{Choice, ReferencePlacement, Wanted};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -318,7 +318,7 @@ type Kinds = [usize; 5];
 fn compare(scene: &Scene) -> Result<Kinds, TestCaseError> {
     let (mut core, now, poll) = set_up(scene);
     let config = scene.config();
-    let mut naive = Naive::of(&core.view(), &config);
+    let mut naive = ReferencePlacement::of(&core.view(), &config);
     let mut records = scene.running();
     records.extend(scene.queued());
     let (id, answer) = (poll.id, Answer::Containers(Ok(records)));

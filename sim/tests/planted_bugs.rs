@@ -298,7 +298,7 @@ struct Found {
 
 impl Case {
     fn plan(&self, seed: u64) -> Plan {
-        let drawn = Plan::draw(seed, Profile::Lite);
+        let drawn = Plan::generate(seed, Profile::Lite);
         (self.tune)(drawn.with_faults(self.faults))
     }
 
@@ -309,7 +309,7 @@ impl Case {
         let bug = self.bug;
         for seed in 0..self.within {
             let report = run(
-                &self.plan(seed).tampered(move |core| core.plant(bug)),
+                &self.plan(seed).with_core_hook(move |core| core.plant(bug)),
                 false,
             );
             let Some(rule) = broken_rule(&report) else {

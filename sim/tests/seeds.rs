@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use longshore_sim::{Plan, Profile, Report, Verdict, run};
 
 fn seed(number: u64, profile: Profile) -> Report {
-    let report = run(&Plan::draw(number, profile), false);
+    let report = run(&Plan::generate(number, profile), false);
     assert_eq!(
         report.verdict,
         Verdict::Ok,
@@ -39,7 +39,7 @@ fn the_rules_hold_in_some_larger_worlds() {
 #[test]
 fn equal_seeds_give_equal_runs() {
     for number in 0..20 {
-        let plan = Plan::draw(number, Profile::Lite);
+        let plan = Plan::generate(number, Profile::Lite);
         let (one, two) = (run(&plan, true), run(&plan, true));
         assert_eq!(one.trace, two.trace, "seed {number}");
         assert!(!one.trace.is_empty());

@@ -405,7 +405,7 @@ fn while_two_dispatchers_act_no_container_runs_twice() {
             .collect();
         story.run_for(minutes(60));
         assert!(story.strikes_of(Fault::TwoLeaders) > 0);
-        story.heal();
+        story.stop_faults();
         story.run_for(minutes(60));
         for container in all {
             let over = story.state(container).is_some_and(ContainerState::is_final);
