@@ -1,4 +1,4 @@
-//! The simulator with a bug planted in the core: `cargo run -p longshore-sim --example planted --
+//! Simulator of a mutant: the core with a known bug. `cargo run -p longshore-sim --example planted --
 //! CordonUnconfirmed --seeds 0..20`. See `docs/simulator.md`.
 
 use std::process::ExitCode;
@@ -10,11 +10,11 @@ use longshore_sim::cli;
 fn main() -> ExitCode {
     let mut words: Vec<String> = std::env::args().collect();
     let name = words.get(1).cloned().unwrap_or_default();
-    let Some(bug) = Mutant::ALL.iter().copied().find(|bug| bug.name() == name) else {
-        eprintln!("planted: expected the name of a bug of sim/PLANTED_BUGS.md, found {name:?}");
+    let Some(mutant) = Mutant::ALL.iter().copied().find(|one| one.name() == name) else {
+        eprintln!("planted: expected the name of a mutant of sim/PLANTED_BUGS.md, found {name:?}");
         return ExitCode::from(4);
     };
     words.remove(1);
-    let hand = Arc::new(move |core: &mut longshore_core::Dispatcher| core.plant(bug));
-    ExitCode::from(cli::run(words, Some(hand), &mut std::io::stdout()))
+    let hook = Arc::new(move |core: &mut longshore_core::Dispatcher| core.plant(mutant));
+    ExitCode::from(cli::run(words, Some(hook), &mut std::io::stdout()))
 }

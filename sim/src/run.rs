@@ -11,13 +11,17 @@ pub(crate) mod profile;
 pub(crate) mod recorded;
 pub mod reference_placement;
 pub(crate) mod replay;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use crate::checks::Checks;
+use crate::run::stuck::stuck;
 use crate::world::World;
 use crate::world::events::START;
+use crate::world::observation::Observation;
 use crate::world::plan::Plan;
 use crate::world::scheduler::Violation;
 use crate::world::trace::Trace;
@@ -84,7 +88,7 @@ pub fn run(plan: &Plan, keep_trace: bool) -> Report {
 }
 
 fn run_once(plan: &Plan, trace: Trace) -> Report {
-    let mut world = World::new(plan.clone(), trace);
+    let mut world = World::new(plan.clone(), trace, Checks::all());
     let ended = catch_unwind(AssertUnwindSafe(|| go_on(&mut world)));
     let verdict = match ended {
         Ok(verdict) => verdict,
@@ -115,11 +119,11 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
         }
         if world.is_done() {
             let since = *done_at.get_or_insert(world.scheduler.now);
-            if world.scheduler.now < since + world.rest() {
+            if world.scheduler.now < since + settle_time(&world.plan) {
                 continue;
             }
             world.rested = Some((since.since(faults_stopped_at), world.patience()));
-            world.check_rest();
+            world.observe(Observation::AtRest);
             return match world.scheduler.violations.is_empty() {
                 true => Verdict::Ok,
                 false => Verdict::Safety,
@@ -135,6 +139,15 @@ pub(crate) fn go_on(world: &mut World) -> Verdict {
     Verdict::Liveness
 }
 
+/// Time after the end of the last work by which the core awaits nothing: longer than any deadline, and
+/// than two lists after the grace period.
+fn settle_time(plan: &Plan) -> Duration {
+    let config = &plan.config;
+    let timeouts = &config.timeouts;
+    let lists = (timeouts.cloud_answer + config.intervals.sync) * 2 + timeouts.disappear_grace;
+    lists + timeouts.queue_answer + timeouts.vm_answer * 3
+}
+
 impl World {
     fn patience(&self) -> Duration {
         let work = self.users.work.saturating_sub(self.over.work);
@@ -145,7 +158,7 @@ impl World {
     fn report(mut self, verdict: Verdict) -> Report {
         let bad = verdict != Verdict::Ok;
         let stuck = if verdict == Verdict::Liveness {
-            self.stuck()
+            stuck(&self)
         } else {
             Vec::new()
         };

@@ -8,6 +8,7 @@ pub(crate) mod draw_config;
 pub(crate) mod events;
 pub(crate) mod faults;
 pub(crate) mod history;
+pub(crate) mod observation;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod preemption;
@@ -26,23 +27,20 @@ use std::time::Duration;
 
 use longshore_core::command::{Action, Command, QueueAction, VmAction};
 use longshore_core::event::Event;
-use longshore_core::ids::{ContainerId, InstanceId};
-use longshore_core::input::{ContainerState, Input, OperatorRequest};
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{ContainerState, Input};
 use longshore_core::time::Timestamp;
 
-use crate::checks::budgets::Thrift;
-use crate::checks::commands::Memory;
-use crate::checks::retries::Vigil;
-use crate::checks::wait_reasons::Facts;
 use crate::world::cloud::Cloud;
 use crate::world::events::{CloudStep, Happening, OperatorStep, Origin, ProcessStep, QueueStep};
 use crate::world::faults::{Fault, Faults};
+use crate::world::observation::{Observation, Observer};
 use crate::world::operator::{OperatorPart, OperatorView, operator_view};
 use crate::world::plan::Plan;
 use crate::world::process::Processes;
 use crate::world::process_life::PROCESS_TICK;
 use crate::world::queue::Queue;
-use crate::world::runner::Runners;
+use crate::world::runner::{RunnerOutcome, Runners};
 use crate::world::scheduler::Scheduler;
 use crate::world::trace::{Line, Trace};
 use crate::world::users::Users;
@@ -66,10 +64,8 @@ pub struct World {
     /// How long it took to come to rest after it had healed, and how long it might have taken.
     pub(crate) rested: Option<(Duration, Duration)>,
     pub(crate) over: Over,
-    pub(crate) memory: Memory,
-    pub(crate) facts: Facts,
-    pub(crate) vigil: Vigil,
-    pub(crate) thrift: Thrift,
+    /// Observer of the run; absent only while it observes.
+    observer: Option<Box<dyn Observer>>,
     /// Commands and events of a story, for its questions; not kept in drawn runs.
     pub(crate) history: Option<history::History>,
 }
@@ -89,7 +85,7 @@ pub(crate) struct Over {
 
 impl World {
     /// A world in which nothing has happened yet.
-    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+    pub(crate) fn new(plan: Plan, trace: Trace, observer: Box<dyn Observer>) -> Self {
         let seed = plan.seed;
         let faults = Faults::new(&plan.faults, plan.fault_budget);
         let mut cloud = Cloud::new(seed, plan.config.types.clone());
@@ -115,10 +111,7 @@ impl World {
             happened: 0,
             rested: None,
             over: Over::default(),
-            memory: Memory::default(),
-            facts: Facts::default(),
-            vigil: Vigil::default(),
-            thrift: Thrift::default(),
+            observer: Some(observer),
             history: None,
         };
         world.processes.core_hook = world.plan.core_hook.clone();
@@ -155,9 +148,20 @@ impl World {
             Happening::Vm(step) => self.vms.step(&mut self.scheduler, &mut self.runners, *step),
             Happening::Runner(id, step) => {
                 let (scheduler, queue) = (&mut self.scheduler, &mut self.queue);
-                if let Some(stale) = self.runners.step(scheduler, queue, id, &step) {
-                    let (instance, container) = (&stale.instance, stale.container);
-                    self.vms.leave_stale(instance, container, stale.until);
+                match self.runners.step(scheduler, queue, id, &step) {
+                    Some(RunnerOutcome::StaleLock {
+                        instance,
+                        container,
+                        until,
+                    }) => self.vms.leave_stale(&instance, container, until),
+                    Some(RunnerOutcome::ProgramStart { container, other }) => {
+                        self.observe(Observation::ProgramStart {
+                            container,
+                            runner: id,
+                            other,
+                        });
+                    }
+                    None => {}
                 }
             }
             Happening::Queue(step) => {
@@ -178,9 +182,7 @@ impl World {
                 let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
                 let pause = LOOK.saturating_mul(crowd.saturating_add(1));
                 self.scheduler.after(pause.min(LOOK_MAX), Happening::Look);
-                self.look();
-                self.vigil_looks();
-                self.thrift_looks();
+                self.observe(Observation::Look);
             }
         }
         true
@@ -210,15 +212,16 @@ impl World {
     fn arrive(&mut self, from: Origin, command: &Command) {
         let id = command.id;
         self.cancel_at_worst(&command.action);
+        self.observe(Observation::Arrival { from, command });
         match &command.action {
             Action::Queue(action) => {
-                self.check_update(from, id, action);
                 self.queue.execute(&mut self.scheduler, from, id, action);
             }
             Action::Cloud { action, .. } => {
                 self.cloud.execute(&mut self.scheduler, from, id, action);
-                for reborn in std::mem::take(&mut self.cloud.reborn) {
-                    self.forget_instance(&reborn);
+                for instance in std::mem::take(&mut self.cloud.reborn) {
+                    let instance = &instance;
+                    self.observe(Observation::IdReused { instance });
                 }
             }
             Action::Vm {
@@ -235,7 +238,6 @@ impl World {
                     address,
                     action,
                 };
-                self.check_vm_call(&call);
                 self.vms
                     .execute(&mut self.scheduler, &mut self.runners, &call);
             }
@@ -257,15 +259,6 @@ impl World {
         }
     }
 
-    /// An instance's name was given again: what was known of its first bearer means nothing.
-    fn forget_instance(&mut self, id: &InstanceId) {
-        for process in &mut self.processes.all {
-            process.ledger.forget(id);
-        }
-        self.vigil.forget(id);
-        self.reasons_forget(id);
-    }
-
     fn deliver(&mut self, to: Origin, input: Input) {
         if self.processes.origin(to.process) != to {
             return;
@@ -275,12 +268,11 @@ impl World {
             let later = Happening::Deliver(to, Box::new(input));
             return self.scheduler.at(stalled_until, later);
         }
-        if let Input::OperatorRequest(OperatorRequest::KillContainer { container, .. }) = &input {
-            self.memory.stopped.insert(*container);
-        }
-        self.vigil_hears(to.process, &input);
-        self.thrift_hears(to.process, &input);
-        self.reasons_hear(to.process, &input);
+        let (process, heard) = (to.process, &input);
+        self.observe(Observation::Input {
+            process,
+            input: heard,
+        });
         self.processes.hear(&mut self.scheduler, to.process, input);
         let processes = &mut self.processes;
         if self
@@ -321,16 +313,16 @@ impl World {
                 return;
             }
         }
-        self.check_state(index);
+        self.trace_state(index);
         self.processes.set_alarm(&mut self.scheduler, index);
     }
 
     /// A process tells something.
     fn tells(&mut self, index: usize, event: Event) {
-        self.check_event(index, &event);
-        self.vigil_event(index, &event);
-        self.reasons_event(index, &event);
-        self.rest_event(index, &event);
+        self.observe(Observation::Event {
+            process: index,
+            event: &event,
+        });
         if let Some(history) = &mut self.history {
             history.events.push((self.scheduler.now, event.clone()));
         }
@@ -340,6 +332,19 @@ impl World {
             process: index,
             event,
         });
+    }
+
+    /// Writes the hash of the state of the core to a full trace.
+    fn trace_state(&mut self, index: usize) {
+        let scheduler = &mut self.scheduler;
+        if !scheduler.trace.is_full() {
+            return;
+        }
+        if let Some(core) = &self.processes.all[index].core {
+            let hash = core.state_hash();
+            let (process, now) = (index, self.processes.all[index].clock(scheduler.now));
+            scheduler.trace.line(now, || Line::State { process, hash });
+        }
     }
 
     /// A command leaves; true if the process dies at that.
@@ -353,9 +358,10 @@ impl World {
                 command: command.clone(),
             });
         command.deadline = process.world_time(command.deadline);
-        self.vigil_command(index, &command);
-        self.thrift_command(index, &command);
-        self.check_command(index, &command);
+        self.observe(Observation::Command {
+            process: index,
+            command: &command,
+        });
         if let Some(history) = &mut self.history {
             history
                 .commands

@@ -1,11 +1,13 @@
-//! What must never happen, seen from the truth and from what a process was told.
+//! Ledgers: facts known to one life of a dispatcher process, from its inputs, commands and events.
+//! A process has no other facts, so commands are judged by the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::time::Duration;
 
 use longshore_core::ShutdownReason;
-use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
+use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
+use longshore_core::config::Config;
+use longshore_core::event::Event;
 use longshore_core::ids::{CommandId, ContainerId, InstanceId, IntentId, TypeName};
 use longshore_core::input::{
     Answer, CloudError, ContainerState, IdleBehavior, Input, InstanceRecord, OperatorRequest,
@@ -13,59 +15,124 @@ use longshore_core::input::{
 };
 use longshore_core::time::Timestamp;
 
+use crate::world::World;
 use crate::world::dense_map::{DenseMap, container_id};
+use crate::world::observation::Observation;
 
-/// What one life of a process was told and has asked for: the rules about its commands are judged
-/// by this, since it cannot know more.
+/// Ledgers of both dispatcher processes.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    pub(crate) leader: bool,
-    /// Commands without an answer yet; the same by when they are given up, and by what they are about.
+pub(super) struct Ledgers {
+    pub(super) of: [Ledger; 2],
+    /// Containers started while two processes acted as leaders: few promises hold for such containers.
+    pub(super) contested: BTreeSet<ContainerId>,
+}
+
+impl Ledgers {
+    /// Records an observation, after all checks.
+    pub(super) fn record(&mut self, world: &World, observation: Observation<'_>) {
+        let now = world.scheduler.now;
+        match observation {
+            Observation::Begin { process } => self.of[process] = Ledger::default(),
+            Observation::Input { process, input } => {
+                if world.processes.all[process].core.is_some() {
+                    self.of[process].take_input(now, input);
+                }
+            }
+            Observation::Timeout { process } => self.of[process].expire(now),
+            Observation::Command { process, command } => {
+                if world.rivals() {
+                    self.contested.extend(started(&command.action));
+                }
+                let config = &world.processes.all[process].config;
+                self.of[process].send(now, command, config);
+            }
+            Observation::Event { process, event } => {
+                let config = &world.processes.all[process].config;
+                self.of[process].emit(now, event, config);
+            }
+            Observation::IdReused { instance } => {
+                for ledger in &mut self.of {
+                    ledger.forget(instance);
+                }
+            }
+            Observation::Arrival { .. }
+            | Observation::ProgramStart { .. }
+            | Observation::Look
+            | Observation::AtRest => {}
+        }
+    }
+}
+
+/// Container started by a command, if any.
+fn started(action: &Action) -> Option<ContainerId> {
+    match action {
+        Action::Vm {
+            action: VmAction::Start { container, .. },
+            ..
+        } => Some(*container),
+        _ => None,
+    }
+}
+
+/// Facts known to one life of a process.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) leader: bool,
+    /// Commands without an answer.
     open: BTreeMap<CommandId, Open>,
+    /// The same commands by deadline.
     deadlines: BTreeSet<(Timestamp, CommandId)>,
-    /// (The latter only of what somebody asks for.)
-    open_about: BTreeMap<About, BTreeSet<CommandId>>,
-    /// Those that change a container's record, start it or stop it.
+    /// Open commands by subject, for the subjects of [`Subject::is_indexed`].
+    open_about: BTreeMap<Subject, BTreeSet<CommandId>>,
+    /// Open commands on the record or the runner of a container.
     open_of: BTreeMap<ContainerId, BTreeSet<CommandId>>,
-    /// Creates that may still make an instance.
-    pub(crate) wishes: BTreeMap<IntentId, CreateRequest>,
-    /// Instances it was shown, and how many lists in a row lacked each since.
-    pub(crate) known: DenseMap<InstanceId, u32>,
-    /// Instances that it was ever shown, since when, unless the cloud has said since that they ended.
-    pub(crate) heard_of: DenseMap<InstanceId, Timestamp>,
-    /// When each last said that it is ready and what runs on it.
-    pub(crate) heard: DenseMap<InstanceId, Timestamp>,
-    pub(crate) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
-    pub(crate) proved: DenseMap<InstanceId, ()>,
-    pub(crate) broken: DenseMap<InstanceId, ()>,
-    /// Instances that the cloud has said it takes back.
-    pub(crate) preempted: BTreeSet<InstanceId>,
-    /// What the queue said last, and since when that is true at least.
-    pub(crate) states: DenseMap<ContainerId, (ContainerState, Timestamp)>,
-    /// Why instances are being given back, and since when.
-    pub(crate) leaving: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
-    /// Those that were gone while they were given back: for what reason, and until when a list that is
-    /// behind may show them once more, to be given back for the same.
-    pub(crate) buried: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
-    pub(crate) destroyed: BTreeSet<InstanceId>,
-    /// Creates whose answer was lost, and that were not heard of since.
-    pub(crate) lost: BTreeSet<IntentId>,
-    /// Types that could not be created lately.
-    pub(crate) failed: BTreeSet<TypeName>,
-    /// Containers whose start had no certain end.
-    pub(crate) unsure: BTreeSet<ContainerId>,
+    /// Create requests without a known result.
+    pub(super) creates: BTreeMap<IntentId, CreateRequest>,
+    /// Listed instances, with the number of lists in a row without the instance.
+    pub(super) listed: DenseMap<InstanceId, u32>,
+    /// Time of the first sight of each instance not reported as terminated since.
+    pub(super) first_seen: DenseMap<InstanceId, Timestamp>,
+    /// Time of the last complete good probe of each instance: ready, with a list of runners.
+    pub(super) probed_at: DenseMap<InstanceId, Timestamp>,
+    /// Time of the first complete good probe of each instance.
+    pub(super) verified_at: DenseMap<InstanceId, Timestamp>,
+    pub(super) behavior: BTreeMap<InstanceId, (IdleBehavior, Timestamp)>,
+    /// Instances reported as broken by their own last list of runners.
+    pub(super) broken: DenseMap<InstanceId, ()>,
+    /// Instances with a preemption notice.
+    pub(super) preempted: BTreeSet<InstanceId>,
+    /// Last state of each container read from the queue, and the time since which the state holds.
+    pub(super) states: DenseMap<ContainerId, (ContainerState, Timestamp)>,
+    /// Planned terminations: reason and time of the decision.
+    pub(super) terminating: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
+    /// Instances gone during a planned termination, with the reason and the time until which a late
+    /// list may show the instance again, for a second termination with the same reason.
+    pub(super) tombstones: BTreeMap<InstanceId, (ShutdownReason, Timestamp)>,
+    pub(super) destroyed: BTreeSet<InstanceId>,
+    /// Time of the first TERM to each runner not known to have ended.
+    pub(super) first_terms: BTreeMap<(InstanceId, ContainerId), Timestamp>,
+    /// Create requests with a lost answer, not matched with an instance since.
+    pub(super) lost_creates: BTreeSet<IntentId>,
+    /// Types with a failed create and no successful one since.
+    pub(super) failed_types: BTreeSet<TypeName>,
+    /// Containers with a start of unknown outcome.
+    pub(super) unsure_starts: BTreeSet<ContainerId>,
 }
 
-/// What an open command is about.
+/// Command without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Open {
-    pub(crate) since: Timestamp,
-    pub(crate) deadline: Timestamp,
-    pub(crate) about: About,
+pub(super) struct Open {
+    /// Time of sending.
+    pub(super) since: Timestamp,
+    pub(super) deadline: Timestamp,
+    pub(super) subject: Subject,
+    /// Type to be created, for a create request.
+    pub(super) type_name: Option<TypeName>,
 }
 
+/// Subject of a command. Two commands with the same subject may disturb each other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum About {
+pub(super) enum Subject {
     Reading,
     Record(ContainerId),
     Create(IntentId),
@@ -76,28 +143,10 @@ pub(crate) enum About {
     Signal(InstanceId, ContainerId),
 }
 
-impl About {
-    /// The container that it changes, starts or stops.
-    pub(crate) fn container(&self) -> Option<ContainerId> {
-        match self {
-            Self::Record(id) | Self::Start(_, id) | Self::Signal(_, id) => Some(*id),
-            _ => None,
-        }
-    }
-
-    /// Whether anybody asks if something like this is under way.
-    fn is_filed(&self) -> bool {
-        matches!(self, Self::Record(_) | Self::Create(_) | Self::Start(..))
-    }
-
-    /// What a command is about.
-    pub(crate) fn of(action: &Action) -> Self {
+impl Subject {
+    pub(super) fn of(action: &Action) -> Self {
         match action {
-            Action::Queue(QueueAction::Poll { .. } | QueueAction::Lookup { .. })
-            | Action::Cloud {
-                action: CloudAction::List,
-                ..
-            } => Self::Reading,
+            Action::Queue(QueueAction::Poll { .. } | QueueAction::Lookup { .. }) => Self::Reading,
             Action::Queue(
                 QueueAction::Lock { id }
                 | QueueAction::Unlock { id }
@@ -119,23 +168,36 @@ impl About {
             },
         }
     }
+
+    /// Container changed, started or stopped by the command.
+    pub(super) fn container(&self) -> Option<ContainerId> {
+        match self {
+            Self::Record(id) | Self::Start(_, id) | Self::Signal(_, id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// True if open commands are looked up by this subject.
+    fn is_indexed(&self) -> bool {
+        matches!(self, Self::Record(_) | Self::Create(_) | Self::Start(..))
+    }
 }
 
+/// Create request without a known result.
 #[derive(Clone, Debug)]
-pub(crate) struct CreateRequest {
-    pub(crate) type_name: TypeName,
-    pub(crate) answered: bool,
-    /// The core stops waiting for the answer then.
-    pub(crate) deadline: Timestamp,
-    /// Counted for so long after an answer that leaves it open.
-    pub(crate) grace: Duration,
-    /// Counted no longer from then on.
-    pub(crate) until: Timestamp,
+pub(super) struct CreateRequest {
+    pub(super) type_name: TypeName,
+    pub(super) answered: bool,
+    /// Deadline of the command: the core stops waiting for the answer.
+    pub(super) deadline: Timestamp,
+    /// Time for which the request still counts after an answer without a result.
+    pub(super) grace: Duration,
+    /// Time from which the request counts no longer.
+    pub(super) until: Timestamp,
 }
 
 impl Ledger {
-    /// Takes note of what the process hears.
-    pub(crate) fn hear(&mut self, now: Timestamp, input: &Input) {
+    fn take_input(&mut self, now: Timestamp, input: &Input) {
         match input {
             Input::Leadership { held } if *held == self.leader => {}
             Input::Leadership { held } => {
@@ -146,25 +208,27 @@ impl Ledger {
             }
             Input::Answer { id, answer } => {
                 if let Some(open) = self.end(*id) {
-                    self.hear_answer(now, &open, answer);
+                    self.take_answer(now, &open, answer);
                 }
             }
-            Input::OperatorRequest(wish) => self.hear_operator(now, wish),
-            Input::QueueChanged | Input::Reconfigured(_) => {}
+            Input::OperatorRequest(OperatorRequest::SetIdleBehavior { instance, behavior }) => {
+                self.behavior.insert(instance.clone(), (*behavior, now));
+            }
+            Input::OperatorRequest(_) | Input::QueueChanged | Input::Reconfigured(_) => {}
         }
     }
 
-    /// The process sees that deadlines have passed: answers that come later do not count.
-    pub(crate) fn expire(&mut self, now: Timestamp) {
+    /// Ends the commands with a deadline in the past: later answers do not count.
+    fn expire(&mut self, now: Timestamp) {
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= now
         {
-            match self.end(id).map(|open| open.about) {
-                Some(About::Record(container)) => self.was_refused(now, container),
-                // It may have stood still since then: its patience begins when it takes note.
-                Some(About::Create(intent)) => {
-                    if let Some(wish) = self.wishes.get_mut(&intent) {
-                        wish.until = now + wish.grace;
+            match self.end(id).map(|open| open.subject) {
+                Some(Subject::Record(container)) => self.state_unknown(now, container),
+                // A stalled process sees the deadline late: the grace begins now.
+                Some(Subject::Create(intent)) => {
+                    if let Some(request) = self.creates.get_mut(&intent) {
+                        request.until = now + request.grace;
                     }
                 }
                 _ => {}
@@ -172,45 +236,44 @@ impl Ledger {
         }
     }
 
-    fn hear_answer(&mut self, now: Timestamp, open: &Open, answer: &Answer) {
-        match (&open.about, answer) {
+    fn take_answer(&mut self, now: Timestamp, open: &Open, answer: &Answer) {
+        match (&open.subject, answer) {
             (_, Answer::Containers(Ok(records))) => {
                 for record in records {
-                    // While a change is under way nobody knows what comes of it; its end is noted when
-                    // the process sees it.
-                    if self.open_about.contains_key(&About::Record(record.id)) {
+                    // The result of an open change is unknown; its answer sets the state.
+                    if self.open_about.contains_key(&Subject::Record(record.id)) {
                         continue;
                     }
-                    let heard = (record.state, open.since);
-                    let known = self.states.or_insert_with(&record.id, || heard);
+                    let read = (record.state, open.since);
+                    let known = self.states.or_insert_with(&record.id, || read);
                     if known.1 <= open.since {
-                        *known = (record.state, open.since);
+                        *known = read;
                     }
                 }
             }
-            (About::Record(id), Answer::Updated(Ok(update))) => {
+            (Subject::Record(id), Answer::Updated(Ok(update))) => {
                 self.states.insert(id, (update.state, now));
             }
-            (About::Record(id), Answer::Updated(Err(_))) => self.was_refused(now, *id),
-            (About::Create(intent), Answer::Created(made)) => {
-                self.hear_created(now, *intent, made.as_ref());
+            (Subject::Record(id), Answer::Updated(Err(_))) => self.state_unknown(now, *id),
+            (Subject::Create(intent), Answer::Created(made)) => {
+                self.take_created(now, *intent, made.as_ref());
             }
-            (_, Answer::Instances(Ok(records))) => self.hear_list(now, records),
-            (About::Probe(instance), Answer::Probed(Ok(report))) => {
-                self.hear_probe(now, instance, report);
+            (_, Answer::Instances(Ok(records))) => self.take_list(now, records),
+            (Subject::Probe(instance), Answer::Probed(Ok(report))) => {
+                self.take_probe(now, instance, report);
             }
             _ => {}
         }
     }
 
-    /// A change may have been made or not: what was read before does not tell.
-    fn was_refused(&mut self, now: Timestamp, id: ContainerId) {
+    /// A failed change may have been made: earlier reads of the state do not count.
+    fn state_unknown(&mut self, now: Timestamp, id: ContainerId) {
         if let Some((_, since)) = self.states.get_mut(&id) {
             *since = now;
         }
     }
 
-    fn hear_created(
+    fn take_created(
         &mut self,
         now: Timestamp,
         intent: IntentId,
@@ -218,31 +281,31 @@ impl Ledger {
     ) {
         match made {
             Ok(record) => {
-                self.wishes.remove(&intent);
-                self.lost.remove(&intent);
-                self.shown(now, record);
+                self.creates.remove(&intent);
+                self.lost_creates.remove(&intent);
+                self.see(now, record);
             }
             Err(CloudError::Ambiguous { .. }) => {
-                self.lost.insert(intent);
-                if let Some(wish) = self.wishes.get_mut(&intent) {
-                    wish.answered = true;
-                    wish.until = now + wish.grace;
+                self.lost_creates.insert(intent);
+                if let Some(request) = self.creates.get_mut(&intent) {
+                    request.answered = true;
+                    request.until = now + request.grace;
                 }
             }
             Err(_) => {
-                if let Some(wish) = self.wishes.remove(&intent) {
-                    self.failed.insert(wish.type_name);
+                if let Some(request) = self.creates.remove(&intent) {
+                    self.failed_types.insert(request.type_name);
                 }
             }
         }
     }
 
-    fn hear_list(&mut self, now: Timestamp, records: &[InstanceRecord]) {
+    fn take_list(&mut self, now: Timestamp, records: &[InstanceRecord]) {
         let mut shown = DenseMap::default();
         for record in records {
             shown.insert(&record.id, ());
         }
-        self.known.retain(|id, missed| {
+        self.listed.retain(|id, missed| {
             *missed += u32::from(!shown.contains_key(id));
             *missed < 2
         });
@@ -251,27 +314,27 @@ impl Ledger {
                 self.preempted.insert(record.id.clone());
             }
             if record.terminated {
-                self.known.remove(&record.id);
-                self.heard_of.remove(&record.id);
-                self.heard.remove(&record.id);
+                self.listed.remove(&record.id);
+                self.first_seen.remove(&record.id);
+                self.probed_at.remove(&record.id);
                 if let Some(intent) = record.tags.intent {
-                    self.wishes.remove(&intent);
+                    self.creates.remove(&intent);
                 }
             } else {
-                self.shown(now, record);
+                self.see(now, record);
             }
         }
     }
 
-    fn shown(&mut self, now: Timestamp, record: &InstanceRecord) {
+    fn see(&mut self, now: Timestamp, record: &InstanceRecord) {
         if let Some(intent) = record.tags.intent
-            && let Some(wish) = self.wishes.remove(&intent)
-            && wish.deadline < now
+            && let Some(request) = self.creates.remove(&intent)
+            && request.deadline < now
         {
-            self.lost.insert(intent);
+            self.lost_creates.insert(intent);
         }
-        self.heard_of.or_insert_with(&record.id, || now);
-        let first = self.known.insert(&record.id, 0).is_none();
+        self.first_seen.or_insert_with(&record.id, || now);
+        let first = self.listed.insert(&record.id, 0).is_none();
         if let Some(behavior) = record.tags.idle_behavior
             && first
         {
@@ -279,52 +342,77 @@ impl Ledger {
         }
     }
 
-    fn hear_probe(&mut self, now: Timestamp, instance: &InstanceId, report: &ProbeReport) {
+    fn take_probe(&mut self, now: Timestamp, instance: &InstanceId, report: &ProbeReport) {
         if report.ready.is_ok() && report.runners.is_some() {
-            self.proved.insert(instance, ());
-            self.heard.insert(instance, now);
+            self.verified_at.or_insert_with(instance, || now);
+            self.probed_at.insert(instance, now);
         }
-        if matches!(&report.runners, Some(list) if list.preempted_at.is_some()) {
-            self.preempted.insert(instance.clone());
-        }
-        match &report.runners {
-            Some(list) if list.broken => {
-                self.broken.insert(instance, ());
+        if let Some(list) = &report.runners {
+            if list.preempted_at.is_some() {
+                self.preempted.insert(instance.clone());
             }
-            Some(_) => {
+            if list.broken {
+                self.broken.insert(instance, ());
+            } else {
                 self.broken.remove(instance);
             }
-            None => {}
         }
     }
 
-    fn hear_operator(&mut self, now: Timestamp, wish: &OperatorRequest) {
-        if let OperatorRequest::SetIdleBehavior { instance, behavior } = wish {
-            self.behavior.insert(instance.clone(), (*behavior, now));
+    fn send(&mut self, now: Timestamp, command: &Command, config: &Config) {
+        let mut type_name = None;
+        match &command.action {
+            Action::Cloud {
+                action:
+                    CloudAction::Create {
+                        intent,
+                        instance_type,
+                        ..
+                    },
+                ..
+            } => {
+                type_name = Some(instance_type.clone());
+                let grace = config.timeouts.create_ambiguous;
+                let request = CreateRequest {
+                    type_name: instance_type.clone(),
+                    answered: false,
+                    deadline: command.deadline,
+                    grace,
+                    until: command.deadline + grace,
+                };
+                self.creates.insert(*intent, request);
+            }
+            Action::Cloud {
+                action: CloudAction::Destroy { instance },
+                ..
+            } => {
+                self.destroyed.insert(instance.clone());
+            }
+            Action::Vm {
+                instance,
+                action: VmAction::Signal { container, .. },
+                ..
+            } => {
+                let runner = (instance.clone(), *container);
+                self.first_terms.entry(runner).or_insert(now);
+            }
+            _ => {}
         }
+        let open = Open {
+            since: now,
+            deadline: command.deadline,
+            subject: Subject::of(&command.action),
+            type_name,
+        };
+        self.begin(command.id, open);
     }
 
-    /// Another instance has the name of one that ended.
-    pub(crate) fn forget(&mut self, id: &InstanceId) {
-        self.known.remove(id);
-        self.heard_of.remove(id);
-        self.heard.remove(id);
-        self.behavior.remove(id);
-        self.proved.remove(id);
-        self.broken.remove(id);
-        self.leaving.remove(id);
-        self.buried.remove(id);
-        self.destroyed.remove(id);
-        self.preempted.remove(id);
-    }
-
-    /// A command leaves.
-    pub(crate) fn begin(&mut self, id: CommandId, open: Open) {
-        if open.about.is_filed() {
-            let same = self.open_about.entry(open.about.clone()).or_default();
+    fn begin(&mut self, id: CommandId, open: Open) {
+        if open.subject.is_indexed() {
+            let same = self.open_about.entry(open.subject.clone()).or_default();
             same.insert(id);
         }
-        if let Some(container) = open.about.container() {
+        if let Some(container) = open.subject.container() {
             self.open_of.entry(container).or_default().insert(id);
         }
         self.deadlines.insert((open.deadline, id));
@@ -334,15 +422,15 @@ impl Ledger {
     fn end(&mut self, id: CommandId) -> Option<Open> {
         let open = self.open.remove(&id)?;
         self.deadlines.remove(&(open.deadline, id));
-        if open.about.is_filed()
-            && let Some(same) = self.open_about.get_mut(&open.about)
+        if open.subject.is_indexed()
+            && let Some(same) = self.open_about.get_mut(&open.subject)
         {
             same.remove(&id);
             if same.is_empty() {
-                self.open_about.remove(&open.about);
+                self.open_about.remove(&open.subject);
             }
         }
-        if let Some(container) = open.about.container()
+        if let Some(container) = open.subject.container()
             && let Some(same) = self.open_of.get_mut(&container)
         {
             same.remove(&id);
@@ -353,47 +441,121 @@ impl Ledger {
         Some(open)
     }
 
-    /// A command without an answer yet.
-    pub(crate) fn open(&self, id: CommandId) -> Option<&Open> {
+    fn emit(&mut self, now: Timestamp, event: &Event, config: &Config) {
+        match event {
+            Event::Terminating {
+                instance, reason, ..
+            } => {
+                let id = InstanceId::from(instance.as_str());
+                self.terminating.insert(id, (reason.clone(), now));
+            }
+            Event::Uncordoned { instance } => {
+                self.terminating
+                    .remove(&InstanceId::from(instance.as_str()));
+            }
+            // An instance found again gets a new decision, unless the list was merely late.
+            Event::Gone { instance, .. } => {
+                let id = InstanceId::from(instance.as_str());
+                if let Some((reason, _)) = self.terminating.remove(&id) {
+                    let shown_until = now + config.timeouts.disappear_grace;
+                    self.tombstones.insert(id, (reason, shown_until));
+                }
+            }
+            Event::BehaviorChanged {
+                instance, behavior, ..
+            } => {
+                let id = InstanceId::from(instance.as_str());
+                self.behavior.insert(id, (*behavior, now));
+            }
+            Event::Created {
+                intent,
+                instance_type,
+                ..
+            } => {
+                self.lost_creates.remove(intent);
+                self.failed_types.remove(instance_type);
+            }
+            Event::RunnerExited {
+                container,
+                instance,
+            } => {
+                let id = InstanceId::from(instance.as_str());
+                self.first_terms.remove(&(id, *container));
+            }
+            Event::StartUnsure { container, .. } => {
+                self.unsure_starts.insert(*container);
+            }
+            Event::ContainerState {
+                container,
+                to: ContainerState::Running,
+                ..
+            } => {
+                self.unsure_starts.remove(container);
+            }
+            _ => {}
+        }
+    }
+
+    /// Drops the facts about a dead instance with a reused id.
+    fn forget(&mut self, id: &InstanceId) {
+        self.listed.remove(id);
+        self.first_seen.remove(id);
+        self.probed_at.remove(id);
+        self.verified_at.remove(id);
+        self.behavior.remove(id);
+        self.broken.remove(id);
+        self.terminating.remove(id);
+        self.tombstones.remove(id);
+        self.destroyed.remove(id);
+        self.preempted.remove(id);
+        self.first_terms.retain(|(on, _), _| on != id);
+    }
+
+    /// Command without an answer.
+    pub(super) fn open(&self, id: CommandId) -> Option<&Open> {
         self.open.get(&id)
     }
 
-    /// Whether an open command is about this. O(log commands).
-    pub(crate) fn is_open(&self, now: Timestamp, about: &About) -> bool {
-        let mut same = self.open_about.get(about).into_iter().flatten();
+    /// True if a command with this subject is open. O(log commands).
+    pub(super) fn is_open(&self, now: Timestamp, subject: &Subject) -> bool {
+        let mut same = self.open_about.get(subject).into_iter().flatten();
         same.any(|id| self.open[id].deadline > now)
     }
 
-    /// What is under way that concerns a container. O(log commands + those).
-    pub(crate) fn open_of(&self, now: Timestamp, id: ContainerId) -> impl Iterator<Item = &About> {
+    /// Subjects of the open commands on a container. O(log commands + results).
+    pub(super) fn open_of(
+        &self,
+        now: Timestamp,
+        id: ContainerId,
+    ) -> impl Iterator<Item = &Subject> {
         let ids = self.open_of.get(&id).into_iter().flatten();
         let open = ids.map(|id| &self.open[id]);
         open.filter(move |open| open.deadline > now)
-            .map(|open| &open.about)
+            .map(|open| &open.subject)
     }
 
-    /// Commands without an answer.
-    pub(crate) fn open_count(&self) -> usize {
+    /// Number of commands without an answer.
+    pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }
 
-    /// Creates without an answer. O(those).
-    pub(crate) fn open_creates(&self, now: Timestamp) -> usize {
+    /// Number of create requests without an answer. O(open commands).
+    pub(super) fn open_creates(&self, now: Timestamp) -> usize {
         let creates = self.open.values();
-        let creates = creates.filter(|open| matches!(open.about, About::Create(_)));
+        let creates = creates.filter(|open| matches!(open.subject, Subject::Create(_)));
         creates.filter(|open| open.deadline > now).count()
     }
 
-    /// Containers that are being started on an instance. O(log commands + those).
-    pub(crate) fn starting_on(
+    /// Containers with an open start on an instance. O(log commands + results).
+    pub(super) fn starting_on(
         &self,
         now: Timestamp,
         instance: &InstanceId,
     ) -> impl Iterator<Item = ContainerId> {
-        let from = About::Start(instance.clone(), container_id(0));
+        let from = Subject::Start(instance.clone(), container_id(0));
         let here = self.open_about.range(from..);
-        let here = here.map_while(move |(about, ids)| match about {
-            About::Start(at, id) if at == instance => Some((*id, ids)),
+        let here = here.map_while(move |(subject, ids)| match subject {
+            Subject::Start(at, id) if at == instance => Some((*id, ids)),
             _ => None,
         });
         let awaited =
@@ -401,8 +563,9 @@ impl Ledger {
         here.filter(move |(_, ids)| awaited(ids)).map(|(id, _)| id)
     }
 
-    /// Creates that still count.
-    pub(crate) fn counted_wishes(&self, now: Timestamp) -> impl Iterator<Item = &CreateRequest> {
-        self.wishes.values().filter(move |wish| wish.until > now)
+    /// Create requests with a possible instance in the future.
+    pub(super) fn counted_creates(&self, now: Timestamp) -> impl Iterator<Item = &CreateRequest> {
+        let creates = self.creates.values();
+        creates.filter(move |request| request.until > now)
     }
 }

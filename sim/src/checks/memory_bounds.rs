@@ -1,62 +1,71 @@
-//! Whether the core remembers no more than what lives, and nothing once all is done.
+//! Bounds on the memory of the core: no more than the living containers and instances need, and
+//! nothing after the end of all work.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use longshore_core::MemoryStats;
 use longshore_core::event::Event;
 use longshore_core::ids::InstanceId;
+use longshore_core::input::Answer;
+use longshore_core::time::Timestamp;
 
-use crate::world::World;
+use crate::checks::check::{Check, Context, Look};
+use crate::checks::ledger::Open;
+use crate::world::observation::Findings;
 
-impl World {
-    /// So long after the last thing has ended nothing is awaited any more: longer than any deadline
-    /// and than two lists that come after the grace.
-    pub(crate) fn rest(&self) -> Duration {
-        let config = &self.plan.config;
-        let timeouts = &config.timeouts;
-        let lists = (timeouts.cloud_answer + config.intervals.sync) * 2 + timeouts.disappear_grace;
-        lists + timeouts.queue_answer + timeouts.vm_answer * 3
+/// Longest memory of an ended container without a runner.
+const MEMORY_MAX: Duration = Duration::from_secs(2 * 3600);
+
+/// The core forgets.
+#[derive(Debug, Default)]
+pub(super) struct MemoryBounds {
+    /// Instances called gone by process 0, with the time: up to a list later than the grace period.
+    gone: BTreeMap<InstanceId, Timestamp>,
+}
+
+impl Check for MemoryBounds {
+    fn on_leadership_change(&mut self, at: &Context<'_>, _: bool) {
+        if at.process == 0 {
+            self.gone.clear();
+        }
     }
 
-    /// The first process tells that an instance is gone.
-    pub(crate) fn rest_event(&mut self, index: usize, event: &Event) {
-        if let (0, Event::Gone { instance, .. }) = (index, event) {
+    fn on_answer(&mut self, at: &Context<'_>, _: &Open, answer: &Answer, _: &mut Findings) {
+        if let (0, Answer::Instances(Ok(_))) = (at.process, answer) {
+            let (now, grace) = (at.now(), at.config().timeouts.disappear_grace);
+            self.gone.retain(|_, gone| *gone + grace > now);
+        }
+    }
+
+    fn on_event(&mut self, at: &Context<'_>, event: &Event, _: &mut Findings) {
+        if let (0, Event::Gone { instance, .. }) = (at.process, event) {
             let id = InstanceId::from(instance.as_str());
-            self.facts.gone.insert(id, self.scheduler.now);
+            self.gone.insert(id, at.now());
         }
     }
 
-    /// More than a process may remember, given what it knows and what lives.
-    pub(crate) fn excess(&self, sizes: &MemoryStats) -> Vec<String> {
-        let process = &self.processes.all[0];
-        if process.drain_due {
-            return Vec::new();
+    fn on_look(&mut self, at: &Context<'_>, look: Option<&Look<'_>>, findings: &mut Findings) {
+        let Some(look) = look.filter(|look| look.has_queue(at)) else {
+            return;
+        };
+        for text in self.excess(at, &look.core.sizes()) {
+            findings.violate("bounded memory", text);
         }
-        let (containers, instances) = (sizes.containers, sizes.instances);
-        let open = process.ledger.open_count();
-        let types = self.plan.config.types.len();
-        let bounds = [
-            ("shapes", sizes.classes, containers),
-            ("commands under way", sizes.pending, open),
-            ("signals", sizes.signals, open),
-            (
-                "timers",
-                sizes.timers,
-                2 * containers + 3 * instances + sizes.runners + sizes.pending + 8,
-            ),
-            ("buried instances", sizes.tombstones, self.facts.gone.len()),
-            ("touched", sizes.dirty, 0),
-            ("verdicts", sizes.verdicts, sizes.classes + containers),
-            ("limits", sizes.limits, 8 * types + 16),
-        ];
-        let over = bounds.iter().filter(|(_, count, max)| count > max);
-        over.map(|(what, count, max)| format!("{count} {what}, no more than {max}: {sizes:?}"))
-            .collect()
+        for container in look.containers() {
+            let record = at.world.queue.records.get(&container.id);
+            let ended = record.and_then(|record| record.ended_at);
+            let old = ended.is_some_and(|ended| at.now().since(ended) > MEMORY_MAX);
+            if container.instance.is_none() && old {
+                let text = format!("{} is remembered for too long", container.id);
+                findings.violate("bounded memory", text);
+            }
+        }
     }
 
-    /// All is done, and has been for a while: only the next looks at queue and cloud are remembered.
-    pub(crate) fn check_rest(&mut self) {
-        let Some(core) = &self.processes.all[0].core else {
+    /// Only the next reads of the queue and the cloud remain.
+    fn on_rest(&mut self, at: &Context<'_>, findings: &mut Findings) {
+        let Some(core) = &at.process().core else {
             return;
         };
         let sizes = core.sizes();
@@ -74,7 +83,36 @@ impl World {
         let little = sizes.pending <= 2 && sizes.timers <= sizes.pending + 4;
         if nothing != [0; 9] || !little {
             let text = format!("all is done, and the core has {sizes:?}");
-            self.scheduler.violate("bounded memory", text);
+            findings.violate("bounded memory", text);
         }
+    }
+}
+
+impl MemoryBounds {
+    /// Describes each collection of the core above its bound.
+    fn excess(&self, at: &Context<'_>, sizes: &MemoryStats) -> Vec<String> {
+        if at.process().drain_due {
+            return Vec::new();
+        }
+        let (containers, instances) = (sizes.containers, sizes.instances);
+        let open = at.ledger.open_count();
+        let types = at.world.plan.config.types.len();
+        let bounds = [
+            ("container classes", sizes.classes, containers),
+            ("open commands", sizes.pending, open),
+            ("signals", sizes.signals, open),
+            (
+                "timers",
+                sizes.timers,
+                2 * containers + 3 * instances + sizes.runners + sizes.pending + 8,
+            ),
+            ("tombstones", sizes.tombstones, self.gone.len()),
+            ("dirty entries", sizes.dirty, 0),
+            ("verdicts", sizes.verdicts, sizes.classes + containers),
+            ("limits", sizes.limits, 8 * types + 16),
+        ];
+        let over = bounds.iter().filter(|(_, count, max)| count > max);
+        over.map(|(what, count, max)| format!("{count} {what}, no more than {max}: {sizes:?}"))
+            .collect()
     }
 }

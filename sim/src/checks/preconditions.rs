@@ -1,92 +1,84 @@
-//! Whether a command makes sense in the state in which it is issued, as far as its process can know,
-//! and beside what is under way already.
+//! Preconditions of commands: possible in the state known to the process, and not beside a command in
+//! conflict.
 
-use longshore_core::command::{Action, CloudAction, QueueAction, VmAction};
+use longshore_core::command::{Action, CloudAction, Command, QueueAction};
 use longshore_core::ids::{ContainerId, InstanceId};
 use longshore_core::input::ContainerState;
 
-use crate::checks::ledger::About;
-use crate::world::World;
+use crate::checks::check::{Check, Context};
+use crate::checks::ledger::Subject;
+use crate::world::observation::Findings;
 
-impl World {
-    /// A command leaves a process: it changes what can be changed, and nothing twice.
-    pub(crate) fn check_validity(&mut self, index: usize, action: &Action, about: &About) {
-        let beside = self.clashes(index, about);
+/// Every command is valid at its time of sending.
+#[derive(Debug, Default)]
+pub(super) struct Preconditions;
+
+impl Check for Preconditions {
+    fn on_command(&mut self, at: &Context<'_>, command: &Command, findings: &mut Findings) {
+        let action = &command.action;
+        if let Some(text) = conflict(at, &Subject::of(action)) {
+            findings.violate("one at a time", text);
+        }
         let wrong = match action {
-            Action::Queue(action) => self.check_change(index, action),
+            Action::Queue(action) => impossible_change(at, action),
             Action::Cloud { action, .. } => match action {
                 CloudAction::Destroy { instance } | CloudAction::Tag { instance, .. } => {
-                    self.unheard_of(index, instance)
+                    unknown_instance(at, instance)
                 }
                 CloudAction::List | CloudAction::Create { .. } => None,
             },
-            Action::Vm { instance, .. } => self.unheard_of(index, instance),
+            Action::Vm { instance, .. } => unknown_instance(at, instance),
         };
-        if let Some(text) = beside {
-            self.scheduler.violate("one at a time", text);
-        }
         if let Some(text) = wrong {
-            self.scheduler.violate("valid commands", text);
+            findings.violate("valid commands", text);
         }
-    }
-
-    /// One change of a record or one start at a time, wherever that is; several VMs may be told to
-    /// stop a container, but none where it is being started.
-    fn clashes(&self, index: usize, about: &About) -> Option<String> {
-        let now = self.scheduler.now;
-        let ledger = &self.processes.all[index].ledger;
-        // The others do no harm when a VM that was lost and found again gets one too many.
-        if matches!(about, About::Create(_)) && ledger.is_open(now, about) {
-            return Some(format!("{about:?} while the same is under way"));
+        if !at.ledger.leader {
+            let text = format!("{action:?} without the right to act");
+            findings.violate("leaders only", text);
         }
-        let id = about.container()?;
-        // What was asked of a VM that is gone since has no effect any more.
-        let matters = |vm: &InstanceId| ledger.known.contains_key(vm);
-        let clash = |other: &&About| match (about, *other) {
-            (About::Record(_) | About::Start(..), About::Record(_)) => true,
-            (About::Record(_) | About::Start(..), About::Start(vm, _)) => matters(vm),
-            (About::Start(..), About::Signal(vm, _)) => matters(vm),
-            (About::Signal(to, _), About::Start(vm, _) | About::Signal(vm, _)) => to == vm,
-            _ => false,
-        };
-        let other = ledger.open_of(now, id).find(clash)?;
-        Some(format!("{about:?} while {other:?} is under way"))
-    }
-
-    /// A record is changed only from a state in which that is possible.
-    fn check_change(&self, index: usize, action: &QueueAction) -> Option<String> {
-        let possible: (&ContainerId, &[ContainerState]) = match action {
-            QueueAction::Lock { id } => (id, &[ContainerState::Queued]),
-            QueueAction::Unlock { id } => (id, &[ContainerState::Locked]),
-            QueueAction::Requeue { id, .. } => (id, &[ContainerState::Running]),
-            QueueAction::Cancel { id, .. } => {
-                (id, &[ContainerState::Locked, ContainerState::Running])
-            }
-            QueueAction::Poll { .. } | QueueAction::Lookup { .. } => return None,
-        };
-        let (id, states) = possible;
-        let known = self.processes.all[index].ledger.states.get(id);
-        let state = known.map(|(state, _)| *state);
-        let valid = state.is_some_and(|state| states.contains(&state));
-        (!valid).then(|| format!("{action:?}, but it is {state:?}"))
-    }
-
-    /// Nothing is asked of an instance that the process was never shown, or that the cloud has called
-    /// ended.
-    fn unheard_of(&self, index: usize, instance: &InstanceId) -> Option<String> {
-        let heard_of = &self.processes.all[index].ledger.heard_of;
-        let known = heard_of.contains_key(instance);
-        (!known).then(|| format!("something is asked of {instance}, which is not known to exist"))
     }
 }
 
-/// The container that a command starts, if it does.
-pub(crate) fn started(action: &Action) -> Option<ContainerId> {
-    match action {
-        Action::Vm {
-            action: VmAction::Start { container, .. },
-            ..
-        } => Some(*container),
-        _ => None,
+/// Describes an open command in conflict, if any. At most one change of a record or one start is open
+/// per container, on any VM. Several VMs may be told to stop a container, except a VM with an open
+/// start of the container.
+fn conflict(at: &Context<'_>, subject: &Subject) -> Option<String> {
+    let (now, ledger) = (at.now(), at.ledger);
+    // A second destroy, tag or probe of a VM lost and found again does no harm.
+    if matches!(subject, Subject::Create(_)) && ledger.is_open(now, subject) {
+        return Some(format!("{subject:?} while the same is under way"));
     }
+    let id = subject.container()?;
+    // Commands to a VM gone since have no effect.
+    let matters = |vm: &InstanceId| ledger.listed.contains_key(vm);
+    let clashes = |other: &&Subject| match (subject, *other) {
+        (Subject::Record(_) | Subject::Start(..), Subject::Record(_)) => true,
+        (Subject::Record(_) | Subject::Start(..), Subject::Start(vm, _)) => matters(vm),
+        (Subject::Start(..), Subject::Signal(vm, _)) => matters(vm),
+        (Subject::Signal(to, _), Subject::Start(vm, _) | Subject::Signal(vm, _)) => to == vm,
+        _ => false,
+    };
+    let other = ledger.open_of(now, id).find(clashes)?;
+    Some(format!("{subject:?} while {other:?} is under way"))
+}
+
+/// Describes a change of a record in a state without that change, if so.
+fn impossible_change(at: &Context<'_>, action: &QueueAction) -> Option<String> {
+    let possible: (&ContainerId, &[ContainerState]) = match action {
+        QueueAction::Lock { id } => (id, &[ContainerState::Queued]),
+        QueueAction::Unlock { id } => (id, &[ContainerState::Locked]),
+        QueueAction::Requeue { id, .. } => (id, &[ContainerState::Running]),
+        QueueAction::Cancel { id, .. } => (id, &[ContainerState::Locked, ContainerState::Running]),
+        QueueAction::Poll { .. } | QueueAction::Lookup { .. } => return None,
+    };
+    let (id, states) = possible;
+    let state = at.ledger.states.get(id).map(|(state, _)| *state);
+    let valid = state.is_some_and(|state| states.contains(&state));
+    (!valid).then(|| format!("{action:?}, but the state is {state:?}"))
+}
+
+/// Describes a command to an instance never seen by the process, or reported as terminated, if so.
+fn unknown_instance(at: &Context<'_>, instance: &InstanceId) -> Option<String> {
+    let known = at.ledger.first_seen.contains_key(instance);
+    (!known).then(|| format!("a command to {instance}, not known to exist"))
 }

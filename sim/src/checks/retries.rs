@@ -1,208 +1,95 @@
-//! Rules that need a memory of their own: how a process treats what failed, what is silent, and what
-//! must end.
+//! Exponential back-off with a half-open trial: after failed creates per type, after failed boots per
+//! type and image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use longshore_core::command::{Action, CloudAction, Command, QueueAction, Signal, VmAction};
-use longshore_core::config::Rate;
+use longshore_core::command::{Action, CloudAction, Command};
 use longshore_core::event::{BootOutcome, Event};
-use longshore_core::ids::{ContainerId, ImageId, InstanceId, IntentId, TypeName};
-use longshore_core::input::{Answer, CloudError, Input, OperatorRequest, RunnerList};
+use longshore_core::ids::{ImageId, InstanceId, IntentId, TypeName};
+use longshore_core::input::{Answer, CloudError, Input};
 use longshore_core::time::Timestamp;
-use longshore_core::{Phase, ShutdownReason};
 
-use crate::checks::ledger::About;
-use crate::checks::probe_fairness::Turns;
-use crate::world::World;
-use crate::world::dense_map::DenseMap;
+use crate::checks::check::{Check, Context};
+use crate::checks::ledger::{Open, Subject};
+use crate::world::observation::Findings;
 
-/// A create that failed, the first time since it last worked, is not repeated within this.
-const PAUSE_MIN: Duration = Duration::from_secs(5);
-/// What failed to boot too often is not created again within this.
-const BOOT_PAUSE_MIN: Duration = Duration::from_secs(300);
-/// Several inputs may be taken before commands are drained: so much later a call may leave.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// So much later than it was decided a call leaves at most, unless its process stood still then.
-const LEAVES_MAX: Duration = Duration::from_millis(500);
-/// A first probe, which may install the runner, has so many times as long.
-const BOOT_PATIENCE: u32 = 3;
-/// No create is awaited for longer.
+/// Shortest back-off after the first failed create of a type since the last success.
+const CREATE_BACKOFF_MIN: Duration = Duration::from_secs(5);
+/// Shortest back-off after too many failed boots.
+const BOOT_BACKOFF_MIN: Duration = Duration::from_secs(300);
+/// Longest time for which a create is awaited.
 const CREATE_MAX: Duration = Duration::from_secs(600);
-/// Whoever has no record is told to stop within this, while all is well.
-const STRANGER_MAX: Duration = Duration::from_secs(300);
-/// An operator's wish is in the tag within this.
-const TAG_MAX: Duration = Duration::from_secs(1200);
 
-/// What is remembered of each process while it may act.
+/// Failed types are backed off, and one trial at a time ends the back-off.
 #[derive(Debug, Default)]
-pub(crate) struct Vigil {
+pub(super) struct Retries {
     of: [Memory; 2],
 }
 
+/// Facts about one process, reset at a change of leadership.
 #[derive(Debug, Default)]
 struct Memory {
-    incarnation: u32,
-    /// Creates under way: their types, and when they left.
+    /// Creates in flight: type and time of sending.
     creates: BTreeMap<IntentId, (TypeName, Timestamp)>,
-    /// Types whose last create failed, and since when.
+    /// Types with a failed last create, with the time of the first failure.
     failing: BTreeMap<TypeName, Timestamp>,
-    /// Types and images whose last boots failed: how many in a row, since when, and the one try.
+    /// Types and images with failed last boots.
     boots: BTreeMap<(TypeName, ImageId), Boots>,
-    /// What was created for which wish.
+    /// Create request of each instance without an end of its boot.
     made: BTreeMap<InstanceId, IntentId>,
-    /// When each kind of call will be as rested as ever.
-    rested: BTreeMap<&'static str, Timestamp>,
-    /// The first TERM to each runner that still has to end.
-    terms: BTreeMap<(InstanceId, ContainerId), Timestamp>,
-    /// The last signal to each runner.
-    signalled: BTreeMap<(InstanceId, ContainerId), Timestamp>,
-    /// When the last probe left, and when one that showed an idle VM did, and the last good answer.
-    probes: DenseMap<InstanceId, Timestamp>,
-    turns: Turns,
-    idle: DenseMap<InstanceId, Timestamp>,
-    good: DenseMap<InstanceId, Timestamp>,
-    /// The first good answer.
-    proved: DenseMap<InstanceId, Timestamp>,
-    killed: BTreeSet<InstanceId>,
-    /// When a tag was last to be written.
-    tagged: BTreeMap<InstanceId, Timestamp>,
-    /// When the cloud first showed what was asked for.
-    appeared: BTreeMap<InstanceId, Timestamp>,
-    /// How many lists of a VM's runners in a row showed each.
-    listed: Listed,
-    /// Since when something has been so at every look.
-    since: BTreeMap<(InstanceId, Lasting), Timestamp>,
 }
 
-/// Boots that failed in a row.
+/// Failed boots in a row.
 #[derive(Clone, Copy, Debug)]
 struct Boots {
     failures: u32,
+    /// Time of the last failure.
     since: Timestamp,
-    /// The wish that has been sent since then and has no end yet.
+    /// Create request sent since then, without a result.
     canary: Option<IntentId>,
 }
 
-/// How many lists of a VM's runners in a row showed each container.
-#[derive(Debug, Default)]
-struct Listed {
-    times: DenseMap<InstanceId, BTreeMap<ContainerId, u32>>,
-    on: BTreeMap<ContainerId, BTreeSet<InstanceId>>,
-}
+impl Check for Retries {
+    fn on_input(&mut self, at: &Context<'_>, input: &Input) {
+        if let Input::Reconfigured(_) = input {
+            let memory = &mut self.of[at.process];
+            memory.failing.clear();
+            memory.boots.clear();
+        }
+    }
 
-impl Listed {
-    /// A VM shows that these run on it, and no others.
-    fn hear(&mut self, instance: &InstanceId, live: &BTreeSet<ContainerId>) {
-        if let Some(times) = self.times.get_mut(instance)
-            && times.keys().eq(live)
-        {
-            times.values_mut().for_each(|times| *times += 1);
+    fn on_leadership_change(&mut self, at: &Context<'_>, _: bool) {
+        self.of[at.process] = Memory::default();
+    }
+
+    fn on_answer(&mut self, at: &Context<'_>, open: &Open, answer: &Answer, _: &mut Findings) {
+        let memory = &mut self.of[at.process];
+        let (Subject::Create(intent), Answer::Created(made)) = (&open.subject, answer) else {
             return;
-        }
-        let before = self.times.get(instance).into_iter().flatten();
-        let gone = before.map(|(id, _)| *id).filter(|id| !live.contains(id));
-        for id in gone.collect::<Vec<_>>() {
-            self.forget(instance, id);
-        }
-        for id in live {
-            let times = self.times.or_insert_with(instance, BTreeMap::new);
-            *times.entry(*id).or_default() += 1;
-            self.on.entry(*id).or_default().insert(instance.clone());
-        }
-    }
-
-    fn forget(&mut self, instance: &InstanceId, id: ContainerId) {
-        if let Some(times) = self.times.get_mut(instance) {
-            times.remove(&id);
-            if times.is_empty() {
-                self.times.remove(instance);
+        };
+        // An error after a list has shown the instance may come after the end of the instance, and
+        // proves nothing.
+        let listed = !at.ledger.creates.contains_key(intent);
+        match made {
+            Err(_) if listed => {
+                memory.creates.remove(intent);
             }
-        }
-        if let Some(on) = self.on.get_mut(&id) {
-            on.remove(instance);
-            if on.is_empty() {
-                self.on.remove(&id);
-            }
-        }
-    }
-
-    /// Where a container was listed time and again.
-    fn lives_on(&self, id: ContainerId) -> Option<&InstanceId> {
-        let mut on = self.on.get(&id)?.iter();
-        on.find(|instance| self.times[*instance][&id] > 1)
-    }
-}
-
-/// What must not last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lasting {
-    Probed,
-    Stranger(ContainerId),
-    Untold,
-}
-
-impl World {
-    /// A process is about to hear something.
-    pub(crate) fn vigil_hears(&mut self, index: usize, input: &Input) {
-        let (now, process) = (self.scheduler.now, &self.processes.all[index]);
-        let memory = &mut self.vigil.of[index];
-        match input {
-            Input::Leadership { held } if *held != process.ledger.leader => {
-                *memory = Memory {
-                    incarnation: process.incarnation,
-                    ..Memory::default()
-                };
-            }
-            Input::Reconfigured(_) => {
-                memory.failing.clear();
-                memory.boots.clear();
-                memory.rested.clear();
-                // What may last, by other intervals, is counted anew.
-                memory.since.clear();
-            }
-            Input::OperatorRequest(OperatorRequest::KillInstance { instance, .. }) => {
-                memory.killed.insert(instance.clone());
-            }
-            Input::Answer { id, answer } => {
-                if let Some(open) = process.ledger.open(*id) {
-                    // A list has shown it: an error may come after its end, and say nothing.
-                    let shown = |intent| !process.ledger.wishes.contains_key(intent);
-                    if let (About::Create(intent), Answer::Created(Err(_))) = (&open.about, answer)
-                        && shown(intent)
-                    {
-                        memory.creates.remove(intent);
-                    } else if let (About::Create(intent), Answer::Created(Err(error))) =
-                        (&open.about, answer)
-                        && !matches!(error, CloudError::Ambiguous { .. })
-                    {
-                        memory.end_canary(*intent);
-                    }
-                    memory.hear_answer(now, open.since, &open.about, answer);
-                }
+            Err(error) if !matches!(error, CloudError::Ambiguous { .. }) => {
+                memory.end_canary(*intent);
             }
             _ => {}
         }
+        memory.take_created(at.now(), *intent, made.as_ref().err());
     }
 
-    /// A process tells something.
-    pub(crate) fn vigil_event(&mut self, index: usize, event: &Event) {
-        let now = self.scheduler.now;
-        let memory = &mut self.vigil.of[index];
+    fn on_event(&mut self, at: &Context<'_>, event: &Event, _: &mut Findings) {
+        let memory = &mut self.of[at.process];
         match event {
-            Event::RunnerExited {
-                container,
-                instance,
-            } => {
-                let place = (InstanceId::from(instance.as_str()), *container);
-                memory.terms.remove(&place);
-                memory.listed.forget(&place.0, place.1);
-            }
             Event::Created {
                 instance, intent, ..
             } => {
                 let id = InstanceId::from(instance.as_str());
-                memory.appeared.insert(id.clone(), now);
                 memory.made.insert(id, *intent);
             }
             Event::CreateWrittenOff { intent, .. } => memory.end_canary(*intent),
@@ -213,313 +100,120 @@ impl World {
                 if let Some(intent) = memory.made.remove(&id) {
                     memory.end_canary(intent);
                 }
-                if let Some(made) = self.cloud.instances.get(&id) {
+                if let Some(made) = at.world.cloud.instances.get(&id) {
                     let image = made.record.tags.image.clone();
                     let image = image.unwrap_or_else(|| ImageId::from(""));
-                    memory.hear_boot(now, (made.type_name.clone(), image), *outcome);
-                }
-            }
-            Event::Gone {
-                instance, expected, ..
-            } => {
-                let id = InstanceId::from(instance.as_str());
-                memory.listed.hear(&id, &BTreeSet::new());
-                let appeared = memory.appeared.remove(&id);
-                let grace = self.processes.all[index].config.timeouts.disappear_grace;
-                let young = appeared.is_some_and(|at| now.since(at) <= grace);
-                if expected.is_none() && young && self.cloud.is_alive(&id) {
-                    let text = format!("{id} is young and alive, and taken for gone");
-                    self.scheduler.violate("missing is not dead", text);
+                    let kind = (made.type_name.clone(), image);
+                    memory.end_boot(at.now(), kind, *outcome);
                 }
             }
             _ => {}
         }
     }
 
-    /// A command leaves a process.
-    pub(crate) fn vigil_command(&mut self, index: usize, command: &Command) {
-        let now = self.scheduler.now;
-        if now <= self.processes.all[index].stalled_until + LEAVES_MAX {
-            // What was decided before the host stood still leaves together with what is decided now.
-            self.vigil.of[index].rested.clear();
-        }
-        let wrong = match &command.action {
-            Action::Queue(QueueAction::Lock { id }) => self.runs_already(index, *id),
-            Action::Queue(_) => None,
-            Action::Cloud { action, .. } => {
-                let passed = self.pass_rate(index, action);
-                let also = match action {
-                    CloudAction::Create {
-                        intent,
-                        instance_type,
-                        image,
-                    } => {
-                        let kind = (instance_type.clone(), image.clone());
-                        let boots = self.begin_boot(index, *intent, kind);
-                        self.begin_create(index, *intent, instance_type).or(boots)
-                    }
-                    CloudAction::Destroy { instance } => self.unconfirmed(index, instance),
-                    CloudAction::Tag { instance, .. } => {
-                        let tagged = &mut self.vigil.of[index].tagged;
-                        tagged.insert(instance.clone(), now);
-                        None
-                    }
-                    CloudAction::List => None,
-                };
-                also.or(passed)
-            }
-            Action::Vm {
-                instance, action, ..
-            } => {
-                let memory = &mut self.vigil.of[index];
-                match action {
-                    VmAction::Probe { .. } => {
-                        memory.probes.insert(instance, now);
-                        let rate = self.processes.all[index].config.limits.probes;
-                        memory.pass(now, "probes", rate)
-                    }
-                    VmAction::Start { .. } => None,
-                    VmAction::Signal { container, signal } => {
-                        let place = (instance.clone(), *container);
-                        memory.signalled.insert(place.clone(), now);
-                        let first = *memory.terms.entry(place).or_insert(now);
-                        let patience = self.processes.all[index].config.timeouts.term;
-                        (*signal == Signal::Term && now >= first + patience).then(|| {
-                            let text = format!("{container} still gets TERM after {patience:?}");
-                            ("the ladder goes down", text)
-                        })
-                    }
-                }
-            }
-        };
-        if let Some((rule, text)) = wrong {
-            self.scheduler.violate(rule, text);
+    fn on_command(&mut self, at: &Context<'_>, command: &Command, findings: &mut Findings) {
+        if let Action::Cloud {
+            action:
+                CloudAction::Create {
+                    intent,
+                    instance_type,
+                    image,
+                },
+            ..
+        } = &command.action
+        {
+            let kind = (instance_type.clone(), image.clone());
+            self.begin_create(at, *intent, instance_type, findings);
+            self.begin_boot(at, *intent, kind, findings);
         }
     }
 
-    /// What is judged now and then.
-    pub(crate) fn vigil_looks(&mut self) {
-        let process = &self.processes.all[0];
-        let rivals = self.rivals();
-        let memory = &mut self.vigil.of[0];
-        let Some(core) = process.core.as_ref().filter(|core| core.view().is_leader()) else {
-            return memory.since.clear();
-        };
-        let stalls = self.scheduler.now < process.stalled_until;
-        if memory.incarnation != process.incarnation || rivals || stalls {
-            return memory.since.clear();
+    fn on_id_reused(&mut self, id: &InstanceId) {
+        for memory in &mut self.of {
+            memory.made.remove(id);
         }
-        let (now, config) = (self.scheduler.now, &process.config);
-        // The last one may have been about its boot.
-        let probes_max = config.intervals.probe + config.timeouts.vm_answer * BOOT_PATIENCE;
-        let all = core.view().instances();
-        let rate = config.limits.probes;
-        memory.turns.look(&all, &memory.probes, rate);
-        let patience = config.timeouts.queue_answer;
-        let stormy = self.queue.is_stormy(now) || self.queue.outlasts(now, patience);
-        let mut lasting = BTreeMap::new();
-        let mut wrong = Vec::new();
-        for shown in &all {
-            let Some(id) = &shown.instance else { continue };
-            if shown.phase != Phase::Ready {
-                continue;
-            }
-            let mut last = |what: Lasting, renewed: Option<Timestamp>, max: Duration| {
-                let place = (id.clone(), what);
-                let begun = memory.since.get(&place).copied().unwrap_or(now);
-                let since = renewed.map_or(begun, |at| at.max(begun));
-                lasting.insert(place, since);
-                now.since(since) > max + DRAIN_MAX
-            };
-            let asked = memory.probes.get(id).copied();
-            let turn = memory.turns.longest(id, config.limits.probes);
-            if last(Lasting::Probed, asked, probes_max + turn) {
-                wrong.push(("probes go on", format!("{id} is not probed any more")));
-            }
-            let tag = self.cloud.instances.get(id);
-            let tag = tag.and_then(|i| i.record.tags.idle_behavior);
-            let tried = memory.tagged.get(id).copied();
-            if tag.unwrap_or_default() != shown.idle_behavior
-                && now >= self.cloud.down_until
-                && last(Lasting::Untold, tried, TAG_MAX)
-            {
-                let text = format!("{id} is to {:?}, its tag says {tag:?}", shown.idle_behavior);
-                wrong.push(("tags tell", text));
-            }
-            if shown.complaint.is_some() || stormy {
-                continue;
-            }
-            for container in self.runners.containers_on(id) {
-                let record = self.queue.records.get(&container);
-                let signalled = memory.signalled.get(&(id.clone(), container)).copied();
-                if record.is_none_or(|record| record.deleted)
-                    && last(Lasting::Stranger(container), signalled, STRANGER_MAX)
-                {
-                    let text = format!("{container} runs on {id} without a record");
-                    wrong.push(("strangers are stopped", text));
-                }
-            }
-        }
-        memory.since = lasting;
-        for (rule, text) in wrong {
-            self.scheduler.violate(rule, text);
-        }
-    }
-
-    /// A container whose runner was listed time and again is not locked for another attempt.
-    fn runs_already(&self, index: usize, id: ContainerId) -> Option<(&'static str, String)> {
-        let on = self.vigil.of[index].listed.lives_on(id)?;
-        let text = format!("{id} is locked though its runner lives on {on}");
-        Some(("earlier runners end first", text))
-    }
-
-    /// What failed is left alone for a while; then one try decides.
-    fn begin_create(
-        &mut self,
-        index: usize,
-        intent: IntentId,
-        name: &TypeName,
-    ) -> Option<(&'static str, String)> {
-        let now = self.scheduler.now;
-        let wishes = &self.processes.all[index].ledger.wishes;
-        let memory = &mut self.vigil.of[index];
-        let under_way = |intent: &IntentId| {
-            let wish = wishes.get(intent);
-            wish.is_some_and(|wish| !wish.answered && wish.deadline > now)
-        };
-        let since = memory.failing.get(name).copied();
-        let other = |since| {
-            let mut others = memory.creates.iter();
-            others.any(|(other, (of, at))| of == name && *at > since && under_way(other))
-        };
-        let wrong = match since {
-            Some(since) if now.since(since) < PAUSE_MIN => {
-                Some(("what failed rests", format!("{name} failed at {since}")))
-            }
-            Some(since) if other(since) => {
-                let text = format!("two creates of {name} try whether it works again");
-                Some(("one canary", text))
-            }
-            _ => None,
-        };
-        memory
-            .creates
-            .retain(|_, (_, at)| now.since(*at) < CREATE_MAX);
-        memory.creates.insert(intent, (name.clone(), now));
-        wrong
-    }
-
-    /// What does not boot is left alone for a while; then one try decides.
-    fn begin_boot(
-        &mut self,
-        index: usize,
-        intent: IntentId,
-        kind: (TypeName, ImageId),
-    ) -> Option<(&'static str, String)> {
-        let now = self.scheduler.now;
-        let max = self.processes.all[index].config.limits.boot_failures?;
-        let boots = self.vigil.of[index].boots.get_mut(&kind)?;
-        if boots.failures < max {
-            return None;
-        }
-        let wrong =
-            (now.since(boots.since) < BOOT_PAUSE_MIN || boots.canary.is_some()).then(|| {
-                let text = format!("{kind:?} is created, but {boots:?}");
-                ("what does not boot rests", text)
-            });
-        boots.canary = Some(intent);
-        wrong
-    }
-
-    /// A VM that idled goes only when a probe begun after the decision has shown nothing on it.
-    fn unconfirmed(&self, index: usize, instance: &InstanceId) -> Option<(&'static str, String)> {
-        let process = &self.processes.all[index];
-        let (ledger, memory) = (&process.ledger, &self.vigil.of[index]);
-        let (reason, since) = ledger.leaving.get(instance)?;
-        let gently = matches!(
-            reason,
-            ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom
-        );
-        let good = memory.good.get(instance)?;
-        let silent = *good + process.config.timeouts.probe <= self.scheduler.now;
-        let confirmed = memory.idle.get(instance).is_some_and(|at| at >= since);
-        let again = ledger.destroyed.contains(instance);
-        // One that was given back while it booted has never been used: its destroy may have to wait
-        // for its turn, and its first good answer comes meanwhile.
-        let proved = memory.proved.get(instance);
-        let used = proved.is_some_and(|at| *at + LEAVES_MAX < *since);
-        let excused = again || silent || memory.killed.contains(instance);
-        (gently && !confirmed && !excused && used).then(|| {
-            let text = format!("{instance} is destroyed ({reason}) without a fresh probe");
-            ("idle VMs are asked first", text)
-        })
-    }
-
-    /// Our own rates hold, whatever is to be done.
-    fn pass_rate(&mut self, index: usize, action: &CloudAction) -> Option<(&'static str, String)> {
-        let now = self.scheduler.now;
-        let limits = &self.processes.all[index].config.limits;
-        let (class, rate) = match action {
-            CloudAction::Create { .. } => ("creates", limits.creates),
-            CloudAction::Destroy { .. } => ("destroys", limits.destroys),
-            CloudAction::List => ("lists", limits.lists),
-            CloudAction::Tag { .. } => ("tags", None),
-        };
-        let memory = &mut self.vigil.of[index];
-        let own = memory.pass(now, class, rate);
-        own.or(memory.pass(now, "calls", limits.cloud_ops))
     }
 }
 
-impl Vigil {
-    /// When something on an instance that has not ended since was first told to end.
-    pub(crate) fn first_term(&self, index: usize, id: &InstanceId) -> Option<Timestamp> {
-        let terms = self.of[index].terms.iter();
-        let here = terms.filter(|((on, _), _)| on == id);
-        here.map(|(_, at)| *at).min()
+impl Retries {
+    /// A failed type is backed off; then one create at a time tries the type again.
+    fn begin_create(
+        &mut self,
+        at: &Context<'_>,
+        intent: IntentId,
+        name: &TypeName,
+        findings: &mut Findings,
+    ) {
+        let now = at.now();
+        let memory = &mut self.of[at.process];
+        let in_flight = |intent: &IntentId| {
+            let request = at.ledger.creates.get(intent);
+            request.is_some_and(|request| !request.answered && request.deadline > now)
+        };
+        let other = |since| {
+            let mut others = memory.creates.iter();
+            others.any(|(other, (of, sent))| of == name && *sent > since && in_flight(other))
+        };
+        match memory.failing.get(name).copied() {
+            Some(since) if now.since(since) < CREATE_BACKOFF_MIN => {
+                findings.violate("what failed rests", format!("{name} failed at {since}"));
+            }
+            Some(since) if other(since) => {
+                let text = format!("two creates of {name} at a time after a failure");
+                findings.violate("one canary", text);
+            }
+            _ => {}
+        }
+        memory
+            .creates
+            .retain(|_, (_, sent)| now.since(*sent) < CREATE_MAX);
+        memory.creates.insert(intent, (name.clone(), now));
     }
 
-    /// Another instance has the name of one that ended.
-    pub(crate) fn forget(&mut self, id: &InstanceId) {
-        for memory in &mut self.of {
-            memory.terms.retain(|(on, _), _| on != id);
-            memory.signalled.retain(|(on, _), _| on != id);
-            memory.listed.hear(id, &BTreeSet::new());
-            memory.since.retain(|(on, _), _| on != id);
-            let (probes, idle) = (&mut memory.probes, &mut memory.idle);
-            for times in [probes, idle, &mut memory.good, &mut memory.proved] {
-                times.remove(id);
-            }
-            memory.appeared.remove(id);
-            memory.made.remove(id);
-            memory.killed.remove(id);
-            memory.tagged.remove(id);
+    /// A type and image with failed boots is backed off; then one instance at a time tries again.
+    fn begin_boot(
+        &mut self,
+        at: &Context<'_>,
+        intent: IntentId,
+        kind: (TypeName, ImageId),
+        findings: &mut Findings,
+    ) {
+        let Some(max) = at.config().limits.boot_failures else {
+            return;
+        };
+        let boots = self.of[at.process].boots.get_mut(&kind);
+        let Some(boots) = boots.filter(|boots| boots.failures >= max) else {
+            return;
+        };
+        if at.now().since(boots.since) < BOOT_BACKOFF_MIN || boots.canary.is_some() {
+            let text = format!("{kind:?} is created, but {boots:?}");
+            findings.violate("what does not boot rests", text);
         }
+        boots.canary = Some(intent);
     }
 }
 
 impl Memory {
-    /// Something happens that has a rate: what is wrong if it is ahead of it. Within any span of time
-    /// there are no more than a burst and what the span brings.
-    fn pass(
-        &mut self,
-        now: Timestamp,
-        class: &'static str,
-        rate: Option<Rate>,
-    ) -> Option<(&'static str, String)> {
-        let rate = rate?;
-        let rested = self.rested.entry(class).or_insert(now);
-        *rested = (*rested).max(now) + rate.interval;
-        let debt = rested.since(now);
-        (debt > rate.interval * rate.burst + LEAVES_MAX).then(|| {
-            (
-                "rates",
-                format!("{class} are ahead of their rate by {debt:?}"),
-            )
-        })
+    fn take_created(&mut self, now: Timestamp, intent: IntentId, error: Option<&CloudError>) {
+        let Some((name, _)) = self.creates.remove(&intent) else {
+            return;
+        };
+        match error {
+            None => {
+                self.failing.remove(&name);
+            }
+            Some(
+                CloudError::RateLimited { .. }
+                | CloudError::Ambiguous { .. }
+                | CloudError::Quota { .. },
+            ) => {}
+            Some(_) => {
+                self.failing.entry(name).or_insert(now);
+            }
+        }
     }
 
-    fn hear_boot(&mut self, now: Timestamp, kind: (TypeName, ImageId), outcome: BootOutcome) {
+    fn end_boot(&mut self, now: Timestamp, kind: (TypeName, ImageId), outcome: BootOutcome) {
         match outcome {
             BootOutcome::Success => {
                 self.boots.remove(&kind);
@@ -541,51 +235,5 @@ impl Memory {
         for boots in self.boots.values_mut() {
             boots.canary.take_if(|canary| *canary == intent);
         }
-    }
-
-    fn hear_answer(&mut self, now: Timestamp, began: Timestamp, about: &About, answer: &Answer) {
-        match (about, answer) {
-            (About::Create(intent), Answer::Created(made)) => {
-                let Some((name, _)) = self.creates.remove(intent) else {
-                    return;
-                };
-                match made {
-                    Ok(_) => {
-                        self.failing.remove(&name);
-                    }
-                    Err(
-                        CloudError::RateLimited { .. }
-                        | CloudError::Ambiguous { .. }
-                        | CloudError::Quota { .. },
-                    ) => {}
-                    Err(_) => {
-                        self.failing.entry(name).or_insert(now);
-                    }
-                }
-            }
-            (About::Probe(instance), Answer::Probed(Ok(report))) => {
-                if let Some(list) = &report.runners {
-                    self.hear_list(instance, list);
-                }
-                if report.ready.is_err() {
-                    return;
-                }
-                self.good.insert(instance, now);
-                if report.runners.is_some() && !self.proved.contains_key(instance) {
-                    self.proved.insert(instance, now);
-                }
-                let list = report.runners.as_ref();
-                if list.is_some_and(|list| list.runners.iter().all(|runner| runner.stale)) {
-                    self.idle.insert(instance, began);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn hear_list(&mut self, instance: &InstanceId, list: &RunnerList) {
-        let live = list.runners.iter().filter(|runner| !runner.stale);
-        let live: BTreeSet<ContainerId> = live.map(|runner| runner.container).collect();
-        self.listed.hear(instance, &live);
     }
 }

@@ -1,64 +1,78 @@
-//! Whether the reasons for which instances are given back are true: silence, a boot that takes too
-//! long and containers that cannot be killed are judged by what the process was told.
+//! Truth of the reasons for terminations: silence, boot timeout and unkillable containers, judged by
+//! the facts known to the process.
 
 use std::time::Duration;
 
 use longshore_core::ShutdownReason;
+use longshore_core::event::Event;
 use longshore_core::ids::InstanceId;
 use longshore_core::time::Timestamp;
 
-use crate::world::World;
+use crate::checks::check::{Check, Context};
+use crate::world::observation::Findings;
 
-/// Several inputs may be taken before the decisions that follow from them.
+/// Several inputs may be taken before the next decisions.
 const SLACK: Duration = Duration::from_secs(1);
 
-impl World {
-    /// A process tells that it gives an instance back.
-    pub(crate) fn check_leaving(&mut self, index: usize, id: &InstanceId, reason: &ShutdownReason) {
-        let buried = self.processes.all[index].ledger.buried.get(id);
-        if buried.is_some_and(|(before, until)| before == reason && self.scheduler.now <= *until) {
-            // That was judged before it was gone.
+/// No instance is terminated for a reason before the reason holds.
+#[derive(Debug, Default)]
+pub(super) struct ShutdownReasons;
+
+impl Check for ShutdownReasons {
+    fn on_event(&mut self, at: &Context<'_>, event: &Event, findings: &mut Findings) {
+        let Event::Terminating {
+            instance, reason, ..
+        } = event
+        else {
+            return;
+        };
+        let id = InstanceId::from(instance.as_str());
+        let now = at.now();
+        let tombstone = at.ledger.tombstones.get(&id);
+        if tombstone.is_some_and(|(before, until)| before == reason && now <= *until) {
+            // Judged already, before the instance was gone.
             return;
         }
         let soonest = match reason {
-            ShutdownReason::Unresponsive => self.silent_from(index, id),
-            ShutdownReason::BootTimeout => self.boot_ends(index, id),
-            ShutdownReason::Unkillable => self.unkillable_from(index, id),
+            ShutdownReason::Unresponsive => unresponsive_from(at, &id),
+            ShutdownReason::BootTimeout => boot_timeout_at(at, &id),
+            ShutdownReason::Unkillable => unkillable_from(at, &id),
             ShutdownReason::Idle
             | ShutdownReason::Drained
             | ShutdownReason::MakeRoom
             | ShutdownReason::Operator(_) => return,
         };
-        let now = self.scheduler.now;
         let wrong = match soonest {
-            Ok(at) if now + SLACK < at => format!("that is true from {at}, it is {now}"),
+            Ok(soonest) if now + SLACK < soonest => {
+                format!("the reason holds from {soonest}, the time is {now}")
+            }
             Ok(_) => return,
             Err(why) => why.to_owned(),
         };
-        let text = format!("{id} is given back ({reason}), but {wrong}");
-        self.scheduler.violate("true shutdowns", text);
+        let text = format!("{id} is terminated ({reason}), but {wrong}");
+        findings.violate("true shutdowns", text);
     }
+}
 
-    fn silent_from(&self, index: usize, id: &InstanceId) -> Result<Timestamp, &'static str> {
-        let process = &self.processes.all[index];
-        let ledger = &process.ledger;
-        let heard = ledger.heard.get(id).or(ledger.heard_of.get(id));
-        let heard = heard.ok_or("it was never shown")?;
-        Ok(*heard + process.config.timeouts.probe)
-    }
+fn unresponsive_from(at: &Context<'_>, id: &InstanceId) -> Result<Timestamp, &'static str> {
+    let ledger = at.ledger;
+    let last = ledger.probed_at.get(id).or(ledger.first_seen.get(id));
+    let last = last.ok_or("no list has shown the instance")?;
+    Ok(*last + at.config().timeouts.probe)
+}
 
-    fn boot_ends(&self, index: usize, id: &InstanceId) -> Result<Timestamp, &'static str> {
-        let process = &self.processes.all[index];
-        let shown = process.ledger.heard_of.get(id);
-        let shown = shown.ok_or("it was never shown")?;
-        Ok(*shown + process.config.timeouts.booting)
-    }
+fn boot_timeout_at(at: &Context<'_>, id: &InstanceId) -> Result<Timestamp, &'static str> {
+    let seen = at.ledger.first_seen.get(id);
+    let seen = seen.ok_or("no list has shown the instance")?;
+    Ok(*seen + at.config().timeouts.booting)
+}
 
-    /// The first signal may have had to wait for the answer to the start.
-    fn unkillable_from(&self, index: usize, id: &InstanceId) -> Result<Timestamp, &'static str> {
-        let timeouts = &self.processes.all[index].config.timeouts;
-        let first = self.vigil.first_term(index, id);
-        let first = first.ok_or("nothing on it got a TERM")?;
-        Ok(first + timeouts.term + timeouts.kill - timeouts.vm_answer)
-    }
+/// The first signal may have had to wait for the answer to the start.
+fn unkillable_from(at: &Context<'_>, id: &InstanceId) -> Result<Timestamp, &'static str> {
+    let timeouts = &at.config().timeouts;
+    let terms = at.ledger.first_terms.iter();
+    let here = terms.filter(|((on, _), _)| on == id);
+    let first = here.map(|(_, sent)| *sent).min();
+    let first = first.ok_or("no runner on the instance got a TERM")?;
+    Ok(first + timeouts.term + timeouts.kill - timeouts.vm_answer)
 }

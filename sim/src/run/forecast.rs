@@ -11,7 +11,9 @@ use longshore_core::input::ContainerState;
 use longshore_core::time::Timestamp;
 use serde::Serialize;
 
+use crate::checks::Checks;
 use crate::run::output::{USAGE, code_of, parse_range, read_work, say};
+use crate::run::stuck::stuck;
 use crate::run::{Verdict, go_on};
 use crate::world::World;
 use crate::world::plan::{Plan, Profile};
@@ -94,14 +96,14 @@ pub(crate) fn run(args: &Args, out: &mut impl Write) -> u8 {
             return USAGE;
         }
     };
-    let mut world = World::new(plan(args, config, &work), Trace::default());
+    let mut world = World::new(plan(args, config, &work), Trace::default(), Checks::all());
     let verdict = go_on(&mut world);
     for violation in &world.scheduler.violations {
         eprintln!("{}: {}", violation.rule, violation.what);
     }
     if verdict == Verdict::Liveness {
         eprintln!("not everything ended; what is stuck, and why:");
-        world.stuck().iter().for_each(|line| eprintln!("  {line}"));
+        stuck(&world).iter().for_each(|line| eprintln!("  {line}"));
     }
     let forecast = forecast(&world);
     if args.json {

@@ -12,6 +12,7 @@ use longshore_core::view::Totals;
 use longshore_core::{ContainerExplanation, InstanceExplanation, Phase};
 
 use super::{Story, VmHand, minutes};
+use crate::checks::Checks;
 use crate::run::profile::offer;
 use crate::world::World;
 use crate::world::events::START;
@@ -85,7 +86,7 @@ impl Story {
     }
 
     pub(super) fn of(plan: Plan) -> Self {
-        let mut world = World::new(plan, Trace::default());
+        let mut world = World::new(plan, Trace::default(), Checks::all());
         world.history = Some(History::default());
         Self { world }
     }

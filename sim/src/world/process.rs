@@ -6,7 +6,6 @@ use longshore_core::event::Event;
 use longshore_core::input::{Answer, CloudError, Input};
 use longshore_core::time::Timestamp;
 
-use crate::checks::ledger::Ledger;
 use crate::world::core_hook::OptionalHook;
 use crate::world::events::{Happening, Origin, ProcessStep};
 use crate::world::faults::Fault;
@@ -20,7 +19,6 @@ pub(crate) struct Process {
     pub(crate) incarnation: u32,
     pub(crate) core: Option<Dispatcher>,
     pub(crate) config: Config,
-    pub(crate) ledger: Ledger,
     wake_at: Option<Timestamp>,
     pub(crate) drain_due: bool,
     /// How far its clock is ahead of the world's, in nanoseconds: steady within a life.
@@ -68,7 +66,6 @@ impl Processes {
             incarnation: 0,
             core: None,
             config: config.clone(),
-            ledger: Ledger::default(),
             wake_at: None,
             drain_due: false,
             ahead: 0,
@@ -111,7 +108,6 @@ impl Processes {
         }
         process.stalled_until = Timestamp::EPOCH;
         process.incarnation += 1;
-        process.ledger = Ledger::default();
         process.wake_at = None;
         process.drain_due = false;
         let config = process.config.clone();
@@ -144,7 +140,6 @@ impl Processes {
             return;
         };
         self.inputs += 1;
-        process.ledger.hear(scheduler.now, &input);
         if let Input::Reconfigured(config) = &input {
             process.config.clone_from(config);
         }
@@ -178,21 +173,22 @@ impl Processes {
         }
     }
 
-    /// The core's deadlines pass, unless it has asked to be woken at another time since.
-    pub(crate) fn wake(&mut self, scheduler: &mut Scheduler, index: usize) {
+    /// Lets the deadlines of the core pass, unless the core has asked for another time since. True if
+    /// the deadlines have passed.
+    pub(crate) fn wake(&mut self, scheduler: &mut Scheduler, index: usize) -> bool {
         let process = &mut self.all[index];
         if process.wake_at != Some(scheduler.now) {
-            return;
+            return false;
         }
         process.wake_at = None;
         let now = process.clock(scheduler.now);
-        process.ledger.expire(scheduler.now);
         if let Some(core) = &mut process.core {
             scheduler
                 .trace
                 .line(now, || Line::Timeout { process: index });
             core.handle_timeout(now);
         }
+        true
     }
 
     /// Sees to it that the process is woken when it wants to.

@@ -10,6 +10,7 @@ use crate::world::coverage::CoverageMark;
 use crate::world::draw_config::redraw_settings;
 use crate::world::events::{Happening, ProcessStep};
 use crate::world::faults::Fault;
+use crate::world::observation::Observation;
 
 /// So long after the reign of a second process everything that it has asked for has been done, and is
 /// known to the one that is left: longer than any command's deadline, a late answer or a late start,
@@ -59,7 +60,9 @@ impl World {
                 self.scheduler.at(until, Happening::Process(index, step));
             }
             ProcessStep::Wake(life) if life == incarnation => {
-                self.processes.wake(&mut self.scheduler, index);
+                if self.processes.wake(&mut self.scheduler, index) {
+                    self.observe(Observation::Timeout { process: index });
+                }
                 self.drain(index);
             }
             ProcessStep::Drain(life) if life == incarnation => {
@@ -69,6 +72,7 @@ impl World {
             ProcessStep::Restart => {
                 if self.processes.all[index].core.is_none() {
                     self.processes.begin(&mut self.scheduler, index);
+                    self.observe(Observation::Begin { process: index });
                     self.scheduler.mark(CoverageMark::Restarted);
                     let to = self.processes.origin(index);
                     self.deliver(to, Input::Leadership { held: true });

@@ -387,17 +387,14 @@ impl Queue {
             action,
             QueueAction::Poll { .. } | QueueAction::Lookup { .. }
         );
-        if self.busy(scheduler) {
-            let error = QueueError::Overloaded("HTTP 503".to_owned());
-            let answer = if reads {
-                Answer::Containers(Err(error))
-            } else {
-                Answer::Updated(Err(error))
-            };
-            return self.reply(scheduler, from, id, answer);
-        }
-        if scheduler.now < self.token_bad_until {
-            let error = QueueError::Refused("HTTP 401: not logged in".to_owned());
+        let refusal = if self.busy(scheduler) {
+            Some(QueueError::Overloaded("HTTP 503".to_owned()))
+        } else if scheduler.now < self.token_bad_until {
+            Some(QueueError::Refused("HTTP 401: not logged in".to_owned()))
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
             let answer = if reads {
                 Answer::Containers(Err(error))
             } else {

@@ -41,12 +41,20 @@ struct Runner {
     failures: u32,
 }
 
-/// Lock of a runner that has ended, kept by something else.
+/// Consequence of a step of a runner outside of the runners.
 #[derive(Clone, Debug)]
-pub(crate) struct StaleLock {
-    pub(crate) instance: InstanceId,
-    pub(crate) container: ContainerId,
-    pub(crate) until: Timestamp,
+pub(crate) enum RunnerOutcome {
+    /// The runner has ended, and something keeps its lock.
+    StaleLock {
+        instance: InstanceId,
+        container: ContainerId,
+        until: Timestamp,
+    },
+    /// The user process of a container has started, beside `other` if `other` still runs.
+    ProgramStart {
+        container: ContainerId,
+        other: Option<RunnerId>,
+    },
 }
 
 /// All runners alive.
@@ -204,7 +212,7 @@ impl Runners {
         queue: &mut Queue,
         id: RunnerId,
         step: &RunnerStep,
-    ) -> Option<StaleLock> {
+    ) -> Option<RunnerOutcome> {
         if let RunnerStep::ToldAgain(again) = step {
             let (container, told) = **again;
             Self::told_again(scheduler, queue, id, container, told);
@@ -212,7 +220,7 @@ impl Runners {
         }
         let runner = self.alive.get(&id)?;
         match (step, runner.life) {
-            (RunnerStep::AskToRun, Life::Setup) => self.ask_to_run(scheduler, queue, id),
+            (RunnerStep::AskToRun, Life::Setup) => return self.ask_to_run(scheduler, queue, id),
             (RunnerStep::ProgramEnds, Life::Running)
                 if queue.waits_for_children(scheduler, runner.container) =>
             {
@@ -236,7 +244,12 @@ impl Runners {
         None
     }
 
-    fn ask_to_run(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, id: RunnerId) {
+    fn ask_to_run(
+        &mut self,
+        scheduler: &mut Scheduler,
+        queue: &mut Queue,
+        id: RunnerId,
+    ) -> Option<RunnerOutcome> {
         let runner = self.alive.get_mut(&id).expect("just seen");
         let container = runner.container;
         match queue.may_run(scheduler, container, id) {
@@ -246,22 +259,19 @@ impl Runners {
                 scheduler.note(|| format!("the queue refuses {id:?} of {container}"));
                 runner.life = Life::Leaving;
                 let pause = self.rng.millis(50, 3000);
-                return scheduler.after(pause, Happening::Runner(id, RunnerStep::Exit));
+                scheduler.after(pause, Happening::Runner(id, RunnerStep::Exit));
+                return None;
             }
-            Err(()) => return self.try_again(scheduler, id, RunnerStep::AskToRun),
+            Err(()) => {
+                self.try_again(scheduler, id, RunnerStep::AskToRun);
+                return None;
+            }
         }
         self.tell_again(scheduler, id, container, Told::Start);
         let runner = self.alive.get_mut(&id).expect("just seen");
         runner.life = Life::Running;
         runner.failures = 0;
-        if let Some(other) = self.programs.insert(container, id) {
-            let text = format!("{container} runs in {other:?} and in {id:?}");
-            scheduler.violate("one user process", text);
-        }
-        if queue.has_completed(container) {
-            let text = format!("{container} runs again after it completed");
-            scheduler.violate("never again", text);
-        }
+        let other = self.programs.insert(container, id);
         let runs_for = queue.run_time(container);
         scheduler.after(runs_for, Happening::Runner(id, RunnerStep::ProgramEnds));
         if scheduler
@@ -271,6 +281,7 @@ impl Runners {
             let pause = self.rng.span(Duration::ZERO, runs_for);
             scheduler.after(pause, Happening::Runner(id, RunnerStep::Crash));
         }
+        Some(RunnerOutcome::ProgramStart { container, other })
     }
 
     /// Perhaps what a runner has just told comes a second time, after seconds or minutes: the runner
@@ -365,9 +376,9 @@ impl Runners {
     }
 
     /// Ends a runner. Returns its lock if something keeps the lock.
-    fn leave(&mut self, scheduler: &mut Scheduler, id: RunnerId) -> Option<StaleLock> {
+    fn leave(&mut self, scheduler: &mut Scheduler, id: RunnerId) -> Option<RunnerOutcome> {
         let runner = self.remove(scheduler, id)?;
-        runner.leaves_lock.then(|| StaleLock {
+        runner.leaves_lock.then(|| RunnerOutcome::StaleLock {
             until: scheduler.now + self.rng.secs(1, 1200),
             instance: runner.instance,
             container: runner.container,
