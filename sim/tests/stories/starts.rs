@@ -1,4 +1,4 @@
-//! Starts that fail, and starts of which nobody knows.
+//! Starts with failures, lost answers or late effects.
 
 use longshore_core::event::Event;
 use longshore_core::input::ContainerState;
@@ -6,7 +6,7 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_start_whose_answer_is_lost_is_found_by_a_probe() {
+fn lost_start_answer_found_by_probe() {
     let mut story = Story::begin();
     story.strike(Fault::StartAnswerLost, 1);
     let container = story.submit(cores(1));
@@ -21,7 +21,7 @@ fn a_start_whose_answer_is_lost_is_found_by_a_probe() {
 }
 
 #[test]
-fn a_start_that_is_refused_is_tried_again() {
+fn refused_start_retried() {
     let mut story = Story::begin();
     story.strike(Fault::StartRefused, 1);
     let container = story.submit(cores(1));
@@ -31,7 +31,7 @@ fn a_start_that_is_refused_is_tried_again() {
 }
 
 #[test]
-fn a_start_that_comes_after_it_was_given_up_runs_nothing_twice() {
+fn late_start_no_double_run() {
     for times in 1..4 {
         let mut story = Story::begin();
         story.strike(Fault::DetachLate, times);
@@ -44,11 +44,11 @@ fn a_start_that_comes_after_it_was_given_up_runs_nothing_twice() {
 }
 
 #[test]
-fn what_an_earlier_start_began_late_runs_on_though_the_next_start_does_not_get_through() {
+fn late_runner_survives_failed_second_start() {
     let mut story = Story::with(|config| config.timeouts.vm_answer = minutes(5));
     story.strike(Fault::DetachLate, 1);
     let container = story.submit_as(cores(1), 500, minutes(30));
-    story.run_until("it is locked again", minutes(10), |s| {
+    story.run_until("the container is locked again", minutes(10), |s| {
         s.lock_count(container) == 2
     });
     story.strike(Fault::HangsBeforeAuth, 1);
@@ -59,7 +59,11 @@ fn what_an_earlier_start_began_late_runs_on_though_the_next_start_does_not_get_t
     story.run_for(minutes(10));
     assert_eq!(story.starts_of(container), 2);
     let exits = |event: &Event| matches!(event, Event::RunnerExited { .. });
-    assert_eq!(story.count_events(exits), 1, "that of the first start");
+    assert_eq!(
+        story.count_events(exits),
+        1,
+        "only the runner of the first start exits"
+    );
     assert_eq!(story.strikes_of(Fault::HangsBeforeAuth), 1);
     assert_eq!(story.runs_on(container), Some(vm));
     story.run_for(minutes(60));
@@ -67,7 +71,7 @@ fn what_an_earlier_start_began_late_runs_on_though_the_next_start_does_not_get_t
 }
 
 #[test]
-fn one_bad_vm_does_not_burn_all_attempts() {
+fn refusing_instance_spares_attempts() {
     let mut story = Story::begin();
     story.strike(Fault::RefusesStarts, 1);
     let container = story.submit(cores(1));
@@ -81,7 +85,7 @@ fn one_bad_vm_does_not_burn_all_attempts() {
 }
 
 #[test]
-fn one_bad_vm_does_not_hold_up_its_betters() {
+fn refusing_instance_delays_no_container() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(5));
     story.vm(vm).refuse_starts();
@@ -95,7 +99,7 @@ fn one_bad_vm_does_not_hold_up_its_betters() {
 }
 
 #[test]
-fn runners_that_die_at_once_use_up_the_attempts() {
+fn crashing_runners_exhaust_attempts() {
     let mut story = Story::begin();
     story.strike(Fault::CrashBeforeRunning, 100);
     let container = story.submit(cores(1));
@@ -106,7 +110,7 @@ fn runners_that_die_at_once_use_up_the_attempts() {
 }
 
 #[test]
-fn a_runner_that_lingers_after_its_result_is_sent_away() {
+fn lingering_runner_stopped() {
     let mut story = Story::begin();
     story.strike(Fault::LingersAfterComplete, 1);
     let (container, vm) = story.running(cores(1), seconds(30));
@@ -117,7 +121,7 @@ fn a_runner_that_lingers_after_its_result_is_sent_away() {
 }
 
 #[test]
-fn an_unreachable_vm_at_the_start_costs_no_container() {
+fn unreachable_instance_at_start_retried() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(30));
     let (_, vm) = story.running(cores(1), seconds(5));
     story.run_for(seconds(30));

@@ -1,4 +1,4 @@
-//! What operators ask for is kept.
+//! Requests of operators: hold, drain, run and kill.
 
 use longshore_core::event::Event;
 use longshore_core::input::{ContainerState, IdleBehavior};
@@ -7,7 +7,7 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_held_vm_is_never_shut_down_and_takes_nothing() {
+fn held_instance_never_shut_down() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), seconds(10));
     story.hold(vm);
@@ -23,7 +23,7 @@ fn a_held_vm_is_never_shut_down_and_takes_nothing() {
 }
 
 #[test]
-fn a_hold_survives_a_restart_by_its_tag() {
+fn hold_survives_restart() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(10));
     story.hold(vm);
@@ -36,19 +36,21 @@ fn a_hold_survives_a_restart_by_its_tag() {
 }
 
 #[test]
-fn what_runs_on_a_vm_is_seen_though_it_is_used_again_while_it_is_first_asked() {
+fn run_during_first_probe_finds_runner() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), minutes(30));
     story.hold(vm);
     story.run_for(minutes(1));
     story.lose_leadership(seconds(5));
     let phase = |story: &Story| story.shown_vm(vm).map(|view| view.phase);
-    story.run_until("it is found, and asked", minutes(2), |story| {
-        phase(story) == Some(Phase::Unknown)
-    });
+    story.run_until(
+        "the instance is found, its first probe in flight",
+        minutes(2),
+        |story| phase(story) == Some(Phase::Unknown),
+    );
     let second = story.submit_as(cores(1), 500, minutes(5));
     story.set_behavior(vm, IdleBehavior::Run);
-    story.run_until("it has answered", seconds(10), |story| {
+    story.run_until("the probe is answered", seconds(10), |story| {
         phase(story) == Some(Phase::Ready)
     });
     let shown = story.shown_vm(vm).map(|view| view.containers);
@@ -56,11 +58,15 @@ fn what_runs_on_a_vm_is_seen_though_it_is_used_again_while_it_is_first_asked() {
     story.run_for(minutes(60));
     story.assert_complete(first);
     story.assert_complete(second);
-    assert_eq!(story.vms_made(), 2, "there was no room for both on one");
+    assert_eq!(
+        story.vms_made(),
+        2,
+        "no room for both containers on one instance"
+    );
 }
 
 #[test]
-fn a_hold_is_written_again_when_its_tag_was_not() {
+fn failed_hold_tag_retried() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(10));
     story.strike(Fault::TagFails, 3);
@@ -72,7 +78,7 @@ fn a_hold_is_written_again_when_its_tag_was_not() {
 }
 
 #[test]
-fn a_held_vm_that_hangs_is_kept_for_whoever_wants_to_look() {
+fn held_silent_instance_kept() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), minutes(600));
     story.hold(vm);
@@ -82,7 +88,7 @@ fn a_held_vm_that_hangs_is_kept_for_whoever_wants_to_look() {
 }
 
 #[test]
-fn a_held_vm_that_is_let_go_is_used_again() {
+fn released_instance_reused() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), seconds(10));
     story.hold(vm);
@@ -95,7 +101,7 @@ fn a_held_vm_that_is_let_go_is_used_again() {
 }
 
 #[test]
-fn a_drained_vm_takes_nothing_and_goes_when_its_last_container_ends() {
+fn drained_instance_terminates_after_container() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), minutes(20));
     story.drain(vm);
@@ -110,7 +116,7 @@ fn a_drained_vm_takes_nothing_and_goes_when_its_last_container_ends() {
 }
 
 #[test]
-fn draining_an_idle_vm_ends_it_at_once() {
+fn drained_idle_instance_terminates_immediately() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(600));
     let (_, vm) = story.running(cores(1), seconds(5));
     story.run_for(minutes(5));
@@ -121,7 +127,7 @@ fn draining_an_idle_vm_ends_it_at_once() {
 }
 
 #[test]
-fn an_operator_may_kill_a_vm_whatever_runs_on_it() {
+fn operator_kill_busy_instance_terminates() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.kill_vm(vm);
@@ -132,7 +138,7 @@ fn an_operator_may_kill_a_vm_whatever_runs_on_it() {
 }
 
 #[test]
-fn a_held_vm_goes_when_an_operator_kills_it() {
+fn operator_kill_held_instance_terminates() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.hold(vm);
@@ -147,12 +153,12 @@ fn a_held_vm_goes_when_an_operator_kills_it() {
 }
 
 #[test]
-fn whoever_kills_a_vm_that_is_going_already_is_named_as_the_reason() {
+fn operator_kill_cordoned_instance_names_operator() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(1));
     let (container, vm) = story.running(cores(1), seconds(10));
     story.run_for(seconds(30));
     story.assert_complete(container);
-    // It does not confirm that nothing runs on it, so it stays fenced.
+    // A frozen instance cannot confirm that no container runs, so the instance stays cordoned.
     story.vm(vm).freeze();
     story.run_for(minutes(2));
     assert_eq!(
@@ -162,11 +168,11 @@ fn whoever_kills_a_vm_that_is_going_already_is_named_as_the_reason() {
     story.kill_vm(vm);
     story.run_for(minutes(2));
     assert!(story.is_gone(vm));
-    let named = |event: &Event| {
+    let by_operator = |event: &Event| {
         let Event::Terminating { reason, .. } = event else {
             return false;
         };
         matches!(reason, ShutdownReason::Operator(_))
     };
-    assert_eq!(story.count_events(named), 1);
+    assert_eq!(story.count_events(by_operator), 1);
 }

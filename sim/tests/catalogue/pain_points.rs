@@ -1,4 +1,4 @@
-//! The fifteen pains of the field.
+//! Scenarios of the fifteen pain points of the field.
 
 use longshore_core::command::{Action, QueueAction};
 use longshore_core::event::Event;
@@ -17,9 +17,9 @@ fn spot(vcpus: u32) -> Demand {
     }
 }
 
-/// Pain 1: work that is starved of capacity hides other work.
+/// Pain 1: work starved of capacity hides other work.
 #[test]
-fn behind_a_hundred_that_cannot_run_the_light_ones_run_and_each_of_the_rest_says_why() {
+fn light_containers_behind_blocked_run() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 8]);
         config.limits.instances = Some(10);
@@ -36,16 +36,16 @@ fn behind_a_hundred_that_cannot_run_the_light_ones_run_and_each_of_the_rest_says
         story.assert_complete(container);
     }
     for (place, container) in (1..).zip(starved) {
-        let shown = story.shown(container).expect("it waits");
+        let shown = story.shown(container).expect("the container waits");
         assert_eq!(shown.position, Some(place));
         assert!(shown.status.contains("at capacity"), "{}", shown.status);
     }
 }
 
-/// Pain 2: a scheduler collapses on long queues. What is asked of the world does not grow with the
-/// queue: neither readings, nor creates, nor changes of records.
+/// Pain 2: the scheduler collapses on long queues. The number of polls, creates and record updates
+/// is independent of the queue's length.
 #[test]
-fn a_queue_of_two_thousand_costs_no_more_commands_than_what_it_starts() {
+fn long_queue_commands_bounded_by_starts() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.instances = Some(8);
@@ -63,13 +63,13 @@ fn a_queue_of_two_thousand_costs_no_more_commands_than_what_it_starts() {
     assert_eq!(
         (story.creates(), updates),
         (8, 8),
-        "one lock for each that starts"
+        "one lock for each start"
     );
 }
 
 /// Pain 3: insufficient capacity loses or hangs jobs.
 #[test]
-fn when_all_types_are_sold_out_for_hours_nothing_is_lost_and_nothing_is_hammered() {
+fn all_types_sold_out_creates_back_off() {
     let mut story = Story::with(|config| number_types(config, &[1, 2, 4]));
     for name in ["type1", "type2", "type4"] {
         story.set_capacity(name, 0);
@@ -77,7 +77,7 @@ fn when_all_types_are_sold_out_for_hours_nothing_is_lost_and_nothing_is_hammered
     let all: Vec<_> = [1, 2, 4, 1, 2].map(|n| story.submit(bare(n))).into();
     story.run_for(minutes(5 * HOUR));
     let tried = story.creates();
-    // 1 + 2 + 4 + … up to half an hour: about fifteen tries of each type.
+    // Back-off of 1, 2, 4, … minutes up to half an hour: about fifteen creates of each type.
     assert!((10..=60).contains(&tried), "{tried} creates");
     for name in ["type1", "type2", "type4"] {
         story.set_capacity(name, 10);
@@ -89,9 +89,9 @@ fn when_all_types_are_sold_out_for_hours_nothing_is_lost_and_nothing_is_hammered
     }
 }
 
-/// Pain 4: errors that nobody has classified block the way to another type.
+/// Pain 4: unclassified errors block the way to another type.
 #[test]
-fn an_error_of_any_kind_leads_to_the_next_type() {
+fn create_error_next_type_tried() {
     for fault in [Fault::CreateFails, Fault::CreateRefused] {
         let mut story = Story::with(|config| {
             number_types(config, &[2, 3]);
@@ -101,7 +101,7 @@ fn an_error_of_any_kind_leads_to_the_next_type() {
         let container = story.submit(bare(2));
         story.run_for(seconds(10));
         assert_eq!(story.creates_of("type2"), 1, "{fault:?}");
-        assert_eq!(story.creates_of("type3"), 1, "{fault:?}: at once");
+        assert_eq!(story.creates_of("type3"), 1, "{fault:?}: immediately");
         story.run_for(minutes(10));
         story.assert_complete(container);
     }
@@ -109,7 +109,7 @@ fn an_error_of_any_kind_leads_to_the_next_type() {
 
 /// Pain 5: a spot quota makes the scheduler loop for ever.
 #[test]
-fn a_spot_quota_of_nothing_is_asked_about_four_times_an_hour() {
+fn zero_spot_quota_creates_back_off() {
     let mut story = Story::begin();
     story.set_quota("standard.spot", 0);
     let container = story.submit(spot(1));
@@ -122,9 +122,9 @@ fn a_spot_quota_of_nothing_is_asked_about_four_times_an_hour() {
     story.assert_complete(container);
 }
 
-/// Pain 6: a throttled API makes most VMs unusable, and it does not resolve itself.
+/// Pain 6: a throttled API makes most instances unusable, without recovery.
 #[test]
-fn while_the_cloud_throttles_everything_the_vms_that_exist_do_all_the_work() {
+fn throttled_cloud_existing_instances_run_work() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.containers_per_instance = Some(1);
@@ -136,11 +136,13 @@ fn while_the_cloud_throttles_everything_the_vms_that_exist_do_all_the_work() {
     let all: Vec<_> = (0..50)
         .map(|_| story.submit_as(bare(1), 500, minutes(2)))
         .collect();
-    story.run_until("all are done", minutes(40), |story| story.open() == 0);
+    story.run_until("all containers ended", minutes(40), |story| {
+        story.open() == 0
+    });
     let took = story.elapsed() - before;
     assert!(
         took < minutes(26),
-        "50 of 2 minutes on {} VMs: {took:?}",
+        "50 containers of 2 minutes on {} instances: {took:?}",
         vms.len()
     );
     for container in all {
@@ -149,27 +151,27 @@ fn while_the_cloud_throttles_everything_the_vms_that_exist_do_all_the_work() {
     assert_eq!(story.vms_made(), 5);
     let calls =
         story.count_events(|event| matches!(event, Event::CloudCalled { error: Some(_), .. }));
-    assert!(calls < 150, "{calls} calls to a cloud that throttles");
+    assert!(calls < 150, "{calls} calls to a throttling cloud");
     story.strike(Fault::Throttled, 0);
     story.run_for(minutes(15));
     assert_eq!(story.vms(), 0);
 }
 
-/// Pain 7: an image that does not boot rents VM after VM for ever.
+/// Pain 7: an image unable to boot rents instance after instance for ever.
 #[test]
-fn an_image_that_never_boots_costs_a_bounded_number_of_vms() {
+fn unbootable_image_instances_bounded() {
     let mut story = Story::with(|config| number_types(config, &[1]));
     story.never_boots("type1");
     let container = story.submit(bare(1));
     story.run_for(minutes(24 * HOUR));
     assert_eq!(story.starts_of(container), 0);
     let made = story.vms_made();
-    assert!(made <= 60, "{made} VMs were rented in a day for nothing");
+    assert!(made <= 60, "{made} unbootable instances in a day");
 }
 
-/// Pain 8: lists that lag behind are read as failures.
+/// Pain 8: instance lists with a delay are read as failures.
 #[test]
-fn lists_that_lag_behind_cost_neither_a_vm_nor_a_container() {
+fn lagging_lists_lose_nothing() {
     let lag = [
         (Fault::ListLate, 1, 2),
         (Fault::ListPartial, 1, 3),
@@ -179,7 +181,7 @@ fn lists_that_lag_behind_cost_neither_a_vm_nor_a_container() {
     for seed in 1..=4 {
         let mut story = Story::with_faults(&lag, seed, |config| {
             config.intervals.sync = seconds(5);
-            // This cloud's lists are up to two minutes behind.
+            // Lists of this cloud lag by up to two minutes.
             config.timeouts.disappear_grace = minutes(3);
         });
         let all: Vec<_> = (0..12)
@@ -190,7 +192,7 @@ fn lists_that_lag_behind_cost_neither_a_vm_nor_a_container() {
             story.assert_complete(container);
             assert_eq!(story.starts_of(container), 1);
         }
-        // One that we destroyed may be found once more in a list that shows the dead.
+        // A destroyed instance may reappear once in a list with dead instances.
         let lost = |event: &&Event| match event {
             Event::Gone {
                 expected: None,
@@ -200,15 +202,15 @@ fn lists_that_lag_behind_cost_neither_a_vm_nor_a_container() {
             Event::CreateWrittenOff { .. } => true,
             _ => false,
         };
-        let told: Vec<_> = story.events().into_iter().filter(lost).collect();
-        assert!(told.is_empty(), "seed {seed}: {told:?}");
+        let unexpected: Vec<_> = story.events().into_iter().filter(lost).collect();
+        assert!(unexpected.is_empty(), "seed {seed}: {unexpected:?}");
         assert_eq!(story.vms(), 0, "seed {seed}");
     }
 }
 
-/// Pain 11: VMs that nobody remembers cost money for ever.
+/// Pain 11: orphan instances cost money for ever.
 #[test]
-fn a_vm_of_ours_that_nobody_asked_for_is_found_and_given_back() {
+fn orphan_instance_terminated() {
     let mut story = Story::begin();
     let forgotten: Vec<usize> = ["small", "large"].map(|name| story.leave_vm(name)).into();
     let dead = story.leave_vm("huge");
@@ -221,26 +223,27 @@ fn a_vm_of_ours_that_nobody_asked_for_is_found_and_given_back() {
     assert_eq!(story.creates(), 0);
 }
 
-/// Pain 13: what can never run hangs for ever, and what could run dies on the first passing trouble.
+/// Pain 13: unsatisfiable containers hang for ever, and satisfiable containers are cancelled on the
+/// first transient error.
 #[test]
-fn only_what_can_never_run_is_ended_and_everything_else_outlasts_an_hour_of_trouble() {
+fn transient_errors_cancel_only_unsatisfiable() {
     let mut story = Story::begin();
-    let hopeless = story.submit(cores(64));
+    let unsatisfiable = story.submit(cores(64));
     let all: Vec<_> = [1, 2, 4, 8].map(|n| story.submit(cores(n))).into();
     story.strike(Fault::QueueStorm, 3);
     story.strike(Fault::CreateFails, 10);
     story.run_for(minutes(HOUR));
     story.strike(Fault::CreateFails, 0);
     story.run_for(minutes(40));
-    story.assert_state(hopeless, ContainerState::Cancelled);
+    story.assert_state(unsatisfiable, ContainerState::Cancelled);
     for container in all {
         story.assert_complete(container);
     }
 }
 
-/// Pain 15: nothing caps what is spent.
+/// Pain 15: no limit on spending.
 #[test]
-fn the_price_of_all_vms_never_passes_its_limit_however_much_waits() {
+fn price_limit_long_queue_holds() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 2, 4]);
         config.limits.price_per_hour = Some(MicroDollars(1_000_000));
@@ -251,17 +254,17 @@ fn the_price_of_all_vms_never_passes_its_limit_however_much_waits() {
     for _ in 0..120 {
         story.run_for(seconds(30));
         let price: u64 = story.totals().price.values().map(|price| price.0).sum();
-        assert!(price <= 1_000_000, "{price} millionths of a dollar an hour");
+        assert!(price <= 1_000_000, "{price} micro-dollars an hour");
     }
     for container in all {
         story.assert_complete(container);
     }
 }
 
-/// Pain 10: caps are overshot by races. The answers of creates are lost, doubled and late, and the limit
-/// holds; the simulator checks it at each create.
+/// Pain 10: races exceed the limits. Answers of creates are lost, duplicated and late, and the
+/// limit holds; the simulator checks the limit at each create.
 #[test]
-fn a_limit_holds_while_answers_of_creates_are_lost() {
+fn instance_limit_lost_create_answers_holds() {
     for seed in 1..=4 {
         let faults = [
             (Fault::CreateAnswerLost, 1, 4),
@@ -285,18 +288,18 @@ fn a_limit_holds_while_answers_of_creates_are_lost() {
         for container in all {
             story.assert_complete(container);
         }
-        // What was made although its answer said no is known only once a list shows it.
-        assert!((2..=7).contains(&most), "seed {seed}: {most} VMs");
+        // An instance created despite an error answer is known only from a later list.
+        assert!((2..=7).contains(&most), "seed {seed}: {most} instances");
     }
 }
 
-/// Pain 13: a container that waits for ever says at each moment what it waits for.
+/// Pain 13: a container waiting for ever shows its reason at each moment.
 #[test]
-fn who_waits_for_ever_is_told_so_with_the_limit_that_stands_in_the_way() {
+fn waiting_container_names_blocking_limit() {
     let mut story = Story::with(|config| config.limits.instances = Some(0));
     let container = story.submit(cores(1));
     story.run_for(minutes(14 * HOUR));
-    let shown = story.shown(container).expect("it waits");
+    let shown = story.shown(container).expect("the container waits");
     let full = matches!(&shown.waiting, Some(WaitReason::CreateBlocked(why))
         if why.iter().all(|(_, why)| *why == CreateBlocked::MaxInstances));
     assert!(full, "{:?}", shown.waiting);

@@ -1,4 +1,4 @@
-//! Where something waits for a limit: what goes on meanwhile, and what is kept for it.
+//! Limits: progress of other containers during a wait, reservations, rates and timeouts.
 
 use longshore_core::command::{Action, CloudAction};
 use longshore_core::config::Rate;
@@ -16,7 +16,7 @@ fn only(names: &[&str], config: &mut longshore_core::config::Config) {
 }
 
 #[test]
-fn lower_ones_do_not_take_the_last_vm_that_a_blocked_one_waits_for() {
+fn backfill_keeps_last_instance() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.instances = Some(1);
@@ -24,13 +24,15 @@ fn lower_ones_do_not_take_the_last_vm_that_a_blocked_one_waits_for() {
     let low: Vec<_> = (1..=12)
         .map(|n| story.submit_as(cores(1), 1, seconds(60 + 20 * (n % 4))))
         .collect();
-    story.run_until("the VM is full", minutes(5), |s| {
+    story.run_until("the instance is full", minutes(5), |s| {
         low.iter().filter(|id| s.runs_on(**id).is_some()).count() == 4
     });
     let high = story.submit_as(cores(4), 900, minutes(2));
-    story.run_until("it runs next", minutes(3), |s| s.runs_on(high).is_some());
+    story.run_until("the blocked container runs next", minutes(3), |s| {
+        s.runs_on(high).is_some()
+    });
     let left = low.iter().filter(|id| !story.has_ended(**id)).count();
-    assert_eq!(left, 8, "none of the others went before it");
+    assert_eq!(left, 8, "no container of lower priority ran first");
     story.run_for(minutes(20));
     for container in low {
         story.assert_complete(container);
@@ -39,7 +41,7 @@ fn lower_ones_do_not_take_the_last_vm_that_a_blocked_one_waits_for() {
 }
 
 #[test]
-fn lower_ones_go_on_where_the_blocked_one_does_not_wait() {
+fn backfill_uses_unreserved_instance() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.instances = Some(2);
@@ -47,7 +49,7 @@ fn lower_ones_go_on_where_the_blocked_one_does_not_wait() {
     let long: Vec<_> = (0..2)
         .map(|_| story.submit_as(cores(3), 800, minutes(60)))
         .collect();
-    story.run_until("both VMs are busy", minutes(5), |s| {
+    story.run_until("both instances are busy", minutes(5), |s| {
         long.iter().all(|id| s.runs_on(*id).is_some())
     });
     let high = story.submit_as(cores(4), 900, minutes(2));
@@ -57,7 +59,7 @@ fn lower_ones_go_on_where_the_blocked_one_does_not_wait() {
         .collect();
     story.run_for(seconds(20));
     let running = |s: &Story| low.iter().filter(|id| s.runs_on(**id).is_some()).count();
-    assert_eq!(running(&story), 1, "one VM is kept, the other is not");
+    assert_eq!(running(&story), 1, "only one instance is reserved");
     story.run_for(minutes(3));
     for container in low {
         story.assert_complete(container);
@@ -75,7 +77,7 @@ fn running(story: &Story, of: &[ContainerId]) -> usize {
 }
 
 #[test]
-fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing_else_happens() {
+fn overload_quiet_minute_uses_idle_instances() {
     let mut story = Story::with(|config| {
         only(&["medium"], config);
         config.limits.instances = Some(2);
@@ -83,22 +85,24 @@ fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing
     let first: Vec<_> = (0..4)
         .map(|_| story.submit_as(cores(1), 900, minutes(60)))
         .collect();
-    story.run_until("all run", minutes(5), |s| running(s, &first) == 4);
+    story.run_until("all containers run", minutes(5), |s| {
+        running(s, &first) == 4
+    });
     let next: Vec<_> = (0..4)
         .map(|_| story.submit_as(cores(1), 500, minutes(5)))
         .collect();
     story.run_for(seconds(15));
     let (creates, unlocks) = (story.creates(), story.unlocks());
     story.strike(Fault::QueueBusy, 1);
-    story.run_until("it is overloaded", seconds(30), |s| {
+    story.run_until("the overload is detected", seconds(30), |s| {
         s.containers_max() == Some(3)
     });
     for container in &first[..2] {
         story.kill_container(*container);
     }
     story.run_for(seconds(45));
-    assert_eq!(running(&story, &first), 2, "the others go on");
-    assert_eq!(running(&story, &next), 1, "three may run");
+    assert_eq!(running(&story, &first), 2, "running containers continue");
+    assert_eq!(running(&story, &next), 1, "a limit of three containers");
     assert!(blocked_by(&story, next[3], |why| matches!(
         why,
         CreateBlocked::Containers {
@@ -114,7 +118,7 @@ fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing
     assert_eq!(
         running(&story, &next),
         2,
-        "a quiet minute later there is room again"
+        "the limit rises after a quiet minute"
     );
     story.run_for(minutes(20));
     for container in next {
@@ -123,7 +127,7 @@ fn in_the_quiet_minute_after_a_503_idle_vms_are_used_up_to_the_limit_and_nothing
 }
 
 #[test]
-fn the_estimate_of_the_quota_is_where_the_number_of_containers_begins() {
+fn initial_quota_estimate_limits_creates() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.initial_quota = Some(2);
@@ -147,7 +151,7 @@ fn supervisor() -> Demand {
 }
 
 #[test]
-fn supervisors_in_excess_are_never_locked_and_vms_go_on_booting() {
+fn excess_supervisors_never_locked() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.instances = Some(8);
@@ -155,11 +159,17 @@ fn supervisors_in_excess_are_never_locked_and_vms_go_on_booting() {
     let supervisors: Vec<_> = (0..6)
         .map(|_| story.submit_as(supervisor(), 900, minutes(60)))
         .collect();
-    story.run_until("four run", minutes(5), |s| running(s, &supervisors) == 4);
+    story.run_until("four supervisors run", minutes(5), |s| {
+        running(s, &supervisors) == 4
+    });
     let others: Vec<_> = (0..3).map(|_| story.submit(cores(1))).collect();
     story.run_for(minutes(3));
-    assert_eq!(running(&story, &supervisors), 4, "half of eight");
-    assert_eq!(running(&story, &others), 3, "lower ones go on");
+    assert_eq!(running(&story, &supervisors), 4, "half of eight instances");
+    assert_eq!(
+        running(&story, &others),
+        3,
+        "containers of lower priority run"
+    );
     let locks: u32 = supervisors.iter().map(|id| story.lock_count(*id)).sum();
     assert_eq!((locks, story.unlocks(), story.destroys()), (4, 0, 0));
     let status = story.shown(supervisors[5]).map(|view| view.status);
@@ -168,7 +178,7 @@ fn supervisors_in_excess_are_never_locked_and_vms_go_on_booting() {
 }
 
 #[test]
-fn a_lower_fraction_stops_no_supervisor() {
+fn lowered_supervisor_fraction_stops_nothing() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.instances = Some(8);
@@ -176,7 +186,9 @@ fn a_lower_fraction_stops_no_supervisor() {
     let supervisors: Vec<_> = (0..4)
         .map(|_| story.submit_as(supervisor(), 900, minutes(20)))
         .collect();
-    story.run_until("four run", minutes(5), |s| running(s, &supervisors) == 4);
+    story.run_until("four supervisors run", minutes(5), |s| {
+        running(s, &supervisors) == 4
+    });
     story.reconfigure(|config| config.limits.supervisor_fraction_ppm = Some(250_000));
     let fifth = story.submit_as(supervisor(), 900, minutes(5));
     story.run_for(minutes(5));
@@ -191,7 +203,7 @@ fn a_lower_fraction_stops_no_supervisor() {
 }
 
 #[test]
-fn at_least_one_supervisor_may_run_and_without_a_fraction_all_may() {
+fn supervisor_fraction_allows_at_least_one() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.instances = Some(1);
@@ -204,8 +216,8 @@ fn at_least_one_supervisor_may_run_and_without_a_fraction_all_may() {
     assert_eq!(running(&story, &two), 2);
 }
 
-/// Huge VMs cannot be had, and patience is half an hour.
-fn impatient() -> Story {
+/// Returns a story without capacity for type `huge` and with a scheduling timeout of half an hour.
+fn huge_sold_out() -> Story {
     let mut story = Story::with(|config| {
         only(&["huge"], config);
         config.timeouts.scheduling = Some(minutes(30));
@@ -215,8 +227,8 @@ fn impatient() -> Story {
 }
 
 #[test]
-fn what_cannot_start_for_too_long_is_cancelled_with_its_last_reason() {
-    let mut story = impatient();
+fn scheduling_timeout_cancels_with_reason() {
+    let mut story = huge_sold_out();
     let container = story.submit(cores(8));
     story.run_for(minutes(28));
     story.assert_state(container, ContainerState::Queued);
@@ -226,12 +238,12 @@ fn what_cannot_start_for_too_long_is_cancelled_with_its_last_reason() {
     assert_eq!(
         story.lock_count(container),
         1,
-        "locked to be told, never run"
+        "locked once to write the reason"
     );
 }
 
 #[test]
-fn limits_of_the_operators_own_do_not_count_as_waiting() {
+fn scheduling_timeout_excludes_own_limits() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.instances = Some(1);
@@ -246,7 +258,7 @@ fn limits_of_the_operators_own_do_not_count_as_waiting() {
 }
 
 #[test]
-fn a_held_vm_on_which_it_would_fit_does_not_count_as_waiting() {
+fn scheduling_timeout_excludes_held_instance() {
     let mut story = Story::with(|config| {
         only(&["huge"], config);
         config.timeouts.scheduling = Some(minutes(10));
@@ -254,7 +266,7 @@ fn a_held_vm_on_which_it_would_fit_does_not_count_as_waiting() {
     let (first, vm) = story.running(cores(8), minutes(1));
     story.hold(vm);
     story.set_capacity("huge", 1);
-    story.run_until("it ends", minutes(5), |s| s.has_ended(first));
+    story.run_until("the container ends", minutes(5), |s| s.has_ended(first));
     let next = story.submit(cores(8));
     story.run_for(minutes(60));
     story.assert_state(next, ContainerState::Queued);
@@ -264,7 +276,7 @@ fn a_held_vm_on_which_it_would_fit_does_not_count_as_waiting() {
 }
 
 #[test]
-fn a_cloud_that_throttles_counts_as_waiting() {
+fn scheduling_timeout_includes_cloud_throttling() {
     let mut story = Story::with(|config| {
         only(&["huge"], config);
         config.timeouts.scheduling = Some(minutes(10));
@@ -279,7 +291,7 @@ fn a_cloud_that_throttles_counts_as_waiting() {
 }
 
 #[test]
-fn a_turn_that_is_waited_for_because_of_a_quota_counts_as_waiting() {
+fn scheduling_timeout_includes_quota_turn() {
     let mut story = Story::with(|config| {
         only(&["small", "huge"], config);
         config.timeouts.scheduling = Some(minutes(10));
@@ -294,7 +306,7 @@ fn a_turn_that_is_waited_for_because_of_a_quota_counts_as_waiting() {
 }
 
 #[test]
-fn our_own_rate_does_not_count_as_waiting() {
+fn scheduling_timeout_excludes_own_rate() {
     let mut story = Story::with(|config| {
         only(&["huge"], config);
         config.timeouts.scheduling = Some(minutes(10));
@@ -313,8 +325,8 @@ fn our_own_rate_does_not_count_as_waiting() {
 }
 
 #[test]
-fn time_without_leadership_does_not_count_as_waiting() {
-    let mut story = impatient();
+fn scheduling_timeout_excludes_lost_leadership() {
+    let mut story = huge_sold_out();
     let container = story.submit(cores(8));
     story.run_for(minutes(20));
     story.lose_leadership(minutes(60));
@@ -325,29 +337,31 @@ fn time_without_leadership_does_not_count_as_waiting() {
 }
 
 #[test]
-fn what_starts_in_time_may_run_for_as_long_as_it_likes() {
+fn scheduling_timeout_spares_started_container() {
     let mut story = Story::with(|config| config.timeouts.scheduling = Some(minutes(10)));
     let container = story.submit_as(cores(1), 500, minutes(60));
     story.run_for(minutes(70));
     story.assert_complete(container);
 }
 
-/// One each twenty seconds.
-const SELDOM: Rate = Rate {
+/// Rate of one call each 20 seconds.
+const EVERY_20_S: Rate = Rate {
     interval: seconds(20),
     burst: 1,
 };
 
 #[test]
-fn our_own_rate_of_destroys_holds() {
+fn destroy_rate_holds() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
-        config.limits.destroys = Some(SELDOM);
+        config.limits.destroys = Some(EVERY_20_S);
     });
     for _ in 0..6 {
         story.submit_as(cores(1), 500, seconds(20));
     }
-    story.run_until("one is given back", minutes(10), |s| s.destroys() == 1);
+    story.run_until("the first destroy is sent", minutes(10), |s| {
+        s.destroys() == 1
+    });
     story.run_for(minutes(1));
     assert!((2..=4).contains(&story.destroys()), "{}", story.destroys());
     story.run_for(minutes(20));
@@ -355,8 +369,8 @@ fn our_own_rate_of_destroys_holds() {
 }
 
 #[test]
-fn our_own_rate_of_lists_holds_while_something_is_awaited() {
-    let mut story = Story::with(|config| config.limits.lists = Some(SELDOM));
+fn list_rate_holds_while_awaiting() {
+    let mut story = Story::with(|config| config.limits.lists = Some(EVERY_20_S));
     story.strike(Fault::AddressLate, 1);
     let container = story.submit(cores(1));
     let lists = |s: &Story| {
@@ -371,10 +385,10 @@ fn our_own_rate_of_lists_holds_while_something_is_awaited() {
 }
 
 #[test]
-fn our_own_rate_of_all_calls_caps_their_sum() {
+fn total_cloud_rate_holds() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
-        config.limits.cloud_ops = Some(SELDOM);
+        config.limits.cloud_ops = Some(EVERY_20_S);
     });
     for _ in 0..20 {
         story.submit_as(cores(1), 500, seconds(20));
@@ -385,7 +399,7 @@ fn our_own_rate_of_all_calls_caps_their_sum() {
 }
 
 #[test]
-fn while_a_quota_error_is_recent_creates_go_one_by_one_the_most_urgent_first() {
+fn recent_quota_error_serializes_creates() {
     let mut story = Story::with(|config| only(&["small", "medium"], config));
     story.set_quota("standard", 1);
     let first = story.submit_as(cores(1), 900, minutes(60));
@@ -398,18 +412,28 @@ fn while_a_quota_error_is_recent_creates_go_one_by_one_the_most_urgent_first() {
     let creates = story.creates();
     story.set_quota("standard", 9);
     story.strike(Fault::CreateSlow, 3);
-    story.run_until("one is tried", minutes(5), |s| s.creates() > creates);
+    story.run_until("a create is sent", minutes(5), |s| s.creates() > creates);
     assert_eq!(story.creates(), creates + 1);
     story.run_for(seconds(2));
-    assert_eq!(story.creates(), creates + 1, "the others wait for its end");
-    story.run_until("it is there", minutes(5), |s| s.vms_made() == 2);
-    assert_eq!(story.type_of(1), "medium", "the most urgent needed it");
+    assert_eq!(
+        story.creates(),
+        creates + 1,
+        "the other creates wait for the answer"
+    );
+    story.run_until("the second instance is created", minutes(5), |s| {
+        s.vms_made() == 2
+    });
+    assert_eq!(
+        story.type_of(1),
+        "medium",
+        "the type for the highest priority"
+    );
     story.run_for(minutes(5));
     assert_eq!(story.vms_made(), 4);
 }
 
 #[test]
-fn a_quota_is_tried_again_after_a_minute_then_ever_more_seldom_and_never_in_step() {
+fn quota_retry_backs_off_with_jitter() {
     let mut story = Story::with(|config| only(&["small"], config));
     story.set_quota("standard", 0);
     story.submit(cores(1));
@@ -433,7 +457,7 @@ fn a_quota_is_tried_again_after_a_minute_then_ever_more_seldom_and_never_in_step
 }
 
 #[test]
-fn what_was_promised_to_one_that_is_not_wanted_any_more_goes_to_the_next_at_once() {
+fn cancelled_reservation_passes_to_next() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.initial_quota = Some(1);
@@ -450,12 +474,12 @@ fn what_was_promised_to_one_that_is_not_wanted_any_more_goes_to_the_next_at_once
             story.shown(second).and_then(|view| view.waiting),
             Some(WaitReason::Booting { .. })
         ),
-        "it waits for the VM that was to be the first one's"
+        "the instance of the first container is reserved for the second"
     );
 }
 
 #[test]
-fn a_vm_that_was_kept_takes_others_as_soon_as_nobody_waits_for_it() {
+fn reserved_instance_released_after_cancel() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.instances = Some(1);
@@ -465,7 +489,7 @@ fn a_vm_that_was_kept_takes_others_as_soon_as_nobody_waits_for_it() {
     story.run_for(seconds(20));
     let low = story.submit_as(cores(1), 1, minutes(5));
     story.run_for(seconds(20));
-    assert_eq!(story.runs_on(low), None, "the VM is kept");
+    assert_eq!(story.runs_on(low), None, "the instance is reserved");
     story.set_priority(high, 0);
     story.run_for(seconds(30));
     assert_eq!(story.runs_on(low), Some(vm));

@@ -1,4 +1,5 @@
-//! A dispatcher that dies and comes back takes over what is there, and nobody notices.
+//! Restart: a new process adopts existing instances and containers without disturbing running
+//! containers.
 
 use longshore_core::command::Signal;
 use longshore_core::event::Event;
@@ -8,7 +9,7 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn no_running_container_notices_a_restart() {
+fn restart_leaves_running_containers_alone() {
     let mut story = Story::with(|config| config.types.retain(|name, _| name.as_str() == "large"));
     let all: Vec<_> = (0..6)
         .map(|_| story.submit_as(cores(1), 500, minutes(30)))
@@ -32,7 +33,7 @@ fn no_running_container_notices_a_restart() {
 }
 
 #[test]
-fn what_is_queued_is_started_while_an_old_vm_is_still_silent() {
+fn restart_silent_instance_new_starts_continue() {
     let mut story = Story::begin();
     let (old, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).be_silent_for(minutes(6));
@@ -46,7 +47,7 @@ fn what_is_queued_is_started_while_an_old_vm_is_still_silent() {
 }
 
 #[test]
-fn a_running_container_is_not_cancelled_while_a_vm_is_unheard() {
+fn unprobed_instance_running_not_cancelled() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(30));
     story.vm(vm).be_silent_for(minutes(9));
@@ -58,11 +59,11 @@ fn a_running_container_is_not_cancelled_while_a_vm_is_unheard() {
 }
 
 #[test]
-fn a_locked_container_that_is_on_no_vm_is_given_back_after_a_restart() {
+fn unowned_lock_released_after_restart() {
     let mut story = Story::begin();
     story.strike(Fault::CrashBeforeRunning, 1);
     let container = story.submit(cores(1));
-    story.run_until("its start has left", minutes(5), |s| {
+    story.run_until("the start is sent", minutes(5), |s| {
         s.starts_of(container) == 1
     });
     story.restart();
@@ -72,7 +73,7 @@ fn a_locked_container_that_is_on_no_vm_is_given_back_after_a_restart() {
 }
 
 #[test]
-fn a_result_reported_while_the_dispatcher_was_away_is_kept() {
+fn result_during_downtime_kept() {
     let mut story = Story::begin();
     let (container, _) = story.running(cores(1), seconds(40));
     story.strike(Fault::RestartSlow, 1);
@@ -84,7 +85,7 @@ fn a_result_reported_while_the_dispatcher_was_away_is_kept() {
 }
 
 #[test]
-fn a_vm_that_vanished_while_the_dispatcher_was_away_is_noticed() {
+fn vanished_during_downtime_detected() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.strike(Fault::RestartSlow, 1);
@@ -95,7 +96,7 @@ fn a_vm_that_vanished_while_the_dispatcher_was_away_is_noticed() {
 }
 
 #[test]
-fn a_runner_found_again_counts_against_the_room_on_its_vm() {
+fn found_runner_occupies_room() {
     let mut story = Story::with(|config| {
         config.types.retain(|name, _| name.as_str() == "large");
         config.limits.instances = Some(1);
@@ -109,7 +110,7 @@ fn a_runner_found_again_counts_against_the_room_on_its_vm() {
 }
 
 #[test]
-fn an_unkillable_container_is_still_fought_after_a_restart() {
+fn restart_continues_stop_escalation() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(600));
     story.vm(vm).ignore_kill();
@@ -131,10 +132,10 @@ fn an_unkillable_container_is_still_fought_after_a_restart() {
 }
 
 #[test]
-fn a_create_under_way_at_a_crash_is_found_and_used() {
+fn create_at_crash_adopted() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
-    story.run_until("a VM is asked for", minutes(1), |s| s.creates() == 1);
+    story.run_until("a create is sent", minutes(1), |s| s.creates() == 1);
     story.run_for(seconds(1));
     story.restart();
     story.run_for(minutes(10));
@@ -143,28 +144,28 @@ fn a_create_under_way_at_a_crash_is_found_and_used() {
 }
 
 #[test]
-fn a_vm_is_known_by_its_own_image_after_a_restart_with_another() {
+fn restart_instance_image_from_tag() {
     let mut story = Story::with(|config| {
         config.types.retain(|name, _| name.as_str() == "small");
         config.timeouts.idle = minutes(600);
     });
-    let special = longshore_core::resources::Demand {
+    let custom = longshore_core::resources::Demand {
         vm_image: Some(ImageId::from("image-2")),
         ..cores(1)
     };
-    let (_, usual_vm) = story.running(cores(1), seconds(5));
-    let (_, special_vm) = story.running(special.clone(), seconds(5));
-    assert_ne!(usual_vm, special_vm);
+    let (_, default_vm) = story.running(cores(1), seconds(5));
+    let (_, custom_vm) = story.running(custom.clone(), seconds(5));
+    assert_ne!(default_vm, custom_vm);
     story.run_for(minutes(1));
     story.reconfigure(|config| config.image = ImageId::from("image-3"));
     story.restart();
     story.run_for(minutes(2));
-    let again = story.submit(special);
-    assert_eq!(story.until_running(again), special_vm);
+    let again = story.submit(custom);
+    assert_eq!(story.until_running(again), custom_vm);
     let plain = story.submit(cores(1));
     assert_eq!(
         story.until_running(plain),
         2,
-        "none has booted from image-3"
+        "no earlier instance has booted from image-3"
     );
 }

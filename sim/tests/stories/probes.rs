@@ -1,4 +1,4 @@
-//! Who is asked how it is, how often, and what silence means.
+//! Probes: rate, fairness between instances, and consequences of silence.
 
 use longshore_core::ShutdownReason;
 use longshore_core::command::{Action, CloudAction, VmAction};
@@ -18,7 +18,8 @@ fn only(names: &[&str], config: &mut longshore_core::config::Config) {
     config.limits.instances = None;
 }
 
-/// The longest time between two probes of any VM, and from its last one to now.
+/// Longest time between two consecutive probes of any instance, including the time since its last
+/// probe.
 fn longest_pause(story: &Story, from: Duration) -> Duration {
     let mut last: BTreeMap<InstanceId, Duration> = BTreeMap::new();
     let mut longest = Duration::ZERO;
@@ -38,12 +39,12 @@ fn longest_pause(story: &Story, from: Duration) -> Duration {
     longest.max(silent.max().unwrap_or_default())
 }
 
-fn leaves_for(story: &Story, test: fn(&ShutdownReason) -> bool) -> usize {
+fn terminations(story: &Story, test: fn(&ShutdownReason) -> bool) -> usize {
     story.count_events(|event| matches!(event, Event::Terminating { reason, .. } if test(reason)))
 }
 
 #[test]
-fn where_there_are_more_vms_than_probes_each_has_its_turn_and_none_is_taken_for_silent() {
+fn probe_rate_shared_fairly() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.probes = Rate::per_second(10);
@@ -72,7 +73,7 @@ fn probes(story: &Story) -> usize {
 }
 
 #[test]
-fn one_that_falls_silent_among_them_is_still_noticed() {
+fn probe_rate_silent_instance_detected() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.probes = Rate::per_second(1);
@@ -84,12 +85,12 @@ fn one_that_falls_silent_among_them_is_still_noticed() {
     story.run_for(minutes(25));
     let gone: Vec<_> = vms.iter().filter(|vm| story.is_gone(**vm)).collect();
     assert_eq!(gone, [&vms[41]]);
-    let unresponsive = leaves_for(&story, |why| *why == ShutdownReason::Unresponsive);
+    let unresponsive = terminations(&story, |why| *why == ShutdownReason::Unresponsive);
     assert_eq!(unresponsive, 1);
 }
 
 #[test]
-fn what_our_own_rate_keeps_from_being_asked_is_not_late_in_booting() {
+fn probe_rate_delay_not_boot_timeout() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.probes = Rate::per_second(1);
@@ -100,11 +101,11 @@ fn what_our_own_rate_keeps_from_being_asked_is_not_late_in_booting() {
         .collect();
     story.run_for(minutes(30));
     assert_eq!(story.how_many_run(&all), 100);
-    assert_eq!(leaves_for(&story, |_| true), 0);
+    assert_eq!(terminations(&story, |_| true), 0);
 }
 
 #[test]
-fn what_never_boots_is_given_up_all_the_same() {
+fn probe_rate_failed_boots_terminated() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.probes = Rate::per_second(1);
@@ -117,12 +118,12 @@ fn what_never_boots_is_given_up_all_the_same() {
     for container in all {
         story.assert_complete(container);
     }
-    let late = leaves_for(&story, |why| *why == ShutdownReason::BootTimeout);
+    let late = terminations(&story, |why| *why == ShutdownReason::BootTimeout);
     assert_eq!(late, 20);
 }
 
 #[test]
-fn a_rate_that_is_lifted_frees_everyone_that_waits() {
+fn lifted_probe_rate_releases_queue() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.probes = Rate::per_second(1);
@@ -137,7 +138,7 @@ fn a_rate_that_is_lifted_frees_everyone_that_waits() {
 }
 
 #[test]
-fn destroys_leave_in_the_order_in_which_they_were_due() {
+fn destroy_queue_fifo_order() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.destroys = Some(Rate {
@@ -154,42 +155,45 @@ fn destroys_leave_in_the_order_in_which_they_were_due() {
         story.run_for(seconds(1));
     }
     story.run_for(seconds(110));
-    let mut asked: Vec<InstanceId> = Vec::new();
+    let mut destroyed: Vec<InstanceId> = Vec::new();
     for (_, action) in story.commands() {
         if let Action::Cloud {
             action: CloudAction::Destroy { instance },
             ..
         } = action
         {
-            asked.push(instance.clone());
+            destroyed.push(instance.clone());
         }
     }
-    let mut once = asked.clone();
-    once.sort();
-    once.dedup();
-    assert_eq!(asked.len(), 6, "{asked:?}");
+    let mut distinct = destroyed.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(destroyed.len(), 6, "{destroyed:?}");
     assert_eq!(
-        once.len(),
+        distinct.len(),
         6,
-        "nobody twice before all were asked: {asked:?}"
+        "a second destroy before the first of every instance: {destroyed:?}"
     );
     story.run_for(minutes(10));
     assert_eq!(story.vms(), 0);
 }
 
 #[test]
-fn a_found_vm_that_freezes_before_it_is_ready_is_given_up_with_what_ran_on_it() {
+fn frozen_unready_instance_terminated() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(600));
     story.vm(vm).fail_boot_probe();
     story.restart();
     story.run_for(minutes(60));
-    assert!(!story.is_gone(vm), "it says what runs on it");
+    assert!(
+        !story.is_gone(vm),
+        "an instance with a working runner list is kept"
+    );
     story.assert_state(container, ContainerState::Running);
     story.vm(vm).freeze();
     story.run_for(minutes(15));
     assert!(story.is_gone(vm));
     story.assert_cancelled(container, "was shut down: no answer for TimeoutProbe");
-    let unresponsive = leaves_for(&story, |why| *why == ShutdownReason::Unresponsive);
+    let unresponsive = terminations(&story, |why| *why == ShutdownReason::Unresponsive);
     assert_eq!(unresponsive, 1);
 }

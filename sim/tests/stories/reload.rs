@@ -1,4 +1,4 @@
-//! A changed interval counts from the reload on, not from the next time that something is done.
+//! Reload: a changed interval counts from the reload on, not from the next action.
 
 use longshore_core::command::{Action, Signal, VmAction};
 use longshore_core::event::Event;
@@ -15,7 +15,7 @@ fn probes(story: &Story) -> usize {
 }
 
 #[test]
-fn a_shorter_probe_interval_reaches_vms_that_were_asked_just_before() {
+fn shorter_probe_interval_applies_immediately() {
     let mut story = Story::with(|config| {
         config.intervals.probe = minutes(60);
         config.timeouts.idle = minutes(600);
@@ -25,25 +25,25 @@ fn a_shorter_probe_interval_reaches_vms_that_were_asked_just_before() {
     let before = probes(&story);
     story.reconfigure(|config| config.intervals.probe = seconds(10));
     story.run_for(seconds(60));
-    let asked = probes(&story) - before;
-    assert!((25..=35).contains(&asked), "{asked} in a minute");
+    let sent = probes(&story) - before;
+    assert!((25..=35).contains(&sent), "{sent} in a minute");
 }
 
 #[test]
-fn a_shorter_poll_interval_reaches_the_next_look_at_the_queue() {
+fn shorter_poll_interval_applies_immediately() {
     let mut story = Story::with(|config| config.intervals.poll = minutes(60));
     story.without_hints();
     story.run_for(minutes(2));
     let container = story.submit(cores(1));
     story.run_for(minutes(5));
-    assert!(story.shown(container).is_none(), "it was not looked for");
+    assert!(story.shown(container).is_none(), "not polled yet");
     story.reconfigure(|config| config.intervals.poll = seconds(10));
     story.run_for(seconds(20));
     assert!(story.shown(container).is_some());
 }
 
 #[test]
-fn a_shorter_pause_between_destroys_reaches_a_vm_that_waits_for_the_next() {
+fn shorter_destroy_interval_applies_immediately() {
     let mut story = Story::with(|config| config.timeouts.shutdown = minutes(60));
     let vms = story.idle_vms(&["small"]);
     story.strike(Fault::DestroyFails, 1);
@@ -56,7 +56,7 @@ fn a_shorter_pause_between_destroys_reaches_a_vm_that_waits_for_the_next() {
 }
 
 #[test]
-fn a_shorter_pause_between_signals_reaches_a_runner_that_got_one() {
+fn shorter_signal_interval_applies_immediately() {
     let mut story = Story::with(|config| config.timeouts.signal = minutes(60));
     let (container, vm) = story.running(cores(1), minutes(600));
     story.vm(vm).ignore_term();
@@ -76,7 +76,7 @@ fn a_shorter_pause_between_signals_reaches_a_runner_that_got_one() {
 }
 
 #[test]
-fn less_patience_with_old_locks_reaches_one_that_waits_already() {
+fn shorter_stale_lock_timeout_applies_immediately() {
     let mut story = Story::with(|config| {
         config.timeouts.stale_lock = minutes(60);
         config.timeouts.booting = minutes(120);
@@ -84,13 +84,17 @@ fn less_patience_with_old_locks_reaches_one_that_waits_already() {
     let (_, other) = story.running(cores(2), minutes(600));
     story.strike(Fault::CrashBeforeRunning, 1);
     let container = story.submit(cores(8));
-    story.run_until("its start has left", minutes(10), |s| {
+    story.run_until("the start is sent", minutes(10), |s| {
         s.starts_of(container) == 1
     });
     story.vm(other).be_silent_for(minutes(90));
     story.restart();
     story.run_for(minutes(5));
-    assert_eq!(story.unlocks(), 0, "its runner may be on the silent VM");
+    assert_eq!(
+        story.unlocks(),
+        0,
+        "the runner may be on the silent instance"
+    );
     story.reconfigure(|config| config.timeouts.stale_lock = minutes(10));
     story.run_for(minutes(15));
     story.assert_complete(container);

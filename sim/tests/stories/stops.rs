@@ -1,4 +1,4 @@
-//! What must stop, stops: TERM, KILL, and in the end the VM goes.
+//! Stop escalation: TERM, then KILL, then termination of the instance.
 
 use longshore_core::ShutdownReason;
 use longshore_core::command::Signal;
@@ -11,7 +11,7 @@ fn signals(story: &Story, wanted: Signal) -> usize {
 }
 
 #[test]
-fn priority_0_while_queued_is_forgotten() {
+fn zero_priority_queued_forgotten() {
     let mut story = Story::with(|config| config.limits.instances = Some(0));
     let container = story.submit(cores(1));
     story.run_for(minutes(1));
@@ -23,7 +23,7 @@ fn priority_0_while_queued_is_forgotten() {
 }
 
 #[test]
-fn priority_0_before_the_vm_is_ready_never_starts() {
+fn zero_priority_before_ready_never_starts() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
     story.run_for(seconds(10));
@@ -31,14 +31,14 @@ fn priority_0_before_the_vm_is_ready_never_starts() {
     story.run_for(minutes(5));
     assert_eq!(story.starts_of(container), 0);
     story.assert_state(container, ContainerState::Queued);
-    assert_eq!(story.vms(), 0, "the VM nobody needs is given back");
+    assert_eq!(story.vms(), 0, "the unused instance is terminated");
 }
 
 #[test]
-fn priority_0_while_locked_stops_the_runner_and_gives_the_lock_back() {
+fn zero_priority_locked_unlocks() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
-    story.run_until("its runner begins", minutes(5), |s| s.has_runner(container));
+    story.run_until("the runner starts", minutes(5), |s| s.has_runner(container));
     story.assert_state(container, ContainerState::Locked);
     story.set_priority(container, 0);
     story.run_for(minutes(1));
@@ -48,7 +48,7 @@ fn priority_0_while_locked_stops_the_runner_and_gives_the_lock_back() {
 }
 
 #[test]
-fn priority_0_while_running_stops_it() {
+fn zero_priority_running_cancels() {
     let mut story = Story::begin();
     let (container, _) = story.running(cores(1), minutes(60));
     story.set_priority(container, 0);
@@ -59,7 +59,7 @@ fn priority_0_while_running_stops_it() {
 }
 
 #[test]
-fn what_ignores_term_is_killed() {
+fn ignored_term_escalates_to_kill() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).ignore_term();
@@ -75,17 +75,17 @@ fn what_ignores_term_is_killed() {
 }
 
 #[test]
-fn what_cannot_be_killed_takes_its_vm_with_it() {
+fn unkillable_container_terminates_instance() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(600));
     story.vm(vm).ignore_kill();
     story.set_priority(container, 0);
     story.run_for(minutes(5));
     assert!(story.is_gone(vm));
-    let told = |e: &Event| matches!(e, Event::Unkillable { held: false, .. });
-    assert_eq!(story.count_events(told), 1);
-    let shut = |e: &Event| matches!(e, Event::Terminating { reason, .. } if *reason == ShutdownReason::Unkillable);
-    assert_eq!(story.count_events(shut), 1);
+    let reported = |e: &Event| matches!(e, Event::Unkillable { held: false, .. });
+    assert_eq!(story.count_events(reported), 1);
+    let terminated = |e: &Event| matches!(e, Event::Terminating { reason, .. } if *reason == ShutdownReason::Unkillable);
+    assert_eq!(story.count_events(terminated), 1);
     let warned = |e: &Event| {
         let line = e.to_string();
         e.level() == Level::Warn
@@ -99,45 +99,49 @@ fn what_cannot_be_killed_takes_its_vm_with_it() {
 }
 
 #[test]
-fn its_neighbours_may_finish_first() {
+fn unkillable_neighbour_finishes_first() {
     let mut story = Story::with(|config| config.types.retain(|name, _| name.as_str() == "large"));
-    let bad = story.submit_as(cores(1), 500, minutes(600));
-    let good = story.submit_as(cores(1), 500, minutes(20));
-    let vm = story.until_running(bad);
-    assert_eq!(story.until_running(good), vm);
+    let unkillable = story.submit_as(cores(1), 500, minutes(600));
+    let neighbour = story.submit_as(cores(1), 500, minutes(20));
+    let vm = story.until_running(unkillable);
+    assert_eq!(story.until_running(neighbour), vm);
     story.vm(vm).ignore_kill();
-    story.set_priority(bad, 0);
+    story.set_priority(unkillable, 0);
     story.run_for(minutes(10));
     assert!(!story.is_gone(vm));
     let newcomer = story.submit_as(cores(1), 500, seconds(5));
     story.run_for(minutes(5));
     story.assert_complete(newcomer);
-    assert_eq!(story.vms_made(), 2, "the bad VM takes nothing new");
+    assert_eq!(
+        story.vms_made(),
+        2,
+        "the instance with the unkillable container gets no start"
+    );
     story.run_for(minutes(10));
-    story.assert_complete(good);
+    story.assert_complete(neighbour);
     assert!(story.is_gone(vm));
 }
 
 #[test]
-fn its_neighbours_have_a_limited_time() {
+fn unkillable_neighbour_time_limited() {
     let mut story = Story::with(|config| {
         config.types.retain(|name, _| name.as_str() == "large");
         config.timeouts.unkillable = minutes(10);
     });
-    let bad = story.submit_as(cores(1), 500, minutes(600));
-    let good = story.submit_as(cores(1), 500, minutes(600));
-    let vm = story.until_running(bad);
-    story.until_running(good);
+    let unkillable = story.submit_as(cores(1), 500, minutes(600));
+    let neighbour = story.submit_as(cores(1), 500, minutes(600));
+    let vm = story.until_running(unkillable);
+    story.until_running(neighbour);
     story.vm(vm).ignore_kill();
-    story.set_priority(bad, 0);
+    story.set_priority(unkillable, 0);
     story.run_for(minutes(16));
     assert!(story.is_gone(vm));
     story.run_for(minutes(1));
-    story.assert_cancelled(good, "was shut down");
+    story.assert_cancelled(neighbour, "was shut down");
 }
 
 #[test]
-fn an_unkillable_container_on_a_held_vm_stays_and_is_shouted_about() {
+fn unkillable_on_held_instance_reported() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(600));
     story.vm(vm).ignore_kill();
@@ -152,7 +156,7 @@ fn an_unkillable_container_on_a_held_vm_stays_and_is_shouted_about() {
 }
 
 #[test]
-fn a_runner_that_cannot_promise_the_whole_tree_taints_its_vm() {
+fn partial_kill_replaces_instance() {
     let mut story = Story::with(|config| {
         config.kill_reaches_tree = false;
         config.timeouts.idle = minutes(60);
@@ -162,11 +166,11 @@ fn a_runner_that_cannot_promise_the_whole_tree_taints_its_vm() {
     story.set_priority(container, 0);
     story.run_for(minutes(5));
     assert!(!story.has_runner(container));
-    assert!(story.is_gone(vm), "long before it would have idled");
+    assert!(story.is_gone(vm), "terminated before the idle timeout");
 }
 
 #[test]
-fn an_operator_may_kill_a_container() {
+fn operator_kills_container() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.kill_container(container);

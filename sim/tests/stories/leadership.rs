@@ -1,11 +1,11 @@
-//! Only one dispatcher acts.
+//! Leadership: only a single dispatcher acts.
 
 use longshore_core::event::Event;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_lost_leadership_stops_every_command() {
+fn lost_leadership_stops_commands() {
     let mut story = Story::begin();
     let (container, _) = story.running(cores(1), minutes(30));
     let waiting = story.submit(cores(8));
@@ -22,10 +22,10 @@ fn a_lost_leadership_stops_every_command() {
 }
 
 #[test]
-fn answers_to_what_was_asked_before_are_not_mixed_up() {
+fn regained_leadership_ignores_old_answers() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
-    story.run_until("a VM is asked for", minutes(1), |s| s.creates() == 1);
+    story.run_until("a create is sent", minutes(1), |s| s.creates() == 1);
     story.lose_leadership(seconds(2));
     story.run_for(minutes(15));
     story.assert_complete(container);
@@ -33,11 +33,13 @@ fn answers_to_what_was_asked_before_are_not_mixed_up() {
 }
 
 #[test]
-fn a_canary_under_way_when_leadership_is_lost_blocks_nothing() {
+fn canary_at_leadership_loss_blocks_nothing() {
     let mut story = Story::with(|config| config.types.retain(|name, _| name.as_str() == "small"));
     story.strike(Fault::CreateFails, 1);
     let container = story.submit(cores(1));
-    story.run_until("it is tried again", minutes(2), |s| s.creates() == 2);
+    story.run_until("the second create is sent", minutes(2), |s| {
+        s.creates() == 2
+    });
     story.lose_leadership(seconds(1));
     story.run_for(minutes(30));
     story.assert_complete(container);

@@ -1,4 +1,4 @@
-//! What an operator is told who asks why a container waits: what the scheduler goes by.
+//! Explanations of waiting containers and instances for operators, by the scheduler's own criteria.
 
 use longshore_core::config::Config;
 use longshore_core::ids::ContainerId;
@@ -14,14 +14,14 @@ fn only(names: &[&str], config: &mut Config) {
 }
 
 fn eligible(story: &Story, id: ContainerId, name: &str) -> Eligible {
-    let told = story.told(id).expect("it is known");
+    let told = story.told(id).expect("a known container");
     let mut types = told.eligible.into_iter();
     let offer = types.find(|offer| offer.instance_type.as_str() == name);
-    offer.expect("it is eligible")
+    offer.expect("an eligible type")
 }
 
 #[test]
-fn what_waits_for_supervisors_is_not_told_that_an_instance_may_be_created() {
+fn supervisor_limit_explained() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.instances = Some(2);
@@ -35,21 +35,27 @@ fn what_waits_for_supervisors_is_not_told_that_an_instance_may_be_created() {
     story.run_for(minutes(1));
     let offer = eligible(&story, all[1], "large");
     assert_eq!(offer.blocked, Some(CreateBlocked::Supervisors { max: 1 }));
-    assert_eq!((offer.full, offer.roomy), (0, 1), "it has room for others");
+    assert_eq!(
+        (offer.full, offer.roomy),
+        (0, 1),
+        "the instance has room for other containers"
+    );
     let text = story.told(all[1]).unwrap().to_string();
     assert!(!text.contains("one more may be created"), "{text}");
     assert!(text.contains("the end of another supervisor"), "{text}");
 }
 
 #[test]
-fn what_waits_for_the_queue_to_recover_is_told_so_and_until_when() {
+fn queue_overload_explained_with_deadline() {
     let mut story = Story::with(|config| only(&["large"], config));
     let all: Vec<_> = (0..2)
         .map(|_| story.submit_as(cores(1), 500, minutes(60)))
         .collect();
-    story.run_until("both run", minutes(5), |s| s.how_many_run(&all) == 2);
+    story.run_until("both containers run", minutes(5), |s| {
+        s.how_many_run(&all) == 2
+    });
     story.strike(Fault::QueueBusy, 1);
-    story.run_until("it is overloaded", seconds(30), |s| {
+    story.run_until("the overload is detected", seconds(30), |s| {
         s.containers_max().is_some()
     });
     let next = story.submit(cores(1));
@@ -75,7 +81,7 @@ fn spot() -> Demand {
 }
 
 #[test]
-fn types_that_may_be_used_while_spot_fails_are_named_with_the_time_when_that_begins() {
+fn spot_fallback_types_explained_with_time() {
     let mut story = Story::with(|config| {
         config.sizing.spot_fallback.after = Some(minutes(30));
     });
@@ -85,23 +91,25 @@ fn types_that_may_be_used_while_spot_fails_are_named_with_the_time_when_that_beg
     let next = story.submit(spot());
     story.run_for(minutes(10));
     let offer = eligible(&story, next, "medium");
-    let fallback = offer.fallback.expect("it is not preemptible");
-    let begins = story.since_begin(fallback.begins.expect("all spot types fail"));
+    let fallback = offer.fallback.expect("a fallback type");
+    let begins = story.since_begin(fallback.begins.expect("a start time of the fallback"));
     let text = story.told(next).unwrap().to_string();
     assert!(text.contains("(SpotFallback.After), in "), "{text}");
     assert!(!text.contains("medium is not eligible"), "{text}");
     assert!(eligible(&story, next, "spot").fallback.is_none());
-    story.run_until("it runs", minutes(40), |s| s.runs_on(next).is_some());
+    story.run_until("the container runs", minutes(40), |s| {
+        s.runs_on(next).is_some()
+    });
     let created = story
         .times_of(|action| {
             use longshore_core::command::{Action, CloudAction};
             matches!(action, Action::Cloud { action: CloudAction::Create { instance_type, .. }, .. } if instance_type.as_str() == "medium")
         });
-    assert_eq!(created, [begins], "as it was told");
+    assert_eq!(created, [begins], "created at the explained time");
 }
 
 #[test]
-fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_their_price() {
+fn interrupted_spot_type_ineligible_by_interruption() {
     let mut story = Story::with(|config| {
         config.sizing.spot_fallback.interruptions = Some(1);
         config.limits.instances = Some(1);
@@ -111,9 +119,11 @@ fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_th
     let vm = story.until_running(container);
     story.vm(vm).take_back();
     let other = story.submit_as(cores(8), 900, minutes(60));
-    story.run_until("another has the only place", minutes(10), |s| {
-        s.runs_on(other).is_some()
-    });
+    story.run_until(
+        "the other container has the only instance",
+        minutes(10),
+        |s| s.runs_on(other).is_some(),
+    );
     story.run_for(seconds(30));
     let told = story.told(container).unwrap();
     let of = |name: &str| {
@@ -134,7 +144,7 @@ fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_th
 }
 
 #[test]
-fn what_waits_for_creates_under_way_is_told_to_wait_for_their_answers() {
+fn pending_creates_explained() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.creates_in_flight = Some(1);
@@ -147,7 +157,7 @@ fn what_waits_for_creates_under_way_is_told_to_wait_for_their_answers() {
 }
 
 #[test]
-fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
+fn unkillable_instance_shows_deadline() {
     let mut story = Story::with(|config| only(&["large"], config));
     let (stubborn, vm) = story.running(cores(1), minutes(300));
     let (_other, same) = story.running(cores(1), minutes(300));
@@ -155,7 +165,7 @@ fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
     story.vm(vm).ignore_kill();
     story.kill_container(stubborn);
     story.run_for(minutes(5));
-    let told = story.told_vm(vm).expect("it is there");
+    let told = story.told_vm(vm).expect("a known instance");
     let PlannedTermination::Draining {
         until: Some(until), ..
     } = told.fate
@@ -172,15 +182,15 @@ fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
 }
 
 #[test]
-fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
+fn held_preempted_instance_shows_deadline() {
     let mut story = Story::with(|config| config.intervals.sync = seconds(2));
     let (_, vm) = story.running(spot(), minutes(60));
     story.hold(vm);
     story.vm(vm).announce_loss();
-    story.run_until("it is known", minutes(1), |s| {
+    story.run_until("a known container", minutes(1), |s| {
         s.shown_vm(vm).is_some_and(|vm| vm.preempted_at.is_some())
     });
-    let told = story.told_vm(vm).expect("it is there");
+    let told = story.told_vm(vm).expect("a known instance");
     assert!(
         matches!(told.fate, PlannedTermination::Held { until: Some(_) }),
         "{told}"
@@ -195,7 +205,7 @@ fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
 }
 
 #[test]
-fn at_max_instances_the_time_is_told_when_an_idle_one_goes() {
+fn max_instances_names_terminating_instance() {
     let mut story = Story::with(|config| {
         only(&["small", "huge"], config);
         config.limits.instances = Some(2);
@@ -203,13 +213,13 @@ fn at_max_instances_the_time_is_told_when_an_idle_one_goes() {
     });
     let _long = story.running(cores(1), minutes(60));
     let (short, _) = story.running(cores(1), minutes(1));
-    story.run_until("it ends", minutes(5), |s| s.has_ended(short));
+    story.run_until("the container ends", minutes(5), |s| s.has_ended(short));
     let waiting = story.submit(cores(8));
     let told = |story: &Story| {
         let shown = story.shown(waiting).and_then(|view| view.unblocked_by);
         shown.unwrap_or_default()
     };
-    story.run_until("one goes", seconds(20), |s| {
+    story.run_until("an instance is terminating", seconds(20), |s| {
         told(s) == "the end of an instance, or a higher MaxInstances; one is being given back"
     });
     story.run_for(minutes(10));

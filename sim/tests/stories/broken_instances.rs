@@ -1,11 +1,11 @@
-//! VMs that say that they are broken, or look so.
+//! Broken instances: reported as broken, or with a stale lock.
 
 use longshore_core::event::Event;
 use longshore_core::input::IdleBehavior;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_broken_vm_takes_nothing_new_and_goes_when_its_container_has_ended() {
+fn broken_instance_drains_after_container() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(20));
     story.vm(vm).break_down();
@@ -20,19 +20,19 @@ fn a_broken_vm_takes_nothing_new_and_goes_when_its_container_has_ended() {
 }
 
 #[test]
-fn a_broken_vm_that_is_held_stays() {
+fn held_broken_instance_stays() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(5));
     story.hold(vm);
     story.vm(vm).break_down();
     story.run_for(minutes(60));
     assert!(!story.is_gone(vm));
-    let shown = story.shown_vm(vm).expect("it stays");
+    let shown = story.shown_vm(vm).expect("the instance stays");
     assert_eq!(shown.idle_behavior, IdleBehavior::Hold);
     assert_eq!(shown.broken.as_deref(), Some("it reports itself broken"));
-    let told = |e: &Event| matches!(e, Event::Broken { held: true, .. });
-    assert_eq!(story.count_events(told), 1, "told once");
-    let text = story.told_vm(vm).expect("it is known").to_string();
+    let reported = |e: &Event| matches!(e, Event::Broken { held: true, .. });
+    assert_eq!(story.count_events(reported), 1, "reported once");
+    let text = story.told_vm(vm).expect("a known instance").to_string();
     assert!(
         text.contains("it is broken: it reports itself broken"),
         "{text}"
@@ -40,16 +40,16 @@ fn a_broken_vm_that_is_held_stays() {
 }
 
 #[test]
-fn a_lock_without_a_runner_is_told_of_a_held_vm_too_and_drains_it_when_it_may_run() {
+fn held_stale_lock_reported_then_drained() {
     let mut story = Story::with(|config| config.timeouts.stale_run_lock = seconds(30));
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
     story.hold(vm);
     story.vm(vm).keep_stale_lock(container, minutes(90));
     story.run_for(minutes(60));
     assert!(!story.is_gone(vm));
-    let told = |e: &Event| matches!(e, Event::Broken { held: true, .. });
-    assert_eq!(story.count_events(told), 1);
+    let reported = |e: &Event| matches!(e, Event::Broken { held: true, .. });
+    assert_eq!(story.count_events(reported), 1);
     let broken = story.shown_vm(vm).and_then(|shown| shown.broken);
     assert!(broken.is_some_and(|why| why.contains("its runner is gone")));
     story.set_behavior(vm, IdleBehavior::Run);
@@ -58,10 +58,10 @@ fn a_lock_without_a_runner_is_told_of_a_held_vm_too_and_drains_it_when_it_may_ru
 }
 
 #[test]
-fn a_held_vm_that_is_no_longer_broken_is_shown_so() {
+fn held_instance_recovery_clears_broken() {
     let mut story = Story::with(|config| config.timeouts.stale_run_lock = seconds(30));
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
     story.hold(vm);
     story.vm(vm).keep_stale_lock(container, minutes(5));
     story.run_for(minutes(3));
@@ -71,7 +71,7 @@ fn a_held_vm_that_is_no_longer_broken_is_shown_so() {
 }
 
 #[test]
-fn a_broken_vm_takes_nothing_though_an_operator_wants_it_to_run() {
+fn broken_instance_set_to_run_drains() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(5));
     story.hold(vm);
@@ -86,10 +86,10 @@ fn a_broken_vm_takes_nothing_though_an_operator_wants_it_to_run() {
 }
 
 #[test]
-fn a_lock_without_a_runner_drains_its_vm() {
+fn stale_lock_drains_instance() {
     let mut story = Story::with(|config| config.timeouts.stale_run_lock = seconds(30));
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
     story.vm(vm).keep_stale_lock(container, minutes(60));
     let other = story.submit_as(cores(1), 500, minutes(1));
     story.run_for(minutes(10));
@@ -99,13 +99,13 @@ fn a_lock_without_a_runner_drains_its_vm() {
 }
 
 #[test]
-fn a_lock_that_is_soon_let_go_does_no_harm() {
+fn short_stale_lock_ignored() {
     let mut story = Story::with(|config| {
         config.timeouts.stale_run_lock = seconds(60);
         config.timeouts.idle = minutes(20);
     });
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
     story.vm(vm).keep_stale_lock(container, seconds(15));
     story.run_for(minutes(2));
     let other = story.submit(cores(1));

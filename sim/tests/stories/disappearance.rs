@@ -1,4 +1,4 @@
-//! VMs that vanish, and VMs that only seem to.
+//! Vanished instances, and instances only missing from lists.
 
 use longshore_core::event::{Event, Level};
 use longshore_core::input::ContainerState;
@@ -6,11 +6,11 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_vm_that_vanishes_before_its_container_runs_costs_one_attempt() {
+fn vanished_before_running_one_attempt() {
     let mut story = Story::begin();
     story.strike(Fault::SlowSetup, 1);
     let container = story.submit(cores(1));
-    story.run_until("its runner begins", minutes(5), |s| s.has_runner(container));
+    story.run_until("the runner starts", minutes(5), |s| s.has_runner(container));
     story.assert_state(container, ContainerState::Locked);
     story.vm(0).vanish();
     story.run_for(minutes(15));
@@ -20,7 +20,7 @@ fn a_vm_that_vanishes_before_its_container_runs_costs_one_attempt() {
 }
 
 #[test]
-fn a_vm_that_vanishes_under_a_running_container_ends_it_with_the_reason() {
+fn vanished_while_running_container_cancelled() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).vanish();
@@ -40,7 +40,7 @@ fn a_vm_that_vanishes_under_a_running_container_ends_it_with_the_reason() {
 }
 
 #[test]
-fn a_runner_that_leaves_no_result_ends_its_container_with_the_reason() {
+fn runner_without_result_container_cancelled() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).crash_runners();
@@ -49,7 +49,7 @@ fn a_runner_that_leaves_no_result_ends_its_container_with_the_reason() {
 }
 
 #[test]
-fn missing_from_one_list_is_not_dead() {
+fn missing_from_one_list_kept() {
     let mut story = Story::with(|config| config.intervals.sync = seconds(30));
     let (container, _) = story.running(cores(1), minutes(20));
     story.run_for(minutes(3));
@@ -62,7 +62,7 @@ fn missing_from_one_list_is_not_dead() {
 }
 
 #[test]
-fn missing_from_many_lists_is_not_dead_while_it_answers() {
+fn missing_from_lists_answering_kept() {
     let mut story = Story::with(|config| config.intervals.sync = seconds(5));
     let (container, _) = story.running(cores(1), minutes(20));
     story.run_for(minutes(3));
@@ -73,7 +73,7 @@ fn missing_from_many_lists_is_not_dead_while_it_answers() {
 }
 
 #[test]
-fn missing_from_the_first_list_after_a_restart_is_not_dead() {
+fn missing_from_first_list_kept() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(30));
     story.run_for(minutes(2));
@@ -87,7 +87,7 @@ fn missing_from_the_first_list_after_a_restart_is_not_dead() {
 }
 
 #[test]
-fn a_dead_vm_that_lists_still_show_is_found_out() {
+fn dead_but_listed_instance_detected() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.strike(Fault::ListShowsDead, 1);
@@ -97,7 +97,7 @@ fn a_dead_vm_that_lists_still_show_is_found_out() {
 }
 
 #[test]
-fn an_address_that_changes_is_followed() {
+fn changed_address_followed() {
     let mut story = Story::begin();
     story.strike(Fault::AddressChanges, 1);
     let container = story.submit_as(cores(1), 500, minutes(90));
@@ -108,7 +108,7 @@ fn an_address_that_changes_is_followed() {
 }
 
 #[test]
-fn a_vm_that_restarts_ends_what_ran_on_it_and_is_used_again() {
+fn rebooted_instance_reused() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(20));
     let (container, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).reboot();

@@ -1,4 +1,4 @@
-//! What may be spent, and what happens when it is.
+//! Budgets: limits on spending within a time window.
 
 use longshore_core::config::{Budget, Config};
 use longshore_core::resources::MicroDollars;
@@ -6,8 +6,8 @@ use longshore_core::time::Timestamp;
 use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
-/// Ten cents an hour for each core, and so many cents over so long a span.
-fn small_for(cents: u64, window: std::time::Duration) -> impl FnOnce(&mut Config) {
+/// Configures types at ten cents an hour for each core, and a budget of `cents` in `window`.
+fn budget_config(cents: u64, window: std::time::Duration) -> impl FnOnce(&mut Config) {
     move |config| {
         let few = ["small", "medium"];
         config.types.retain(|name, _| few.contains(&name.as_str()));
@@ -18,8 +18,11 @@ fn small_for(cents: u64, window: std::time::Duration) -> impl FnOnce(&mut Config
     }
 }
 
-/// When room is expected, if all that a container waits for is a budget.
-fn room_at(story: &Story, id: longshore_core::ids::ContainerId) -> Option<Option<Timestamp>> {
+/// Expected time of free budget, if a budget is the only obstacle of a container.
+fn budget_free_at(
+    story: &Story,
+    id: longshore_core::ids::ContainerId,
+) -> Option<Option<Timestamp>> {
     match story.shown(id)?.waiting? {
         WaitReason::CreateBlocked(why) => match why.as_slice() {
             [(_, CreateBlocked::Budget { until, .. })] => Some(*until),
@@ -30,8 +33,8 @@ fn room_at(story: &Story, id: longshore_core::ids::ContainerId) -> Option<Option
 }
 
 #[test]
-fn at_a_budget_nothing_is_killed_nothing_is_created_and_the_reason_says_until_when() {
-    let mut story = Story::with(small_for(5, minutes(60)));
+fn exhausted_budget_blocks_only_creates() {
+    let mut story = Story::with(budget_config(5, minutes(60)));
     let long: Vec<_> = (0..3)
         .map(|_| story.submit_as(cores(1), 500, minutes(30)))
         .collect();
@@ -39,7 +42,11 @@ fn at_a_budget_nothing_is_killed_nothing_is_created_and_the_reason_says_until_wh
     let next = story.submit(cores(2));
     story.run_for(minutes(5));
     assert!(long.iter().all(|id| story.runs_on(*id).is_some()));
-    assert_eq!(room_at(&story, next), Some(None), "never, if they stay");
+    assert_eq!(
+        budget_free_at(&story, next),
+        Some(None),
+        "no time is known while all instances stay"
+    );
     let status = story.shown(next).map(|view| view.status);
     let status = status.unwrap_or_default();
     assert!(status.contains("budget of $0.050000 in 1h"), "{status}");
@@ -48,21 +55,23 @@ fn at_a_budget_nothing_is_killed_nothing_is_created_and_the_reason_says_until_wh
         story.assert_complete(container);
     }
     assert_eq!((story.vms_made(), story.vms()), (3, 0));
-    let at = room_at(&story, next).flatten().expect("a time is known");
+    let at = budget_free_at(&story, next)
+        .flatten()
+        .expect("a known time");
     let ahead = at.since(story.now());
     assert!(ahead > minutes(30) && ahead < minutes(55), "in {ahead:?}");
     assert_eq!(story.budgets()[0].left, MicroDollars(0));
     story.run_for(ahead - seconds(30));
-    assert_eq!(story.creates(), 3, "not before there is room");
+    assert_eq!(story.creates(), 3, "no create before the budget is free");
     story.run_for(minutes(2));
-    assert_eq!(story.creates(), 4, "at once when there is");
+    assert_eq!(story.creates(), 4, "a create as soon as the budget is free");
     story.run_for(minutes(15));
     story.assert_complete(next);
 }
 
 #[test]
-fn a_restart_does_not_forget_what_the_instances_that_exist_have_cost() {
-    let mut story = Story::with(small_for(5, minutes(120)));
+fn restart_keeps_instance_costs() {
+    let mut story = Story::with(budget_config(5, minutes(120)));
     let (first, _) = story.running(cores(1), minutes(80));
     story.run_for(minutes(40));
     story.restart();
@@ -70,7 +79,7 @@ fn a_restart_does_not_forget_what_the_instances_that_exist_have_cost() {
     story.run_for(minutes(5));
     assert!(story.runs_on(first).is_some());
     assert!(
-        room_at(&story, second).is_some(),
+        budget_free_at(&story, second).is_some(),
         "{:?}",
         story.shown(second)
     );
@@ -78,8 +87,8 @@ fn a_restart_does_not_forget_what_the_instances_that_exist_have_cost() {
 }
 
 #[test]
-fn nothing_is_counted_twice_when_leadership_comes_back() {
-    let mut story = Story::with(small_for(100, minutes(120)));
+fn leadership_return_counts_cost_once() {
+    let mut story = Story::with(budget_config(100, minutes(120)));
     let (_, _) = story.running(cores(1), minutes(100));
     story.run_for(minutes(20));
     story.lose_leadership(minutes(20));
@@ -90,8 +99,8 @@ fn nothing_is_counted_twice_when_leadership_comes_back() {
 }
 
 #[test]
-fn the_tightest_budget_counts_and_a_larger_one_makes_room_at_once() {
-    let mut story = Story::with(small_for(5, minutes(60)));
+fn tightest_budget_applies() {
+    let mut story = Story::with(budget_config(5, minutes(60)));
     story.reconfigure(|config| {
         config.limits.budgets.push(Budget {
             window: minutes(600),
@@ -102,7 +111,11 @@ fn the_tightest_budget_counts_and_a_larger_one_makes_room_at_once() {
     story.run_for(minutes(40));
     let next = story.submit(cores(1));
     story.run_for(minutes(2));
-    assert!(room_at(&story, next).is_some(), "{:?}", story.shown(next));
+    assert!(
+        budget_free_at(&story, next).is_some(),
+        "{:?}",
+        story.shown(next)
+    );
     story.reconfigure(|config| config.limits.budgets[0].limit.0 *= 100);
     story.until_running(next);
 }

@@ -1,7 +1,8 @@
-//! Tests the tester: each planted bug of the core must be noticed by a rule that it breaks.
+//! Mutation tests of the simulator: each mutant of the core must be detected by a rule broken by
+//! the mutant.
 //!
-//! `PLANTED_BUGS.md` tells what was found; rewrite it with
-//! `LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test planted_bugs`.
+//! `MUTANTS.md` has the results; rewrite the file with
+//! `LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test mutants`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,27 +15,27 @@ use longshore_core::config::Rate;
 use longshore_core::mutants::Mutant;
 use longshore_sim::{Fault, Plan, Profile, Report, Verdict, run};
 
-/// How a planted bug is looked for.
+/// Search parameters of a mutant.
 struct Case {
-    bug: Mutant,
-    /// The rules that may notice it first.
+    mutant: Mutant,
+    /// Rules allowed to detect the mutant first.
     rules: &'static [&'static str],
-    /// Seeds in which it must be noticed.
+    /// Number of seeds within which the mutant must be detected.
     within: u64,
-    /// Weather without which it does no harm.
+    /// Faults required for an effect of the mutant.
     faults: &'static [Fault],
-    /// What else makes it harmful.
+    /// Additional changes of the plan required for an effect.
     tune: fn(Plan) -> Plan,
 }
 
 const fn case(
-    bug: Mutant,
+    mutant: Mutant,
     rules: &'static [&'static str],
     within: u64,
     faults: &'static [Fault],
 ) -> Case {
     Case {
-        bug,
+        mutant,
         rules,
         within,
         faults,
@@ -144,11 +145,11 @@ const CASES: &[Case] = &[
         )
     },
     Case {
-        tune: |plan| plan.with_create_rate(SELDOM),
+        tune: |plan| plan.with_create_rate(EVERY_30_S),
         ..case(Mutant::RatesIgnored, &["rates"], 50, &[])
     },
     Case {
-        tune: |plan| plan.with_probe_rate(SELDOM),
+        tune: |plan| plan.with_probe_rate(EVERY_30_S),
         ..case(Mutant::ProbeRateIgnored, &["rates"], 50, &[])
     },
     case(
@@ -284,14 +285,14 @@ const CASES: &[Case] = &[
     case(Mutant::NothingKept, &["the last VM is kept"], 1000, &[]),
 ];
 
-/// One create each half minute.
-const SELDOM: Rate = Rate {
+/// Rate of one create each 30 seconds.
+const EVERY_30_S: Rate = Rate {
     interval: Duration::from_secs(30),
     burst: 1,
 };
 
-/// What became of the search for one bug.
-struct Found {
+/// Result of the search for a mutant.
+struct Detection {
     seed: u64,
     rule: &'static str,
 }
@@ -302,33 +303,33 @@ impl Case {
         (self.tune)(drawn.with_faults(self.faults))
     }
 
-    /// The first seed whose run notices the bug by a rule that it breaks, and is well without it;
-    /// otherwise what was noticed instead.
-    fn search(&self) -> Result<Found, String> {
+    /// Searches the first seed with a violation of an expected rule and without violations in the
+    /// unmutated core; on failure returns the other violated rules.
+    fn search(&self) -> Result<Detection, String> {
         let mut other = BTreeSet::new();
-        let bug = self.bug;
+        let mutant = self.mutant;
         for seed in 0..self.within {
             let report = run(
-                &self.plan(seed).tampered(move |core| core.plant(bug)),
+                &self.plan(seed).tampered(move |core| core.plant(mutant)),
                 false,
             );
-            let Some(rule) = broken_rule(&report) else {
+            let Some(rule) = violated_rule(&report) else {
                 continue;
             };
             if !self.rules.contains(&rule) {
                 other.insert(format!("{rule} (seed {seed})"));
             } else if run(&self.plan(seed), false).verdict == Verdict::Ok {
-                return Ok(Found { seed, rule });
+                return Ok(Detection { seed, rule });
             }
         }
         let within = self.within;
         Err(format!(
-            "{bug:?} was not noticed within {within} seeds; other rules: {other:?}"
+            "{mutant:?} was not detected within {within} seeds; other violated rules: {other:?}"
         ))
     }
 }
 
-fn broken_rule(report: &Report) -> Option<&'static str> {
+fn violated_rule(report: &Report) -> Option<&'static str> {
     match report.verdict {
         Verdict::Ok => None,
         Verdict::Safety => report.violations.first().map(|violation| violation.rule),
@@ -336,10 +337,10 @@ fn broken_rule(report: &Report) -> Option<&'static str> {
     }
 }
 
-/// Searches on all cores; the order of the results is the order of the cases.
-fn search_all() -> Vec<Result<Found, String>> {
+/// Searches on all cores; results are in the order of the cases.
+fn search_all() -> Vec<Result<Detection, String>> {
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Result<Found, String>>>> =
+    let results: Mutex<Vec<Option<Result<Detection, String>>>> =
         Mutex::new(CASES.iter().map(|_| None).collect());
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -361,35 +362,35 @@ fn search_all() -> Vec<Result<Found, String>> {
 }
 
 const INTRODUCTION: &str = "\
-# Planted bugs
+# Mutants
 
-What the simulator is worth: each of these bugs, planted in the core alone, is noticed by a rule
-that it breaks. The seeds are drawn worlds of the profile `lite`, some with the weather that makes
-the bug harmful; the same world without the bug is well. Written by
-`LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test planted_bugs`.
+Mutation test of the simulator: each mutant breaks one rule in the core, and an invariant of the
+simulator must detect the violation. Seeds are generated worlds of the profile `lite`, for some
+mutants with the faults required for an effect; the same world without the mutant passes. Written by
+`LONGSHORE_REWRITE=1 cargo test -p longshore-sim --test mutants`.
 
-| bug | what it breaks | rule of behaviour | noticed by | first seed | must be found within |
+| mutant | effect | broken rule | detected by | first seed | required within |
 |---|---|---|---|---:|---:|
 ";
 
-fn page(found: &[(&Case, &Found)]) -> String {
+fn page(detections: &[(&Case, &Detection)]) -> String {
     let mut page = INTRODUCTION.to_owned();
-    for (case, found) in found {
-        let (name, what, rule) = (case.bug.name(), case.bug.what(), case.bug.rule());
+    for (case, detection) in detections {
+        let (name, what, rule) = (case.mutant.name(), case.mutant.what(), case.mutant.rule());
         let _ = writeln!(
             page,
             "| {name} | {} | {rule} | {} | {} | {} seeds |",
             what.trim(),
-            found.rule,
-            found.seed,
+            detection.rule,
+            detection.seed,
             case.within
         );
     }
     page
 }
 
-/// The page without the seeds, which change with the world.
-fn lasting(page: &str) -> Vec<String> {
+/// Page without the seeds, because seeds change with the world.
+fn without_seeds(page: &str) -> Vec<String> {
     let without_seed = |line: &str| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         match cells.len() {
@@ -401,26 +402,30 @@ fn lasting(page: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_planted_bug_is_noticed() {
-    let cases: BTreeSet<Mutant> = CASES.iter().map(|case| case.bug).collect();
+fn every_mutant_detected() {
+    let cases: BTreeSet<Mutant> = CASES.iter().map(|case| case.mutant).collect();
     let all: BTreeSet<Mutant> = Mutant::ALL.iter().copied().collect();
-    assert_eq!(cases, all, "every bug has its case");
+    assert_eq!(cases, all, "every mutant has a case");
     let results = search_all();
-    let mut found = Vec::new();
-    let mut missed = Vec::new();
+    let mut detections = Vec::new();
+    let mut undetected = Vec::new();
     for (case, result) in CASES.iter().zip(&results) {
         match result {
-            Ok(one) => found.push((case, one)),
-            Err(text) => missed.push(text.as_str()),
+            Ok(detection) => detections.push((case, detection)),
+            Err(text) => undetected.push(text.as_str()),
         }
     }
-    let page = page(&found);
+    let page = page(&detections);
     println!("{page}");
-    assert!(missed.is_empty(), "{}", missed.join("\n"));
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/PLANTED_BUGS.md");
+    assert!(undetected.is_empty(), "{}", undetected.join("\n"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/MUTANTS.md");
     if std::env::var_os("LONGSHORE_REWRITE").is_some() {
-        std::fs::write(path, &page).expect("the page is written");
+        std::fs::write(path, &page).expect("sim/MUTANTS.md is writable");
     }
-    let written = std::fs::read_to_string(path).expect("the page is there");
-    assert_eq!(lasting(&written), lasting(&page), "rewrite {path}");
+    let written = std::fs::read_to_string(path).expect("sim/MUTANTS.md is readable");
+    assert_eq!(
+        without_seeds(&written),
+        without_seeds(&page),
+        "out of date: {path}"
+    );
 }

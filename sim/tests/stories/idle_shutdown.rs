@@ -1,4 +1,4 @@
-//! VMs that nobody needs are given back, and no others.
+//! Shutdown of idle, unbootable and silent instances, and of no others.
 
 use longshore_core::ShutdownReason;
 use longshore_core::command::{Action, VmAction};
@@ -7,11 +7,11 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn an_idle_vm_is_fenced_probed_and_then_destroyed() {
+fn idle_instance_cordoned_probed_destroyed() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
-    let leaving = |e: &Event| {
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
+    let terminating = |e: &Event| {
         matches!(
             e,
             Event::Terminating {
@@ -20,7 +20,9 @@ fn an_idle_vm_is_fenced_probed_and_then_destroyed() {
             }
         )
     };
-    story.run_until("it is fenced", minutes(2), |s| s.count_events(leaving) == 1);
+    story.run_until("the instance is cordoned", minutes(2), |s| {
+        s.count_events(terminating) == 1
+    });
     let probes = story.count_commands(|action| {
         matches!(
             action,
@@ -33,9 +35,9 @@ fn an_idle_vm_is_fenced_probed_and_then_destroyed() {
     assert_eq!(
         story.destroys(),
         0,
-        "not before it has confirmed that nothing runs"
+        "no destroy before the confirming probe"
     );
-    story.run_until("it is destroyed", seconds(30), |s| s.destroys() == 1);
+    story.run_until("the destroy is sent", seconds(30), |s| s.destroys() == 1);
     let later = story.count_commands(|action| {
         matches!(
             action,
@@ -51,20 +53,20 @@ fn an_idle_vm_is_fenced_probed_and_then_destroyed() {
 }
 
 #[test]
-fn a_runner_found_on_a_fenced_vm_saves_it() {
+fn runner_on_cordoned_instance_uncordons() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(container));
-    // The fence goes up between two probes; a runner appears in that gap.
-    let leaving = |e: &Event| matches!(e, Event::Terminating { .. });
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(container));
+    // The cordon begins between two probes; a runner appears in the gap.
+    let terminating = |e: &Event| matches!(e, Event::Terminating { .. });
     story.strike(Fault::ConnectionDrops, 0);
     let mut waited = 0;
-    while story.count_events(leaving) == 0 {
+    while story.count_events(terminating) == 0 {
         story.run_for(std::time::Duration::from_millis(2));
         waited += 1;
-        assert!(waited < 100_000, "it is never fenced");
+        assert!(waited < 100_000, "the instance is never cordoned");
     }
-    let stranger = story.vm(vm).run_stranger();
+    let unknown = story.vm(vm).run_stranger();
     story.run_for(seconds(5));
     assert_eq!(
         story.count_events(|e| matches!(e, Event::Uncordoned { .. })),
@@ -72,12 +74,15 @@ fn a_runner_found_on_a_fenced_vm_saves_it() {
     );
     assert!(!story.is_gone(vm));
     story.run_for(minutes(5));
-    assert!(!story.has_runner(stranger), "the queue does not know it");
+    assert!(
+        !story.has_runner(unknown),
+        "a runner unknown to the queue is killed"
+    );
     assert!(story.is_gone(vm));
 }
 
 #[test]
-fn a_destroy_is_repeated_until_the_vm_is_gone() {
+fn destroy_repeated_until_gone() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(5));
     story.strike(Fault::DestroyLies, 3);
@@ -87,11 +92,13 @@ fn a_destroy_is_repeated_until_the_vm_is_gone() {
 }
 
 #[test]
-fn a_destroy_that_fails_is_repeated_across_a_restart() {
+fn failed_destroy_repeated_after_restart() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), seconds(5));
     story.strike(Fault::DestroyFails, 2);
-    story.run_until("one is tried", minutes(3), |s| s.destroys() == 1);
+    story.run_until("the first destroy is sent", minutes(3), |s| {
+        s.destroys() == 1
+    });
     story.restart();
     story.run_for(minutes(10));
     story.assert_complete(container);
@@ -99,11 +106,11 @@ fn a_destroy_that_fails_is_repeated_across_a_restart() {
 }
 
 #[test]
-fn one_vm_that_does_not_go_does_not_stop_the_others() {
+fn slow_destroy_others_unaffected() {
     let mut story = Story::begin();
     let (_, first) = story.running(cores(1), seconds(5));
     story.strike(Fault::DestroySlow, 1);
-    story.run_until("it is being destroyed", minutes(4), |s| s.destroys() == 1);
+    story.run_until("the destroy is sent", minutes(4), |s| s.destroys() == 1);
     let second = story.submit_as(cores(2), 500, seconds(10));
     story.run_for(minutes(4));
     story.assert_complete(second);
@@ -113,7 +120,7 @@ fn one_vm_that_does_not_go_does_not_stop_the_others() {
 }
 
 #[test]
-fn a_vm_that_does_not_boot_is_given_back_and_another_tried() {
+fn boot_timeout_instance_replaced() {
     let mut story = Story::begin();
     story.strike(Fault::NeverBoots, 1);
     let container = story.submit(cores(1));
@@ -134,7 +141,7 @@ fn a_vm_that_does_not_boot_is_given_back_and_another_tried() {
 }
 
 #[test]
-fn a_vm_that_hangs_while_nothing_runs_is_given_back() {
+fn silent_idle_instance_terminated() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(60));
     let (_, vm) = story.running(cores(1), seconds(5));
     story.run_for(minutes(1));
@@ -144,7 +151,7 @@ fn a_vm_that_hangs_while_nothing_runs_is_given_back() {
 }
 
 #[test]
-fn a_vm_that_is_silent_for_a_while_keeps_its_container() {
+fn short_silence_container_kept() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(20));
     story.vm(vm).be_silent_for(minutes(8));

@@ -1,11 +1,11 @@
-//! Which container runs where.
+//! Placement of containers on instances.
 
 use longshore_core::ids::{ImageId, TypeName};
 use longshore_core::resources::Demand;
 use longshore_core::{CreateBlocked, WaitReason};
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
-/// The types but these are not configured.
+/// Removes all other types from the configuration.
 fn only(names: &[&str], config: &mut longshore_core::config::Config) {
     config
         .types
@@ -13,7 +13,7 @@ fn only(names: &[&str], config: &mut longshore_core::config::Config) {
 }
 
 #[test]
-fn several_containers_share_a_vm_by_what_is_left_of_it() {
+fn containers_share_instance_by_remaining_room() {
     let mut story = Story::with(|config| only(&["large"], config));
     let all: Vec<_> = (0..4).map(|_| story.submit(cores(1))).collect();
     story.run_for(minutes(4));
@@ -24,7 +24,7 @@ fn several_containers_share_a_vm_by_what_is_left_of_it() {
 }
 
 #[test]
-fn containers_without_cores_share_one() {
+fn zero_core_containers_share_instance() {
     let mut story = Story::with(|config| only(&["medium"], config));
     let all: Vec<_> = (0..4).map(|_| story.submit(cores(0))).collect();
     let one = story.submit(cores(1));
@@ -35,7 +35,7 @@ fn containers_without_cores_share_one() {
 }
 
 #[test]
-fn packing_can_be_turned_off() {
+fn packing_disabled_separate_instances() {
     let mut story = Story::with(|config| {
         only(&["large"], config);
         config.limits.containers_per_instance = Some(1);
@@ -47,10 +47,10 @@ fn packing_can_be_turned_off() {
 }
 
 #[test]
-fn a_vm_that_is_ready_is_preferred_to_a_new_one() {
+fn ready_instance_preferred_to_create() {
     let mut story = Story::begin();
     let (first, vm) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(2), |s| !s.has_runner(first));
+    story.run_until("the runner ends", minutes(2), |s| !s.has_runner(first));
     story.run_for(seconds(12));
     let second = story.submit(cores(1));
     story.run_for(seconds(20));
@@ -59,7 +59,7 @@ fn a_vm_that_is_ready_is_preferred_to_a_new_one() {
 }
 
 #[test]
-fn booting_vms_count_as_room_already() {
+fn booting_instances_count_as_room() {
     let mut story = Story::with(|config| only(&["medium"], config));
     let _first = story.submit(cores(1));
     story.run_for(seconds(12));
@@ -75,7 +75,7 @@ fn booting_vms_count_as_room_already() {
 }
 
 #[test]
-fn a_blocked_container_never_blocks_a_lower_one_that_can_run_now() {
+fn blocked_container_lower_priority_runs() {
     let mut story = Story::with(|config| config.limits.instances = Some(1));
     let (long, vm) = story.running(cores(2), minutes(60));
     let blocked = story.submit_as(cores(8), 1000, minutes(1));
@@ -93,17 +93,20 @@ fn a_blocked_container_never_blocks_a_lower_one_that_can_run_now() {
     story.run_for(minutes(10));
     story.assert_complete(blocked);
     story.assert_complete(small);
-    assert!(story.is_gone(vm), "it made room for the larger one");
+    assert!(
+        story.is_gone(vm),
+        "the idle instance is replaced by a larger one"
+    );
 }
 
 #[test]
-fn at_the_limit_an_idle_vm_that_fits_nothing_makes_room() {
+fn instance_limit_idle_instance_replaced() {
     let mut story = Story::with(|config| {
         config.limits.instances = Some(1);
         config.timeouts.idle = minutes(60);
     });
     let (small, _) = story.running(cores(1), seconds(5));
-    story.run_until("it ends", minutes(1), |s| !s.has_runner(small));
+    story.run_until("the runner ends", minutes(1), |s| !s.has_runner(small));
     let large = story.submit(cores(8));
     story.run_for(minutes(5));
     assert!(story.is_gone(0));
@@ -111,34 +114,36 @@ fn at_the_limit_an_idle_vm_that_fits_nothing_makes_room() {
 }
 
 #[test]
-fn the_higher_priority_gets_the_vm() {
+fn higher_priority_gets_instance() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.instances = Some(1);
     });
     let low = story.submit_as(cores(1), 1, minutes(2));
     let high = story.submit_as(cores(1), 900, minutes(2));
-    story.run_until("one runs", minutes(5), |s| s.runs_on(high).is_some());
+    story.run_until("the container of higher priority runs", minutes(5), |s| {
+        s.runs_on(high).is_some()
+    });
     assert_eq!(story.runs_on(low), None);
     story.run_for(minutes(10));
     story.assert_complete(low);
 }
 
 #[test]
-fn a_container_with_its_own_image_gets_its_own_vm() {
+fn custom_image_gets_own_instance() {
     let mut story = Story::with(|config| only(&["large"], config));
-    let usual = story.submit(cores(1));
-    let special = story.submit(Demand {
+    let default = story.submit(cores(1));
+    let custom = story.submit(Demand {
         vm_image: Some(ImageId::from("image-2")),
         ..cores(1)
     });
     story.run_for(minutes(4));
-    assert_ne!(story.runs_on(usual), story.runs_on(special));
+    assert_ne!(story.runs_on(default), story.runs_on(custom));
     assert_eq!(story.vms_made(), 2);
 }
 
 #[test]
-fn a_type_that_is_no_longer_configured_is_drained() {
+fn removed_type_instance_drained() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(10));
     story.reconfigure(|config| {
@@ -148,7 +153,11 @@ fn a_type_that_is_no_longer_configured_is_drained() {
     let other = story.submit_as(cores(1), 500, seconds(10));
     story.run_for(minutes(5));
     story.assert_complete(other);
-    assert_eq!(story.runs_on(container), Some(vm), "it is left in peace");
+    assert_eq!(
+        story.runs_on(container),
+        Some(vm),
+        "the running container stays"
+    );
     story.run_for(minutes(10));
     story.assert_complete(container);
     assert!(story.is_gone(vm));

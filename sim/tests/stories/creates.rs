@@ -1,4 +1,4 @@
-//! Creates whose end is not what the answer says.
+//! Creates with an outcome different from the answer: lost, duplicated or late answers.
 
 use longshore_core::event::Event;
 use longshore_sim::Fault;
@@ -9,7 +9,7 @@ fn written_off(story: &Story) -> usize {
 }
 
 #[test]
-fn a_create_whose_answer_is_lost_is_matched_by_its_intent() {
+fn lost_create_answer_matched_by_intent() {
     let mut story = Story::begin();
     story.strike(Fault::CreateAnswerLost, 1);
     let container = story.submit(cores(1));
@@ -20,7 +20,7 @@ fn a_create_whose_answer_is_lost_is_matched_by_its_intent() {
 }
 
 #[test]
-fn a_lost_create_counts_against_the_limit_until_it_shows() {
+fn lost_create_counts_against_limit() {
     let mut story = Story::with(|config| config.limits.instances = Some(1));
     story.strike(Fault::CreateAnswerLost, 1);
     story.strike(Fault::ListLate, 1);
@@ -29,15 +29,15 @@ fn a_lost_create_counts_against_the_limit_until_it_shows() {
     story.run_for(minutes(20));
     story.assert_complete(first);
     story.assert_complete(second);
-    assert_eq!(story.vms_made(), 2, "one after the other");
+    assert_eq!(story.vms_made(), 2, "two instances in sequence");
 }
 
 #[test]
-fn a_create_that_never_shows_is_written_off() {
+fn lost_create_never_listed_written_off() {
     let mut story = Story::begin();
     story.strike(Fault::CreateAnswerLost, 1);
     let container = story.submit(cores(1));
-    story.run_until("a VM is made", minutes(1), |s| s.vms_made() == 1);
+    story.run_until("an instance is created", minutes(1), |s| s.vms_made() == 1);
     story.vm(0).vanish();
     story.run_for(minutes(20));
     story.assert_complete(container);
@@ -45,17 +45,17 @@ fn a_create_that_never_shows_is_written_off() {
 }
 
 #[test]
-fn a_create_answered_with_an_error_but_made_is_used_or_given_back() {
+fn failed_create_instance_not_orphaned() {
     let mut story = Story::begin();
     story.strike(Fault::CreateMadeButFailed, 1);
     let container = story.submit(cores(1));
     story.run_for(minutes(20));
     story.assert_complete(container);
-    assert_eq!(story.vms(), 0, "no orphan is left");
+    assert_eq!(story.vms(), 0, "no orphan instance");
 }
 
 #[test]
-fn a_create_that_makes_two_leaves_no_orphan() {
+fn double_create_leaves_no_orphan() {
     let mut story = Story::begin();
     story.strike(Fault::CreateTwice, 1);
     let container = story.submit(cores(1));
@@ -66,13 +66,13 @@ fn a_create_that_makes_two_leaves_no_orphan() {
 }
 
 #[test]
-fn a_create_that_makes_two_leaves_no_orphan_when_a_list_names_the_other_first() {
+fn double_create_listed_first_no_orphan() {
     let mut story = Story::begin();
     story.strike(Fault::CreateTwice, 1);
     story.strike(Fault::CreateSlow, 1);
     let _first = story.submit_as(cores(1), 500, minutes(20));
     story.run_for(seconds(20));
-    // Something is awaited from lists, so they come often.
+    // Pending changes shorten the list interval.
     story.strike(Fault::AddressLate, 1);
     let _second = story.submit_as(cores(8), 500, seconds(10));
     story.run_for(minutes(60));
@@ -80,7 +80,7 @@ fn a_create_that_makes_two_leaves_no_orphan_when_a_list_names_the_other_first() 
 }
 
 #[test]
-fn a_failing_create_is_tried_again_ever_more_slowly() {
+fn failing_create_backs_off() {
     let mut story = Story::begin();
     story.strike(Fault::CreateFails, 1000);
     let container = story.submit(cores(8));
@@ -93,7 +93,7 @@ fn a_failing_create_is_tried_again_ever_more_slowly() {
 }
 
 #[test]
-fn an_answer_that_comes_twice_counts_once() {
+fn duplicate_answers_count_once() {
     let mut story = Story::begin();
     story.strike(Fault::CloudAnswerTwice, 100);
     story.strike(Fault::QueueAnswerTwice, 100);
@@ -107,7 +107,7 @@ fn an_answer_that_comes_twice_counts_once() {
 }
 
 #[test]
-fn answers_after_their_deadline_do_no_harm() {
+fn late_answers_harmless() {
     let mut story = Story::begin();
     for fault in [
         Fault::CloudAnswerLate,

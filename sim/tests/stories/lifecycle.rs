@@ -1,11 +1,11 @@
-//! A container's way from Queued to Complete, and those that can never go it.
+//! Lifecycle of a container from Queued to Complete, and cancellation of unsatisfiable containers.
 
 use longshore_core::input::ContainerState;
 use longshore_core::resources::{Demand, MIB};
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_container_gets_a_vm_runs_and_completes_and_the_vm_is_given_back() {
+fn container_lifecycle_start_to_shutdown() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
     story.until_running(container);
@@ -15,11 +15,15 @@ fn a_container_gets_a_vm_runs_and_completes_and_the_vm_is_given_back() {
     story.run_for(minutes(4));
     assert_eq!((story.vms(), story.vms_made()), (0, 1));
     assert_eq!(story.starts_of(container), 1);
-    assert_eq!(story.shown(container), None, "what is over is forgotten");
+    assert_eq!(
+        story.shown(container),
+        None,
+        "an ended container is forgotten"
+    );
 }
 
 #[test]
-fn what_fits_no_type_is_cancelled_with_the_resource_and_the_nearest_type() {
+fn unsatisfiable_container_names_nearest_type() {
     let mut story = Story::begin();
     let container = story.submit(cores(64));
     story.run_for(minutes(2));
@@ -33,7 +37,7 @@ fn what_fits_no_type_is_cancelled_with_the_resource_and_the_nearest_type() {
 }
 
 #[test]
-fn a_malformed_record_is_cancelled_with_what_is_wrong() {
+fn malformed_record_cancelled_with_error() {
     let mut story = Story::begin();
     let container = story.submit_malformed();
     story.run_for(minutes(2));
@@ -42,21 +46,21 @@ fn a_malformed_record_is_cancelled_with_what_is_wrong() {
 }
 
 #[test]
-fn one_that_waits_for_the_impossible_does_not_hold_up_others() {
+fn unsatisfiable_container_blocks_no_other() {
     let mut story = Story::begin();
     let huge = Demand {
         ram: 1 << 60,
         ..cores(1)
     };
-    let hopeless = story.submit_as(huge, 1000, minutes(1));
+    let unsatisfiable = story.submit_as(huge, 1000, minutes(1));
     let container = story.submit_as(cores(1), 1, minutes(1));
     story.run_for(minutes(5));
-    story.assert_state(hopeless, ContainerState::Cancelled);
+    story.assert_state(unsatisfiable, ContainerState::Cancelled);
     story.assert_complete(container);
 }
 
 #[test]
-fn a_hint_of_the_queue_is_heard_at_once() {
+fn queue_hint_polls_immediately() {
     let mut story = Story::with(|config| config.intervals.poll = minutes(10));
     story.run_for(minutes(1));
     let container = story.submit(cores(1));
@@ -65,7 +69,7 @@ fn a_hint_of_the_queue_is_heard_at_once() {
 }
 
 #[test]
-fn every_container_of_a_long_queue_runs_once() {
+fn long_queue_each_runs_once() {
     let mut story = Story::with(|config| config.limits.instances = Some(4));
     let all: Vec<_> = (0..60)
         .map(|n| story.submit_as(cores(1 + n % 4), u64::from(n % 7 + 1), seconds(30)))
@@ -79,7 +83,7 @@ fn every_container_of_a_long_queue_runs_once() {
 }
 
 #[test]
-fn a_preemptible_container_runs_on_preemptible_instances_only() {
+fn preemptible_container_needs_preemptible_type() {
     let mut story = Story::begin();
     let spot = Demand {
         preemptible: true,
@@ -91,7 +95,7 @@ fn a_preemptible_container_runs_on_preemptible_instances_only() {
 }
 
 #[test]
-fn memory_decides_as_well_as_cores() {
+fn memory_demand_selects_type() {
     let mut story = Story::begin();
     let container = story.submit(Demand {
         ram: 10_000 * MIB,

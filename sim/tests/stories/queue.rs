@@ -1,4 +1,4 @@
-//! A queue that refuses, forgets, and shows only half.
+//! Queue with refusals, deleted records and incomplete polls.
 
 use longshore_core::StopReason;
 use longshore_core::command::{Action, QueueAction};
@@ -9,43 +9,53 @@ use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_runner_whose_container_nobody_knows_is_killed() {
+fn unknown_runner_killed() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(30));
     let (_, vm) = story.running(cores(1), seconds(5));
     story.run_for(minutes(1));
-    let stranger = story.vm(vm).run_stranger();
+    let unknown = story.vm(vm).run_stranger();
     story.run_for(minutes(1));
-    assert!(!story.has_runner(stranger));
-    assert_eq!(story.starts_of(stranger), 0);
+    assert!(!story.has_runner(unknown));
+    assert_eq!(story.starts_of(unknown), 0);
     let warned = |e: &Event| {
         let line = e.to_string();
-        e.level() == Level::Warn && line.contains(stranger.as_str()) && line.contains("i-00000001")
+        e.level() == Level::Warn && line.contains(unknown.as_str()) && line.contains("i-00000001")
     };
-    assert_eq!(story.count_events(warned), 1, "with the instance named");
+    assert_eq!(
+        story.count_events(warned),
+        1,
+        "one event with the name of the instance"
+    );
 }
 
 #[test]
-fn a_runner_is_found_though_places_beside_it_come_and_go_faster_than_a_probe_takes() {
+fn runner_found_despite_assignment_churn() {
     let mut story = Story::with(|config| config.limits.instances = Some(1));
     let vm = story.idle_vms(&["small"])[0];
-    // Each lock is refused, and the place goes to the next one at once.
+    // Each lock is refused, and the room is assigned to the next container immediately.
     story.strike(Fault::LockConflict, 100_000);
     for _ in 0..400 {
         story.submit(cores(1));
     }
-    let places = |story: &Story| story.count_events(|e| matches!(e, Event::Assigned { .. }));
-    story.run_until("places come and go", minutes(1), |story| places(story) > 10);
-    let stranger = story.vm(vm).run_stranger();
-    story.run_until("it is found", seconds(15), |story| {
+    let assignments = |story: &Story| story.count_events(|e| matches!(e, Event::Assigned { .. }));
+    story.run_until("assignments come and go", minutes(1), |story| {
+        assignments(story) > 10
+    });
+    let unknown = story.vm(vm).run_stranger();
+    story.run_until("the runner is found", seconds(15), |story| {
         let found =
-            |e: &Event| matches!(e, Event::RunnerFound { container, .. } if *container == stranger);
+            |e: &Event| matches!(e, Event::RunnerFound { container, .. } if *container == unknown);
         story.count_events(found) == 1
     });
-    assert!(places(&story) > 50, "{} places", places(&story));
+    assert!(
+        assignments(&story) > 50,
+        "{} assignments",
+        assignments(&story)
+    );
 }
 
 #[test]
-fn a_record_deleted_while_it_waits_is_dropped() {
+fn deleted_waiting_container_dropped() {
     let mut story = Story::with(|config| config.limits.instances = Some(0));
     let container = story.submit(cores(1));
     story.run_for(minutes(1));
@@ -56,7 +66,7 @@ fn a_record_deleted_while_it_waits_is_dropped() {
 }
 
 #[test]
-fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
+fn deleted_running_container_killed() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(600));
     story.delete(container);
@@ -67,14 +77,19 @@ fn a_record_deleted_while_it_runs_is_dropped_and_its_runner_killed() {
         matches!(e, Event::Stopping { instance, reason: StopReason::UnknownContainer, .. }
             if instance.as_str() == "i-00000001")
     };
-    assert_eq!(story.count_events(stopped), 1, "with the instance named");
+    assert_eq!(
+        story.count_events(stopped),
+        1,
+        "one event with the name of the instance"
+    );
     let dropped = |e: &Event| matches!(e, Event::ContainerDropped { deleted: true, .. });
     assert_eq!(story.count_events(dropped), 1);
     story.run_for(minutes(5));
     assert!(story.is_gone(vm));
 }
 
-/// Many wait, the queue is read every ten seconds, and a reading shows only ten of them.
+/// Returns a story with many waiting containers, a poll every ten seconds and only ten containers
+/// in each poll.
 fn deep_queue() -> (Story, Vec<ContainerId>) {
     let mut story = Story::with(|config| config.limits.instances = Some(0));
     story.without_hints();
@@ -92,36 +107,40 @@ fn polls_and_lookups(story: &Story) -> (usize, usize) {
 }
 
 #[test]
-fn what_ranks_below_a_full_reading_is_asked_for_in_turns() {
+fn unlisted_containers_looked_up_in_turns() {
     let (mut story, all) = deep_queue();
     let before = polls_and_lookups(&story);
     story.run_for(minutes(3));
     let after = polls_and_lookups(&story);
-    assert!(after.0 - before.0 >= 17, "it is read all along");
+    assert!(after.0 - before.0 >= 17, "polls continue");
     assert!(
         after.1 - before.1 <= after.0 - before.0,
-        "a lookup for each"
+        "at most one look-up for each poll"
     );
-    // The highest that no reading shows, and the lowest.
+    // Highest and lowest container outside of all polls.
     story.delete(all[0]);
     story.set_priority(all[3489], 0);
     story.run_for(seconds(55));
-    assert_eq!(story.shown(all[0]), None, "four turns and a poll later");
+    assert_eq!(
+        story.shown(all[0]),
+        None,
+        "looked up within four turns and a poll"
+    );
     assert_eq!(story.shown(all[3489]), None);
     assert!(story.shown(all[1]).is_some());
     assert!(story.shown(all[3499]).is_some());
 }
 
 #[test]
-fn what_a_reading_should_have_shown_is_asked_for_at_once() {
+fn missing_containers_looked_up_immediately() {
     let (mut story, all) = deep_queue();
-    // All ten that readings have shown: the next reading shows ten others.
+    // All ten containers of earlier polls: the next poll contains ten others.
     for id in &all[3490..] {
         story.delete(*id);
     }
     story.run_for(seconds(12));
     assert!(all[3490..].iter().all(|id| story.shown(*id).is_none()));
-    // All at once: no reading is full any more.
+    // All at once: polls are no longer full.
     for id in &all[5..3490] {
         story.set_priority(*id, 0);
     }
@@ -131,7 +150,7 @@ fn what_a_reading_should_have_shown_is_asked_for_at_once() {
 }
 
 #[test]
-fn an_incomplete_reading_makes_nothing_disappear() {
+fn incomplete_poll_drops_nothing() {
     let mut story = Story::begin();
     let (container, _) = story.running(cores(1), minutes(20));
     let waiting = story.submit_as(cores(2), 500, minutes(5));
@@ -145,7 +164,7 @@ fn an_incomplete_reading_makes_nothing_disappear() {
 }
 
 #[test]
-fn a_storm_of_503_delays_and_loses_nothing() {
+fn queue_503_storm_loses_nothing() {
     let mut story = Story::begin();
     let (container, _) = story.running(cores(1), minutes(10));
     let waiting = story.submit(cores(2));
@@ -156,7 +175,7 @@ fn a_storm_of_503_delays_and_loses_nothing() {
 }
 
 #[test]
-fn a_lock_whose_answer_is_lost_is_noticed() {
+fn lost_lock_answer_resolved() {
     let mut story = Story::begin();
     story.strike(Fault::UpdateAnswerLost, 1);
     let container = story.submit(cores(1));
@@ -166,7 +185,7 @@ fn a_lock_whose_answer_is_lost_is_noticed() {
 }
 
 #[test]
-fn a_lock_that_was_not_taken_is_tried_again() {
+fn lost_lock_request_retried() {
     let mut story = Story::begin();
     story.strike(Fault::UpdateLost, 1);
     let container = story.submit(cores(1));
@@ -176,7 +195,7 @@ fn a_lock_that_was_not_taken_is_tried_again() {
 }
 
 #[test]
-fn a_priority_that_flaps_ends_in_one_run_at_most() {
+fn flapping_priority_runs_once() {
     let mut story = Story::begin();
     let container = story.submit_as(cores(1), 500, minutes(2));
     for round in 0..20 {
@@ -191,7 +210,7 @@ fn a_priority_that_flaps_ends_in_one_run_at_most() {
 }
 
 #[test]
-fn a_short_reading_limit_still_serves_everybody() {
+fn small_poll_limit_serves_all() {
     let mut story = Story::with(|config| config.limits.queued_per_poll = 2);
     let all: Vec<_> = (0..10)
         .map(|n| story.submit_as(cores(1), 1 + n, seconds(20)))
