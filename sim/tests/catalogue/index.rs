@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::items;
 
 /// Row of a table: item and references.
-struct Line {
+struct Row {
     item: String,
     shown: String,
 }
@@ -21,7 +21,7 @@ fn index() -> String {
 }
 
 /// Rows of all tables of the index except the list of expected failures.
-fn lines(index: &str) -> Vec<Line> {
+fn rows(index: &str) -> Vec<Row> {
     let (_, tables) = index
         .split_once("\n## Pain points")
         .expect("a heading of pain points");
@@ -32,9 +32,9 @@ fn lines(index: &str) -> Vec<Line> {
             panic!("row with too few cells: {line}")
         };
         let (item, shown) = (item.to_owned(), shown.to_owned());
-        Line { item, shown }
+        Row { item, shown }
     })
-    .filter(|line| line.item != "item")
+    .filter(|row| row.item != "item")
     .collect()
 }
 
@@ -106,56 +106,56 @@ fn name_of(path: &Path) -> String {
 #[test]
 fn items_complete_and_unique() {
     let index = index();
-    let mut found: Vec<String> = lines(&index).into_iter().map(|line| line.item).collect();
+    let mut found: Vec<String> = rows(&index).into_iter().map(|row| row.item).collect();
     let mut wanted = items::all();
     found.sort();
     wanted.sort();
     let known: BTreeSet<&String> = wanted.iter().collect();
-    let there: BTreeSet<&String> = found.iter().collect();
-    let missing: Vec<_> = known.difference(&there).collect();
-    let unknown: Vec<_> = there.difference(&known).collect();
+    let distinct: BTreeSet<&String> = found.iter().collect();
+    let missing: Vec<_> = known.difference(&distinct).collect();
+    let unknown: Vec<_> = distinct.difference(&known).collect();
     assert!(missing.is_empty(), "not in SCENARIOS.md: {missing:?}");
     assert!(unknown.is_empty(), "unknown items: {unknown:?}");
-    assert_eq!(found.len(), there.len(), "duplicate item");
+    assert_eq!(found.len(), distinct.len(), "duplicate item");
 }
 
 #[test]
 fn references_name_existing_tests() {
-    for line in lines(&index()) {
-        let named = references(&line.shown);
-        if line.shown.starts_with("impossible here") {
+    for row in rows(&index()) {
+        let named = references(&row.shown);
+        if row.shown.starts_with("impossible here") {
             assert!(
-                line.shown.contains("because"),
+                row.shown.contains("because"),
                 "{}: no reason given",
-                line.item
+                row.item
             );
-        } else if !line.shown.starts_with("not built yet") {
-            assert!(!named.is_empty(), "{} names no test", line.item);
+        } else if !row.shown.starts_with("not built yet") {
+            assert!(!named.is_empty(), "{} names no test", row.item);
         }
         for (file, name) in named {
             let path = resolve(&file);
-            assert!(path.exists(), "{}: no file {file}", line.item);
+            assert!(path.exists(), "{}: no file {file}", row.item);
             let known = tests_of(&path).contains_key(&name);
-            assert!(known, "{}: {file} has no test {name}", line.item);
+            assert!(known, "{}: {file} has no test {name}", row.item);
         }
     }
 }
 
 #[test]
 fn catalogue_tests_all_indexed() {
-    let named: BTreeSet<(String, String)> = lines(&index())
+    let named: BTreeSet<(String, String)> = rows(&index())
         .iter()
-        .flat_map(|line| references(&line.shown))
+        .flat_map(|row| references(&row.shown))
         .collect();
     for path in catalogue() {
         let file = name_of(&path);
         for test in tests_of(&path).into_keys() {
-            let place = (file.clone(), test);
+            let reference = (file.clone(), test);
             assert!(
-                named.contains(&place),
+                named.contains(&reference),
                 "{}::{} is in no row",
-                place.0,
-                place.1
+                reference.0,
+                reference.1
             );
         }
     }
@@ -189,9 +189,9 @@ fn expected_failures_listed_and_counted() {
         let failing = failing.filter(|(_, text)| text.contains("expected_to_fail("));
         wanted.extend(failing.map(|(name, _)| format!("`{}::{name}`", name_of(&path))));
     }
-    let not_built = lines(&index).into_iter();
-    let not_built = not_built.filter(|line| line.shown.starts_with("not built yet"));
-    wanted.extend(not_built.map(|line| line.item));
+    let not_built = rows(&index).into_iter();
+    let not_built = not_built.filter(|row| row.shown.starts_with("not built yet"));
+    wanted.extend(not_built.map(|row| row.item));
     let (_, list) = index
         .split_once("\n## Expected to fail: ")
         .expect("a list of expected failures");

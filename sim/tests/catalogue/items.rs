@@ -61,10 +61,10 @@ pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
     (
         "sync",
         &[
-            "forget what is over",
+            "forget ended containers",
             "forget priority 0",
-            "no cancel while a VM is unknown",
-            "cancel once it is gone",
+            "no cancel while an instance is unknown",
+            "cancel once the instance is gone",
         ],
     ),
     (
@@ -72,7 +72,7 @@ pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
         &[
             "unknown, both probes fail",
             "unknown, boot fails, container runs",
-            "unknown, what ran is gone",
+            "unknown, container gone",
             "unknown, past the timeout",
             "deploy before the run probe",
             "booting, a probe fails",

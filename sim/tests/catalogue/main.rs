@@ -29,8 +29,8 @@ fn expected_to_fail(reason: &str, story: impl FnOnce()) {
 #[test]
 fn expected_failure_passing_panics() {
     expected_to_fail("failing story", || panic!("expected panic"));
-    let told = catch_unwind(|| expected_to_fail("passing story", || {}));
-    let told = told.expect_err("a panic about the outdated list");
-    let words = told.downcast_ref::<String>().expect("a panic message");
+    let panic = catch_unwind(|| expected_to_fail("passing story", || {}));
+    let panic = panic.expect_err("a panic about the outdated list");
+    let words = panic.downcast_ref::<String>().expect("a panic message");
     assert!(words.starts_with("passes now (passing story)"), "{words}");
 }

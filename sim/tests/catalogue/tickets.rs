@@ -269,7 +269,7 @@ fn failed_boot_reports_probe_error() {
     story.strike(Fault::BootProbeFails, 1);
     let _container = story.submit(cores(1));
     story.run_for(minutes(12));
-    let told = |event: &Event| match event {
+    let reported = |event: &Event| match event {
         Event::Terminating {
             reason: ShutdownReason::BootTimeout,
             complaint: Some(words),
@@ -277,7 +277,7 @@ fn failed_boot_reports_probe_error() {
         } => words.contains("boot probe"),
         _ => false,
     };
-    assert_eq!(story.count_events(told), 1);
+    assert_eq!(story.count_events(reported), 1);
 }
 
 /// Ticket 20649: TERM was delayed if an instance was shut down during the start of a container.
@@ -342,8 +342,8 @@ fn waiting_container_always_has_reason() {
                 continue;
             };
             let waits = matches!(shown.state, ContainerState::Queued | ContainerState::Locked);
-            let told = !shown.status.is_empty() && shown.unblocked_by.is_some();
-            unexplained += usize::from(waits && !told);
+            let explained = !shown.status.is_empty() && shown.unblocked_by.is_some();
+            unexplained += usize::from(waits && !explained);
         }
     }
     assert_eq!(unexplained, 0);

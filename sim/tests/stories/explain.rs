@@ -14,8 +14,8 @@ fn only(names: &[&str], config: &mut Config) {
 }
 
 fn eligible(story: &Story, id: ContainerId, name: &str) -> Eligible {
-    let told = story.told(id).expect("a known container");
-    let mut types = told.eligible.into_iter();
+    let explanation = story.told(id).expect("a known container");
+    let mut types = explanation.eligible.into_iter();
     let offer = types.find(|offer| offer.instance_type.as_str() == name);
     offer.expect("an eligible type")
 }
@@ -125,21 +125,29 @@ fn interrupted_spot_type_ineligible_by_interruption() {
         |s| s.runs_on(other).is_some(),
     );
     story.run_for(seconds(30));
-    let told = story.told(container).unwrap();
-    let of = |name: &str| {
-        let mut others = told.ruled_out.iter();
+    let explanation = story.told(container).unwrap();
+    let shortfalls = |name: &str| {
+        let mut others = explanation.ruled_out.iter();
         let other = others.find(|other| other.instance_type.as_str() == name);
         other.map(|other| other.lacks.clone())
     };
-    assert_eq!(of("spot"), Some(vec![Shortfall::Interrupted]), "{told}");
+    assert_eq!(
+        shortfalls("spot"),
+        Some(vec![Shortfall::Interrupted]),
+        "{explanation}"
+    );
     assert!(
-        told.eligible
+        explanation
+            .eligible
             .iter()
             .any(|o| o.instance_type.as_str() == "medium")
     );
     assert!(
-        matches!(of("large").as_deref(), Some([Shortfall::Price { .. }])),
-        "{told}"
+        matches!(
+            shortfalls("large").as_deref(),
+            Some([Shortfall::Price { .. }])
+        ),
+        "{explanation}"
     );
 }
 
@@ -165,14 +173,14 @@ fn unkillable_instance_shows_deadline() {
     story.vm(vm).ignore_kill();
     story.kill_container(stubborn);
     story.run_for(minutes(5));
-    let told = story.told_vm(vm).expect("a known instance");
+    let explanation = story.told_vm(vm).expect("a known instance");
     let PlannedTermination::Draining {
         until: Some(until), ..
-    } = told.fate
+    } = explanation.fate
     else {
-        panic!("{told}");
+        panic!("{explanation}");
     };
-    let text = told.to_string();
+    let text = explanation.to_string();
     assert!(text.contains("at the latest"), "{text}");
     let due = story.since_begin(until);
     story.run_for(due - story.elapsed() - seconds(1));
@@ -190,13 +198,16 @@ fn held_preempted_instance_shows_deadline() {
     story.run_until("a known container", minutes(1), |s| {
         s.shown_vm(vm).is_some_and(|vm| vm.preempted_at.is_some())
     });
-    let told = story.told_vm(vm).expect("a known instance");
+    let explanation = story.told_vm(vm).expect("a known instance");
     assert!(
-        matches!(told.fate, PlannedTermination::Held { until: Some(_) }),
-        "{told}"
+        matches!(
+            explanation.fate,
+            PlannedTermination::Held { until: Some(_) }
+        ),
+        "{explanation}"
     );
-    assert_eq!(told.closed, Some(Unschedulable::Preempted));
-    let text = told.to_string();
+    assert_eq!(explanation.closed, Some(Unschedulable::Preempted));
+    let text = explanation.to_string();
     assert!(text.contains("the cloud takes it back: "), "{text}");
     assert!(
         text.contains("run or drain, or the cloud takes it"),
@@ -215,12 +226,13 @@ fn max_instances_names_terminating_instance() {
     let (short, _) = story.running(cores(1), minutes(1));
     story.run_until("the container ends", minutes(5), |s| s.has_ended(short));
     let waiting = story.submit(cores(8));
-    let told = |story: &Story| {
+    let unblocked_by = |story: &Story| {
         let shown = story.shown(waiting).and_then(|view| view.unblocked_by);
         shown.unwrap_or_default()
     };
     story.run_until("an instance is terminating", seconds(20), |s| {
-        told(s) == "the end of an instance, or a higher MaxInstances; one is being given back"
+        unblocked_by(s)
+            == "the end of an instance, or a higher MaxInstances; one is being given back"
     });
     story.run_for(minutes(10));
     story.assert_complete(waiting);
