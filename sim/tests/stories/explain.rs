@@ -195,7 +195,7 @@ fn held_preempted_instance_shows_deadline() {
     let (_, vm) = story.running(spot(), minutes(60));
     story.hold(vm);
     story.vm(vm).announce_loss();
-    story.run_until("a known container", minutes(1), |s| {
+    story.run_until("the preemption notice is known", minutes(1), |s| {
         s.shown_vm(vm).is_some_and(|vm| vm.preempted_at.is_some())
     });
     let explanation = story.told_vm(vm).expect("a known instance");
