@@ -16,7 +16,11 @@ mod cluster;
 mod containers;
 mod host;
 mod instance_types;
+#[cfg(test)]
+mod keys;
 mod reader;
+#[cfg(test)]
+mod reference;
 mod report;
 mod scalar;
 mod sections;
@@ -51,12 +55,16 @@ pub struct Loaded {
 /// # Errors
 /// Everything that is wrong with it. No secret value is ever in an error.
 pub fn load(text: &str) -> Result<Loaded, ConfigErrors> {
+    load_into(&Report::default(), text)
+}
+
+/// Reads a configuration as [`load`] does; the keys asked for are left in `report`.
+fn load_into(report: &Report, text: &str) -> Result<Loaded, ConfigErrors> {
     let tree = tree::Tree::parse(text).map_err(|e| ConfigErrors(vec![e]))?;
-    let report = Report::default();
-    let root = Section::root(&tree, &report);
+    let root = Section::root(&tree, report);
     let cluster = the_cluster(&root);
     root.finish(Strangers::WarnIfSimilar);
-    let (errors, warnings) = report.into_parts();
+    let (errors, warnings) = report.take();
     match cluster {
         Some(cluster) if errors.is_empty() => Ok(Loaded { cluster, warnings }),
         _ => Err(ConfigErrors(errors)),

@@ -14,6 +14,18 @@ use super::tree::{Key, Node, Tree};
 pub(super) struct Report {
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<ConfigWarning>>,
+    #[cfg(test)]
+    pub(super) recorded: RefCell<Recorded>,
+}
+
+/// Paths of all keys that the reader has dealt with.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// Keys asked for.
+    pub(super) asked: BTreeSet<String>,
+    /// Keys of other programs.
+    pub(super) ignored: BTreeSet<String>,
 }
 
 impl Report {
@@ -30,8 +42,8 @@ impl Report {
     }
 
     /// All errors and all warnings, each in the order of their lines.
-    pub(super) fn into_parts(self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
-        let (mut errors, mut warnings) = (self.errors.into_inner(), self.warnings.into_inner());
+    pub(super) fn take(&self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
+        let (mut errors, mut warnings) = (self.errors.take(), self.warnings.take());
         errors.sort_by_key(ConfigError::line);
         warnings.sort_by_key(|warning| warning.line);
         (errors, warnings)
@@ -53,6 +65,7 @@ pub(super) struct Section<'a> {
     line: Option<u64>,
     entries: Vec<(&'a Key, &'a Tree)>,
     asked: RefCell<BTreeSet<&'static str>>,
+    ignored: RefCell<BTreeSet<&'static str>>,
     report: &'a Report,
 }
 
@@ -98,7 +111,7 @@ impl<'a> Section<'a> {
 
     /// Keys that others read, and that mean nothing here.
     pub(super) fn not_ours(&self, keys: &[&'static str]) {
-        self.asked.borrow_mut().extend(keys);
+        self.ignored.borrow_mut().extend(keys);
     }
 
     /// The section below a key; an empty one where there is none.
@@ -110,6 +123,7 @@ impl<'a> Section<'a> {
                 line: self.line,
                 entries: Vec::new(),
                 asked: RefCell::default(),
+                ignored: RefCell::default(),
                 report: self.report,
             },
         }
@@ -241,10 +255,12 @@ impl<'a> Section<'a> {
 
     /// Warns of keys that were never asked for. To be called when all have been.
     pub(super) fn finish(self, strangers: Strangers) {
-        let asked = self.asked.borrow();
-        let known: Vec<&str> = asked.iter().copied().collect();
+        let (asked, ignored) = (self.asked.take(), self.ignored.take());
+        #[cfg(test)]
+        self.record(&asked, &ignored);
+        let known: Vec<&str> = asked.union(&ignored).copied().collect();
         for (key, _) in &self.entries {
-            if asked.contains(key.text.as_str()) || key.text == "SAMPLE" {
+            if known.contains(&key.text.as_str()) || key.text == "SAMPLE" {
                 continue;
             }
             let similar = nearest(&key.text, &known);
@@ -263,6 +279,14 @@ impl<'a> Section<'a> {
             let path = join(&self.path, &key.text);
             self.report.warn(&path, Some(key.line), message);
         }
+    }
+
+    #[cfg(test)]
+    fn record(&self, asked: &BTreeSet<&str>, ignored: &BTreeSet<&str>) {
+        let mut recorded = self.report.recorded.borrow_mut();
+        let path = |key: &&str| self.path_of(key);
+        recorded.asked.extend(asked.iter().map(path));
+        recorded.ignored.extend(ignored.iter().map(path));
     }
 }
 
@@ -301,6 +325,7 @@ impl<'a> Entry<'a> {
             line: Some(self.tree.line),
             entries,
             asked: RefCell::default(),
+            ignored: RefCell::default(),
             report: self.report,
         }
     }
