@@ -1,5 +1,7 @@
 //! The page `docs/configuration.md`, rendered from the table of keys, and the comparison of that table
 //! with the reader.
+//!
+//! `BLESS=1 cargo test -p longshore-cluster-config reference` writes the page anew.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
