@@ -87,7 +87,7 @@ const TAIL: &str = "\
 
 | key | default | unit | meaning |
 |---|---|---|---|
-| `StateDir` | in the state directory of the dispatcher | text | Absolute path for everything about the VMs. |
+| `StateDir` | `loopback` in the state directory of the dispatcher | text | Absolute path for everything about the VMs. |
 | `MaxInstances` | 8 | count | VMs at a time, of all instance sets in this directory; one more is a quota error. |
 | `BootDelay` | 0 | duration | A VM opens its SSH port this long after its creation. |
 | `TerminatedShown` | 1m | duration | A VM that has ended is listed as terminated for this long. |
