@@ -42,7 +42,6 @@ use crate::queue::Queue;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
-use crate::view::View;
 use cloud_sync::Sync;
 use dirty::DirtySet;
 use queue_sync::Poll;
@@ -196,12 +195,6 @@ impl Dispatcher {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Timestamp, TimeoutReason)> {
         self.timers.next()
-    }
-
-    /// What an operator may see.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
-        View::new(self)
     }
 
     /// The configuration in force.

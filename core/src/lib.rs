@@ -36,12 +36,12 @@ pub mod time;
 mod timers;
 mod unordered_map;
 pub mod view;
+mod wait_reason;
 
 pub use capacity::CreateBlocked;
 pub use capacity::budgets::BudgetLeft;
 pub use dispatcher::Dispatcher;
 pub use dispatcher::memory_stats::MemoryStats;
-pub use explain::WaitReason;
 pub use explain::container::{ContainerExplanation, Eligible, Fallback, PendingInstance};
 pub use explain::health::HealthProblem;
 pub use explain::instance::{
@@ -51,3 +51,4 @@ pub use fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason};
 pub use placement::sizing::{IneligibleType, ResourceKind, Shortfall};
 pub use signals::{StopReason, StopStage};
 pub use timers::TimeoutReason;
+pub use wait_reason::WaitReason;

@@ -1,15 +1,13 @@
 //! What an operator sees. Everything is computed when somebody looks; nothing is kept for it.
 
+mod waiting;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::capacity::budgets::BudgetLeft;
 use crate::dispatcher::Dispatcher;
-use crate::explain::WaitReason;
-use crate::explain::container::ContainerExplanation;
-use crate::explain::health::HealthProblem;
-use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
@@ -17,11 +15,12 @@ use crate::outbox::Purpose;
 use crate::queue::entry::Entry;
 use crate::resources::{MicroDollars, Resources};
 use crate::time::Timestamp;
+use crate::wait_reason::WaitReason;
 
 /// A read-only look at the dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    core: &'a Dispatcher,
+    pub(crate) core: &'a Dispatcher,
 }
 
 /// A container, as far as the dispatcher knows it.
@@ -192,11 +191,15 @@ pub struct Totals {
     pub in_flight: BTreeMap<String, u64>,
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn new(core: &'a Dispatcher) -> Self {
-        Self { core }
+impl Dispatcher {
+    /// What an operator may see.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View { core: self }
     }
+}
 
+impl View<'_> {
     /// Whether this process may act.
     #[must_use]
     pub fn is_leader(&self) -> bool {
@@ -214,7 +217,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {
         let positions = self.positions();
-        let room_at = self.core.room_at();
+        let room_at = self.room_at();
         let mut views: Vec<ContainerView> = self
             .core
             .queue()
@@ -240,7 +243,7 @@ impl<'a> View<'a> {
         let entry = self.core.queue().get(&id)?;
         let waits = self.core.queue().is_waiting(&id);
         let position = waits.then(|| self.positions().get(&id).copied()).flatten();
-        Some(self.describe(entry, position, self.core.room_at()))
+        Some(self.describe(entry, position, self.room_at()))
     }
 
     /// All instances, wishes included, by name.
@@ -256,31 +259,6 @@ impl<'a> View<'a> {
     pub fn instance(&self, name: &InstanceId) -> Option<InstanceView> {
         let key = self.core.fleet().named(name)?;
         self.core.fleet().get(key).map(describe_vm)
-    }
-
-    /// Everything about one container, as of `now`, the loop's time. O(containers + instances +
-    /// types).
-    #[must_use]
-    pub fn explain_container(
-        &self,
-        now: Timestamp,
-        id: ContainerId,
-    ) -> Option<ContainerExplanation> {
-        self.core.explain_container(now, id)
-    }
-
-    /// Everything about one instance, or one wish (`intent …`), as of `now`, the loop's time.
-    /// O(containers).
-    #[must_use]
-    pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
-        self.core.explain_instance(now, name)
-    }
-
-    /// What keeps the dispatcher from its work, as of `now`, the loop's time; empty where nothing
-    /// does.
-    #[must_use]
-    pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
-        self.core.health_problems(now)
     }
 
     /// Passes of placement made so far.
@@ -379,7 +357,7 @@ impl<'a> View<'a> {
     ) -> ContainerView {
         let queue = self.core.queue();
         let group = entry.class.as_ref().ok().map(|id| queue.class(*id));
-        let waiting = self.core.waiting_for(entry);
+        let waiting = self.waiting_for(entry);
         let host = self.core.fleet().hosts(entry.id).next();
         let vm = host.and_then(|key| self.core.fleet().get(key));
         let gpu = group.and_then(|group| group.class.gpu.as_ref());

@@ -5,7 +5,7 @@ use crate::capacity::CreateBlocked;
 use crate::command::QueueAction;
 use crate::fleet::Fleet;
 use crate::fleet::reservations::Reservation;
-use crate::fleet::vm::ShutdownReason;
+use crate::fleet::vm::{Phase, ShutdownReason};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::mutants::Mutant;
 use crate::placement::sizing::ContainerClass;
@@ -13,8 +13,9 @@ use crate::placement::types::Types;
 use crate::placement::{self, Hand, Kept, Parked, Verdicts};
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
-use crate::queue::entry::Op;
+use crate::queue::entry::{Entry, Op};
 use crate::timers::TimeoutReason;
+use crate::wait_reason::WaitReason;
 
 impl Dispatcher {
     /// Makes a pass, and decides when the next one is due at the latest.
@@ -67,6 +68,26 @@ impl Dispatcher {
         for reservation in self.fleet.take_broken_reservations() {
             self.queue
                 .set_reserved(reservation.class, reservation.rank, false);
+        }
+    }
+}
+
+impl Dispatcher {
+    /// What the last pass of placement found for a container that waits for an instance.
+    pub(crate) fn wait_for_instance(&self, entry: &Entry) -> WaitReason {
+        if let Some(key) = self.fleet.reserved_for(&entry.id)
+            && let Some(vm) = self.fleet.get(key)
+        {
+            return WaitReason::Booting {
+                instance_type: vm.type_name.clone(),
+                instance: vm.name(),
+                exists: vm.phase != Phase::Creating,
+            };
+        }
+        let class = entry.class.as_ref().ok();
+        match class.and_then(|class| self.verdicts.parked.get(class)) {
+            Some(parked) => WaitReason::CreateBlocked(parked.blocked.clone()),
+            None => WaitReason::NotEvaluated,
         }
     }
 }

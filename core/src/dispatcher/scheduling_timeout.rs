@@ -60,13 +60,13 @@ impl Dispatcher {
         let clock = self.queue.class(class).clock;
         let shows = clock.read(self.now);
         let waited = shows.saturating_sub(entry.waits_from.unwrap_or(shows));
-        let why = self.waiting_for_room(entry).describe(None).to_string();
+        let waits_for = (waited >= max).then(|| self.wait_for_instance(entry));
         let Some(entry) = self.queue.get_mut(&id) else {
             return false;
         };
         entry.waits_from.get_or_insert(shows);
-        if waited >= max {
-            let max = max.as_secs();
+        if let Some(waits_for) = waits_for {
+            let (max, why) = (max.as_secs(), waits_for.describe(None));
             let why = format!("not started within MaxSchedulingTime ({max} s): {why}");
             entry.given_up = Some(why.into_boxed_str());
             return true;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::instance::Ago;
 use crate::capacity::CreateBlocked;
 use crate::capacity::budgets::short;
-use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
@@ -19,7 +18,7 @@ use crate::queue::classes::ClassId;
 use crate::queue::entry::Entry;
 use crate::resources::{MIB, MicroDollars};
 use crate::time::Timestamp;
-use crate::view::ContainerView;
+use crate::view::{ContainerView, View};
 
 /// Why a container is where it is, and what would take it on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,17 +87,19 @@ pub struct PendingInstance {
     pub for_this: bool,
 }
 
-impl Dispatcher {
-    /// Everything about one container, as of `now`. O(containers + instances + types).
-    pub(crate) fn explain_container(
+impl View<'_> {
+    /// Everything about one container, as of `now`, the loop's time. O(containers + instances +
+    /// types).
+    #[must_use]
+    pub fn explain_container(
         &self,
         now: Timestamp,
         id: ContainerId,
     ) -> Option<ContainerExplanation> {
-        let container = self.view().container(id)?;
-        let entry = self.queue().get(&id)?;
-        let runner = self.fleet().hosts(id).next().and_then(|key| {
-            let runner = self.fleet().get(key)?.runners.get(&id)?;
+        let container = self.container(id)?;
+        let entry = self.core.queue().get(&id)?;
+        let runner = self.core.fleet().hosts(id).next().and_then(|key| {
+            let runner = self.core.fleet().get(key)?.runners.get(&id)?;
             Some((runner.phase, runner.since))
         });
         let waits = container.waiting.is_some();
@@ -109,13 +110,13 @@ impl Dispatcher {
         };
         Some(ContainerExplanation {
             at: now,
-            waiting_in_all: self.queue().waiting_in_order().len(),
+            waiting_in_all: self.core.queue().waiting_in_order().len(),
             runner,
             last_exit: entry.exit.as_ref().map(|exit| exit.reason.clone()),
             ruled_out: match (for_room, &entry.class) {
                 (true, Ok(class)) => {
-                    let class = &self.queue().class(*class).class;
-                    let ruled_out = class.ruled_out(self.config(), &container.eligible);
+                    let class = &self.core.queue().class(*class).class;
+                    let ruled_out = class.ruled_out(self.core.config(), &container.eligible);
                     let named = |other: &IneligibleType| {
                         let mut offers = eligible.iter();
                         offers.any(|offer| offer.instance_type == other.instance_type)
@@ -133,21 +134,22 @@ impl Dispatcher {
         let Ok(id) = entry.class else {
             return Vec::new();
         };
-        let group = self.queue().class(id);
+        let group = self.core.queue().class(id);
         let first = group.types();
-        let after = self.config().sizing.spot_fallback.after;
+        let after = self.core.config().sizing.spot_fallback.after;
         let fallback = after.map(|after| Fallback {
             after,
             begins: self
+                .core
                 .capacity()
-                .all_fail_since(now, self.config(), first)
+                .all_fail_since(now, self.core.config(), first)
                 .map(|since| since + after),
         });
         let named = first.iter().map(|name| (name, None));
         let others = group.fallback().iter().map(|name| (name, fallback));
         let named = named.chain(others);
         let described = named.filter_map(|(name, fallback)| {
-            let price = self.config().types.get(name)?.price;
+            let price = self.core.config().types.get(name)?.price;
             let mut offer = Eligible {
                 instance_type: name.clone(),
                 price,
@@ -170,12 +172,12 @@ impl Dispatcher {
         container: ContainerId,
         class: &ContainerClass,
     ) {
-        let max = self.config().limits.containers_per_instance;
+        let max = self.core.config().limits.containers_per_instance;
         let fits = |vm: &Vm| {
             let load = vm.load();
             max.is_none_or(|max| load.count < max) && load.admits(&class.need, &vm.total())
         };
-        let ours = self.fleet().iter();
+        let ours = self.core.fleet().iter();
         for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == class.image) {
             match vm.phase {
                 _ if !vm.takes_containers() => offer.closed += 1,
@@ -189,16 +191,16 @@ impl Dispatcher {
     /// What stood in the way of this type in the last pass, unless it has ended since; what would,
     /// where the pass found another way.
     fn blocked_now(&self, now: Timestamp, id: ClassId, name: &TypeName) -> Option<CreateBlocked> {
-        let group = self.queue().class(id);
+        let group = self.core.queue().class(id);
         let class = &group.class;
-        let parked = self.verdicts().parked.get(&id);
+        let parked = self.core.verdicts().parked.get(&id);
         let found = parked.and_then(|parked| parked.blocked.iter().find(|(of, _)| of == name));
         let blocked = match found {
             Some((_, why)) => why.clone(),
             None => {
                 let first = group.first();
-                let may = first.map_or(Ok(()), |rank| self.may_start(class, rank));
-                may.and_then(|()| self.may_create(name, &class.image))
+                let may = first.map_or(Ok(()), |rank| self.core.may_start(class, rank));
+                may.and_then(|()| self.core.may_create(name, &class.image))
                     .err()?
             }
         };
@@ -214,7 +216,7 @@ impl Dispatcher {
             since: vm.phase_since(),
             due: self.ready_due(vm),
             reserved: vm.reserved.len(),
-            for_this: self.fleet().reserved_for(&id) == Some(vm.key),
+            for_this: self.core.fleet().reserved_for(&id) == Some(vm.key),
         }
     }
 
@@ -223,8 +225,11 @@ impl Dispatcher {
         match (vm.phase, vm.behavior, vm.write_off_at) {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
             (Phase::Creating, _, Some(at)) => at,
-            (Phase::Creating, ..) => vm.since + self.config().timeouts.cloud_answer,
-            _ => self.boot_due(vm).map_or(Timestamp::NEVER, |(due, _)| due),
+            (Phase::Creating, ..) => vm.since + self.core.config().timeouts.cloud_answer,
+            _ => self
+                .core
+                .boot_due(vm)
+                .map_or(Timestamp::NEVER, |(due, _)| due),
         }
     }
 }

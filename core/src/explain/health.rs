@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dispatcher::Dispatcher;
 use crate::ids::CloudId;
 use crate::time::Timestamp;
+use crate::view::View;
 
 /// A silence that short is never trouble: one look may take a minute.
 const SILENCE_MIN: Duration = Duration::from_secs(120);
@@ -52,22 +52,23 @@ impl fmt::Display for HealthProblem {
     }
 }
 
-impl Dispatcher {
+impl View<'_> {
     /// What is wrong as of `now`. Silence is measured from the beginning of the last look that went
     /// well; it is trouble after three regular intervals, two minutes at least. O(clouds).
-    pub(crate) fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
-        if !self.is_leader() {
+    #[must_use]
+    pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
+        if !self.core.is_leader() {
             return vec![HealthProblem::NotLeader];
         }
-        let intervals = &self.config().intervals;
-        let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.leader_since()));
+        let intervals = &self.core.config().intervals;
+        let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.core.leader_since()));
         let bound = |interval: Duration| (interval * LOOKS).max(SILENCE_MIN);
         let mut health_problems = Vec::new();
-        let silent = silence(self.queue_seen());
+        let silent = silence(self.core.queue_seen());
         if silent > bound(intervals.poll) {
             health_problems.push(HealthProblem::QueueSilent { silent });
         }
-        for (cloud, seen) in self.clouds_seen() {
+        for (cloud, seen) in self.core.clouds_seen() {
             let silent = silence(seen);
             if silent > bound(intervals.sync) {
                 health_problems.push(HealthProblem::CloudSilent { cloud, silent });

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, InstanceId, VmKey};
 use crate::input::IdleBehavior;
 use crate::signals::{StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
-use crate::view::{InstanceView, describe_vm};
+use crate::view::{InstanceView, View, describe_vm};
 
 /// Why an instance is there, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,15 +157,12 @@ pub enum PlannedTermination {
     },
 }
 
-impl Dispatcher {
+impl View<'_> {
     /// Everything about the instance of that name, or the wish of that name (`intent …`), as of
     /// `now`. O(containers).
-    pub(crate) fn explain_instance(
-        &self,
-        now: Timestamp,
-        name: &str,
-    ) -> Option<InstanceExplanation> {
-        let vm = self.fleet().get(self.called(name)?)?;
+    #[must_use]
+    pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
+        let vm = self.core.fleet().get(self.called(name)?)?;
         Some(InstanceExplanation {
             at: now,
             origin: match vm.created_for {
@@ -190,18 +186,18 @@ impl Dispatcher {
 
     fn called(&self, name: &str) -> Option<VmKey> {
         let wish = name.strip_prefix("intent ").unwrap_or(name);
-        let named = self.fleet().named(&InstanceId::from(name));
-        named.or_else(|| self.fleet().by_intent(wish.parse().ok()?))
+        let named = self.core.fleet().named(&InstanceId::from(name));
+        named.or_else(|| self.core.fleet().by_intent(wish.parse().ok()?))
     }
 
     fn fate(&self, vm: &Vm) -> PlannedTermination {
-        let latest = [self.unkillable_due(vm), vm.preempted_at];
+        let latest = [self.core.unkillable_due(vm), vm.preempted_at];
         let latest = latest.into_iter().flatten().min();
         match vm.phase {
             Phase::Shutdown => PlannedTermination::Destroying {
                 reason: vm.terminating.clone(),
                 attempts: vm.shutdown.attempts,
-                next: self.timers().due(TimeoutReason::DestroyVm(vm.key)),
+                next: self.core.timers().due(TimeoutReason::DestroyVm(vm.key)),
             },
             _ if vm.behavior == IdleBehavior::Hold => PlannedTermination::Held {
                 until: vm.preempted_at,
@@ -228,7 +224,7 @@ impl Dispatcher {
                 }
             }
             Phase::Ready if vm.idle() => PlannedTermination::Idle {
-                until: vm.idle_since + self.config().timeouts.idle,
+                until: vm.idle_since + self.core.config().timeouts.idle,
             },
             _ => PlannedTermination::Busy,
         }
@@ -239,12 +235,12 @@ impl Dispatcher {
             return None;
         }
         if vm.phase == Phase::Unknown && vm.live_runners().next().is_some() {
-            return self.boot_due(vm).map(|(due, _)| due);
+            return self.core.boot_due(vm).map(|(due, _)| due);
         }
         let judged = matches!(vm.phase, Phase::Ready | Phase::Cordoned);
         // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
-        let asked = || self.now() + self.config().timeouts.probe;
-        judged.then(|| self.silent_due(vm).unwrap_or_else(asked))
+        let asked = || self.core.now() + self.core.config().timeouts.probe;
+        judged.then(|| self.core.silent_due(vm).unwrap_or_else(asked))
     }
 }
 
@@ -276,18 +272,6 @@ fn closed(vm: &Vm) -> Option<Unschedulable> {
         _ if vm.quarantined_since.is_some() => Unschedulable::Suspect,
         _ => Unschedulable::Unheard,
     })
-}
-
-impl Vm {
-    /// Since when it has been in its phase.
-    pub(crate) fn phase_since(&self) -> Timestamp {
-        match self.phase {
-            Phase::Creating | Phase::Unknown => self.since,
-            Phase::Booting => self.appeared_at.unwrap_or(self.since),
-            Phase::Ready => self.ready_at.unwrap_or(self.since),
-            Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
-        }
-    }
 }
 
 /// The phase for people.

@@ -396,4 +396,14 @@ impl Vm {
             (None, None) => VmName::from("unnamed"),
         }
     }
+
+    /// Since when it has been in its phase.
+    pub(crate) fn phase_since(&self) -> Timestamp {
+        match self.phase {
+            Phase::Creating | Phase::Unknown => self.since,
+            Phase::Booting => self.appeared_at.unwrap_or(self.since),
+            Phase::Ready => self.ready_at.unwrap_or(self.since),
+            Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
+        }
+    }
 }

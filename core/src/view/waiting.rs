@@ -1,0 +1,88 @@
+//! Reasons of waiting containers.
+
+use super::View;
+use crate::capacity::CreateBlocked;
+use crate::fleet::vm::{Phase, RunnerPhase, Vm};
+use crate::input::{ContainerState, IdleBehavior};
+use crate::mutants::Mutant;
+use crate::queue::entry::{Entry, Op};
+use crate::time::Timestamp;
+use crate::wait_reason::WaitReason;
+
+impl View<'_> {
+    /// What a container waits for; `None` once it runs or is over.
+    pub(super) fn waiting_for(&self, entry: &Entry) -> Option<WaitReason> {
+        let starting = matches!(entry.state, ContainerState::Queued | ContainerState::Locked);
+        if !starting {
+            return None;
+        }
+        if entry.priority == 0 {
+            return Some(WaitReason::PriorityZero);
+        }
+        if !self.core.is_leader() || !self.core.is_synced() {
+            return Some(WaitReason::Syncing);
+        }
+        if entry.state == ContainerState::Locked && !entry.locked_by_us && entry.op.is_none() {
+            return Some(WaitReason::LockedElsewhere);
+        }
+        if let Some(why) = self.core.queue().hopeless(entry) {
+            return Some(WaitReason::Unsatisfiable(why));
+        }
+        if let Some(waiting) = self.waiting_at_host(entry) {
+            return Some(waiting);
+        }
+        if let Some(at) = entry.retry_at.filter(|at| *at > self.core.now()) {
+            return Some(WaitReason::Retry { at });
+        }
+        if entry.op.is_some() {
+            return Some(WaitReason::Updating);
+        }
+        if !self.core.queue().is_waiting(&entry.id) {
+            return Some(if self.core.fleet().any_unprobed() {
+                WaitReason::Unprobed
+            } else if self.core.queue_fails() {
+                WaitReason::Queue
+            } else {
+                WaitReason::NotEvaluated
+            });
+        }
+        (!self.core.mutant(Mutant::ReasonForgotten)).then(|| self.waiting_for_room(entry))
+    }
+
+    /// When the next instance is expected to be given back: at once where one is on its way out,
+    /// otherwise when one that is idle has been so for long enough. O(instances).
+    pub(super) fn room_at(&self) -> Option<Timestamp> {
+        let goes = |vm: &Vm| match vm.phase {
+            Phase::Cordoned | Phase::Shutdown => Some(self.core.now()),
+            Phase::Ready if vm.idle() && vm.behavior != IdleBehavior::Hold => {
+                Some(vm.idle_since + self.core.config().timeouts.idle)
+            }
+            _ => None,
+        };
+        self.core.fleet().iter().filter_map(goes).min()
+    }
+
+    fn waiting_at_host(&self, entry: &Entry) -> Option<WaitReason> {
+        let key = self.core.fleet().hosts(entry.id).next()?;
+        let vm = self.core.fleet().get(key)?;
+        let instance = vm.name();
+        let phase = vm.runners.get(&entry.id)?.phase;
+        let ours = entry.state == ContainerState::Locked || entry.op == Some(Op::Lock);
+        Some(if ours || phase == RunnerPhase::Assigned {
+            WaitReason::Starting { instance }
+        } else {
+            WaitReason::EarlierAttempt { instance }
+        })
+    }
+
+    fn waiting_for_room(&self, entry: &Entry) -> WaitReason {
+        match self.core.wait_for_instance(entry) {
+            WaitReason::CreateBlocked(blocked) if self.core.mutant(Mutant::ReasonWrong) => {
+                let types = blocked.into_iter();
+                let wrong = types.map(|(name, _)| (name, CreateBlocked::MaxInstances));
+                WaitReason::CreateBlocked(wrong.collect())
+            }
+            reason => reason,
+        }
+    }
+}
