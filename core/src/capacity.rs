@@ -1,6 +1,5 @@
 //! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
 
-pub(crate) mod backoff;
 pub(crate) mod blocked;
 pub(crate) mod boot_breaker;
 pub(crate) mod budgets;
@@ -10,6 +9,8 @@ pub(crate) mod token_bucket;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::backoff::{Backoff, BackoffState, Readiness};
+use crate::command::CloudCall;
 use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
 use crate::fleet::vm::Vm;
@@ -19,32 +20,11 @@ use crate::mutants::{Mutant, Mutants};
 use crate::queue::classes::Rank;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
-use backoff::{Backoff, BackoffState, Readiness};
 pub use blocked::CreateBlocked;
 use boot_breaker::BootBreaker;
 use budgets::Budgets;
 use concurrency::Concurrency;
 use token_bucket::TokenBucket;
-
-/// The classes of calls to a cloud that have their own limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Call {
-    Create,
-    Destroy,
-    List,
-    Tag,
-}
-
-impl Call {
-    fn rate(self, limits: &Limits) -> Option<Rate> {
-        match self {
-            Self::Create => limits.creates,
-            Self::Destroy => limits.destroys,
-            Self::List => limits.lists,
-            Self::Tag => None,
-        }
-    }
-}
 
 /// What the cloud may have none of: a type, all of a group, or anything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,9 +59,9 @@ impl Offering {
 pub(crate) struct Capacity {
     offerings: BTreeMap<Offering, BackoffState>,
     groups: BTreeMap<(CloudId, QuotaGroup), BackoffState>,
-    buckets: BTreeMap<(CloudId, Call), TokenBucket>,
+    buckets: BTreeMap<(CloudId, CloudCall), TokenBucket>,
     all_calls: BTreeMap<CloudId, TokenBucket>,
-    throttled: BTreeMap<(CloudId, Call), BackoffState>,
+    throttled: BTreeMap<(CloudId, CloudCall), BackoffState>,
     /// Types whose last create may or may not have been made.
     doubtful: BTreeMap<TypeName, BackoffState>,
     pub(crate) boot_breaker: BootBreaker,
@@ -121,7 +101,7 @@ impl Capacity {
         now: Timestamp,
         limits: &Limits,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
     ) -> Timestamp {
         let token_bucket = |b: Option<&TokenBucket>, rate: Option<Rate>| match (b, rate) {
             (Some(token_bucket), Some(rate)) if !self.mutants.has(Mutant::RatesIgnored) => {
@@ -129,7 +109,7 @@ impl Capacity {
             }
             _ => now,
         };
-        let own = token_bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
+        let own = token_bucket(self.buckets.get(&(cloud, call)), rate_of(call, limits));
         let all = token_bucket(self.all_calls.get(&cloud), limits.cloud_ops);
         let throttled = self.throttled.get(&(cloud, call)).map_or(now, |b| b.until);
         own.max(all).max(throttled)
@@ -141,9 +121,9 @@ impl Capacity {
         now: Timestamp,
         limits: &Limits,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
     ) {
-        if let Some(rate) = call.rate(limits) {
+        if let Some(rate) = rate_of(call, limits) {
             let token_bucket = self.buckets.entry((cloud, call)).or_default();
             token_bucket.take(now, rate);
         }
@@ -157,7 +137,7 @@ impl Capacity {
         &mut self,
         now: Timestamp,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
         error: Option<&CloudError>,
         jitter: u32,
     ) {
@@ -253,8 +233,8 @@ impl Capacity {
         if max.is_some_and(|max| in_flight >= max as usize) {
             return Err(CreateBlocked::CreatesInFlight);
         }
-        let until = self.call_at(now, limits, offer.cloud, Call::Create);
-        let bar = self.throttled.get(&(offer.cloud, Call::Create));
+        let until = self.call_at(now, limits, offer.cloud, CloudCall::Create);
+        let bar = self.throttled.get(&(offer.cloud, CloudCall::Create));
         match bar {
             _ if until <= now => Ok(()),
             Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
@@ -266,7 +246,7 @@ impl Capacity {
     /// create, not by as many as there is room for.
     fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
         let goes_on = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.goes_on(now));
-        let throttled = goes_on(self.throttled.get(&(offer.cloud, Call::Create)));
+        let throttled = goes_on(self.throttled.get(&(offer.cloud, CloudCall::Create)));
         let refused = goes_on(self.groups.get(&group_of(offer)));
         let in_the_way = |vm: &Vm| {
             let group = vm.offer.as_ref().map(|other| &other.quota_group);
@@ -355,7 +335,7 @@ impl Capacity {
         offer: &InstanceType,
         key: VmKey,
     ) {
-        self.count_call(now, limits, offer.cloud, Call::Create);
+        self.count_call(now, limits, offer.cloud, CloudCall::Create);
         if let Some(group) = self.groups.get_mut(&group_of(offer)) {
             group.begin_canary(key);
         }
@@ -376,7 +356,7 @@ impl Capacity {
         error: Option<&CloudError>,
         facts: CreateFacts,
     ) {
-        self.call_ended(now, offer.cloud, Call::Create, error, facts.jitter);
+        self.call_ended(now, offer.cloud, CloudCall::Create, error, facts.jitter);
         let group = group_of(offer);
         let Some(error) = error else {
             self.groups.remove(&group);
@@ -459,7 +439,7 @@ impl Capacity {
         offer: &InstanceType,
     ) -> Option<Timestamp> {
         let group = self.groups.get(&group_of(offer));
-        let throttled = self.throttled.get(&(offer.cloud, Call::Create));
+        let throttled = self.throttled.get(&(offer.cloud, CloudCall::Create));
         let others = [group, throttled, self.doubtful.get(name)];
         let known = self.backoffs(name, offer);
         let known = known.chain(others.into_iter().flatten());
@@ -501,6 +481,16 @@ pub(crate) struct CreateFacts {
     pub(crate) jitter: u32,
     /// Instances of the type's group that exist beside the one refused.
     pub(crate) group_count: usize,
+}
+
+/// Configured rate limit of a kind of call.
+fn rate_of(call: CloudCall, limits: &Limits) -> Option<Rate> {
+    match call {
+        CloudCall::Create => limits.creates,
+        CloudCall::Destroy => limits.destroys,
+        CloudCall::List => limits.lists,
+        CloudCall::SetTags => None,
+    }
 }
 
 fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cancel_reason::CancelReason;
 use crate::command::Signal;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName, VmName};
 use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
+
+pub use crate::command::CloudCall;
 
 /// How much an event matters to an operator. At `Info` one can follow a container and a VM from
 /// birth to end.
@@ -25,32 +28,6 @@ pub enum Level {
     Warn,
     /// A bug of ours or of an adapter.
     Error,
-}
-
-/// A call to a cloud, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum CloudCall {
-    /// Rent an instance.
-    Create,
-    /// Show all instances.
-    List,
-    /// Give one back.
-    Destroy,
-    /// Write tags.
-    SetTags,
-}
-
-impl CloudCall {
-    /// The label that the peer's metric has for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Create => "Create",
-            Self::List => "List",
-            Self::Destroy => "Destroy",
-            Self::SetTags => "SetTags",
-        }
-    }
 }
 
 /// How the boot of an instance ended; once for each.
@@ -123,7 +100,8 @@ pub enum Event {
     /// It is ended because it cannot go on.
     ContainerCancelled {
         container: ContainerId,
-        error: String,
+        #[serde(rename = "error")]
+        reason: CancelReason,
     },
     /// A ready VM is kept for it.
     Assigned {

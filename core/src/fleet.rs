@@ -3,6 +3,7 @@
 mod free_index;
 mod hosts;
 mod index;
+pub(crate) mod load;
 pub(crate) mod reservations;
 mod small_map;
 pub(crate) mod vm;
@@ -13,17 +14,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{
     CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
 };
-use crate::placement::Kept;
-use crate::placement::sizing::Load;
-use crate::placement::types::Types;
 use crate::queue::classes::Rank;
+use crate::ranked_types::Types;
 use crate::resources::{MicroDollars, Resources};
 use free_index::FreeIndex;
 use hosts::Hosts;
 pub(crate) use index::Group;
 use index::{Index, IndexKey};
+use load::Load;
 use reservations::{Reservation, Reservations};
 use vm::{Runner, Vm};
+
+/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
+/// wherever nobody is waited for.
+pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 
 /// The instances. Finding one costs O(log instances), and so does every change of one.
 #[derive(Clone, Debug, Default, Hash)]

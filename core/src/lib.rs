@@ -16,9 +16,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod backoff;
+mod cancel_reason;
 mod capacity;
 pub mod command;
 pub mod config;
+mod container_class;
 mod dispatcher;
 pub mod event;
 mod explain;
@@ -30,6 +33,7 @@ pub mod mutants;
 mod outbox;
 mod placement;
 mod queue;
+mod ranked_types;
 pub mod resources;
 mod signals;
 pub mod time;
@@ -38,8 +42,10 @@ mod unordered_map;
 pub mod view;
 mod wait_reason;
 
+pub use cancel_reason::CancelReason;
 pub use capacity::CreateBlocked;
 pub use capacity::budgets::BudgetLeft;
+pub use container_class::{IneligibleType, ResourceKind, Shortfall};
 pub use dispatcher::Dispatcher;
 pub use dispatcher::memory_stats::MemoryStats;
 pub use explain::container::{ContainerExplanation, Eligible, Fallback, PendingInstance};
@@ -48,7 +54,6 @@ pub use explain::instance::{
     InstanceExplanation, OnInstance, Origin, PlannedTermination, Unschedulable,
 };
 pub use fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason};
-pub use placement::sizing::{IneligibleType, ResourceKind, Shortfall};
 pub use signals::{StopReason, StopStage};
 pub use timers::TimeoutReason;
 pub use wait_reason::WaitReason;

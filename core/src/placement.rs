@@ -6,16 +6,14 @@
 //! to pass. So a pass costs O((placed + shapes · types) · log), however many wait and however many
 //! VMs boot.
 
-pub(crate) mod sizing;
-pub(crate) mod types;
-
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::capacity::CreateBlocked;
-use crate::fleet::Fleet;
+use crate::container_class::ContainerClass;
+use crate::fleet::{Fleet, Kept};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::sizing::ContainerClass;
+
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
 
@@ -67,10 +65,6 @@ pub(crate) trait Hand {
     /// Asks for a VM; its key.
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
-
-/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
-/// wherever nobody is waited for.
-pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 
 /// Makes one pass over everything that waits. Another one is due if it says so: room on VMs that are
 /// on their way became free after somebody of higher rank had been told that there is none.

@@ -11,7 +11,6 @@ use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
-use crate::outbox::Purpose;
 use crate::queue::entry::Entry;
 use crate::resources::{MicroDollars, Resources};
 use crate::time::Timestamp;
@@ -337,7 +336,7 @@ impl View<'_> {
                 .extend(since.map(|since| (name.clone(), since)));
         }
         for pending in self.core.outbox().in_flight() {
-            let kind = purpose_name(&pending.purpose).to_owned();
+            let kind = pending.purpose.name().to_owned();
             *totals.in_flight.entry(kind).or_default() += 1;
         }
         totals
@@ -464,20 +463,5 @@ fn count_vm(totals: &mut Totals, vm: &Vm) {
         totals
             .last_probes
             .push(vm.probe.good_at.unwrap_or(vm.since));
-    }
-}
-
-fn purpose_name(purpose: &Purpose) -> &'static str {
-    match purpose {
-        Purpose::Poll => "poll",
-        Purpose::Lookup(_) => "lookup",
-        Purpose::Update(_) => "update",
-        Purpose::List(_) => "list",
-        Purpose::Create(_) => "create",
-        Purpose::Destroy(_) => "destroy",
-        Purpose::Tag(_) => "tag",
-        Purpose::Probe(_) => "probe",
-        Purpose::Start(..) => "start",
-        Purpose::Signal(..) => "signal",
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::CreateBlocked;
-use super::backoff::{Backoff, BackoffState, Readiness};
+use crate::backoff::{Backoff, BackoffState, Readiness};
 use crate::ids::{ImageId, TypeName, VmKey};
 use crate::time::Timestamp;
 

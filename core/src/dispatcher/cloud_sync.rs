@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Dispatcher;
-use crate::capacity::{Call, CreateFacts, in_group};
-use crate::command::CloudAction;
-use crate::event::{CloudCall, Event};
+use crate::backoff::Backoff;
+use crate::capacity::{CreateFacts, in_group};
+use crate::command::{CloudAction, CloudCall};
+use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
 use crate::ids::{CloudId, CommandId, ContainerId, ImageId, InstanceId, TypeName, VmKey};
 use crate::input::{CloudError, IdleBehavior, InstanceRecord};
@@ -49,7 +50,9 @@ impl Dispatcher {
             return;
         }
         let limits = &self.config.limits;
-        let mut at = self.capacity.call_at(self.now, limits, cloud, Call::List);
+        let mut at = self
+            .capacity
+            .call_at(self.now, limits, cloud, CloudCall::List);
         if let Some(all) = limits.cloud_ops {
             // At least every other call is left to creates and destroys.
             at = at.max(sync.asked_at + all.interval * 2);
@@ -59,7 +62,7 @@ impl Dispatcher {
             return;
         }
         self.capacity
-            .count_call(self.now, limits, cloud, Call::List);
+            .count_call(self.now, limits, cloud, CloudCall::List);
         let id = self.ask_cloud(cloud, Purpose::List(cloud), CloudAction::List);
         let sync = self.syncs.entry(cloud).or_default();
         (sync.in_flight, sync.asked_at) = (Some(id), self.now);
@@ -88,7 +91,7 @@ impl Dispatcher {
         cloud: CloudId,
         found: Result<Vec<InstanceRecord>, CloudError>,
     ) {
-        self.note_call(cloud, Call::List, CloudCall::List, found.as_ref().err());
+        self.note_call(cloud, CloudCall::List, found.as_ref().err());
         let sync = self.syncs.entry(cloud).or_default();
         sync.in_flight = None;
         if let Ok(records) = found {
@@ -113,9 +116,13 @@ impl Dispatcher {
             .any(|vm| vm.cloud == cloud && awaits_list(vm));
         let sync = self.syncs.entry(cloud).or_default();
         let pause = if awaited {
-            let pause = SYNC_PAUSE_MIN * 2_u32.pow(sync.quick.min(16));
+            let backoff = Backoff {
+                min: SYNC_PAUSE_MIN,
+                max: interval,
+            };
+            let pause = backoff.delay(sync.quick);
             sync.quick += 1;
-            pause.min(interval)
+            pause
         } else {
             sync.quick = 0;
             interval
@@ -464,16 +471,13 @@ impl Dispatcher {
             return;
         };
         let (cloud, attempts) = (vm.cloud, vm.shutdown.attempts);
-        self.note_call(
-            cloud,
-            Call::Destroy,
-            CloudCall::Destroy,
-            done.as_ref().err(),
-        );
+        self.note_call(cloud, CloudCall::Destroy, done.as_ref().err());
         self.fleet.update(key, |vm| vm.shutdown.in_flight = None);
-        let doublings = attempts.saturating_sub(1).min(16);
-        let pause = self.config.timeouts.shutdown * 2_u32.pow(doublings);
-        let at = self.now + pause.min(DESTROY_PAUSE_MAX);
+        let backoff = Backoff {
+            min: self.config.timeouts.shutdown,
+            max: DESTROY_PAUSE_MAX,
+        };
+        let at = self.now + backoff.delay(attempts.saturating_sub(1));
         if !self.mutant(Mutant::DestroyForgotten) {
             self.timers.set(TimeoutReason::DestroyVm(key), at);
         }
@@ -495,13 +499,16 @@ impl Dispatcher {
             return;
         };
         let limits = &self.config.limits;
-        let open_at = self.capacity.call_at(self.now, limits, cloud, Call::Tag);
+        let open_at = self
+            .capacity
+            .call_at(self.now, limits, cloud, CloudCall::SetTags);
         let at = open_at.max(vm.tag.retry_at);
         if at > self.now {
             self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at);
             return;
         }
-        self.capacity.count_call(self.now, limits, cloud, Call::Tag);
+        self.capacity
+            .count_call(self.now, limits, cloud, CloudCall::SetTags);
         let action = CloudAction::Tag {
             instance,
             idle_behavior: behavior,
@@ -517,7 +524,7 @@ impl Dispatcher {
         let Some(cloud) = self.fleet.get(key).map(|vm| vm.cloud) else {
             return;
         };
-        self.note_call(cloud, Call::Tag, CloudCall::SetTags, done.as_ref().err());
+        self.note_call(cloud, CloudCall::SetTags, done.as_ref().err());
         let (now, retry_at) = (self.now, self.now + TAG_PAUSE);
         self.fleet.update(key, |vm| {
             if let Some((_, behavior)) = vm.tag.in_flight.take() {
@@ -533,16 +540,10 @@ impl Dispatcher {
         self.dirty.vms.insert(key);
     }
 
-    fn note_call(
-        &mut self,
-        cloud: CloudId,
-        class: Call,
-        call: CloudCall,
-        error: Option<&CloudError>,
-    ) {
+    fn note_call(&mut self, cloud: CloudId, call: CloudCall, error: Option<&CloudError>) {
         let jitter = self.chance.jitter();
         self.capacity
-            .call_ended(self.now, cloud, class, error, jitter);
+            .call_ended(self.now, cloud, call, error, jitter);
         self.out.event(Event::CloudCalled {
             cloud,
             call,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::backoff::Backoff;
+use crate::cancel_reason::CancelReason;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
@@ -15,8 +17,11 @@ use crate::signals::StopReason;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Retries of changes refused by the queue.
+const UPDATE_BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(500),
+    max: Duration::from_secs(60),
+};
 
 /// The one thing to do next for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +36,8 @@ enum NextAction {
     Wait,
     Lock,
     Unlock,
-    Requeue(String),
-    Cancel(Option<String>),
+    Requeue(CancelReason),
+    Cancel(Option<CancelReason>),
     Start(VmKey),
     Stop(StopReason),
 }
@@ -66,10 +71,11 @@ impl Dispatcher {
             NextAction::Drop => self.drop_container(id),
             NextAction::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
             NextAction::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
-            NextAction::Requeue(why) => {
-                self.change(id, Op::Requeue, QueueAction::Requeue { id, why })
+            NextAction::Requeue(reason) => {
+                let why = reason.to_string();
+                self.change(id, Op::Requeue, QueueAction::Requeue { id, why });
             }
-            NextAction::Cancel(error) => self.cancel(id, error),
+            NextAction::Cancel(reason) => self.cancel(id, reason),
             NextAction::Start(key) => self.start(key, id),
             NextAction::Stop(reason) => {
                 let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
@@ -166,9 +172,8 @@ impl Dispatcher {
         if !self.was_looked_for(entry) {
             return NextAction::Nothing;
         }
-        let unseen = "the container runs on no instance that exists";
-        let why = exit.map_or(unseen, |exit| &exit.reason);
-        NextAction::Cancel(Some(why.to_owned()))
+        let reason = exit.map(|exit| exit.reason.clone());
+        NextAction::Cancel(Some(reason.unwrap_or(CancelReason::NotFound)))
     }
 
     /// Whether the VMs on which a running container may be were asked since it is known to run. A
@@ -270,11 +275,12 @@ impl Dispatcher {
         }
     }
 
-    fn cancel(&mut self, id: ContainerId, error: Option<String>) {
-        if let Some(error) = &error {
+    fn cancel(&mut self, id: ContainerId, reason: Option<CancelReason>) {
+        let error = reason.as_ref().map(ToString::to_string);
+        if let Some(reason) = reason {
             self.out.event(Event::ContainerCancelled {
                 container: id,
-                error: error.clone(),
+                reason,
             });
         }
         self.change(id, Op::Cancel, QueueAction::Cancel { id, error });
@@ -326,9 +332,8 @@ impl Dispatcher {
                 let Some(entry) = self.queue.get_mut(&id) else {
                     return;
                 };
-                let doubling = 2_u32.pow(entry.failures.min(8));
+                let pause = UPDATE_BACKOFF.delay(entry.failures);
                 entry.failures += 1;
-                let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);
                 entry.retry_at = Some(now + pause);
                 if self.mutants.has(Mutant::RefusalIsFinal) {
                     entry.retry_at = Some(Timestamp::NEVER);

@@ -3,17 +3,17 @@
 use super::Dispatcher;
 use crate::capacity::CreateBlocked;
 use crate::command::QueueAction;
-use crate::fleet::Fleet;
+use crate::container_class::ContainerClass;
 use crate::fleet::reservations::Reservation;
 use crate::fleet::vm::{Phase, ShutdownReason};
+use crate::fleet::{Fleet, Kept};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::mutants::Mutant;
-use crate::placement::sizing::ContainerClass;
-use crate::placement::types::Types;
-use crate::placement::{self, Hand, Kept, Parked, Verdicts};
+use crate::placement::{self, Hand, Parked, Verdicts};
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
 use crate::queue::entry::{Entry, Op};
+use crate::ranked_types::Types;
 use crate::timers::TimeoutReason;
 use crate::wait_reason::WaitReason;
 

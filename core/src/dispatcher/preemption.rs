@@ -1,6 +1,7 @@
 //! VMs that the cloud takes back, and what becomes of their containers: interrupted, not failed.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
@@ -47,14 +48,16 @@ impl Dispatcher {
 
     /// A runner went with its VM. `told` says that the cloud itself says that the VM is gone, so that
     /// nothing of it can be left.
-    pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: String) {
+    pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: CancelReason) {
         let stopping = vm.runners.get(&id).is_some_and(|r| r.escalation.is_some());
         if stopping || !was_taken_back(vm) {
             return self.note_exit(id, None, vm.name(), why);
         }
         let instance = vm.name();
-        let why = format!("interrupted: the cloud took back {instance} while the container ran");
-        self.note_exit(id, None, instance.clone(), why);
+        let reason = CancelReason::Preempted {
+            instance: instance.clone(),
+        };
+        self.note_exit(id, None, instance.clone(), reason);
         let counts = |entry: &&mut Entry| {
             matches!(
                 entry.state,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::backoff::{Backoff, jittered};
+use crate::cancel_reason::CancelReason;
 use crate::command::VmAction;
 use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{Phase, Runner, RunnerPhase, Vm};
@@ -14,7 +16,13 @@ use crate::resources::Resources;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-const RETRY_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Shortest interval between probes.
+const RETRY_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Quarantine of a VM after failed starts.
+const QUARANTINE: Backoff = Backoff {
+    min: Duration::from_secs(1),
+    max: Duration::from_secs(64),
+};
 /// A first probe may have to put the runner in place.
 const BOOT_PATIENCE_FACTOR: u32 = 3;
 
@@ -178,7 +186,7 @@ impl Dispatcher {
         };
         let booted = matches!(vm.phase, Phase::Booting | Phase::Unknown);
         // A start that failed lately is not excused by a probe.
-        let pause = suspicion(vm.start_failures);
+        let pause = QUARANTINE.delay(vm.start_failures);
         let cleared = vm
             .quarantined_since
             .is_some_and(|since| since + pause <= started);
@@ -252,8 +260,8 @@ impl Dispatcher {
         let steady =
             vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
         for id in gone {
-            let reason = format!("the runner on {instance} exited without reporting a result");
-            self.exit_runner(key, id, reason);
+            let instance = instance.clone();
+            self.exit_runner(key, id, CancelReason::RunnerExited { instance });
         }
         for id in found {
             self.adopt_runner(key, id);
@@ -337,7 +345,7 @@ impl Dispatcher {
             retry_pause(vm, interval)
         } else {
             // Up to 1/16 less, so that VMs that became ready together drift apart.
-            interval - interval / 16 * (self.chance.jitter() % 256) / 256
+            interval - jittered(interval / 16, self.chance.jitter())
         };
         let at = self.now + pause;
         self.timers.set(TimeoutReason::ProbeVm(key), at);
@@ -354,13 +362,11 @@ fn asks_about_boot(vm: &Vm) -> Option<bool> {
     (vm.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
 }
 
-/// How long a VM takes no containers after so many failed starts in a row.
-fn suspicion(failures: u32) -> Duration {
-    RETRY_PAUSE_MIN * 2_u32.pow(failures.min(6))
-}
-
 /// Short at first, doubled with each failure, never longer than the regular interval.
 fn retry_pause(vm: &Vm, interval: Duration) -> Duration {
-    let doublings = vm.probe.failures.saturating_sub(1).min(16);
-    (RETRY_PAUSE_MIN * 2_u32.pow(doublings)).min(interval)
+    let backoff = Backoff {
+        min: RETRY_INTERVAL_MIN,
+        max: interval,
+    };
+    backoff.delay(vm.probe.failures.saturating_sub(1))
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::backoff::Backoff;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::ids::{CommandId, ContainerId};
@@ -106,8 +107,12 @@ impl Dispatcher {
             }
             Err(error) => {
                 self.poll.failures += 1;
-                let pause = self.config.intervals.poll * 2_u32.pow(self.poll.failures.min(6) - 1);
-                self.poll.not_before = self.now + pause.min(POLL_FAILURE_PAUSE_MAX);
+                let interval = self.config.intervals.poll;
+                let backoff = Backoff {
+                    min: interval,
+                    max: POLL_FAILURE_PAUSE_MAX.min(interval.saturating_mul(32)),
+                };
+                self.poll.not_before = self.now + backoff.delay(self.poll.failures - 1);
                 self.queue_failed(&error);
             }
         }

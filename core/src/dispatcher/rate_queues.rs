@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::Dispatcher;
-use crate::capacity::Call;
+use crate::command::CloudCall;
 use crate::ids::{CloudId, VmKey};
 use crate::mutants::Mutant;
 use crate::timers::TimeoutReason;
@@ -93,13 +93,13 @@ impl Dispatcher {
         let limits = &self.config.limits;
         let at = self
             .capacity
-            .call_at(self.now, limits, cloud, Call::Destroy);
+            .call_at(self.now, limits, cloud, CloudCall::Destroy);
         if at > self.now {
             self.timers.set(TimeoutReason::DestroyVm(key), at);
             return false;
         }
         self.capacity
-            .count_call(self.now, limits, cloud, Call::Destroy);
+            .count_call(self.now, limits, cloud, CloudCall::Destroy);
         self.dequeue_destroy(cloud, key);
         true
     }

@@ -2,6 +2,7 @@
 //! after one of the new, if that is sooner.
 
 use super::Dispatcher;
+use crate::backoff::jittered;
 use crate::ids::{ContainerId, VmKey};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
@@ -21,7 +22,7 @@ impl Dispatcher {
         let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
         for key in keys {
             // As after an answer, so that not all are asked at once.
-            let jitter = probe / 16 * (self.chance.jitter() % 256) / 256;
+            let jitter = jittered(probe / 16, self.chance.jitter());
             self.bring_forward(TimeoutReason::ProbeVm(key), self.now + probe - jitter);
             self.bring_forward(TimeoutReason::DestroyVm(key), self.now + shutdown);
             let runners = self

@@ -1,6 +1,7 @@
 //! Runners: started, found, stopped, gone.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::command::{Signal, VmAction};
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
@@ -152,12 +153,12 @@ impl Dispatcher {
             }),
             Err(error) if phase == RunnerPhase::Assigned => {
                 // Nothing was done, so nothing is left there.
-                let reason = format!("it could not be started on {instance}: {error}");
                 self.out.event(Event::StartFailed {
                     container,
-                    instance,
+                    instance: instance.clone(),
                     error: error.to_string(),
                 });
+                let reason = CancelReason::StartFailed { instance, error };
                 self.exit_runner(key, id, reason);
                 self.probe_now(key);
                 return;
@@ -199,7 +200,7 @@ impl Dispatcher {
 
     /// A runner is gone, for the reason that its container's owner should read, should it turn out
     /// that it left no result.
-    pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: String) {
+    pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
         let Some(instance) = self.fleet.get(key).map(crate::fleet::vm::Vm::name) else {
             return;
         };
@@ -212,7 +213,7 @@ impl Dispatcher {
         id: ContainerId,
         on: Option<VmKey>,
         instance: VmName,
-        reason: String,
+        reason: CancelReason,
     ) {
         let at = self.now;
         if let Some(entry) = self.queue.get_mut(&id) {
@@ -363,7 +364,7 @@ impl Dispatcher {
         }
         match told {
             Ok(SignalReport::Gone) => {
-                self.exit_runner(key, id, format!("the container was stopped: {reason}"));
+                self.exit_runner(key, id, CancelReason::Stopped(reason));
             }
             Ok(SignalReport::Alive) | Err(_) => {
                 let at = self.now + self.config.timeouts.signal;

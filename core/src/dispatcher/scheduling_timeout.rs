@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::ids::ContainerId;
 use crate::mutants::Mutant;
 use crate::queue::classes::ClassId;
@@ -66,9 +67,8 @@ impl Dispatcher {
         };
         entry.waits_from.get_or_insert(shows);
         if let Some(waits_for) = waits_for {
-            let (max, why) = (max.as_secs(), waits_for.describe(None));
-            let why = format!("not started within MaxSchedulingTime ({max} s): {why}");
-            entry.given_up = Some(why.into_boxed_str());
+            let reason = CancelReason::SchedulingTimeout { max, waits_for };
+            entry.given_up = Some(Box::new(reason));
             return true;
         }
         let left = max - waited;

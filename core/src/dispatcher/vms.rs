@@ -1,6 +1,7 @@
 //! What happens next to one VM.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::capacity::boot_breaker::Kind;
 use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, ShutdownReason, Vm};
@@ -310,8 +311,13 @@ impl Dispatcher {
             sync.tombstones.insert(id.clone(), (until, reason.clone()));
         }
         let why = match (&vm.terminating, shutdown) {
-            (Some(reason), true) => format!("instance {instance} was shut down: {reason}"),
-            _ => format!("instance {instance} disappeared while the container ran"),
+            (Some(reason), true) => CancelReason::InstanceShutDown {
+                instance: instance.clone(),
+                reason: reason.clone(),
+            },
+            _ => CancelReason::InstanceDisappeared {
+                instance: instance.clone(),
+            },
         };
         self.out.event(Event::Gone {
             instance,

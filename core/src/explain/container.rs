@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::instance::Ago;
 use crate::capacity::CreateBlocked;
 use crate::capacity::budgets::short;
+use crate::container_class::{ContainerClass, IneligibleType};
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
 use crate::placement::Hand as _;
-use crate::placement::sizing::{ContainerClass, IneligibleType};
 use crate::queue::classes::ClassId;
 use crate::queue::entry::Entry;
 use crate::resources::{MIB, MicroDollars};
@@ -112,7 +112,7 @@ impl View<'_> {
             at: now,
             waiting_in_all: self.core.queue().waiting_in_order().len(),
             runner,
-            last_exit: entry.exit.as_ref().map(|exit| exit.reason.clone()),
+            last_exit: entry.exit.as_ref().map(|exit| exit.reason.to_string()),
             ruled_out: match (for_room, &entry.class) {
                 (true, Ok(class)) => {
                     let class = &self.core.queue().class(*class).class;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
+use crate::ranked_types::Types;
 use crate::resources::Resources;
 
 /// Where a VM stands among its kind: busy ones first, then the least free, by cores, then memory.

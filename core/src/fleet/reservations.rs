@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::vm::Vm;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
 use crate::queue::classes::{ClassId, Rank};
+use crate::ranked_types::Types;
 
 /// Room that is kept for a container on a VM that is on its way.
 #[derive(Clone, Copy, Debug, Hash)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::load::Load;
 use super::small_map::SmallMap;
 use crate::config::InstanceType;
 use crate::ids::{
@@ -11,7 +12,6 @@ use crate::ids::{
     VmName,
 };
 use crate::input::IdleBehavior;
-use crate::placement::sizing::Load;
 use crate::queue::classes::Rank;
 use crate::resources::{MicroDollars, Resources};
 use crate::signals::StopEscalation;

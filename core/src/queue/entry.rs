@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use crate::cancel_reason::CancelReason;
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
@@ -37,7 +38,7 @@ pub(crate) struct Exit {
     /// Where it was, unless that VM is no more.
     pub(crate) on: Option<VmKey>,
     /// For the owner, should the queue still say Running.
-    pub(crate) reason: String,
+    pub(crate) reason: CancelReason,
     /// The cloud took back what it ran on, and says so: nothing is left of it.
     pub(crate) interrupted: bool,
 }
@@ -68,7 +69,7 @@ pub(crate) struct Entry {
     /// What its shape's clock showed when it began to wait; not while it runs.
     pub(crate) waits_from: Option<Duration>,
     /// It has waited for too long: what its owner is told.
-    pub(crate) given_up: Option<Box<str>>,
+    pub(crate) given_up: Option<Box<CancelReason>>,
     /// Its lock was taken by this process, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
     /// This process has started it, or tried to.

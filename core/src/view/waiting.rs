@@ -26,7 +26,7 @@ impl View<'_> {
             return Some(WaitReason::LockedElsewhere);
         }
         if let Some(why) = self.core.queue().hopeless(entry) {
-            return Some(WaitReason::Unsatisfiable(why));
+            return Some(WaitReason::Unsatisfiable(why.to_string()));
         }
         if let Some(waiting) = self.waiting_at_host(entry) {
             return Some(waiting);

@@ -286,52 +286,6 @@ fn need(demand: &Demand, sizing: &Sizing) -> Resources {
     }
 }
 
-/// What the containers on a VM take together. Those that ask for no core share one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Load {
-    sum: Resources,
-    sharing: u32,
-    /// How many containers.
-    pub(crate) count: u32,
-}
-
-impl Load {
-    pub(crate) fn add(&mut self, need: &Resources) {
-        self.sum = self.sum.plus(need);
-        self.sharing += u32::from(need.vcpus == 0);
-        self.count += 1;
-    }
-
-    /// Everything taken, the shared core included.
-    pub(crate) fn used(&self) -> Resources {
-        let mut used = self.sum;
-        used.vcpus = used.vcpus.saturating_add(u32::from(self.sharing > 0));
-        used
-    }
-
-    /// Whether one more fits into `total`, and is not one too many.
-    pub(crate) fn has_room(&self, need: &Resources, total: &Resources, max: Option<u32>) -> bool {
-        max.is_none_or(|max| self.count < max) && self.admits(need, total)
-    }
-
-    /// Whether one more fits into `total`.
-    pub(crate) fn admits(&self, need: &Resources, total: &Resources) -> bool {
-        let mut with = *self;
-        with.add(need);
-        total.holds(&with.used())
-    }
-}
-
-impl<'a> FromIterator<&'a Resources> for Load {
-    fn from_iter<I: IntoIterator<Item = &'a Resources>>(needs: I) -> Self {
-        let mut load = Self::default();
-        for need in needs {
-            load.add(need);
-        }
-        load
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -415,37 +369,6 @@ mod tests {
     }
 
     #[test]
-    fn containers_without_cores_share_one() {
-        let total = Resources {
-            vcpus: 2,
-            ram: 100,
-            scratch: 100,
-            gpus: 0,
-        };
-        let mut load = Load::default();
-        let none = Resources::default();
-        let one = Resources { vcpus: 1, ..none };
-        for _ in 0..4 {
-            assert!(load.admits(&none, &total));
-            load.add(&none);
-        }
-        assert!(load.admits(&one, &total));
-        load.add(&one);
-        assert!(!load.admits(&one, &total));
-        assert!(load.admits(&none, &total));
-    }
-
-    #[test]
-    fn a_container_with_all_cores_fills_its_vm_alone() {
-        let total = Resources {
-            vcpus: 2,
-            ..Resources::default()
-        };
-        let load: Load = [&total].into_iter().collect();
-        assert!(!load.admits(&Resources::default(), &total));
-    }
-
-    #[test]
     fn absurd_demands_saturate() {
         let absurd = Demand {
             vcpus: u32::MAX,
@@ -463,17 +386,6 @@ mod tests {
         );
     }
 
-    fn any_need() -> impl Strategy<Value = Resources> {
-        (0u32..8, 0u64..1000, 0u64..1000, 0u32..3).prop_map(|(vcpus, ram, scratch, gpus)| {
-            Resources {
-                vcpus,
-                ram,
-                scratch,
-                gpus,
-            }
-        })
-    }
-
     fn any_types() -> impl Strategy<Value = Config> {
         let one = (1u32..16, 1u64..64_000, 1u64..1000);
         proptest::collection::vec(one, 1..12).prop_map(|offers| {
@@ -489,18 +401,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn what_was_admitted_never_exceeds_the_vm(needs in proptest::collection::vec(any_need(), 0..40)) {
-            let total = Resources { vcpus: 12, ram: 3000, scratch: 3000, gpus: 4 };
-            let mut load = Load::default();
-            for need in &needs {
-                if load.admits(need, &total) {
-                    load.add(need);
-                }
-            }
-            prop_assert!(total.holds(&load.used()));
-        }
-
         #[test]
         fn eligible_types_all_fit_and_are_sorted_by_price_within_the_bound(
             config in any_types(), vcpus in 0u32..16, ram in 0u64..40_000,

@@ -24,6 +24,9 @@ pub(crate) struct BackoffState {
 /// After a pause, the one try has come to an end within this, if anybody wants it.
 const STALE_AFTER: Duration = Duration::from_secs(600);
 
+/// Most doublings of a delay.
+const DOUBLINGS_MAX: u32 = 16;
+
 /// Whether something may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
@@ -42,6 +45,19 @@ pub(crate) struct Backoff {
     pub(crate) max: Duration,
 }
 
+impl Backoff {
+    /// Delay after `step` doublings, without jitter.
+    pub(crate) fn delay(self, step: u32) -> Duration {
+        let doubled = self.min.saturating_mul(2_u32.pow(step.min(DOUBLINGS_MAX)));
+        doubled.min(self.max)
+    }
+}
+
+/// Part of a span of time: up to all of `span`, in 256 steps, as drawn by `jitter`.
+pub(crate) fn jittered(span: Duration, jitter: u32) -> Duration {
+    span * (jitter % 256) / 256
+}
+
 impl BackoffState {
     /// Escalates from `before`: each pause is twice the one before, up to the longest, and up to an
     /// eighth longer by chance (`jitter`), so that several do not try in step.
@@ -57,9 +73,8 @@ impl BackoffState {
         // rests for the shortest pause at least.
         let known = before.filter(|b| now < b.until);
         let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
-        let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
-        let extra = pause / 8 * (jitter % 256) / 256;
-        let until = now + pause + extra;
+        let pause = pauses.delay(step);
+        let until = now + pause + jittered(pause / 8, jitter);
         let ongoing = before.filter(|b| b.goes_on(now));
         Self {
             since: ongoing.map_or(now, |b| b.since),
