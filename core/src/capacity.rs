@@ -4,6 +4,8 @@ pub(crate) mod blocked;
 pub(crate) mod boot_breaker;
 pub(crate) mod budgets;
 pub(crate) mod concurrency;
+#[cfg(feature = "mutants")]
+mod mutants;
 pub(crate) mod token_bucket;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +20,6 @@ use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::mutants::{Mutant, Mutants};
 use crate::queue::classes::Rank;
-use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 pub use blocked::CreateBlocked;
 use boot_breaker::BootBreaker;
@@ -171,19 +172,39 @@ impl Capacity {
         (name, image): (&TypeName, &ImageId),
         offer: &InstanceType,
     ) -> Result<(), CreateBlocked> {
+        self.check_limits(config, fleet, offer)?;
+        self.check_backoffs(now, fleet, (name, image), offer)?;
         let limits = &config.limits;
-        if limits
-            .instances
-            .map(|max| max as usize + usize::from(self.mutants.has(Mutant::OneTooMany)))
-            .is_some_and(|max| fleet.len() >= max)
-        {
+        let in_flight = fleet.creates_unanswered();
+        let max = limits.creates_in_flight;
+        if max.is_some_and(|max| in_flight >= max as usize) {
+            return Err(CreateBlocked::CreatesInFlight);
+        }
+        let until = self.call_at(now, limits, offer.cloud, CloudCall::Create);
+        let bar = self.throttled.get(&(offer.cloud, CloudCall::Create));
+        match bar {
+            _ if until <= now => Ok(()),
+            Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
+            _ => Err(CreateBlocked::Rate { until }),
+        }
+    }
+
+    /// Checks the operator's limits on instances, price and spending.
+    fn check_limits(
+        &self,
+        config: &Config,
+        fleet: &Fleet,
+        offer: &InstanceType,
+    ) -> Result<(), CreateBlocked> {
+        let limits = &config.limits;
+        let extra = usize::from(self.mutants.has(Mutant::OneTooMany));
+        let instances_max = limits.instances.map(|max| max as usize + extra);
+        if instances_max.is_some_and(|max| fleet.len() >= max) {
             return Err(CreateBlocked::MaxInstances);
         }
-        let mut price = fleet.price();
-        if self.mutants.has(Mutant::WishesUnpriced) {
-            let real = fleet.iter().filter(|vm| vm.instance.is_some());
-            price = MicroDollars(real.map(|vm| vm.price().0).sum());
-        }
+        let price = fleet.price();
+        #[cfg(feature = "mutants")]
+        let price = self.unpriced_creates(fleet, price);
         let with_it = price.0.saturating_add(offer.price.0);
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
             return Err(CreateBlocked::MaxPricePerHour);
@@ -197,6 +218,17 @@ impl Capacity {
                 until,
             });
         }
+        Ok(())
+    }
+
+    /// Checks the back-off of everything that the type and the image belong to.
+    fn check_backoffs(
+        &self,
+        now: Timestamp,
+        fleet: &Fleet,
+        (name, image): (&TypeName, &ImageId),
+        offer: &InstanceType,
+    ) -> Result<(), CreateBlocked> {
         let under_way =
             |key| fleet.is_create_unanswered(key) && !self.mutants.has(Mutant::NoCanary);
         if let Some(group) = self.groups.get(&group_of(offer)) {
@@ -221,25 +253,14 @@ impl Capacity {
             }
         }
         if !self.mutants.has(Mutant::BootsRepeated) {
-            let booting = |key| fleet.get(key).is_some_and(|vm| !vm.boot_counted);
+            let booting = |key| fleet.get(key).is_some_and(|vm| !vm.health.boot_counted);
             let kind = (name.clone(), image.clone());
             self.boot_breaker.may_boot(now, &kind, booting)?;
         }
         if self.waits_for_another(now, fleet, offer) {
             return Err(CreateBlocked::SerializedAfterError);
         }
-        let in_flight = fleet.creates_unanswered();
-        let max = limits.creates_in_flight;
-        if max.is_some_and(|max| in_flight >= max as usize) {
-            return Err(CreateBlocked::CreatesInFlight);
-        }
-        let until = self.call_at(now, limits, offer.cloud, CloudCall::Create);
-        let bar = self.throttled.get(&(offer.cloud, CloudCall::Create));
-        match bar {
-            _ if until <= now => Ok(()),
-            Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
-            _ => Err(CreateBlocked::Rate { until }),
-        }
+        Ok(())
     }
 
     /// Whether a create is under way that must end first: what was refused lately is tried by one
@@ -249,8 +270,8 @@ impl Capacity {
         let throttled = goes_on(self.throttled.get(&(offer.cloud, CloudCall::Create)));
         let refused = goes_on(self.groups.get(&group_of(offer)));
         let in_the_way = |vm: &Vm| {
-            let group = vm.offer.as_ref().map(|other| &other.quota_group);
-            vm.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
+            let group = vm.identity.offer.as_ref().map(|other| &other.quota_group);
+            vm.identity.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
         };
         (throttled || refused) && fleet.awaits_create(in_the_way)
     }
@@ -505,6 +526,7 @@ pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{MicroDollars, Resources};
 
     #[test]
     fn a_create_that_may_or_may_not_have_been_made_counts_as_failing_until_one_was() {
@@ -513,7 +535,7 @@ mod tests {
         let offer = InstanceType {
             cloud: CloudId(0),
             provider_type: String::new(),
-            resources: crate::resources::Resources::default(),
+            resources: Resources::default(),
             added_scratch: 0,
             gpus: None,
             price: MicroDollars(1),

@@ -9,6 +9,8 @@ mod cloud_sync;
 mod containers;
 mod dirty;
 pub(crate) mod memory_stats;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod operator;
 mod placement_ops;
 mod preemption;
@@ -264,12 +266,6 @@ impl Dispatcher {
         self.mutants.has(bug)
     }
 
-    #[cfg(feature = "mutants")]
-    pub(crate) fn set_mutants(&mut self, mutants: Mutants) {
-        self.mutants = mutants;
-        self.capacity.mutants = mutants;
-    }
-
     /// Whether queue and clouds have each been seen whole since leadership was gained.
     pub(crate) fn is_synced(&self) -> bool {
         let listed = |sync: &Sync| sync.first_list.is_some();
@@ -460,9 +456,9 @@ impl Dispatcher {
     ) -> Option<CommandId> {
         let vm = self.fleet.get(key)?;
         let action = Action::Vm {
-            cloud: vm.cloud,
-            instance: vm.instance.clone()?,
-            address: vm.address.clone()?,
+            cloud: vm.identity.cloud,
+            instance: vm.identity.instance.clone()?,
+            address: vm.identity.address.clone()?,
             action,
         };
         let sent = self

@@ -57,7 +57,7 @@ impl Record {
         containers_max: Option<u32>,
     ) {
         let mut index_key = IndexKey::of(&self.vm, containers_max);
-        if !index_key.arriving && !self.vm.reserved.is_empty() {
+        if !index_key.arriving && !self.vm.work.reserved.is_empty() {
             reservations.break_all_of(&mut self.vm);
             index_key = IndexKey::of(&self.vm, containers_max);
         }
@@ -118,9 +118,13 @@ impl Fleet {
     /// [`Fleet::remove_runner`] alone.
     pub(crate) fn update<R>(&mut self, key: VmKey, change: impl FnOnce(&mut Vm) -> R) -> Option<R> {
         let record = self.vms.get_mut(&key)?;
-        let runners_before = record.vm.runners.len();
+        let runners_before = record.vm.work.runners.len();
         let result = change(&mut record.vm);
-        assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
+        assert_eq!(
+            record.vm.work.runners.len(),
+            runners_before,
+            "not by an update"
+        );
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         Some(result)
     }
@@ -144,8 +148,8 @@ impl Fleet {
         runner: Runner,
     ) -> Option<&Vm> {
         let record = self.vms.get_mut(&key)?;
-        record.vm.last_container = Some(id);
-        record.vm.runners.insert(id, runner);
+        record.vm.work.last_container = Some(id);
+        record.vm.work.runners.insert(id, runner);
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.insert(id, key);
         Some(&record.vm)
@@ -154,7 +158,7 @@ impl Fleet {
     /// Takes a runner off its VM.
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
         let record = self.vms.get_mut(&key)?;
-        let runner = record.vm.runners.remove(id)?;
+        let runner = record.vm.work.runners.remove(id)?;
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.remove(*id, key);
         Some(runner)
@@ -165,7 +169,7 @@ impl Fleet {
         self.reservations.break_all_of(&mut vm);
         self.index.reindex(&vm, &index_key, &IndexKey::default());
         self.index.forget_names(&vm);
-        for id in vm.runners.keys() {
+        for id in vm.work.runners.keys() {
             self.hosts.remove(*id, key);
         }
         Some(vm)
@@ -251,9 +255,9 @@ impl Fleet {
     pub(crate) fn reservation(&mut self, reservation: Reservation, need: Resources) {
         let record = self.vms.get_mut(&reservation.vm).expect("it is on its way");
         let vm = &mut record.vm;
-        vm.reserved.insert(reservation.rank, need);
+        vm.work.reserved.insert(reservation.rank, need);
         self.reservations
-            .make(&vm.type_name, &vm.image, reservation);
+            .make(&vm.identity.type_name, &vm.identity.image, reservation);
         self.reindex(reservation.vm);
     }
 
@@ -261,8 +265,10 @@ impl Fleet {
     pub(crate) fn withdraw(&mut self, id: ContainerId) -> Option<Reservation> {
         let key = self.reservations.of(&id)?.vm;
         let vm = &mut self.vms.get_mut(&key)?.vm;
-        let reservation = self.reservations.forget(&vm.type_name, &vm.image, id)?;
-        vm.reserved.remove(&reservation.rank);
+        let reservation =
+            self.reservations
+                .forget(&vm.identity.type_name, &vm.identity.image, id)?;
+        vm.work.reserved.remove(&reservation.rank);
         self.reindex(key);
         Some(reservation)
     }
@@ -332,7 +338,7 @@ impl Fleet {
             return None;
         }
         let vm = &self.vms[&key].vm;
-        let mut stay: Vec<(&Rank, &Resources)> = vm.reserved.iter().collect();
+        let mut stay: Vec<(&Rank, &Resources)> = vm.work.reserved.iter().collect();
         let mut go = Vec::new();
         while stay.last().is_some_and(|(reserved, _)| **reserved > rank) {
             go.extend(stay.pop().map(|(reserved, _)| reserved.2));

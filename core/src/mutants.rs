@@ -147,6 +147,12 @@ pub(crate) struct Mutants {
 }
 
 impl Mutants {
+    /// Exactly one active mutant.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn only(mutant: Mutant) -> Self {
+        Self { bug: Some(mutant) }
+    }
+
     /// Whether this bug is planted.
     #[cfg(feature = "mutants")]
     pub(crate) fn has(self, bug: Mutant) -> bool {
@@ -163,14 +169,6 @@ impl Mutants {
 /// Not part of what is known: fingerprints are the same in every build.
 impl std::hash::Hash for Mutants {
     fn hash<H: std::hash::Hasher>(&self, _state: &mut H) {}
-}
-
-#[cfg(feature = "mutants")]
-impl crate::Dispatcher {
-    /// Plants a bug, in place of the one before.
-    pub fn plant(&mut self, bug: Mutant) {
-        self.set_mutants(Mutants { bug: Some(bug) });
-    }
 }
 
 #[cfg(all(test, not(feature = "mutants")))]

@@ -167,7 +167,7 @@ impl<H: Hand> Pass<'_, H> {
             if let Some(vm) = self.hand.make_room(class, parked, &self.kept)
                 && let Some(vm) = self.hand.fleet().get(vm)
             {
-                let kind = (vm.type_name.clone(), vm.image.clone());
+                let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
                 self.kept.insert(kind, vm.key);
             }
         }

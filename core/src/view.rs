@@ -1,5 +1,7 @@
 //! What an operator sees. Everything is computed when somebody looks; nothing is kept for it.
 
+#[cfg(feature = "mutants")]
+mod mutants;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -249,7 +251,7 @@ impl View<'_> {
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceView> {
         let mut vms: Vec<&Vm> = self.core.fleet().iter().collect();
-        vms.sort_by_key(|vm| (vm.instance.as_ref(), vm.intent));
+        vms.sort_by_key(|vm| (vm.identity.instance.as_ref(), vm.identity.intent));
         vms.into_iter().map(describe_vm).collect()
     }
 
@@ -407,32 +409,32 @@ impl View<'_> {
 
 pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
     InstanceView {
-        instance: vm.instance.clone(),
-        intent: vm.intent,
-        cloud: vm.cloud,
-        address: vm.address.clone(),
-        instance_type: vm.type_name.clone(),
-        image: vm.image.clone(),
+        instance: vm.identity.instance.clone(),
+        intent: vm.identity.intent,
+        cloud: vm.identity.cloud,
+        address: vm.identity.address.clone(),
+        instance_type: vm.identity.type_name.clone(),
+        image: vm.identity.image.clone(),
         price: vm.price(),
         phase: vm.phase,
         busy: !vm.idle(),
-        idle_behavior: vm.behavior,
-        since: vm.since,
-        idle_since: vm.idle().then_some(vm.idle_since),
+        idle_behavior: vm.behavior.idle,
+        since: vm.lifecycle.since,
+        idle_since: vm.idle().then_some(vm.work.idle_since),
         last_probe: vm.probe.good_at,
         complaint: vm.probe.complaint.clone(),
-        broken: vm.fault.clone(),
-        last_container: vm.last_container,
-        containers: vm.runners.keys().copied().collect(),
-        preempted_at: vm.preempted_at,
-        terminating: vm.terminating.clone(),
+        broken: vm.health.fault.clone(),
+        last_container: vm.work.last_container,
+        containers: vm.work.runners.keys().copied().collect(),
+        preempted_at: vm.health.preempted_at,
+        terminating: vm.shutdown.reason.clone(),
     }
 }
 
 fn category(vm: &Vm) -> Category {
     if !vm.idle() {
         Category::InUse
-    } else if vm.behavior == IdleBehavior::Hold {
+    } else if vm.behavior.idle == IdleBehavior::Hold {
         Category::Hold
     } else {
         match vm.phase {
@@ -445,9 +447,9 @@ fn category(vm: &Vm) -> Category {
 
 fn count_vm(totals: &mut Totals, vm: &Vm) {
     let category = category(vm);
-    let place = (category, vm.type_name.clone());
+    let place = (category, vm.identity.type_name.clone());
     *totals.instances.entry(place).or_default() += 1;
-    let of_type = (category, vm.type_name.clone());
+    let of_type = (category, vm.identity.type_name.clone());
     let sums = [
         totals.price.entry(category).or_default(),
         totals.price_of_type.entry(of_type).or_default(),
@@ -458,10 +460,10 @@ fn count_vm(totals: &mut Totals, vm: &Vm) {
     let offered = totals.resources.entry(category).or_default();
     *offered = offered.plus(&vm.total());
     let runs = |r: &&crate::fleet::vm::Runner| r.phase != RunnerPhase::Assigned;
-    totals.runners += vm.runners.values().filter(runs).count() as u64;
+    totals.runners += vm.work.runners.values().filter(runs).count() as u64;
     if matches!(vm.phase, Phase::Ready | Phase::Cordoned | Phase::Unknown) {
         totals
             .last_probes
-            .push(vm.probe.good_at.unwrap_or(vm.since));
+            .push(vm.probe.good_at.unwrap_or(vm.lifecycle.since));
     }
 }

@@ -128,9 +128,11 @@ impl Budgets {
 
 /// Since when an instance is to be paid for. Not before it was asked for, as far as that is known.
 fn born(vm: &Vm) -> Timestamp {
-    let asked = vm.intent.map(IntentId::asked_at);
+    let asked = vm.identity.intent.map(IntentId::asked_at);
     // A wish that is younger than the find is none of ours.
-    asked.filter(|at| *at <= vm.since).unwrap_or(vm.since)
+    asked
+        .filter(|at| *at <= vm.lifecycle.since)
+        .unwrap_or(vm.lifecycle.since)
 }
 
 impl Window {

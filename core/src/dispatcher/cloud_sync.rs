@@ -113,7 +113,7 @@ impl Dispatcher {
         let awaited = self
             .fleet
             .iter()
-            .any(|vm| vm.cloud == cloud && awaits_list(vm));
+            .any(|vm| vm.identity.cloud == cloud && awaits_list(vm));
         let sync = self.syncs.entry(cloud).or_default();
         let pause = if awaited {
             let backoff = Backoff {
@@ -146,7 +146,7 @@ impl Dispatcher {
             let known = named.or_else(|| {
                 let key = self.fleet.by_intent(record.tags.intent?)?;
                 let vm = self.fleet.get(key)?;
-                (vm.cloud == cloud && vm.instance.is_none()).then_some(key)
+                (vm.identity.cloud == cloud && vm.identity.instance.is_none()).then_some(key)
             });
             match known {
                 Some(key) => {
@@ -162,8 +162,8 @@ impl Dispatcher {
         let missing: Vec<VmKey> = self
             .fleet
             .iter()
-            .filter(|vm| vm.cloud == cloud && vm.instance.is_some())
-            .filter(|vm| vm.alive_at < started && !seen.contains(&vm.key))
+            .filter(|vm| vm.identity.cloud == cloud && vm.identity.instance.is_some())
+            .filter(|vm| vm.liveness.alive_at < started && !seen.contains(&vm.key))
             .map(|vm| vm.key)
             .collect();
         for key in missing {
@@ -183,9 +183,9 @@ impl Dispatcher {
         }
         let shown = record.tags.idle_behavior.unwrap_or_default();
         let lost = self.fleet.note(key, |vm| {
-            vm.alive_at = vm.alive_at.max(started);
-            vm.absent_lists = 0;
-            vm.absent_since = None;
+            vm.liveness.alive_at = vm.liveness.alive_at.max(started);
+            vm.liveness.absent_lists = 0;
+            vm.liveness.absent_since = None;
             // Tags are our memory: what the cloud confirmed and does not show was not written.
             let settled = started >= vm.tag.confirmed_at + TAG_SETTLES;
             let lost = settled && vm.tag.written.is_some_and(|written| written != shown);
@@ -202,7 +202,7 @@ impl Dispatcher {
     /// Whether the VM that bears the name of what the cloud shows was made for another wish: names
     /// are given again, and one of the two is gone.
     fn is_namesake(&self, key: VmKey, record: &InstanceRecord) -> bool {
-        let known = self.fleet.get(key).and_then(|vm| vm.intent);
+        let known = self.fleet.get(key).and_then(|vm| vm.identity.intent);
         let both = known.zip(record.tags.intent);
         both.is_some_and(|(known, shown)| known != shown)
     }
@@ -225,15 +225,16 @@ impl Dispatcher {
             grace = Duration::ZERO;
         }
         let gone = self.fleet.update(key, |vm| {
-            vm.absent_lists += 1;
+            vm.liveness.absent_lists += 1;
             // The answers may come late: what counts is when the lists began.
-            let since = *vm.absent_since.get_or_insert(started);
-            let young = started.since(vm.appeared_at.unwrap_or(vm.since)) <= grace;
+            let since = *vm.liveness.absent_since.get_or_insert(started);
+            let young =
+                started.since(vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since)) <= grace;
             // Lists may follow each other quickly, and be behind for longer than that. What we
             // destroyed ourselves is expected to go; but nobody's container is judged by a hope.
             let expected = vm.phase == Phase::Shutdown && vm.idle();
             let doubtful = !expected && started.since(since) < grace;
-            vm.absent_lists >= ABSENT_LISTS && !young && !doubtful
+            vm.liveness.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {
             Some(true) => self.gone(key, false),
@@ -248,37 +249,40 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let moved = record.address.is_some() && vm.address != record.address;
-        if vm.instance.as_ref() == Some(&record.id) && vm.appeared_at.is_some() && !moved {
+        let moved = record.address.is_some() && vm.identity.address != record.address;
+        if vm.identity.instance.as_ref() == Some(&record.id)
+            && vm.lifecycle.appeared_at.is_some()
+            && !moved
+        {
             return;
         }
-        let (created, was_address) = (vm.instance.is_none(), vm.address.clone());
+        let (created, was_address) = (vm.identity.instance.is_none(), vm.identity.address.clone());
         self.fleet.update(key, |vm| {
-            vm.instance = Some(record.id.clone());
-            vm.appeared_at.get_or_insert(now);
+            vm.identity.instance = Some(record.id.clone());
+            vm.lifecycle.appeared_at.get_or_insert(now);
             if record.address.is_some() {
-                vm.address.clone_from(&record.address);
+                vm.identity.address.clone_from(&record.address);
             }
             if created {
                 vm.phase = Phase::Booting;
-                vm.write_off_at = None;
-                vm.alive_at = now;
+                vm.lifecycle.write_off_at = None;
+                vm.liveness.alive_at = now;
             }
         });
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        if created && let Some(intent) = vm.intent {
+        if created && let Some(intent) = vm.identity.intent {
             self.out.event(Event::Created {
                 instance: vm.name(),
                 intent,
-                instance_type: vm.type_name.clone(),
-                container: vm.created_for,
+                instance_type: vm.identity.type_name.clone(),
+                container: vm.lifecycle.created_for,
             });
             self.dirty.vms.insert(key);
         }
-        if vm.address != was_address
-            && let Some(address) = vm.address.clone()
+        if vm.identity.address != was_address
+            && let Some(address) = vm.identity.address.clone()
         {
             let instance = vm.name();
             self.out.event(Event::AddressChanged { instance, address });
@@ -298,22 +302,22 @@ impl Dispatcher {
         let image = tags.image.clone().unwrap_or(self.config.image.clone());
         let mut vm = Vm::new(self.now, key, cloud, type_name.clone(), offer, image);
         let configured = offer.is_some();
-        vm.instance = Some(record.id.clone());
-        vm.intent = tags.intent;
+        vm.identity.instance = Some(record.id.clone());
+        vm.identity.intent = tags.intent;
         vm.phase = Phase::Unknown;
-        vm.found = true;
-        vm.appeared_at = Some(self.now);
-        vm.behavior = tags.idle_behavior.unwrap_or_default();
-        if vm.behavior != IdleBehavior::Run {
-            vm.behavior_cause = BehaviorCause::Tag;
+        vm.lifecycle.found = true;
+        vm.lifecycle.appeared_at = Some(self.now);
+        vm.behavior.idle = tags.idle_behavior.unwrap_or_default();
+        if vm.behavior.idle != IdleBehavior::Run {
+            vm.behavior.cause = BehaviorCause::Tag;
         }
-        vm.tag.written = Some(vm.behavior);
+        vm.tag.written = Some(vm.behavior.idle);
         self.out.event(Event::InstanceFound {
             instance: vm.name(),
             instance_type: type_name,
-            behavior: vm.behavior,
+            behavior: vm.behavior.idle,
         });
-        let drain = !configured && vm.behavior == IdleBehavior::Run;
+        let drain = !configured && vm.behavior.idle == IdleBehavior::Run;
         self.capacity.budgets.count_found(&vm);
         self.fleet.insert(vm);
         self.name_vm(key, record);
@@ -352,8 +356,8 @@ impl Dispatcher {
             Some(offer),
             image.clone(),
         );
-        vm.intent = Some(intent);
-        vm.created_for = Some(container);
+        vm.identity.intent = Some(intent);
+        vm.lifecycle.created_for = Some(container);
         let limits = &self.config.limits;
         self.capacity
             .create_sent(self.now, limits, (name, image), offer, key);
@@ -380,8 +384,12 @@ impl Dispatcher {
             // Written off or named by a list and gone since; a list will show it if it lives.
             return;
         };
-        let (name, cloud, listed) = (vm.type_name.clone(), vm.cloud, vm.instance.clone());
-        if let (Err(error), None, Some(intent)) = (&made, &listed, vm.intent) {
+        let (name, cloud, listed) = (
+            vm.identity.type_name.clone(),
+            vm.identity.cloud,
+            vm.identity.instance.clone(),
+        );
+        if let (Err(error), None, Some(intent)) = (&made, &listed, vm.identity.intent) {
             self.out.event(Event::CreateFailed {
                 intent,
                 instance_type: name.clone(),
@@ -427,7 +435,8 @@ impl Dispatcher {
             Err(_) if listed.is_some() => {}
             Err(CloudError::Ambiguous { .. }) if !self.mutant(Mutant::LostCreateForgotten) => {
                 let at = self.now + self.config.timeouts.create_ambiguous;
-                self.fleet.update(key, |vm| vm.write_off_at = Some(at));
+                self.fleet
+                    .update(key, |vm| vm.lifecycle.write_off_at = Some(at));
                 self.dirty.vms.insert(key);
                 self.sync_soon(cloud);
             }
@@ -447,10 +456,10 @@ impl Dispatcher {
         if vm.phase != Phase::Shutdown || vm.shutdown.in_flight.is_some() {
             return;
         }
-        let Some(instance) = vm.instance.clone() else {
+        let Some(instance) = vm.identity.instance.clone() else {
             return;
         };
-        let (cloud, name, attempt) = (vm.cloud, vm.name(), vm.shutdown.attempts + 1);
+        let (cloud, name, attempt) = (vm.identity.cloud, vm.name(), vm.shutdown.attempts + 1);
         if !self.admit_destroy(cloud, key) {
             return;
         }
@@ -470,7 +479,7 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let (cloud, attempts) = (vm.cloud, vm.shutdown.attempts);
+        let (cloud, attempts) = (vm.identity.cloud, vm.shutdown.attempts);
         self.note_call(cloud, CloudCall::Destroy, done.as_ref().err());
         self.fleet.update(key, |vm| vm.shutdown.in_flight = None);
         let backoff = Backoff {
@@ -489,13 +498,13 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let (cloud, behavior) = (vm.cloud, vm.behavior);
+        let (cloud, behavior) = (vm.identity.cloud, vm.behavior.idle);
         let mut idle = vm.tag.written == Some(behavior) || vm.tag.in_flight.is_some();
         idle |= self.mutant(Mutant::TagForgotten);
         if idle || matches!(vm.phase, Phase::Creating | Phase::Shutdown) {
             return;
         }
-        let Some(instance) = vm.instance.clone() else {
+        let Some(instance) = vm.identity.instance.clone() else {
             return;
         };
         let limits = &self.config.limits;
@@ -521,7 +530,7 @@ impl Dispatcher {
     }
 
     pub(super) fn on_tagged(&mut self, key: VmKey, done: Result<(), CloudError>) {
-        let Some(cloud) = self.fleet.get(key).map(|vm| vm.cloud) else {
+        let Some(cloud) = self.fleet.get(key).map(|vm| vm.identity.cloud) else {
             return;
         };
         self.note_call(cloud, CloudCall::SetTags, done.as_ref().err());
@@ -560,8 +569,8 @@ impl Dispatcher {
 /// Whether the next list will tell something that is waited for.
 fn awaits_list(vm: &Vm) -> bool {
     match vm.phase {
-        Phase::Creating => vm.write_off_at.is_some(),
+        Phase::Creating => vm.lifecycle.write_off_at.is_some(),
         Phase::Shutdown => true,
-        _ => vm.address.is_none(),
+        _ => vm.identity.address.is_none(),
     }
 }

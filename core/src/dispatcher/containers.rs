@@ -260,7 +260,7 @@ impl Dispatcher {
 
     fn assigned_to(&self, id: ContainerId) -> Option<VmKey> {
         self.fleet.hosts(id).find(|key| {
-            let runner = self.fleet.get(*key).and_then(|vm| vm.runners.get(&id));
+            let runner = self.fleet.get(*key).and_then(|vm| vm.work.runners.get(&id));
             runner.is_some_and(|runner| runner.phase == RunnerPhase::Assigned)
         })
     }

@@ -45,13 +45,13 @@ impl Dispatcher {
         };
         let unsent = vm.phase == Phase::Shutdown && vm.shutdown.attempts == 0;
         let gently = matches!(
-            vm.terminating,
+            vm.shutdown.reason,
             Some(ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom)
         );
         if !unsent || !gently {
             return;
         }
-        let (before, cloud) = (vm.shutdown.before, vm.cloud);
+        let (before, cloud) = (vm.shutdown.before, vm.identity.cloud);
         self.timers.cancel(TimeoutReason::DestroyVm(key));
         self.dequeue_destroy(cloud, key);
         self.uncordon(key);

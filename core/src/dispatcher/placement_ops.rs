@@ -79,7 +79,7 @@ impl Dispatcher {
             && let Some(vm) = self.fleet.get(key)
         {
             return WaitReason::Booting {
-                instance_type: vm.type_name.clone(),
+                instance_type: vm.identity.type_name.clone(),
                 instance: vm.name(),
                 exists: vm.phase != Phase::Creating,
             };

@@ -18,15 +18,15 @@ impl Dispatcher {
             return;
         }
         let told = self.fleet.update(key, |vm| {
-            let first = vm.preempted_at.is_none();
-            vm.preempted_at.get_or_insert(at);
+            let first = vm.health.preempted_at.is_none();
+            vm.health.preempted_at.get_or_insert(at);
             let living = vm.phase != Phase::Shutdown;
-            let drain = living && vm.behavior == IdleBehavior::Run;
+            let drain = living && vm.behavior.idle == IdleBehavior::Run;
             let containers = vm.live_runners().count();
             (
                 first.then(|| (vm.name(), containers)),
                 drain,
-                vm.type_name.clone(),
+                vm.identity.type_name.clone(),
             )
         });
         let Some((first, drain, instance_type)) = told else {
@@ -49,7 +49,11 @@ impl Dispatcher {
     /// A runner went with its VM. `told` says that the cloud itself says that the VM is gone, so that
     /// nothing of it can be left.
     pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: CancelReason) {
-        let stopping = vm.runners.get(&id).is_some_and(|r| r.escalation.is_some());
+        let stopping = vm
+            .work
+            .runners
+            .get(&id)
+            .is_some_and(|r| r.escalation.is_some());
         if stopping || !was_taken_back(vm) {
             return self.note_exit(id, None, vm.name(), why);
         }
@@ -75,7 +79,7 @@ impl Dispatcher {
         self.out.event(Event::Interrupted {
             container: id,
             instance,
-            instance_type: vm.type_name.clone(),
+            instance_type: vm.identity.type_name.clone(),
             times,
         });
         let patience = self.config.sizing.spot_fallback.interruptions;
@@ -91,10 +95,14 @@ impl Dispatcher {
 /// Whether a VM that is gone was taken by the cloud: announced, or preemptible and gone though nobody
 /// asked. What an operator kills is not.
 fn was_taken_back(vm: &Vm) -> bool {
-    let preemptible = vm.offer.as_ref().is_some_and(|offer| offer.preemptible);
-    match &vm.terminating {
+    let preemptible = vm
+        .identity
+        .offer
+        .as_ref()
+        .is_some_and(|offer| offer.preemptible);
+    match &vm.shutdown.reason {
         Some(ShutdownReason::Operator(_)) => false,
-        Some(_) if vm.phase == Phase::Shutdown => vm.preempted_at.is_some(),
-        _ => vm.preempted_at.is_some() || preemptible,
+        Some(_) if vm.phase == Phase::Shutdown => vm.health.preempted_at.is_some(),
+        _ => vm.health.preempted_at.is_some() || preemptible,
     }
 }

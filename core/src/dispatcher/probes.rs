@@ -129,13 +129,18 @@ impl Dispatcher {
                 vm.probe.good_at = Some(now);
                 vm.probe.unanswered_since = None;
                 vm.probe.kept_for = Duration::ZERO;
-                vm.alive_at = now;
-                vm.absent_lists = 0;
-                vm.absent_since = None;
+                vm.liveness.alive_at = now;
+                vm.liveness.absent_lists = 0;
+                vm.liveness.absent_since = None;
             }
             let news = complaint.is_some() && vm.probe.complaint != complaint;
             vm.probe.complaint.clone_from(&complaint);
-            (vm.name(), vm.type_name.clone(), vm.probe.failures, news)
+            (
+                vm.name(),
+                vm.identity.type_name.clone(),
+                vm.probe.failures,
+                news,
+            )
         };
         let booked = match news {
             true => self.fleet.update(key, book),
@@ -166,8 +171,8 @@ impl Dispatcher {
         let now = self.now;
         let first = self.fleet.note(key, |vm| {
             vm.probe.first_contact = Some(now);
-            let after = now.since(vm.appeared_at.unwrap_or(vm.since));
-            (vm.name(), after, !vm.found)
+            let after = now.since(vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since));
+            (vm.name(), after, !vm.lifecycle.found)
         });
         if let Some((instance, after, own)) = first {
             self.out.event(Event::Reached {
@@ -186,8 +191,9 @@ impl Dispatcher {
         };
         let booted = matches!(vm.phase, Phase::Booting | Phase::Unknown);
         // A start that failed lately is not excused by a probe.
-        let pause = QUARANTINE.delay(vm.start_failures);
+        let pause = QUARANTINE.delay(vm.health.start_failures);
         let cleared = vm
+            .health
             .quarantined_since
             .is_some_and(|since| since + pause <= started);
         if !booted && !cleared {
@@ -195,16 +201,21 @@ impl Dispatcher {
         }
         let unprobed_before = self.fleet.any_unprobed();
         let ready = self.fleet.update(key, |vm| {
-            vm.quarantined_since = None;
-            vm.room_since = now;
+            vm.health.quarantined_since = None;
+            vm.vacancy.room_since = now;
             if !booted {
                 return None;
             }
             vm.phase = Phase::Ready;
-            vm.ready_at = Some(now);
-            vm.idle_since = now;
+            vm.lifecycle.ready_at = Some(now);
+            vm.work.idle_since = now;
             let after = now.since(vm.probe.first_contact.unwrap_or(now));
-            Some((vm.name(), vm.type_name.clone(), after, !vm.found))
+            Some((
+                vm.name(),
+                vm.identity.type_name.clone(),
+                after,
+                !vm.lifecycle.found,
+            ))
         });
         if let Some(Some((instance, instance_type, after, own))) = ready {
             self.out.event(Event::Ready {
@@ -236,10 +247,11 @@ impl Dispatcher {
         // Where only a place is kept for a container, the runner is that of an earlier attempt.
         let doubted = |runner: &Runner| match runner.phase {
             RunnerPhase::Unsure => true,
-            RunnerPhase::Assigned => started >= vm.ended_at,
+            RunnerPhase::Assigned => started >= vm.vacancy.ended_at,
             RunnerPhase::Starting | RunnerPhase::Alive => false,
         };
         let confirmed: Vec<ContainerId> = vm
+            .work
             .runners
             .iter()
             .filter(|(id, runner)| doubted(runner) && lives(id))
@@ -248,15 +260,21 @@ impl Dispatcher {
         let found: Vec<ContainerId> = list
             .runners
             .iter()
-            .filter(|r| !r.stale && !vm.runners.contains_key(&r.container))
+            .filter(|r| !r.stale && !vm.work.runners.contains_key(&r.container))
             // A probe that began before a runner ended may show what is no more.
-            .filter(|_| started >= vm.ended_at)
+            .filter(|_| started >= vm.vacancy.ended_at)
             .map(|r| r.container)
             .collect();
         let stale = list.runners.iter().any(|r| r.stale);
         let instance = vm.name();
         let broken = list.broken && !self.mutant(Mutant::BrokenIgnored);
-        let faults = |vm: &Vm| (vm.broken, vm.stale_since.is_some(), vm.fault.is_some());
+        let faults = |vm: &Vm| {
+            (
+                vm.health.broken,
+                vm.health.stale_since.is_some(),
+                vm.health.fault.is_some(),
+            )
+        };
         let steady =
             vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
         for id in gone {
@@ -270,19 +288,19 @@ impl Dispatcher {
         let book = |vm: &mut Vm| {
             vm.probe.listed = true;
             vm.probe.list_from = vm.probe.list_from.max(started);
-            vm.broken = broken;
+            vm.health.broken = broken;
             for id in &confirmed {
-                let runner = vm.runners.get_mut(id).expect("just seen");
+                let runner = vm.work.runners.get_mut(id).expect("just seen");
                 runner.phase = RunnerPhase::Alive;
                 runner.provable_from = now;
             }
-            vm.stale_since = if stale {
-                vm.stale_since.or(Some(now))
+            vm.health.stale_since = if stale {
+                vm.health.stale_since.or(Some(now))
             } else {
                 None
             };
             if !broken && !stale {
-                vm.fault = None;
+                vm.health.fault = None;
             }
         };
         match steady {
@@ -337,7 +355,7 @@ impl Dispatcher {
         };
         let interval = self.config.intervals.probe;
         let awaited = vm.phase == Phase::Cordoned && started < vm.shutdown.since
-            || vm.quarantined_since.is_some()
+            || vm.health.quarantined_since.is_some()
             || vm
                 .live_runners()
                 .any(|(_, runner)| runner.phase == RunnerPhase::Unsure);
@@ -359,7 +377,7 @@ fn asks_about_boot(vm: &Vm) -> Option<bool> {
         Phase::Booting | Phase::Unknown => true,
         Phase::Ready | Phase::Cordoned => false,
     };
-    (vm.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
+    (vm.identity.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
 }
 
 /// Short at first, doubled with each failure, never longer than the regular interval.

@@ -29,7 +29,7 @@ impl Dispatcher {
                 .fleet
                 .get(key)
                 .into_iter()
-                .flat_map(|vm| vm.runners.iter());
+                .flat_map(|vm| vm.work.runners.iter());
             let ending = runners.filter(|(_, runner)| runner.escalation.is_some());
             let ending: Vec<ContainerId> = ending.map(|(id, _)| *id).collect();
             for id in ending {

@@ -38,7 +38,7 @@ impl Dispatcher {
             return;
         };
         assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
-        assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
+        assert_eq!(vm.behavior.idle, IdleBehavior::Run, "held VMs take nothing");
         self.out.event(Event::Assigned {
             container: id,
             instance: vm.name(),
@@ -61,9 +61,9 @@ impl Dispatcher {
         }
         entry.exit = None;
         let first = !std::mem::replace(&mut entry.started_here, true);
-        let (instance, instance_type) = (vm.name(), vm.type_name.clone());
+        let (instance, instance_type) = (vm.name(), vm.identity.type_name.clone());
         let waited = now.since(entry.created_at);
-        let ready_wait = now.since(entry.first_seen.max(vm.room_since));
+        let ready_wait = now.since(entry.first_seen.max(vm.vacancy.room_since));
         let action = VmAction::Start {
             container: id,
             instance_type: instance_type.clone(),
@@ -77,11 +77,10 @@ impl Dispatcher {
             self.dirty.containers.insert(id);
             return;
         }
-        if self.mutant(Mutant::DoubleStart) {
-            self.start_elsewhere(key, id);
-        }
+        #[cfg(feature = "mutants")]
+        self.start_elsewhere(key, id);
         self.fleet.update(key, |vm| {
-            let runner = vm.runners.get_mut(&id).expect("a place was kept");
+            let runner = vm.work.runners.get_mut(&id).expect("a place was kept");
             runner.phase = RunnerPhase::Starting;
             runner.since = now;
         });
@@ -95,25 +94,10 @@ impl Dispatcher {
         });
     }
 
-    /// A bug to be planted: a container is started on another ready VM too.
-    fn start_elsewhere(&mut self, key: VmKey, id: ContainerId) {
-        let ready = |vm: &&Vm| vm.phase == Phase::Ready && vm.key != key;
-        let Some(other) = self.fleet.iter().find(ready) else {
-            return;
-        };
-        let (other, instance_type) = (other.key, other.type_name.clone());
-        let action = VmAction::Start {
-            container: id,
-            instance_type,
-        };
-        let patience = self.config.timeouts.vm_answer;
-        self.ask_vm(other, patience, Purpose::Start(other, id), action);
-    }
-
     pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, done: Result<(), VmError>) {
         let now = self.now;
-        let starting = |vm: &crate::fleet::vm::Vm| {
-            let runner = vm.runners.get(&id)?;
+        let starting = |vm: &Vm| {
+            let runner = vm.work.runners.get(&id)?;
             (runner.phase == RunnerPhase::Starting)
                 .then(|| (vm.name(), runner.escalation.is_some()))
         };
@@ -132,16 +116,16 @@ impl Dispatcher {
         };
         self.fleet.update(key, |vm| {
             if done.is_err() {
-                vm.quarantined_since = Some(now);
-                vm.start_failures += 1;
+                vm.health.quarantined_since = Some(now);
+                vm.health.start_failures += 1;
             } else {
-                vm.start_failures = 0;
+                vm.health.start_failures = 0;
             }
-            let runner = vm.runners.get_mut(&id).expect("it was starting");
+            let runner = vm.work.runners.get_mut(&id).expect("it was starting");
             runner.phase = phase;
             runner.provable_from = now;
         });
-        let failures = self.fleet.get(key).map_or(0, |vm| vm.start_failures);
+        let failures = self.fleet.get(key).map_or(0, |vm| vm.health.start_failures);
         if failures >= START_FAILURES_MAX {
             self.break_vm(key, "containers cannot be started on it");
         }
@@ -185,12 +169,12 @@ impl Dispatcher {
         self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         if let Some(runner) = self.fleet.remove_runner(key, id) {
             self.fleet.update(key, |vm| {
-                vm.room_since = now;
+                vm.vacancy.room_since = now;
                 if runner.phase != RunnerPhase::Assigned {
-                    vm.ended_at = now;
+                    vm.vacancy.ended_at = now;
                 }
                 if vm.idle() {
-                    vm.idle_since = now;
+                    vm.work.idle_since = now;
                 }
             });
             self.dirty.vms.insert(key);
@@ -201,7 +185,7 @@ impl Dispatcher {
     /// A runner is gone, for the reason that its container's owner should read, should it turn out
     /// that it left no result.
     pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
-        let Some(instance) = self.fleet.get(key).map(crate::fleet::vm::Vm::name) else {
+        let Some(instance) = self.fleet.get(key).map(Vm::name) else {
             return;
         };
         self.free_runner(key, &id);
@@ -236,7 +220,7 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let Some(runner) = vm.runners.get(&id) else {
+        let Some(runner) = vm.work.runners.get(&id) else {
             return;
         };
         if runner.phase == RunnerPhase::Assigned {
@@ -249,7 +233,7 @@ impl Dispatcher {
         }
         let (now, instance) = (self.now, vm.name());
         self.fleet.update(key, |vm| {
-            let runner = vm.runners.get_mut(&id).expect("just seen");
+            let runner = vm.work.runners.get_mut(&id).expect("just seen");
             runner.escalation = Some(Box::new(StopEscalation::new(now, reason.clone())));
         });
         self.out.event(Event::Stopping {
@@ -275,14 +259,14 @@ impl Dispatcher {
         };
         let instance = vm.name();
         let (held, gone) = (
-            vm.behavior == IdleBehavior::Hold,
+            vm.behavior.idle == IdleBehavior::Hold,
             vm.phase == Phase::Shutdown,
         );
         let Some(Runner {
             phase,
             escalation: Some(escalation),
             ..
-        }) = vm.runners.get(&id)
+        }) = vm.work.runners.get(&id)
         else {
             return;
         };
@@ -328,8 +312,8 @@ impl Dispatcher {
         let marks_must_replace =
             escalation.stage != StopStage::Term && !self.config.kill_reaches_tree;
         self.fleet.update(key, |vm| {
-            vm.must_replace |= marks_must_replace;
-            vm.runners.get_mut(&id).expect("just seen").escalation = Some(escalation);
+            vm.health.must_replace |= marks_must_replace;
+            vm.work.runners.get_mut(&id).expect("just seen").escalation = Some(escalation);
         });
     }
 
@@ -348,7 +332,7 @@ impl Dispatcher {
         let sent = self.signals.remove(&(id, key));
         self.dirty.containers.insert(id);
         let ended = self.fleet.update(key, |vm| {
-            let escalation = vm.runners.get_mut(&id)?.escalation.as_mut()?;
+            let escalation = vm.work.runners.get_mut(&id)?.escalation.as_mut()?;
             let answered = escalation.in_flight == sent;
             escalation.in_flight = None;
             Some((escalation.reason.clone(), answered))
@@ -381,7 +365,7 @@ impl Dispatcher {
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
             self.fleet.update(key, |vm| {
-                if let Some(runner) = vm.runners.get_mut(&id) {
+                if let Some(runner) = vm.work.runners.get_mut(&id) {
                     runner.need = Some(need);
                     runner.supervisor = supervisor;
                 }

@@ -50,7 +50,7 @@ impl Dispatcher {
 
     fn next_for_vm(&self, vm: &Vm) -> NextAction {
         match vm.phase {
-            Phase::Creating => match vm.write_off_at {
+            Phase::Creating => match vm.lifecycle.write_off_at {
                 Some(at) if at <= self.now => NextAction::WriteOff,
                 Some(at) => NextAction::Wait(at),
                 None => NextAction::Wait(Timestamp::NEVER),
@@ -62,14 +62,14 @@ impl Dispatcher {
     }
 
     fn next_for_booting(&self, vm: &Vm) -> NextAction {
-        if vm.behavior == IdleBehavior::Hold {
+        if vm.behavior.idle == IdleBehavior::Hold {
             return NextAction::Wait(Timestamp::NEVER);
         }
         if let Some(next) = self.next_for_unkillable(vm) {
             return next;
         }
         let nothing_runs = vm.live_runners().next().is_none() && !vm.unprobed();
-        if vm.behavior == IdleBehavior::Drain && nothing_runs {
+        if vm.behavior.idle == IdleBehavior::Drain && nothing_runs {
             return NextAction::Shutdown(ShutdownReason::Drained);
         }
         match self.boot_due(vm) {
@@ -85,7 +85,7 @@ impl Dispatcher {
         if vm.probe.kept_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
             return None;
         }
-        let begun = vm.appeared_at.unwrap_or(vm.since);
+        let begun = vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since);
         let booting = begun + self.config.timeouts.booting + vm.probe.kept_for;
         // It says what runs on it, and something does: it is left in peace while it goes on to.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
@@ -98,7 +98,7 @@ impl Dispatcher {
     }
 
     fn next_for_ready(&self, vm: &Vm) -> NextAction {
-        let held = vm.behavior == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
+        let held = vm.behavior.idle == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
         if vm.phase == Phase::Cordoned && (held || !vm.idle()) {
             return NextAction::Unfence;
         }
@@ -125,10 +125,10 @@ impl Dispatcher {
             next = next.min(due);
         }
         if vm.phase == Phase::Ready && vm.idle() {
-            if vm.behavior == IdleBehavior::Drain || vm.must_replace {
+            if vm.behavior.idle == IdleBehavior::Drain || vm.health.must_replace {
                 return NextAction::Fence(ShutdownReason::Drained);
             }
-            let due = vm.idle_since + self.config.timeouts.idle;
+            let due = vm.work.idle_since + self.config.timeouts.idle;
             if due <= self.now {
                 return NextAction::Fence(ShutdownReason::Idle);
             }
@@ -140,8 +140,8 @@ impl Dispatcher {
     /// When a lock without a runner will have been there for too long; none once that has had its
     /// effect.
     fn stale_due(&self, vm: &Vm) -> Option<Timestamp> {
-        let known = vm.fault.is_some() && vm.behavior != IdleBehavior::Run;
-        let since = vm.stale_since.filter(|_| !known)?;
+        let known = vm.health.fault.is_some() && vm.behavior.idle != IdleBehavior::Run;
+        let since = vm.health.stale_since.filter(|_| !known)?;
         Some(since + self.config.timeouts.stale_run_lock)
     }
 
@@ -165,7 +165,11 @@ impl Dispatcher {
         if self.mutant(Mutant::UnkillableStays) {
             return Some(NextAction::Wait(Timestamp::NEVER));
         }
-        let all = vm.runners.values().all(|r| unkillable_since(r).is_some());
+        let all = vm
+            .work
+            .runners
+            .values()
+            .all(|r| unkillable_since(r).is_some());
         if all || due <= self.now {
             return Some(NextAction::Shutdown(ShutdownReason::Unkillable));
         }
@@ -174,15 +178,20 @@ impl Dispatcher {
 
     /// When a VM goes at the latest for what cannot be killed on it.
     pub(crate) fn unkillable_due(&self, vm: &Vm) -> Option<Timestamp> {
-        let first = vm.runners.values().filter_map(unkillable_since).min()?;
+        let first = vm
+            .work
+            .runners
+            .values()
+            .filter_map(unkillable_since)
+            .min()?;
         Some(first + self.config.timeouts.unkillable)
     }
 
     fn write_off(&mut self, key: VmKey) {
         if let Some(vm) = self.fleet.remove(key) {
             self.forget_timers(&vm);
-            if let Some(intent) = vm.intent {
-                let instance_type = vm.type_name;
+            if let Some(intent) = vm.identity.intent {
+                let instance_type = vm.identity.type_name;
                 self.out.event(Event::CreateWrittenOff {
                     intent,
                     instance_type,
@@ -198,9 +207,13 @@ impl Dispatcher {
             assert!(vm.idle(), "only idle VMs are fenced");
             assert_eq!(vm.phase, Phase::Ready, "only ready VMs are fenced");
             vm.phase = Phase::Cordoned;
-            vm.terminating = Some(reason.clone());
+            vm.shutdown.reason = Some(reason.clone());
             vm.shutdown.since = now;
-            (vm.name(), vm.type_name.clone(), vm.probe.complaint.clone())
+            (
+                vm.name(),
+                vm.identity.type_name.clone(),
+                vm.probe.complaint.clone(),
+            )
         });
         if let Some((instance, instance_type, complaint)) = instance {
             self.out.event(Event::Terminating {
@@ -221,9 +234,9 @@ impl Dispatcher {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
             vm.phase = Phase::Ready;
-            vm.terminating = None;
-            vm.idle_since = now;
-            vm.room_since = now;
+            vm.shutdown.reason = None;
+            vm.work.idle_since = now;
+            vm.vacancy.room_since = now;
             vm.name()
         });
         if let Some(instance) = instance {
@@ -241,8 +254,8 @@ impl Dispatcher {
         let confirmed = vm.phase == Phase::Cordoned
             && vm.idle()
             && started >= vm.shutdown.since
-            && (vm.behavior != IdleBehavior::Hold || self.mutant(Mutant::IdleHoldIgnored));
-        if confirmed && let Some(reason) = vm.terminating.clone() {
+            && (vm.behavior.idle != IdleBehavior::Hold || self.mutant(Mutant::IdleHoldIgnored));
+        if confirmed && let Some(reason) = vm.shutdown.reason.clone() {
             self.begin_shutdown(key, reason);
         }
     }
@@ -257,20 +270,20 @@ impl Dispatcher {
             return;
         }
         // Whoever fenced it has said why; an operator may have had another reason since.
-        let told = vm.phase == Phase::Cordoned && vm.terminating.as_ref() == Some(&reason);
-        let instance_type = vm.type_name.clone();
+        let told = vm.phase == Phase::Cordoned && vm.shutdown.reason.as_ref() == Some(&reason);
+        let instance_type = vm.identity.type_name.clone();
         let outcome = match reason {
             // One that the cloud may have taken away says nothing about others.
-            ShutdownReason::BootTimeout if vm.absent_lists == 0 => BootOutcome::Failure,
+            ShutdownReason::BootTimeout if vm.liveness.absent_lists == 0 => BootOutcome::Failure,
             _ => BootOutcome::Aborted,
         };
         self.count_boot(key, outcome);
         let begun = self.fleet.update(key, |vm| {
             vm.shutdown.before = Some(vm.phase);
             vm.phase = Phase::Shutdown;
-            vm.terminating = Some(reason.clone());
+            vm.shutdown.reason = Some(reason.clone());
             vm.shutdown.since = now;
-            let assigned = vm.runners.iter();
+            let assigned = vm.work.runners.iter();
             let assigned = assigned.filter(|(_, r)| r.phase == RunnerPhase::Assigned);
             let assigned: Vec<ContainerId> = assigned.map(|(id, _)| *id).collect();
             (vm.name(), vm.probe.complaint.clone(), assigned)
@@ -305,12 +318,14 @@ impl Dispatcher {
         self.forget_timers(&vm);
         let instance = vm.name();
         let shutdown = vm.phase == Phase::Shutdown;
-        if let (Some(id), Some(reason), true) = (&vm.instance, &vm.terminating, shutdown) {
+        if let (Some(id), Some(reason), true) =
+            (&vm.identity.instance, &vm.shutdown.reason, shutdown)
+        {
             let until = self.now + self.config.timeouts.disappear_grace;
-            let sync = self.syncs.entry(vm.cloud).or_default();
+            let sync = self.syncs.entry(vm.identity.cloud).or_default();
             sync.tombstones.insert(id.clone(), (until, reason.clone()));
         }
-        let why = match (&vm.terminating, shutdown) {
+        let why = match (&vm.shutdown.reason, shutdown) {
             (Some(reason), true) => CancelReason::InstanceShutDown {
                 instance: instance.clone(),
                 reason: reason.clone(),
@@ -321,12 +336,12 @@ impl Dispatcher {
         };
         self.out.event(Event::Gone {
             instance,
-            instance_type: vm.type_name.clone(),
+            instance_type: vm.identity.type_name.clone(),
             phase: vm.phase,
             runners: vm.live_runners().count(),
             expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
         });
-        for (id, runner) in vm.runners.iter() {
+        for (id, runner) in vm.work.runners.iter() {
             if runner.phase == RunnerPhase::Assigned {
                 self.dirty.containers.insert(*id);
             } else {
@@ -349,8 +364,8 @@ impl Dispatcher {
             self.timers.cancel(reason);
         }
         self.dequeue_probe(key);
-        self.dequeue_destroy(vm.cloud, key);
-        for id in vm.runners.keys() {
+        self.dequeue_destroy(vm.identity.cloud, key);
+        for id in vm.work.runners.keys() {
             self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         }
     }
@@ -361,16 +376,17 @@ impl Dispatcher {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let (behavior, known) = (vm.behavior, vm.fault.is_some());
+        let (behavior, known) = (vm.behavior.idle, vm.health.fault.is_some());
         if !known {
             let told = Event::Broken {
                 instance: vm.name(),
-                instance_type: vm.type_name.clone(),
+                instance_type: vm.identity.type_name.clone(),
                 why: why.to_owned(),
                 held: behavior == IdleBehavior::Hold,
             };
             self.out.event(told);
-            self.fleet.update(key, |vm| vm.fault = Some(why.to_owned()));
+            self.fleet
+                .update(key, |vm| vm.health.fault = Some(why.to_owned()));
             self.count_boot(key, BootOutcome::Failure);
         }
         if behavior == IdleBehavior::Run {
@@ -387,15 +403,15 @@ impl Dispatcher {
     ) {
         let now = self.now;
         let changed = self.fleet.update(key, |vm| {
-            let changed = vm.behavior != behavior;
-            vm.behavior = behavior;
+            let changed = vm.behavior.idle != behavior;
+            vm.behavior.idle = behavior;
             if changed {
-                vm.behavior_cause = cause.clone();
-                vm.behavior_since = now;
+                vm.behavior.cause = cause.clone();
+                vm.behavior.since = now;
             }
             if changed && behavior == IdleBehavior::Run {
-                vm.idle_since = now;
-                vm.room_since = now;
+                vm.work.idle_since = now;
+                vm.vacancy.room_since = now;
             }
             changed.then(|| vm.name())
         });
@@ -413,9 +429,9 @@ impl Dispatcher {
     /// Counts how a boot ended, once for each VM that exists.
     pub(super) fn count_boot(&mut self, key: VmKey, outcome: BootOutcome) {
         let counted = self.fleet.update(key, |vm| {
-            let first = !std::mem::replace(&mut vm.boot_counted, true);
-            let kind = (vm.type_name.clone(), vm.image.clone());
-            (first && !vm.found).then(|| (vm.name(), kind, vm.last_words()))
+            let first = !std::mem::replace(&mut vm.health.boot_counted, true);
+            let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
+            (first && !vm.lifecycle.found).then(|| (vm.name(), kind, vm.last_words()))
         });
         if let Some(Some((instance, kind, why))) = counted {
             self.out.event(Event::Boot {
@@ -466,11 +482,11 @@ impl Dispatcher {
         for key in keys {
             let types = &self.config.types;
             let unowned = self.fleet.update(key, |vm| {
-                let configured = types.get(&vm.type_name);
+                let configured = types.get(&vm.identity.type_name);
                 if let Some(offer) = configured {
-                    vm.offer = Some(offer.into());
+                    vm.identity.offer = Some(offer.into());
                 }
-                configured.is_none() && vm.behavior == IdleBehavior::Run
+                configured.is_none() && vm.behavior.idle == IdleBehavior::Run
             });
             if unowned == Some(true) {
                 self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);

@@ -99,7 +99,7 @@ impl View<'_> {
         let container = self.container(id)?;
         let entry = self.core.queue().get(&id)?;
         let runner = self.core.fleet().hosts(id).next().and_then(|key| {
-            let runner = self.core.fleet().get(key)?.runners.get(&id)?;
+            let runner = self.core.fleet().get(key)?.work.runners.get(&id)?;
             Some((runner.phase, runner.since))
         });
         let waits = container.waiting.is_some();
@@ -178,7 +178,9 @@ impl View<'_> {
             max.is_none_or(|max| load.count < max) && load.admits(&class.need, &vm.total())
         };
         let ours = self.core.fleet().iter();
-        for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == class.image) {
+        for vm in ours.filter(|vm| {
+            vm.identity.type_name == offer.instance_type && vm.identity.image == class.image
+        }) {
             match vm.phase {
                 _ if !vm.takes_containers() => offer.closed += 1,
                 Phase::Ready if fits(vm) => offer.roomy += 1,
@@ -215,17 +217,17 @@ impl View<'_> {
             phase: vm.phase,
             since: vm.phase_since(),
             due: self.ready_due(vm),
-            reserved: vm.reserved.len(),
+            reserved: vm.work.reserved.len(),
             for_this: self.core.fleet().reserved_for(&id) == Some(vm.key),
         }
     }
 
     /// When a VM on its way is given up.
     pub(crate) fn ready_due(&self, vm: &Vm) -> Timestamp {
-        match (vm.phase, vm.behavior, vm.write_off_at) {
+        match (vm.phase, vm.behavior.idle, vm.lifecycle.write_off_at) {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
             (Phase::Creating, _, Some(at)) => at,
-            (Phase::Creating, ..) => vm.since + self.core.config().timeouts.cloud_answer,
+            (Phase::Creating, ..) => vm.lifecycle.since + self.core.config().timeouts.cloud_answer,
             _ => self
                 .core
                 .boot_due(vm)
@@ -352,8 +354,8 @@ impl Eligible {
         if self.closed > 0 {
             write!(f, "; {} closed to containers", self.closed)?;
         }
-        for vm in &self.arriving {
-            let mine = if vm.for_this {
+        for pending in &self.arriving {
+            let mine = if pending.for_this {
                 ", this one among them"
             } else {
                 ""
@@ -361,11 +363,11 @@ impl Eligible {
             write!(
                 f,
                 "\n    {} {}, {}, given up {} if not ready; {} that wait will fit{mine}",
-                vm.instance,
-                super::instance::phase_name(vm.phase),
-                ago.lasting(vm.since),
-                ago.future(vm.due),
-                vm.reserved,
+                pending.instance,
+                super::instance::phase_name(pending.phase),
+                ago.lasting(pending.since),
+                ago.future(pending.due),
+                pending.reserved,
             )?;
         }
         Ok(())

@@ -165,18 +165,20 @@ impl View<'_> {
         let vm = self.core.fleet().get(self.called(name)?)?;
         Some(InstanceExplanation {
             at: now,
-            origin: match vm.created_for {
+            origin: match vm.lifecycle.created_for {
                 Some(container) => Origin::CreatedFor {
                     container,
-                    at: vm.since,
+                    at: vm.lifecycle.since,
                 },
-                None => Origin::Found { at: vm.since },
+                None => Origin::Found {
+                    at: vm.lifecycle.since,
+                },
             },
             phase_since: vm.phase_since(),
-            behavior_cause: vm.behavior_cause.clone(),
-            behavior_since: vm.behavior_since,
+            behavior_cause: vm.behavior.cause.clone(),
+            behavior_since: vm.behavior.since,
             runners: runners_on(vm),
-            reserved: vm.reserved.keys().map(|rank| rank.2).collect(),
+            reserved: vm.work.reserved.keys().map(|rank| rank.2).collect(),
             closed: closed(vm),
             fate: self.fate(vm),
             silent_until: self.silent_until(vm),
@@ -191,24 +193,24 @@ impl View<'_> {
     }
 
     fn fate(&self, vm: &Vm) -> PlannedTermination {
-        let latest = [self.core.unkillable_due(vm), vm.preempted_at];
+        let latest = [self.core.unkillable_due(vm), vm.health.preempted_at];
         let latest = latest.into_iter().flatten().min();
         match vm.phase {
             Phase::Shutdown => PlannedTermination::Destroying {
-                reason: vm.terminating.clone(),
+                reason: vm.shutdown.reason.clone(),
                 attempts: vm.shutdown.attempts,
                 next: self.core.timers().due(TimeoutReason::DestroyVm(vm.key)),
             },
-            _ if vm.behavior == IdleBehavior::Hold => PlannedTermination::Held {
-                until: vm.preempted_at,
+            _ if vm.behavior.idle == IdleBehavior::Hold => PlannedTermination::Held {
+                until: vm.health.preempted_at,
             },
             Phase::Creating => PlannedTermination::Asked {
                 until: self.ready_due(vm),
             },
             Phase::Cordoned => PlannedTermination::Confirming {
-                reason: vm.terminating.clone().unwrap_or(ShutdownReason::Idle),
+                reason: vm.shutdown.reason.clone().unwrap_or(ShutdownReason::Idle),
             },
-            _ if vm.behavior == IdleBehavior::Drain || vm.must_replace => {
+            _ if vm.behavior.idle == IdleBehavior::Drain || vm.health.must_replace => {
                 PlannedTermination::Draining {
                     left: vm.live_runners().count(),
                     until: latest,
@@ -224,14 +226,14 @@ impl View<'_> {
                 }
             }
             Phase::Ready if vm.idle() => PlannedTermination::Idle {
-                until: vm.idle_since + self.core.config().timeouts.idle,
+                until: vm.work.idle_since + self.core.config().timeouts.idle,
             },
             _ => PlannedTermination::Busy,
         }
     }
 
     fn silent_until(&self, vm: &Vm) -> Option<Timestamp> {
-        if vm.behavior == IdleBehavior::Hold {
+        if vm.behavior.idle == IdleBehavior::Hold {
             return None;
         }
         if vm.phase == Phase::Unknown && vm.live_runners().next().is_some() {
@@ -245,7 +247,7 @@ impl View<'_> {
 }
 
 fn runners_on(vm: &Vm) -> Vec<OnInstance> {
-    let runners = vm.runners.iter();
+    let runners = vm.work.runners.iter();
     let described = runners.map(|(id, runner)| OnInstance {
         container: *id,
         phase: runner.phase,
@@ -264,12 +266,12 @@ fn closed(vm: &Vm) -> Option<Unschedulable> {
     }
     Some(match vm.phase {
         Phase::Cordoned | Phase::Shutdown => Unschedulable::Terminating,
-        _ if vm.preempted_at.is_some() => Unschedulable::Preempted,
-        _ if vm.behavior == IdleBehavior::Hold => Unschedulable::Held,
-        _ if vm.behavior == IdleBehavior::Drain => Unschedulable::Draining,
-        _ if vm.broken || vm.stale_since.is_some() => Unschedulable::Broken,
-        _ if vm.must_replace => Unschedulable::Tainted,
-        _ if vm.quarantined_since.is_some() => Unschedulable::Suspect,
+        _ if vm.health.preempted_at.is_some() => Unschedulable::Preempted,
+        _ if vm.behavior.idle == IdleBehavior::Hold => Unschedulable::Held,
+        _ if vm.behavior.idle == IdleBehavior::Drain => Unschedulable::Draining,
+        _ if vm.health.broken || vm.health.stale_since.is_some() => Unschedulable::Broken,
+        _ if vm.health.must_replace => Unschedulable::Tainted,
+        _ if vm.health.quarantined_since.is_some() => Unschedulable::Suspect,
         _ => Unschedulable::Unheard,
     })
 }
@@ -322,14 +324,14 @@ fn span(span: Duration) -> String {
 impl fmt::Display for InstanceExplanation {
     /// Some lines for people, the last without a line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ago, vm) = (Ago(self.at), &self.instance);
-        match (&vm.instance, &vm.intent) {
+        let (ago, view) = (Ago(self.at), &self.instance);
+        match (&view.instance, &view.intent) {
             (Some(instance), _) => write!(f, "{instance}")?,
             (None, Some(intent)) => write!(f, "intent {intent}")?,
             (None, None) => f.write_str("unnamed")?,
         }
-        write!(f, ": {}, {} an hour", vm.instance_type, vm.price)?;
-        match &vm.address {
+        write!(f, ": {}, {} an hour", view.instance_type, view.price)?;
+        match &view.address {
             Some(address) => write!(f, ", at {address}")?,
             None => f.write_str(", no address yet")?,
         }
@@ -339,10 +341,10 @@ impl fmt::Display for InstanceExplanation {
             }
             Origin::Found { at } => write!(f, "\nfound after a restart, {}", ago.past(at))?,
         }
-        let phase = phase_name(vm.phase);
+        let phase = phase_name(view.phase);
         write!(f, "\nit {phase}, {}", ago.lasting(self.phase_since))?;
-        if vm.idle_behavior != IdleBehavior::Run {
-            let what = match vm.idle_behavior {
+        if view.idle_behavior != IdleBehavior::Run {
+            let what = match view.idle_behavior {
                 IdleBehavior::Hold => "held",
                 _ => "drained",
             };
@@ -358,13 +360,13 @@ impl fmt::Display for InstanceExplanation {
         if let Some(closed) = self.closed {
             write!(f, "\nnothing is placed on it: {}", closed.text())?;
         }
-        if let Some(at) = vm.preempted_at {
+        if let Some(at) = view.preempted_at {
             write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
         }
-        if let Some(why) = &vm.broken {
+        if let Some(why) = &view.broken {
             write!(f, "\nit is broken: {why}")?;
         }
-        if let Some(complaint) = &vm.complaint {
+        if let Some(complaint) = &view.complaint {
             write!(f, "\nits last complaint: {complaint}")?;
         }
         write!(f, "\n{}", self.fate.text(&ago))?;

@@ -80,8 +80,8 @@ impl Reservations {
 
     /// Forgets all that were made on a VM, and remembers that they were.
     pub(super) fn break_all_of(&mut self, vm: &mut Vm) {
-        for (rank, _) in vm.reserved.take() {
-            let reservation = self.forget(&vm.type_name, &vm.image, rank.2);
+        for (rank, _) in vm.work.reserved.take() {
+            let reservation = self.forget(&vm.identity.type_name, &vm.identity.image, rank.2);
             self.broken.extend(reservation);
         }
     }

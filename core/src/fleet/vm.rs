@@ -130,73 +130,114 @@ pub(crate) struct Runner {
     pub(crate) escalation: Option<Box<StopEscalation>>,
 }
 
-/// An instance.
+/// State of an instance.
+///
+/// The state hash follows the order of the groups and of the fields in each group.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Vm {
     pub(crate) key: VmKey,
+    pub(crate) identity: Identity,
+    pub(crate) phase: Phase,
+    pub(crate) behavior: Behavior,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) liveness: Liveness,
+    pub(crate) probe: Probe,
+    pub(crate) work: Work,
+    pub(crate) health: Health,
+    pub(crate) vacancy: Vacancy,
+    pub(crate) tag: Tag,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Names, type and address of an instance.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Identity {
     pub(crate) cloud: CloudId,
+    /// Name in the cloud, after the confirmation of the create.
     pub(crate) instance: Option<InstanceId>,
     pub(crate) intent: Option<IntentId>,
     pub(crate) type_name: TypeName,
-    /// `None` where the type is not configured (any more).
+    /// Configuration of the type; `None` for an unconfigured type.
     pub(crate) offer: Option<Offer>,
     pub(crate) image: ImageId,
     pub(crate) address: Option<Address>,
-    pub(crate) phase: Phase,
-    pub(crate) behavior: IdleBehavior,
-    pub(crate) behavior_cause: BehaviorCause,
-    pub(crate) behavior_since: Timestamp,
-    /// The first container that it was asked for; none for one that was found.
-    pub(crate) created_for: Option<ContainerId>,
-    /// When it became ready for containers.
-    pub(crate) ready_at: Option<Timestamp>,
-    /// The wish was sent, or the instance was found.
+}
+
+/// Idle behavior, with the cause and time of the last change.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Behavior {
+    pub(crate) idle: IdleBehavior,
+    pub(crate) cause: BehaviorCause,
     pub(crate) since: Timestamp,
-    /// The cloud first showed it.
+}
+
+/// Origin of an instance and times of the first phases.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Lifecycle {
+    /// First container of the create request; `None` for an adopted instance.
+    pub(crate) created_for: Option<ContainerId>,
+    /// Time of the first successful probe.
+    pub(crate) ready_at: Option<Timestamp>,
+    /// Time of the create request or of the adoption.
+    pub(crate) since: Timestamp,
+    /// Time of the first confirmation by the cloud.
     pub(crate) appeared_at: Option<Timestamp>,
-    /// It was found rather than created by this process.
+    /// True for an adopted instance, not created by this process.
     pub(crate) found: bool,
-    /// A create whose answer was lost: written off at this time, unless a list shows it.
+    /// Write-off time of a create with a lost answer, unless a list shows the instance before.
     pub(crate) write_off_at: Option<Timestamp>,
-    /// Its last proof of being there, from the cloud or itself.
+}
+
+/// Proofs of existence, from the cloud and from probes.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Liveness {
+    /// Last proof of existence.
     pub(crate) alive_at: Timestamp,
-    /// Lists in a row that began after that and lacked it.
+    /// Number of consecutive lists without the instance, begun after `alive_at`.
     pub(crate) absent_lists: u32,
-    /// When the first of them began.
+    /// Begin of the first of `absent_lists`.
     pub(crate) absent_since: Option<Timestamp>,
-    pub(crate) probe: Probe,
+}
+
+/// Containers on an instance.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Work {
     pub(crate) runners: SmallMap<ContainerId, Runner>,
-    /// Room that waiting containers were promised while it is on its way.
+    /// Room reserved for waiting containers while the instance is pending.
     pub(crate) reserved: SmallMap<Rank, Resources>,
-    /// The last container that was on it.
     pub(crate) last_container: Option<ContainerId>,
-    /// No container, nor a place kept for one, since then.
+    /// Begin of the time without any runner.
     pub(crate) idle_since: Timestamp,
-    /// It reports itself broken.
+}
+
+/// Conditions that keep containers away from an instance.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Health {
+    /// True if the instance reports itself broken.
     pub(crate) broken: bool,
-    /// Why it cannot be trusted, once that was told: it reports itself broken, or a lock on it has
-    /// had no runner for too long.
+    /// Reported fault: broken, or a run lock without a runner for too long.
     pub(crate) fault: Option<String>,
-    /// The cloud has announced that it takes it back then, or has said that it did.
+    /// Time of the preemption, announced or past.
     pub(crate) preempted_at: Option<Timestamp>,
-    /// A lock without a runner, since then.
+    /// Begin of the time with a run lock without a runner.
     pub(crate) stale_since: Option<Timestamp>,
-    /// Whether a boot outcome was counted.
+    /// True after the boot outcome was counted.
     pub(crate) boot_counted: bool,
-    /// KILL was needed and may have left something behind.
+    /// True after a KILL with processes possibly left behind.
     pub(crate) must_replace: bool,
-    /// A start failed on it then: it takes no more for a while, and until a probe succeeds.
+    /// Time of a failed start: no container for a while, then until a successful probe.
     pub(crate) quarantined_since: Option<Timestamp>,
-    /// Starts that failed, in a row.
+    /// Number of consecutive failed starts.
     pub(crate) start_failures: u32,
-    /// It became ready, or room on it became free.
+}
+
+/// Times at which room became free.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Vacancy {
+    /// Time at which the instance became ready or room became free.
     pub(crate) room_since: Timestamp,
-    /// When the last runner on it ended: lists that began earlier may still show that one.
+    /// End of the last runner: lists begun earlier may still show that runner.
     pub(crate) ended_at: Timestamp,
-    pub(crate) tag: Tag,
-    /// Why it is fenced or shut down.
-    pub(crate) terminating: Option<ShutdownReason>,
-    pub(crate) shutdown: Shutdown,
 }
 
 /// What the configuration says of a VM's type.
@@ -255,10 +296,12 @@ pub(crate) struct Tag {
     pub(crate) confirmed_at: Timestamp,
 }
 
-/// How far the end is.
+/// Progress of the termination.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Shutdown {
-    /// When it was fenced, or its end was decided.
+    /// Reason of the cordon or the shutdown.
+    pub(crate) reason: Option<ShutdownReason>,
+    /// Time of the cordon, or of the decision to shut down.
     pub(crate) since: Timestamp,
     pub(crate) in_flight: Option<CommandId>,
     pub(crate) attempts: u32,
@@ -278,58 +321,62 @@ impl Vm {
     ) -> Self {
         Self {
             key,
-            cloud,
-            instance: None,
-            intent: None,
-            type_name,
-            offer: offer.map(Offer::from),
-            image,
-            address: None,
+            identity: Identity {
+                cloud,
+                instance: None,
+                intent: None,
+                type_name,
+                offer: offer.map(Offer::from),
+                image,
+                address: None,
+            },
             phase: Phase::Creating,
-            behavior: IdleBehavior::Run,
-            behavior_cause: BehaviorCause::Normal,
-            behavior_since: now,
-            created_for: None,
-            ready_at: None,
-            since: now,
-            appeared_at: None,
-            found: false,
-            write_off_at: None,
-            alive_at: now,
-            absent_lists: 0,
-            absent_since: None,
+            behavior: Behavior {
+                idle: IdleBehavior::Run,
+                cause: BehaviorCause::Normal,
+                since: now,
+            },
+            lifecycle: Lifecycle {
+                created_for: None,
+                ready_at: None,
+                since: now,
+                appeared_at: None,
+                found: false,
+                write_off_at: None,
+            },
+            liveness: Liveness {
+                alive_at: now,
+                absent_lists: 0,
+                absent_since: None,
+            },
             probe: Probe::default(),
-            runners: SmallMap::default(),
-            reserved: SmallMap::default(),
-            last_container: None,
-            idle_since: now,
-            broken: false,
-            fault: None,
-            preempted_at: None,
-            stale_since: None,
-            boot_counted: false,
-            must_replace: false,
-            quarantined_since: None,
-            start_failures: 0,
-            room_since: now,
-            ended_at: Timestamp::EPOCH,
+            work: Work {
+                runners: SmallMap::default(),
+                reserved: SmallMap::default(),
+                last_container: None,
+                idle_since: now,
+            },
+            health: Health::default(),
+            vacancy: Vacancy {
+                room_since: now,
+                ended_at: Timestamp::EPOCH,
+            },
             tag: Tag {
                 written: Some(IdleBehavior::Run),
                 ..Tag::default()
             },
-            terminating: None,
             shutdown: Shutdown::default(),
         }
     }
 
     /// What runs on it, and what was promised.
     pub(crate) fn load(&self) -> Load {
-        self.needs().chain(self.reserved.values()).collect()
+        self.needs().chain(self.work.reserved.values()).collect()
     }
 
     /// What its runners take, as far as it is known.
     pub(crate) fn needs(&self) -> impl Iterator<Item = &Resources> {
-        self.runners.values().filter_map(|r| r.need.as_ref())
+        self.work.runners.values().filter_map(|r| r.need.as_ref())
     }
 
     /// Whether one more container fits.
@@ -339,29 +386,38 @@ impl Vm {
 
     /// Runners that exist or may exist; not places kept for one.
     pub(crate) fn live_runners(&self) -> impl Iterator<Item = (&ContainerId, &Runner)> {
-        self.runners
+        self.work
+            .runners
             .iter()
             .filter(|(_, r)| r.phase != RunnerPhase::Assigned)
     }
 
     pub(crate) fn total(&self) -> Resources {
-        self.offer.as_ref().map(|o| o.resources).unwrap_or_default()
+        self.identity
+            .offer
+            .as_ref()
+            .map(|o| o.resources)
+            .unwrap_or_default()
     }
 
     pub(crate) fn price(&self) -> MicroDollars {
-        self.offer.as_ref().map(|o| o.price).unwrap_or_default()
+        self.identity
+            .offer
+            .as_ref()
+            .map(|o| o.price)
+            .unwrap_or_default()
     }
 
     /// Whether containers may be placed on it, now or once it is ready.
     pub(crate) fn takes_containers(&self) -> bool {
-        self.behavior == IdleBehavior::Run
-            && self.offer.is_some()
-            && !self.must_replace
-            && !self.broken
-            && self.preempted_at.is_none()
-            && self.runners.values().all(|r| r.need.is_some())
-            && self.quarantined_since.is_none()
-            && self.stale_since.is_none()
+        self.behavior.idle == IdleBehavior::Run
+            && self.identity.offer.is_some()
+            && !self.health.must_replace
+            && !self.health.broken
+            && self.health.preempted_at.is_none()
+            && self.work.runners.values().all(|r| r.need.is_some())
+            && self.health.quarantined_since.is_none()
+            && self.health.stale_since.is_none()
             && match self.phase {
                 Phase::Creating | Phase::Booting | Phase::Ready => true,
                 // One that stays silent promises nothing.
@@ -372,25 +428,25 @@ impl Vm {
 
     /// Whether it may run containers that have not been seen yet.
     pub(crate) fn unprobed(&self) -> bool {
-        self.found && !self.probe.listed
+        self.lifecycle.found && !self.probe.listed
     }
 
     pub(crate) fn idle(&self) -> bool {
-        self.runners.is_empty()
+        self.work.runners.is_empty()
     }
 
     /// What stood in the way of its boot, as far as it said.
     pub(crate) fn last_words(&self) -> String {
         match &self.probe.complaint {
             Some(complaint) => complaint.clone(),
-            None if self.broken => "it reports itself broken".to_owned(),
+            None if self.health.broken => "it reports itself broken".to_owned(),
             None => "it never answered".to_owned(),
         }
     }
 
     /// The name that operators know; for a wish, the wish.
     pub(crate) fn name(&self) -> VmName {
-        match (&self.instance, &self.intent) {
+        match (&self.identity.instance, &self.identity.intent) {
             (Some(instance), _) => VmName::from(instance),
             (None, Some(intent)) => VmName::new(format!("intent {intent}")),
             (None, None) => VmName::from("unnamed"),
@@ -400,9 +456,9 @@ impl Vm {
     /// Since when it has been in its phase.
     pub(crate) fn phase_since(&self) -> Timestamp {
         match self.phase {
-            Phase::Creating | Phase::Unknown => self.since,
-            Phase::Booting => self.appeared_at.unwrap_or(self.since),
-            Phase::Ready => self.ready_at.unwrap_or(self.since),
+            Phase::Creating | Phase::Unknown => self.lifecycle.since,
+            Phase::Booting => self.lifecycle.appeared_at.unwrap_or(self.lifecycle.since),
+            Phase::Ready => self.lifecycle.ready_at.unwrap_or(self.lifecycle.since),
             Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
         }
     }

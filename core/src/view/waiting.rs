@@ -1,7 +1,6 @@
 //! Reasons of waiting containers.
 
 use super::View;
-use crate::capacity::CreateBlocked;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::input::{ContainerState, IdleBehavior};
 use crate::mutants::Mutant;
@@ -54,8 +53,8 @@ impl View<'_> {
     pub(super) fn room_at(&self) -> Option<Timestamp> {
         let goes = |vm: &Vm| match vm.phase {
             Phase::Cordoned | Phase::Shutdown => Some(self.core.now()),
-            Phase::Ready if vm.idle() && vm.behavior != IdleBehavior::Hold => {
-                Some(vm.idle_since + self.core.config().timeouts.idle)
+            Phase::Ready if vm.idle() && vm.behavior.idle != IdleBehavior::Hold => {
+                Some(vm.work.idle_since + self.core.config().timeouts.idle)
             }
             _ => None,
         };
@@ -66,7 +65,7 @@ impl View<'_> {
         let key = self.core.fleet().hosts(entry.id).next()?;
         let vm = self.core.fleet().get(key)?;
         let instance = vm.name();
-        let phase = vm.runners.get(&entry.id)?.phase;
+        let phase = vm.work.runners.get(&entry.id)?.phase;
         let ours = entry.state == ContainerState::Locked || entry.op == Some(Op::Lock);
         Some(if ours || phase == RunnerPhase::Assigned {
             WaitReason::Starting { instance }
@@ -76,13 +75,9 @@ impl View<'_> {
     }
 
     fn waiting_for_room(&self, entry: &Entry) -> WaitReason {
-        match self.core.wait_for_instance(entry) {
-            WaitReason::CreateBlocked(blocked) if self.core.mutant(Mutant::ReasonWrong) => {
-                let types = blocked.into_iter();
-                let wrong = types.map(|(name, _)| (name, CreateBlocked::MaxInstances));
-                WaitReason::CreateBlocked(wrong.collect())
-            }
-            reason => reason,
-        }
+        let reason = self.core.wait_for_instance(entry);
+        #[cfg(feature = "mutants")]
+        let reason = self.wrong_reason(reason);
+        reason
     }
 }
