@@ -75,7 +75,7 @@ impl BackoffState {
         let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
         let pause = pauses.delay(step);
         let until = now + pause + jittered(pause / 8, jitter);
-        let ongoing = before.filter(|b| b.goes_on(now));
+        let ongoing = before.filter(|b| b.is_recent(now));
         Self {
             since: ongoing.map_or(now, |b| b.since),
             until: known.map_or(until, |b| b.until.max(now + pauses.min)),
@@ -88,7 +88,7 @@ impl BackoffState {
     }
 
     /// Whether it still says something: a pause that ended long ago without another try does not.
-    pub(crate) fn goes_on(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_recent(&self, now: Timestamp) -> bool {
         now < self.until + STALE_AFTER
     }
 

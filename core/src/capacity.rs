@@ -89,7 +89,7 @@ const RATE_BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(60),
 };
 
-/// For what is remembered and does not rest.
+/// For what is len and does not rest.
 const NO_BACKOFF: Backoff = Backoff {
     min: Duration::ZERO,
     max: Duration::ZERO,
@@ -147,14 +147,14 @@ impl Capacity {
             Some(CloudError::RateLimited { until, message }) => {
                 let before = self.throttled.get(&place);
                 let why = message.clone();
-                let mut bar =
+                let mut state =
                     BackoffState::after_failure(before, now, RATE_BACKOFF, jitter, why, 0);
                 if let Some(advice) = until {
                     // A cloud's clock may be wrong: its advice is heard up to an hour.
                     let latest = now + Duration::from_secs(3600);
-                    bar.until = bar.until.max((*advice).min(latest));
+                    state.until = state.until.max((*advice).min(latest));
                 }
-                self.throttled.insert(place, bar);
+                self.throttled.insert(place, state);
             }
             Some(_) => {}
             None => {
@@ -181,10 +181,10 @@ impl Capacity {
             return Err(CreateBlocked::CreatesInFlight);
         }
         let until = self.call_at(now, limits, offer.cloud, CloudCall::Create);
-        let bar = self.throttled.get(&(offer.cloud, CloudCall::Create));
-        match bar {
+        let state = self.throttled.get(&(offer.cloud, CloudCall::Create));
+        match state {
             _ if until <= now => Ok(()),
-            Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
+            Some(state) if state.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
             _ => Err(CreateBlocked::Rate { until }),
         }
     }
@@ -266,9 +266,9 @@ impl Capacity {
     /// Whether a create is under way that must end first: what was refused lately is tried by one
     /// create, not by as many as there is room for.
     fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
-        let goes_on = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.goes_on(now));
-        let throttled = goes_on(self.throttled.get(&(offer.cloud, CloudCall::Create)));
-        let refused = goes_on(self.groups.get(&group_of(offer)));
+        let is_recent = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.is_recent(now));
+        let throttled = is_recent(self.throttled.get(&(offer.cloud, CloudCall::Create)));
+        let refused = is_recent(self.groups.get(&group_of(offer)));
         let in_the_way = |vm: &Vm| {
             let group = vm.identity.offer.as_ref().map(|other| &other.quota_group);
             vm.identity.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
@@ -307,8 +307,8 @@ impl Capacity {
         fleet: &Fleet,
     ) -> (Option<u32>, Option<u32>) {
         // What the cloud refuses is not there for those that supervisors would wait for.
-        let met = self.groups.values().any(|group| group.until > now);
-        let instances = met.then(|| fleet.len());
+        let refused = self.groups.values().any(|group| group.until > now);
+        let instances = refused.then(|| fleet.len());
         let supervisors = self.concurrency.supervisors(now, limits, instances);
         (self.concurrency.max(now), supervisors)
     }
@@ -323,7 +323,7 @@ impl Capacity {
         supervisor: bool,
         rank: Rank,
     ) -> Result<(), CreateBlocked> {
-        if self.concurrency.is_free() && !supervisor {
+        if self.concurrency.is_unlimited() && !supervisor {
             return Ok(());
         }
         let (max, supervisors) = self.start_limits(now, limits, fleet);
@@ -402,7 +402,7 @@ impl Capacity {
                 let before = self.groups.get(&group);
                 let mut next =
                     BackoffState::after_failure(before, now, QUOTA_BACKOFF, jitter, why, count);
-                if self.mutants.has(Mutant::QuotaForEver) {
+                if self.mutants.has(Mutant::QuotaNeverRetried) {
                     next.until = Timestamp::NEVER;
                 }
                 self.groups.insert(group, next);
@@ -412,19 +412,26 @@ impl Capacity {
                 let asked = Offering::Type(name.clone());
                 let whole = Offering::within(*scope, name, offer);
                 for what in BTreeSet::from([asked, whole]) {
-                    self.cool(now, what, CAPACITY_BACKOFF, jitter, why.clone());
+                    self.back_off(now, what, CAPACITY_BACKOFF, jitter, why.clone());
                 }
             }
             CloudError::NotFound { .. }
             | CloudError::Permanent { .. }
             | CloudError::Transient { .. } => {
                 let what = Offering::Type(name.clone());
-                self.cool(now, what, FAILURE_BACKOFF, jitter, why);
+                self.back_off(now, what, FAILURE_BACKOFF, jitter, why);
             }
         }
     }
 
-    fn cool(&mut self, now: Timestamp, what: Offering, pauses: Backoff, jitter: u32, why: String) {
+    fn back_off(
+        &mut self,
+        now: Timestamp,
+        what: Offering,
+        pauses: Backoff,
+        jitter: u32,
+        why: String,
+    ) {
         let before = self.offerings.get(&what);
         let next = BackoffState::after_failure(before, now, pauses, jitter, why, 0);
         self.offerings.insert(what, next);
@@ -440,14 +447,14 @@ impl Capacity {
     ) -> Option<Timestamp> {
         let since = |name| {
             let known = self.backoffs(name, config.types.get(name)?);
-            known.filter(|c| c.goes_on(now)).map(|c| c.since).min()
+            known.filter(|c| c.is_recent(now)).map(|c| c.since).min()
         };
         let all = types.iter().map(since).collect::<Option<Vec<_>>>()?;
         all.into_iter().max()
     }
 
     /// When each type that is failing to be created will have been for so long.
-    pub(crate) fn fails_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
+    pub(crate) fn failing_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
         self.offerings.values().map(move |c| c.since + after)
     }
 
@@ -464,17 +471,17 @@ impl Capacity {
         let others = [group, throttled, self.doubtful.get(name)];
         let known = self.backoffs(name, offer);
         let known = known.chain(others.into_iter().flatten());
-        let lasting = known.filter(|backoff| backoff.goes_on(now));
+        let lasting = known.filter(|backoff| backoff.is_recent(now));
         lasting.map(|backoff| backoff.since).min()
     }
 
-    /// Whether some group's quota was met and not yet disproved.
+    /// Whether some group's quota was refused and not yet disproved.
     pub(crate) fn at_quota(&self, now: Timestamp) -> bool {
-        self.groups.values().any(|group| group.goes_on(now))
+        self.groups.values().any(|group| group.is_recent(now))
     }
 
-    /// How much is remembered of failures and for rates.
-    pub(crate) fn remembered(&self) -> usize {
+    /// How much is len of failures and for rates.
+    pub(crate) fn len(&self) -> usize {
         let backoff = self.offerings.len() + self.groups.len() + self.throttled.len();
         let backoff = backoff + self.doubtful.len();
         backoff + self.buckets.len() + self.all_calls.len() + self.boot_breaker.len()

@@ -66,7 +66,7 @@ pub struct Dispatcher {
     /// When leadership was gained: everything known was learned since.
     leader_since: Timestamp,
     /// Since when every VM that exists is known and was heard.
-    sure_since: Option<Timestamp>,
+    fully_probed_since: Option<Timestamp>,
     queue: Queue,
     fleet: Fleet,
     capacity: Capacity,
@@ -135,7 +135,7 @@ impl Dispatcher {
             chance: Chance::new(seed),
             leader: false,
             leader_since: now,
-            sure_since: None,
+            fully_probed_since: None,
             queue: Queue::default(),
             fleet,
             capacity,
@@ -165,7 +165,7 @@ impl Dispatcher {
             _ if !self.leader => {}
             Input::Answer { id, answer } => self.on_answer(id, answer),
             Input::QueueChanged => self.poll_soon(),
-            Input::OperatorRequest(wish) => self.on_operator(wish),
+            Input::OperatorRequest(request) => self.on_operator_request(request),
         }
     }
 
@@ -210,7 +210,7 @@ impl Dispatcher {
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         let mut hasher = Fnv::default();
-        let leadership = (self.leader, self.leader_since, self.sure_since);
+        let leadership = (self.leader, self.leader_since, self.fully_probed_since);
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
@@ -287,14 +287,14 @@ impl Dispatcher {
     /// Makes every decision that is due. Ends, because each decision uses up what called for it.
     fn run_reconcile(&mut self) {
         if self.leader {
-            self.reckon();
+            self.update_fully_probed();
         }
         while self.leader {
             if let Some(id) = self.dirty.containers.pop_first() {
                 self.reconcile_container(id);
             } else if let Some(key) = self.dirty.vms.pop_first() {
                 self.reconcile_vm(key);
-            } else if std::mem::take(&mut self.dirty.placement) || self.reservations_ended() {
+            } else if std::mem::take(&mut self.dirty.placement) || self.any_reservation_ended() {
                 self.place();
             } else {
                 break;
@@ -308,13 +308,13 @@ impl Dispatcher {
         }
         self.leader = held;
         self.leader_since = self.now;
-        self.sure_since = None;
+        self.fully_probed_since = None;
         self.out.abandon();
         self.timers = Timers::default();
         self.queue = Queue::default();
         self.fleet.forget_all();
         if !held {
-            self.capacity.budgets.forgets();
+            self.capacity.budgets.forget_instances();
         }
         self.signals.clear();
         self.rate_queues = RateQueues::default();
@@ -331,7 +331,7 @@ impl Dispatcher {
             for cloud in &self.clouds {
                 self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
             }
-            self.await_unowned_locks();
+            self.schedule_unowned_locks();
         }
     }
 
@@ -372,23 +372,23 @@ impl Dispatcher {
             return;
         };
         match (purpose, answer) {
-            (Purpose::Poll, Answer::Containers(found)) => self.on_polled(issued_at, found),
-            (Purpose::Lookup(ids), Answer::Containers(found)) => {
-                self.on_looked_up(issued_at, &ids, found);
+            (Purpose::Poll, Answer::Containers(result)) => self.on_polled(issued_at, result),
+            (Purpose::Lookup(ids), Answer::Containers(result)) => {
+                self.on_looked_up(issued_at, &ids, result);
             }
             (Purpose::Update(id), Answer::Updated(update)) => {
                 self.on_updated(issued_at, id, update);
             }
-            (Purpose::List(cloud), Answer::Instances(found)) => {
-                self.on_listed(issued_at, cloud, found);
+            (Purpose::List(cloud), Answer::Instances(result)) => {
+                self.on_listed(issued_at, cloud, result);
             }
-            (Purpose::Create(key), Answer::Created(made)) => self.on_created(key, made),
-            (Purpose::Destroy(key), Answer::CloudDone(done)) => self.on_destroyed(key, done),
-            (Purpose::Tag(key), Answer::CloudDone(done)) => self.on_tagged(key, done),
-            (Purpose::Probe(key), Answer::Probed(told)) => self.on_probed(issued_at, key, told),
-            (Purpose::Start(key, id), Answer::Started(done)) => self.on_started(key, id, done),
-            (Purpose::Signal(key, id), Answer::Signalled(told)) => {
-                self.on_signalled(key, id, told);
+            (Purpose::Create(key), Answer::Created(result)) => self.on_created(key, result),
+            (Purpose::Destroy(key), Answer::CloudDone(result)) => self.on_destroyed(key, result),
+            (Purpose::Tag(key), Answer::CloudDone(result)) => self.on_tagged(key, result),
+            (Purpose::Probe(key), Answer::Probed(result)) => self.on_probed(issued_at, key, result),
+            (Purpose::Start(key, id), Answer::Started(result)) => self.on_started(key, id, result),
+            (Purpose::Signal(key, id), Answer::Signalled(result)) => {
+                self.on_signalled(key, id, result);
             }
             (purpose, answer) => unreachable!("{purpose:?} does not accept {answer:?}"),
         }
@@ -417,7 +417,7 @@ impl Dispatcher {
             TimeoutReason::Place => self.dirty.placement = true,
             TimeoutReason::UnownedLocks => {
                 self.mark_unowned_locks_dirty();
-                self.await_unowned_locks();
+                self.schedule_unowned_locks();
                 for cloud in &self.clouds {
                     let list = TimeoutReason::SyncCloud(*cloud);
                     self.timers.set_earlier(list, self.now);
@@ -433,24 +433,24 @@ impl Dispatcher {
     }
 
     fn ask_queue(&mut self, purpose: Purpose, action: QueueAction) -> CommandId {
-        let patience = self.config.timeouts.queue_answer;
+        let timeout = self.config.timeouts.queue_answer;
         let action = Action::Queue(action);
         self.out
-            .send(self.now, &mut self.timers, patience, purpose, action)
+            .send(self.now, &mut self.timers, timeout, purpose, action)
     }
 
     fn ask_cloud(&mut self, cloud: CloudId, purpose: Purpose, action: CloudAction) -> CommandId {
-        let patience = self.config.timeouts.cloud_answer;
+        let timeout = self.config.timeouts.cloud_answer;
         let action = Action::Cloud { cloud, action };
         self.out
-            .send(self.now, &mut self.timers, patience, purpose, action)
+            .send(self.now, &mut self.timers, timeout, purpose, action)
     }
 
     /// Sends a command to a VM; `None` if it has no address.
     fn ask_vm(
         &mut self,
         key: VmKey,
-        patience: Duration,
+        timeout: Duration,
         purpose: Purpose,
         action: VmAction,
     ) -> Option<CommandId> {
@@ -463,7 +463,7 @@ impl Dispatcher {
         };
         let sent = self
             .out
-            .send(self.now, &mut self.timers, patience, purpose, action);
+            .send(self.now, &mut self.timers, timeout, purpose, action);
         Some(sent)
     }
 }

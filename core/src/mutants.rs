@@ -50,23 +50,23 @@ bugs! {
     /// A start whose answer was lost counts as not done.
     UnsureIsGone: "§1: never start while an earlier runner may be alive";
     /// What an operator sets a VM to is not taken over.
-    WishUnheard: "§4: hold, drain, run";
+    BehaviorRequestIgnored: "§4: hold, drain, run";
     /// A place on a VM is used although the VM was held or drained meanwhile.
     HoldIgnoredAtStart: "§3: nothing starts on a VM that is held";
     /// A VM's word that it is broken is not heard.
     BrokenIgnored: "§3: nothing starts on a VM that is broken";
     /// An announcement that the cloud takes a VM back is not heard.
-    NoticeIgnored: "§4: spot notice: drain at once";
+    PreemptionNoticeIgnored: "§4: spot notice: drain at once";
     /// A VM that answers is ready, whatever its boot probe says.
     UnreadyUsed: "§3: nothing starts on a VM that is not verified";
     /// A runner that was found takes no room.
-    FoundRunnerWeighsNothing: "§3: by remaining resources";
+    AdoptedRunnerWeightless: "§3: by remaining resources";
     /// A container starts while its lock is still being asked for.
     StartBeforeLock: "§1: Queued, then Locked, then started";
     /// One instance more than `MaxInstances`.
     OneTooMany: "§6: MaxInstances";
     /// Wishes under way cost nothing.
-    WishesUnpriced: "§6: MaxPricePerHour, intents counted";
+    PendingCreatesUnpriced: "§6: MaxPricePerHour, intents counted";
     /// After a pause everything is tried at once.
     NoCanary: "§6: one canary when the pause ends";
     /// A create that failed is repeated at once.
@@ -78,7 +78,7 @@ bugs! {
     /// Probes leave whenever they are due.
     ProbeRateIgnored: "§4: MaxProbesPerSecond";
     /// A quota that was met once is never tried again.
-    QuotaForEver: "§6: until fewer instances, or a retry timer";
+    QuotaNeverRetried: "§6: until fewer instances, or a retry timer";
     /// A snapshot judges what happened after it began.
     JudgedByOldSnapshot: "§1: judged by a snapshot that started after the event";
     /// A snapshot wins over our own newer change.
@@ -124,7 +124,7 @@ bugs! {
     /// A VM is given up after half of the time that it has.
     TimeoutProbeEarly: "§4: TimeoutProbe";
     /// What was destroyed is remembered for ever.
-    BuriedForEver: "simulation: memory is bounded by what lives";
+    TombstonesKept: "simulation: memory is bounded by what lives";
     /// What was spent is counted and of no consequence.
     BudgetsIgnored: "§6: Budgets";
     /// As many containers start as if the queue had never been overloaded.
@@ -134,7 +134,7 @@ bugs! {
     /// Time counts in which the operator's own limits stood in the way.
     OwnLimitsCount: "§1: MaxSchedulingTime";
     /// What is blocked has no VM kept for it.
-    NothingKept: "§3: backfill never takes the last VM that a blocked one waits for";
+    NoVmKept: "§3: backfill never takes the last VM that a blocked one waits for";
     /// A queued container of priority 0 is remembered for ever.
     PriorityZeroKept: "§1: Queued, priority 0: forget";
 }

@@ -44,7 +44,7 @@ pub(crate) struct Verdicts {
 
 /// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
 /// sees its effect.
-pub(crate) trait Hand {
+pub(crate) trait PlacementOps {
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
     /// Why no more containers of this shape may start now, beside those of higher rank that were
@@ -53,10 +53,10 @@ pub(crate) trait Hand {
     /// Why no VM of this type with this image may be asked for now.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), CreateBlocked>;
     /// Whether all of these types have been failing to be created for so long that others may be used.
-    fn falls_back(&self, types: &[TypeName]) -> bool;
+    fn uses_fallback(&self, types: &[TypeName]) -> bool;
     fn assign(&mut self, container: ContainerId, class: ClassId, vm: VmKey);
     /// Promises room on a VM that is on its way.
-    fn reservation(&mut self, rank: Rank, class: ClassId, vm: VmKey);
+    fn reserve(&mut self, rank: Rank, class: ClassId, vm: VmKey);
     /// Takes such a promise back, if there is one: whose it was.
     fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ClassId)>;
     /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
@@ -68,8 +68,8 @@ pub(crate) trait Hand {
 
 /// Makes one pass over everything that waits. Another one is due if it says so: room on VMs that are
 /// on their way became free after somebody of higher rank had been told that there is none.
-pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
-    let heads = hand.queue().classes().iter();
+pub(crate) fn pass(ops: &mut impl PlacementOps) -> (Verdicts, bool) {
+    let heads = ops.queue().classes().iter();
     let heads = heads.filter_map(|(id, group)| Some(Reverse((group.first()?, id))));
     let pass = Pass {
         heads: heads.collect(),
@@ -77,13 +77,13 @@ pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
         without_room: Vec::new(),
         kept: Kept::new(),
         freed: false,
-        hand,
+        ops,
     };
     pass.run()
 }
 
 struct Pass<'a, H> {
-    hand: &'a mut H,
+    ops: &'a mut H,
     /// What is to be looked at next, of each shape that is not parked; now and then more than one.
     heads: BinaryHeap<Reverse<(Rank, ClassId)>>,
     parked: BTreeMap<ClassId, Parked>,
@@ -94,7 +94,7 @@ struct Pass<'a, H> {
     freed: bool,
 }
 
-impl<H: Hand> Pass<'_, H> {
+impl<H: PlacementOps> Pass<'_, H> {
     fn run(mut self) -> (Verdicts, bool) {
         let (mut priority, mut last) = (None, None);
         while let Some(Reverse(head)) = self.heads.pop() {
@@ -116,29 +116,29 @@ impl<H: Hand> Pass<'_, H> {
 
     /// Does what is to be done for one container, and looks at the next of its shape later.
     fn place(&mut self, rank: Rank, id: ClassId) {
-        let group = self.hand.queue().class(id);
+        let group = self.ops.queue().class(id);
         if !group.waits(&rank) {
             return;
         }
         let container = rank.2;
-        match decide(self.hand, &self.kept, rank, id) {
+        match decide(self.ops, &self.kept, rank, id) {
             Ok(Decision::Assign(vm)) => {
-                self.freed |= self.hand.withdraw(container).is_some();
-                self.hand.assign(container, id, vm);
-                return self.look_on(rank, id, false);
+                self.freed |= self.ops.withdraw(container).is_some();
+                self.ops.assign(container, id, vm);
+                return self.push_next(rank, id, false);
             }
             Ok(Decision::Stay) => {}
             Ok(Decision::Await(vm, outranked)) => {
                 for other in outranked {
-                    let out = self.hand.withdraw(other);
+                    let out = self.ops.withdraw(other);
                     self.heads.extend(out.map(Reverse));
                 }
-                self.hand.reservation(rank, id, vm);
+                self.ops.reserve(rank, id, vm);
             }
             Ok(Decision::Create(name)) => {
-                let image = self.hand.queue().class(id).class.image.clone();
-                let vm = self.hand.create(container, &name, &image);
-                self.hand.reservation(rank, id, vm);
+                let image = self.ops.queue().class(id).class.image.clone();
+                let vm = self.ops.create(container, &name, &image);
+                self.ops.reserve(rank, id, vm);
             }
             Err(parked) => {
                 self.without_room.push(id);
@@ -147,13 +147,13 @@ impl<H: Hand> Pass<'_, H> {
             }
         }
         // Where this one found no ready VM, no other of its shape does.
-        self.look_on(rank, id, true);
+        self.push_next(rank, id, true);
     }
 
     /// The next container of a shape is to be looked at: of those that were promised no room, or of
     /// all.
-    fn look_on(&mut self, rank: Rank, id: ClassId, open: bool) {
-        let group = self.hand.queue().class(id);
+    fn push_next(&mut self, rank: Rank, id: ClassId, open: bool) {
+        let group = self.ops.queue().class(id);
         let next = match open {
             true => group.next_open(rank),
             false => group.next(rank),
@@ -164,8 +164,8 @@ impl<H: Hand> Pass<'_, H> {
     fn make_room(&mut self) {
         for class in std::mem::take(&mut self.without_room) {
             let parked = &self.parked[&class];
-            if let Some(vm) = self.hand.make_room(class, parked, &self.kept)
-                && let Some(vm) = self.hand.fleet().get(vm)
+            if let Some(vm) = self.ops.make_room(class, parked, &self.kept)
+                && let Some(vm) = self.ops.fleet().get(vm)
             {
                 let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
                 self.kept.insert(kind, vm.key);
@@ -175,20 +175,25 @@ impl<H: Hand> Pass<'_, H> {
 }
 
 /// What is best for one container.
-fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ClassId) -> Result<Decision, Parked> {
-    let group = hand.queue().class(id);
+fn decide(
+    ops: &impl PlacementOps,
+    kept: &Kept,
+    rank: Rank,
+    id: ClassId,
+) -> Result<Decision, Parked> {
+    let group = ops.queue().class(id);
     let class = &group.class;
     let types = match &group.with_fallback {
-        Some(all) if hand.falls_back(group.types()) => all,
+        Some(all) if ops.uses_fallback(group.types()) => all,
         _ => group.types(),
     };
-    if let Err(why) = hand.may_start(class, rank) {
+    if let Err(why) = ops.may_start(class, rank) {
         let blocked = types.iter().map(|name| (name.clone(), why.clone()));
         return Err(Parked {
             blocked: blocked.collect(),
         });
     }
-    let (fleet, image, need) = (hand.fleet(), &class.image, &class.need);
+    let (fleet, image, need) = (ops.fleet(), &class.image, &class.need);
     if let Some(vm) = fleet.best_ready(types, image, need, kept) {
         return Ok(Decision::Assign(vm));
     }
@@ -203,7 +208,7 @@ fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ClassId) -> Result<Deci
     }
     let mut blocked = Vec::with_capacity(types.len());
     for name in types.iter() {
-        match hand.may_create(name, image) {
+        match ops.may_create(name, image) {
             Ok(()) => return Ok(Decision::Create(name.clone())),
             Err(why) => blocked.push((name.clone(), why)),
         }

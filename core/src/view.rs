@@ -218,12 +218,12 @@ impl View<'_> {
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {
         let positions = self.positions();
-        let room_at = self.room_at();
+        let next_release_at = self.next_release_at();
         let mut views: Vec<ContainerView> = self
             .core
             .queue()
             .iter()
-            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), room_at))
+            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), next_release_at))
             .collect();
         views.sort_by_key(|c| {
             let running_first = !(c.instance.is_some() && c.waiting.is_none());
@@ -244,7 +244,7 @@ impl View<'_> {
         let entry = self.core.queue().get(&id)?;
         let waits = self.core.queue().is_waiting(&id);
         let position = waits.then(|| self.positions().get(&id).copied()).flatten();
-        Some(self.describe(entry, position, self.room_at()))
+        Some(self.describe(entry, position, self.next_release_at()))
     }
 
     /// All instances, wishes included, by name.
@@ -354,7 +354,7 @@ impl View<'_> {
         &self,
         entry: &Entry,
         position: Option<usize>,
-        room_at: Option<Timestamp>,
+        next_release_at: Option<Timestamp>,
     ) -> ContainerView {
         let queue = self.core.queue();
         let group = entry.class.as_ref().ok().map(|id| queue.class(*id));
@@ -381,7 +381,9 @@ impl View<'_> {
                 Some(waiting) => waiting.describe(position).to_string(),
                 None => String::new(),
             },
-            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now(), room_at)),
+            unblocked_by: waiting
+                .as_ref()
+                .map(|w| w.remedy(self.core.now(), next_release_at)),
             waiting,
         }
     }

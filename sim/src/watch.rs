@@ -129,7 +129,7 @@ impl World {
         let containers = view.containers();
         let untrue = self.untrue_reasons(&view, &containers);
         wrong.extend(untrue.into_iter().map(|text| ("true reasons", text)));
-        let excess = self.excess(&core.sizes());
+        let excess = self.excess(&core.memory_stats());
         wrong.extend(excess.into_iter().map(|text| ("bounded memory", text)));
         for container in containers {
             let id = container.id;

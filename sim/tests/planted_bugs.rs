@@ -74,7 +74,7 @@ const CASES: &[Case] = &[
         &[Fault::StartAnswerLost],
     ),
     case(
-        Mutant::WishUnheard,
+        Mutant::BehaviorRequestIgnored,
         &["valid starts", "held VMs stay"],
         100,
         &[Fault::OperatorHolds],
@@ -97,7 +97,7 @@ const CASES: &[Case] = &[
     ),
     case(Mutant::UnreadyUsed, &["valid starts"], 50, &[]),
     case(
-        Mutant::FoundRunnerWeighsNothing,
+        Mutant::AdoptedRunnerWeightless,
         &["valid starts"],
         1000,
         &[Fault::Crash],
@@ -107,7 +107,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_money_for(2),
         ..case(
-            Mutant::WishesUnpriced,
+            Mutant::PendingCreatesUnpriced,
             &["limits"],
             50,
             &[Fault::CreateSlow],
@@ -128,7 +128,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_preemptible_types(),
         ..case(
-            Mutant::NoticeIgnored,
+            Mutant::PreemptionNoticeIgnored,
             &["valid starts"],
             200,
             &[Fault::SpotNotice],
@@ -152,7 +152,7 @@ const CASES: &[Case] = &[
         ..case(Mutant::ProbeRateIgnored, &["rates"], 50, &[])
     },
     case(
-        Mutant::QuotaForEver,
+        Mutant::QuotaNeverRetried,
         &["true reasons", "liveness"],
         100,
         &[Fault::QuotaShrinks],
@@ -280,8 +280,8 @@ const CASES: &[Case] = &[
         500,
         &[Fault::Freezes],
     ),
-    case(Mutant::BuriedForEver, &["bounded memory"], 50, &[]),
-    case(Mutant::NothingKept, &["the last VM is kept"], 1000, &[]),
+    case(Mutant::TombstonesKept, &["bounded memory"], 50, &[]),
+    case(Mutant::NoVmKept, &["the last VM is kept"], 1000, &[]),
 ];
 
 /// One create each half minute.

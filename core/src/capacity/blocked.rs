@@ -95,7 +95,7 @@ impl CreateBlocked {
     }
 
     /// Whether it is no matter of seconds: what waits for its end waits for a VM that exists.
-    pub(crate) fn lasts(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         self.room_helps()
             || matches!(
                 self,
@@ -132,7 +132,7 @@ impl CreateBlocked {
     }
 
     /// Whether it is the world that stands in the way, rather than a limit of the operator's own.
-    pub(crate) fn is_the_worlds(&self) -> bool {
+    pub(crate) fn is_external(&self) -> bool {
         matches!(
             self,
             Self::Quota { .. }

@@ -68,14 +68,14 @@ impl Budgets {
     /// wish in its tag; without one it begins to cost when it is found. What other instances cost
     /// that were gone before, nobody knows any more.
     pub(crate) fn count_found(&mut self, vm: &Vm) {
-        let from = born(vm).max(self.known_to);
+        let from = billed_from(vm).max(self.known_to);
         for window in &mut self.windows {
             window.add(from, self.counted_to, vm.price());
         }
     }
 
     /// Everything known of instances is about to be forgotten.
-    pub(crate) fn forgets(&mut self) {
+    pub(crate) fn forget_instances(&mut self) {
         self.known_to = self.counted_to;
     }
 
@@ -93,7 +93,7 @@ impl Budgets {
                 None => {
                     let mut window = Window::new(*budget, self.counted_to);
                     for vm in fleet.iter() {
-                        window.add(born(vm), self.counted_to, vm.price());
+                        window.add(billed_from(vm), self.counted_to, vm.price());
                     }
                     window
                 }
@@ -127,7 +127,7 @@ impl Budgets {
 }
 
 /// Since when an instance is to be paid for. Not before it was asked for, as far as that is known.
-fn born(vm: &Vm) -> Timestamp {
+fn billed_from(vm: &Vm) -> Timestamp {
     let asked = vm.identity.intent.map(IntentId::asked_at);
     // A wish that is younger than the find is none of ours.
     asked

@@ -39,7 +39,7 @@ impl Concurrency {
     }
 
     /// Whether there is certainly no limit.
-    pub(crate) fn is_free(&self) -> bool {
+    pub(crate) fn is_unlimited(&self) -> bool {
         self.limit.is_none()
     }
 

@@ -6,9 +6,9 @@ use crate::mutants::Mutant;
 use crate::resources::MicroDollars;
 
 impl Capacity {
-    /// `Mutant::WishesUnpriced`: leaves unconfirmed creates out of the price.
+    /// `Mutant::PendingCreatesUnpriced`: leaves unconfirmed creates out of the price.
     pub(super) fn unpriced_creates(&self, fleet: &Fleet, price: MicroDollars) -> MicroDollars {
-        if !self.mutants.has(Mutant::WishesUnpriced) {
+        if !self.mutants.has(Mutant::PendingCreatesUnpriced) {
             return price;
         }
         let confirmed = fleet.iter().filter(|vm| vm.identity.instance.is_some());

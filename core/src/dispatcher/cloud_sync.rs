@@ -69,7 +69,7 @@ impl Dispatcher {
     }
 
     /// When the newest complete list of each configured cloud began, if there is one.
-    pub(crate) fn clouds_seen(&self) -> Vec<(CloudId, Option<Timestamp>)> {
+    pub(crate) fn latest_lists(&self) -> Vec<(CloudId, Option<Timestamp>)> {
         let latest = |cloud: &CloudId| {
             let sync = self.syncs.get(cloud)?;
             sync.first_list.map(|_| sync.latest_list)
@@ -89,21 +89,21 @@ impl Dispatcher {
         &mut self,
         started: Timestamp,
         cloud: CloudId,
-        found: Result<Vec<InstanceRecord>, CloudError>,
+        result: Result<Vec<InstanceRecord>, CloudError>,
     ) {
-        self.note_call(cloud, CloudCall::List, found.as_ref().err());
+        self.note_call(cloud, CloudCall::List, result.as_ref().err());
         let sync = self.syncs.entry(cloud).or_default();
         sync.in_flight = None;
-        if let Ok(records) = found {
+        if let Ok(records) = result {
             let first = sync.first_list.is_none();
             sync.first_list.get_or_insert(started);
             sync.latest_list = started;
             let now = self.now;
-            let kept = self.mutants.has(Mutant::BuriedForEver);
-            sync.tombstones.retain(|_, (until, _)| *until > now || kept);
-            self.compare(started, cloud, &records);
+            let keep = self.mutants.has(Mutant::TombstonesKept);
+            sync.tombstones.retain(|_, (until, _)| *until > now || keep);
+            self.apply_instances(started, cloud, &records);
             if first {
-                self.await_unowned_locks();
+                self.schedule_unowned_locks();
             }
             if first && self.is_synced() {
                 self.mark_all_dirty();
@@ -132,15 +132,15 @@ impl Dispatcher {
     }
 
     /// Compares what a cloud shows with what is known.
-    fn compare(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
+    fn apply_instances(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
         let mut seen = BTreeSet::new();
         for record in records {
             let mut named = self.fleet.by_instance(cloud, &record.id);
-            if let Some(former) = named.filter(|key| self.is_namesake(*key, record)) {
+            if let Some(former) = named.filter(|key| self.is_id_reused(*key, record)) {
                 if record.terminated {
                     continue;
                 }
-                self.succeed(cloud, former, &record.id);
+                self.note_id_reused(cloud, former, &record.id);
                 named = self.fleet.by_instance(cloud, &record.id);
             }
             let known = named.or_else(|| {
@@ -151,11 +151,11 @@ impl Dispatcher {
             match known {
                 Some(key) => {
                     seen.insert(key);
-                    self.confirm(started, key, record);
+                    self.note_listed(started, key, record);
                 }
                 None if record.terminated => {}
                 None => {
-                    seen.insert(self.found(cloud, record));
+                    seen.insert(self.adopt_instance(cloud, record));
                 }
             }
         }
@@ -167,18 +167,18 @@ impl Dispatcher {
             .map(|vm| vm.key)
             .collect();
         for key in missing {
-            self.absent(started, key);
+            self.note_absent(started, key);
         }
     }
 
     /// The cloud shows a VM that is known.
-    fn confirm(&mut self, started: Timestamp, key: VmKey, record: &InstanceRecord) {
-        self.name_vm(key, record);
+    fn note_listed(&mut self, started: Timestamp, key: VmKey, record: &InstanceRecord) {
+        self.note_identity(key, record);
         if record.preempted {
-            self.announce_loss(key, self.now);
+            self.note_preemption(key, self.now);
         }
         if record.terminated {
-            self.gone(key, true);
+            self.note_gone(key, true);
             return;
         }
         let shown = record.tags.idle_behavior.unwrap_or_default();
@@ -199,27 +199,27 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the VM that bears the name of what the cloud shows was made for another wish: names
+    /// Whether the VM that bears the name of what the cloud shows was result for another wish: names
     /// are given again, and one of the two is gone.
-    fn is_namesake(&self, key: VmKey, record: &InstanceRecord) -> bool {
+    fn is_id_reused(&self, key: VmKey, record: &InstanceRecord) -> bool {
         let known = self.fleet.get(key).and_then(|vm| vm.identity.intent);
         let both = known.zip(record.tags.intent);
         both.is_some_and(|(known, shown)| known != shown)
     }
 
     /// A VM is gone, since another one bears its name.
-    fn succeed(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
-        self.gone(former, true);
+    fn note_id_reused(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
+        self.note_gone(former, true);
         if let Some(sync) = self.syncs.get_mut(&cloud) {
             sync.tombstones.remove(name);
         }
     }
 
     /// A VM is not in a list that began after its last sign of life.
-    fn absent(&mut self, started: Timestamp, key: VmKey) {
+    fn note_absent(&mut self, started: Timestamp, key: VmKey) {
         let mut grace = self.config.timeouts.disappear_grace;
         if self.mutant(Mutant::OneListIsEnough) {
-            return self.gone(key, false);
+            return self.note_gone(key, false);
         }
         if self.mutant(Mutant::GraceIgnored) {
             grace = Duration::ZERO;
@@ -237,14 +237,14 @@ impl Dispatcher {
             vm.liveness.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {
-            Some(true) => self.gone(key, false),
+            Some(true) => self.note_gone(key, false),
             // If it is there, it will say so.
             _ => self.probe_now(key),
         }
     }
 
     /// Takes over what the cloud says of a VM: its name, once, and its address, whenever it changes.
-    fn name_vm(&mut self, key: VmKey, record: &InstanceRecord) {
+    fn note_identity(&mut self, key: VmKey, record: &InstanceRecord) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -291,7 +291,7 @@ impl Dispatcher {
     }
 
     /// The cloud shows an instance of ours that this process did not ask for, or has given up.
-    fn found(&mut self, cloud: CloudId, record: &InstanceRecord) -> VmKey {
+    fn adopt_instance(&mut self, cloud: CloudId, record: &InstanceRecord) -> VmKey {
         let key = self.fleet.next_key();
         let tags = &record.tags;
         let type_name = tags
@@ -320,12 +320,12 @@ impl Dispatcher {
         let drain = !configured && vm.behavior.idle == IdleBehavior::Run;
         self.capacity.budgets.count_found(&vm);
         self.fleet.insert(vm);
-        self.name_vm(key, record);
+        self.note_identity(key, record);
         if drain {
             self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
         }
         if record.preempted {
-            self.announce_loss(key, self.now);
+            self.note_preemption(key, self.now);
         }
         self.dirty.vms.insert(key);
         self.dirty.placement = true;
@@ -379,7 +379,7 @@ impl Dispatcher {
         key
     }
 
-    pub(super) fn on_created(&mut self, key: VmKey, made: Result<InstanceRecord, CloudError>) {
+    pub(super) fn on_created(&mut self, key: VmKey, result: Result<InstanceRecord, CloudError>) {
         let Some(vm) = self.fleet.get(key) else {
             // Written off or named by a list and gone since; a list will show it if it lives.
             return;
@@ -389,7 +389,7 @@ impl Dispatcher {
             vm.identity.cloud,
             vm.identity.instance.clone(),
         );
-        if let (Err(error), None, Some(intent)) = (&made, &listed, vm.identity.intent) {
+        if let (Err(error), None, Some(intent)) = (&result, &listed, vm.identity.intent) {
             self.out.event(Event::CreateFailed {
                 intent,
                 instance_type: name.clone(),
@@ -399,35 +399,35 @@ impl Dispatcher {
         self.out.event(Event::CloudCalled {
             cloud,
             call: CloudCall::Create,
-            error: made.as_ref().err().cloned(),
+            error: result.as_ref().err().cloned(),
         });
         // Where a list has shown it already, a lost answer says nothing.
-        let doubted = matches!(made, Err(CloudError::Ambiguous { .. }));
-        let told = !doubted || listed.is_none();
-        if let Some(offer) = self.config.types.get(&name).filter(|_| told) {
+        let doubted = matches!(result, Err(CloudError::Ambiguous { .. }));
+        let conclusive = !doubted || listed.is_none();
+        if let Some(offer) = self.config.types.get(&name).filter(|_| conclusive) {
             let facts = CreateFacts {
                 jitter: self.chance.jitter(),
                 group_count: in_group(&self.fleet, offer).saturating_sub(1),
             };
-            let error = made.as_ref().err();
+            let error = result.as_ref().err();
             self.capacity
                 .create_ended(self.now, &name, offer, error, facts);
         }
-        if let Ok(record) = &made
+        if let Ok(record) = &result
             && let Some(former) = self.fleet.by_instance(cloud, &record.id)
-            && self.is_namesake(former, record)
+            && self.is_id_reused(former, record)
         {
-            self.succeed(cloud, former, &record.id);
+            self.note_id_reused(cloud, former, &record.id);
         }
-        match made {
-            // A list has named it already, otherwise: the cloud made two.
+        match result {
+            // A list has named it already, otherwise: the cloud result two.
             Ok(record) if listed.as_ref().is_some_and(|id| *id != record.id) => {
                 if self.fleet.by_instance(cloud, &record.id).is_none() {
-                    self.found(cloud, &record);
+                    self.adopt_instance(cloud, &record);
                 }
             }
             Ok(record) => {
-                self.name_vm(key, &record);
+                self.note_identity(key, &record);
                 if record.address.is_none() {
                     self.sync_soon(cloud);
                 }
@@ -475,12 +475,12 @@ impl Dispatcher {
         });
     }
 
-    pub(super) fn on_destroyed(&mut self, key: VmKey, done: Result<(), CloudError>) {
+    pub(super) fn on_destroyed(&mut self, key: VmKey, result: Result<(), CloudError>) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         let (cloud, attempts) = (vm.identity.cloud, vm.shutdown.attempts);
-        self.note_call(cloud, CloudCall::Destroy, done.as_ref().err());
+        self.note_call(cloud, CloudCall::Destroy, result.as_ref().err());
         self.fleet.update(key, |vm| vm.shutdown.in_flight = None);
         let backoff = Backoff {
             min: self.config.timeouts.shutdown,
@@ -529,15 +529,15 @@ impl Dispatcher {
         });
     }
 
-    pub(super) fn on_tagged(&mut self, key: VmKey, done: Result<(), CloudError>) {
+    pub(super) fn on_tagged(&mut self, key: VmKey, result: Result<(), CloudError>) {
         let Some(cloud) = self.fleet.get(key).map(|vm| vm.identity.cloud) else {
             return;
         };
-        self.note_call(cloud, CloudCall::SetTags, done.as_ref().err());
+        self.note_call(cloud, CloudCall::SetTags, result.as_ref().err());
         let (now, retry_at) = (self.now, self.now + TAG_PAUSE);
         self.fleet.update(key, |vm| {
             if let Some((_, behavior)) = vm.tag.in_flight.take() {
-                match done {
+                match result {
                     Ok(()) => {
                         vm.tag.written = Some(behavior);
                         vm.tag.confirmed_at = now;

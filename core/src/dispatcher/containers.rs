@@ -29,7 +29,7 @@ enum NextAction {
     /// Nothing, or nothing yet: an input or a deadline will bring it up again.
     Nothing,
     /// Read the queue: what is known may be older than what happened.
-    Look,
+    Poll,
     /// Forget it.
     Drop,
     /// Let placement find a VM.
@@ -52,8 +52,8 @@ impl Dispatcher {
             .as_ref()
             .ok()
             .map(|class| (*class, entry.rank()));
-        let next = self.next_for(entry);
-        let next = if next == NextAction::Wait && self.is_given_up(id) {
+        let next = self.next_for_container(entry);
+        let next = if next == NextAction::Wait && self.check_scheduling_timeout(id) {
             NextAction::Lock
         } else {
             next
@@ -67,13 +67,13 @@ impl Dispatcher {
         }
         match next {
             NextAction::Nothing | NextAction::Wait => {}
-            NextAction::Look => self.poll_soon(),
+            NextAction::Poll => self.poll_soon(),
             NextAction::Drop => self.drop_container(id),
-            NextAction::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
-            NextAction::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
+            NextAction::Lock => self.update_record(id, Op::Lock, QueueAction::Lock { id }),
+            NextAction::Unlock => self.update_record(id, Op::Unlock, QueueAction::Unlock { id }),
             NextAction::Requeue(reason) => {
                 let why = reason.to_string();
-                self.change(id, Op::Requeue, QueueAction::Requeue { id, why });
+                self.update_record(id, Op::Requeue, QueueAction::Requeue { id, why });
             }
             NextAction::Cancel(reason) => self.cancel(id, reason),
             NextAction::Start(key) => self.start(key, id),
@@ -86,7 +86,7 @@ impl Dispatcher {
         }
     }
 
-    fn next_for(&self, entry: &Entry) -> NextAction {
+    fn next_for_container(&self, entry: &Entry) -> NextAction {
         if entry.op.is_some() || entry.retry_at.is_some_and(|at| at > self.now) {
             return NextAction::Nothing;
         }
@@ -115,7 +115,7 @@ impl Dispatcher {
     fn next_for_queued(&self, entry: &Entry, hosted: bool) -> NextAction {
         if hosted && !self.mutant(Mutant::EarlierRunnerIgnored) {
             NextAction::Stop(StopReason::EarlierAttempt)
-        } else if self.signals_under_way(entry.id) {
+        } else if self.any_signal_in_flight(entry.id) {
             // One of them might hit the next attempt.
             NextAction::Nothing
         } else if entry.priority == 0 && !self.mutant(Mutant::PriorityZeroKept) {
@@ -123,7 +123,7 @@ impl Dispatcher {
         } else if self.queue.hopeless(entry).is_some() {
             // Its record takes an explanation only from whoever holds its lock.
             NextAction::Lock
-        } else if entry.lock_count > 0 && self.may_run_unprobed() {
+        } else if entry.lock_count > 0 && self.may_run_on_unprobed() {
             NextAction::Nothing
         } else {
             NextAction::Wait
@@ -140,11 +140,11 @@ impl Dispatcher {
                 None => NextAction::Nothing,
             };
         }
-        let Some(event) = self.nothing_runs_since(entry) else {
+        let Some(event) = self.known_unhosted_since(entry) else {
             return NextAction::Nothing;
         };
         if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
-            return NextAction::Look;
+            return NextAction::Poll;
         }
         match self.queue.hopeless(entry) {
             Some(why) if entry.priority > 0 => NextAction::Cancel(Some(why)),
@@ -158,18 +158,20 @@ impl Dispatcher {
         }
         let exit = entry.exit.as_ref();
         // A container that was just seen may have been seen late: only a newer look can tell.
-        let sure = self.sure_since.map(|sure| sure.max(entry.first_seen));
+        let sure = self
+            .fully_probed_since
+            .map(|sure| sure.max(entry.first_seen));
         let event = exit.map(|exit| exit.at).or(sure);
         let Some(event) = event.filter(|_| !hosted) else {
             return NextAction::Nothing;
         };
         if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
-            return NextAction::Look;
+            return NextAction::Poll;
         }
         if let Some(exit) = exit.filter(|exit| exit.interrupted && entry.priority > 0) {
             return NextAction::Requeue(exit.reason.clone());
         }
-        if !self.was_looked_for(entry) {
+        if !self.is_absence_probed(entry) {
             return NextAction::Nothing;
         }
         let reason = exit.map(|exit| exit.reason.clone());
@@ -179,7 +181,7 @@ impl Dispatcher {
     /// Whether the VMs on which a running container may be were asked since it is known to run. A
     /// start that was given up may take effect late: then the queue tells first. Every look at the
     /// queue brings us here again, until `TimeoutProbe` after the first.
-    fn was_looked_for(&self, entry: &Entry) -> bool {
+    fn is_absence_probed(&self, entry: &Entry) -> bool {
         let since = entry.state_since;
         let asked = |vm: &Vm| {
             let ends = vm.phase == Phase::Shutdown;
@@ -194,42 +196,42 @@ impl Dispatcher {
 
     /// Since when it is known that a locked container, which no VM is known to host, runs nowhere.
     /// The queue's word counts only if it is newer.
-    fn nothing_runs_since(&self, entry: &Entry) -> Option<Timestamp> {
+    fn known_unhosted_since(&self, entry: &Entry) -> Option<Timestamp> {
         if let Some(exit) = &entry.exit {
             return Some(exit.at);
         }
         if entry.locked_here {
             return Some(Timestamp::EPOCH);
         }
-        let scheduling_timeout_at = self.scheduling_timeout_at();
-        let scheduling_timed_out = self.is_synced() && self.now >= scheduling_timeout_at;
-        self.sure_since
-            .or_else(|| scheduling_timed_out.then_some(scheduling_timeout_at))
+        let unowned_locks_due = self.unowned_locks_due();
+        let timed_out = self.is_synced() && self.now >= unowned_locks_due;
+        self.fully_probed_since
+            .or_else(|| timed_out.then_some(unowned_locks_due))
             .map(|event| event.max(entry.first_seen))
     }
 
     /// Keeps account of since when every VM that exists is known and was heard.
-    pub(super) fn reckon(&mut self) {
-        let sure = self.is_synced() && self.absence_is_proved() && !self.fleet.any_unprobed();
-        match (sure, self.sure_since) {
+    pub(super) fn update_fully_probed(&mut self) {
+        let sure = self.is_synced() && self.is_absence_proved() && !self.fleet.any_unprobed();
+        match (sure, self.fully_probed_since) {
             (true, None) => {
-                self.sure_since = Some(self.now);
+                self.fully_probed_since = Some(self.now);
                 self.mark_unowned_locks_dirty();
             }
-            (false, Some(_)) => self.sure_since = None,
+            (false, Some(_)) => self.fully_probed_since = None,
             _ => {}
         }
     }
 
     /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
     /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
-    fn may_run_unprobed(&self) -> bool {
-        self.fleet.any_unprobed() && self.now < self.scheduling_timeout_at()
+    fn may_run_on_unprobed(&self) -> bool {
+        self.fleet.any_unprobed() && self.now < self.unowned_locks_due()
     }
 
     /// Until when locks of an earlier life wait for VMs to be heard: these have a chance only once
     /// they are listed.
-    fn scheduling_timeout_at(&self) -> Timestamp {
+    fn unowned_locks_due(&self) -> Timestamp {
         let listed = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let begun = listed.map_or(self.leader_since, |at| at.max(self.leader_since));
         begun + self.config.timeouts.stale_lock
@@ -237,7 +239,7 @@ impl Dispatcher {
 
     /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
     /// two that follow each other quickly.
-    fn absence_is_proved(&self) -> bool {
+    fn is_absence_proved(&self) -> bool {
         let grace = self.config.timeouts.disappear_grace;
         self.each_cloud(|sync| {
             let first = sync.first_list;
@@ -246,11 +248,11 @@ impl Dispatcher {
     }
 
     /// Sets the next time at which what was locked or running before a restart must be judged.
-    pub(super) fn await_unowned_locks(&mut self) {
+    pub(super) fn schedule_unowned_locks(&mut self) {
         let timeouts = &self.config.timeouts;
         let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let ends = [
-            self.scheduling_timeout_at(),
+            self.unowned_locks_due(),
             first.unwrap_or(self.leader_since) + timeouts.disappear_grace,
         ];
         if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {
@@ -265,7 +267,7 @@ impl Dispatcher {
         })
     }
 
-    pub(super) fn change(&mut self, id: ContainerId, op: Op, action: QueueAction) {
+    pub(super) fn update_record(&mut self, id: ContainerId, op: Op, action: QueueAction) {
         if let Some(entry) = self.queue.end_waiting(&id) {
             assert!(entry.op.is_none(), "one change at a time");
             assert!(entry.ours(), "only what is ours is changed");
@@ -283,11 +285,11 @@ impl Dispatcher {
                 reason,
             });
         }
-        self.change(id, Op::Cancel, QueueAction::Cancel { id, error });
+        self.update_record(id, Op::Cancel, QueueAction::Cancel { id, error });
     }
 
     /// Forgets a container, and all that was to be done for it at its time.
-    pub(super) fn forget(&mut self, id: ContainerId) -> Option<Entry> {
+    pub(super) fn remove_container(&mut self, id: ContainerId) -> Option<Entry> {
         let (entry, waited) = self.queue.remove(&id)?;
         self.dirty.placement |= waited;
         self.note_forgotten(id);
@@ -297,7 +299,7 @@ impl Dispatcher {
     }
 
     fn drop_container(&mut self, id: ContainerId) {
-        if let Some(entry) = self.forget(id) {
+        if let Some(entry) = self.remove_container(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
@@ -351,14 +353,14 @@ impl Dispatcher {
         }
         let locked = self.queue.get(&id).map(|e| e.state) == Some(ContainerState::Locked);
         if op == Some(Op::Lock) && !locked {
-            self.release(id);
+            self.release_assignment(id);
         }
     }
 
     /// Gives back the place that was kept for a container that is not to be started.
-    fn release(&mut self, id: ContainerId) {
+    fn release_assignment(&mut self, id: ContainerId) {
         if let Some(key) = self.assigned_to(id) {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How much is remembered, so that a test can see that it is no more than what lives.
+//! How much is len, so that a test can see that it is no more than what lives.
 
 use super::Dispatcher;
 
@@ -32,9 +32,9 @@ pub struct MemoryStats {
 }
 
 impl Dispatcher {
-    /// How much is remembered. O(everything): for tests and metrics that are rarely asked for.
+    /// How much is len. O(everything): for tests and metrics that are rarely asked for.
     #[must_use]
-    pub fn sizes(&self) -> MemoryStats {
+    pub fn memory_stats(&self) -> MemoryStats {
         MemoryStats {
             containers: self.queue.iter().count(),
             classes: self.queue.classes().iter().count(),
@@ -44,10 +44,10 @@ impl Dispatcher {
             pending: self.out.in_flight().count(),
             signals: self.signals.len(),
             tombstones: self.syncs.values().map(|sync| sync.tombstones.len()).sum(),
-            records: self.poll.wanted.len() + self.poll.forgotten.len(),
+            records: self.poll.lookups.len() + self.poll.forgotten.len(),
             dirty: self.dirty.containers.len() + self.dirty.vms.len(),
             verdicts: self.verdicts.parked.len() + self.fleet.reservations(),
-            limits: self.capacity.remembered(),
+            limits: self.capacity.len(),
         }
     }
 }

@@ -9,17 +9,17 @@ use crate::signals::StopReason;
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
-    /// Carries out a wish. Wishes for what does not exist do nothing: whoever takes them asks the
+    /// Carries out a request. Wishes for what does not exist do nothing: whoever takes them asks the
     /// view first, and tells.
-    pub(super) fn on_operator(&mut self, wish: OperatorRequest) {
-        match wish {
+    pub(super) fn on_operator_request(&mut self, request: OperatorRequest) {
+        match request {
             OperatorRequest::SetIdleBehavior { instance, behavior } => {
                 if let Some(key) = self.vm_named(&instance)
-                    && !self.mutant(Mutant::WishUnheard)
+                    && !self.mutant(Mutant::BehaviorRequestIgnored)
                 {
                     self.set_behavior(key, behavior, BehaviorCause::Operator);
                     if behavior == IdleBehavior::Hold {
-                        self.keep_held(key);
+                        self.cancel_unsent_shutdown(key);
                     }
                 }
             }
@@ -39,7 +39,7 @@ impl Dispatcher {
 
     /// A held VM is never given back for want of work: if its destroy still waits for the cloud's
     /// rate, it does not leave any more.
-    fn keep_held(&mut self, key: VmKey) {
+    fn cancel_unsent_shutdown(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };

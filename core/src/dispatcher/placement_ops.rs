@@ -9,7 +9,7 @@ use crate::fleet::vm::{Phase, ShutdownReason};
 use crate::fleet::{Fleet, Kept};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::mutants::Mutant;
-use crate::placement::{self, Hand, Parked, Verdicts};
+use crate::placement::{self, Parked, PlacementOps, Verdicts};
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
 use crate::queue::entry::{Entry, Op};
@@ -33,7 +33,7 @@ impl Dispatcher {
         let fallback = self.config.sizing.spot_fallback.after;
         let fallback = fallback.and_then(|after| {
             self.capacity
-                .fails_for(after)
+                .failing_for(after)
                 .filter(|at| *at > self.now)
                 .min()
         });
@@ -46,7 +46,7 @@ impl Dispatcher {
     }
 
     /// Whether promises ended of which placement does not know yet.
-    pub(super) fn reservations_ended(&self) -> bool {
+    pub(super) fn any_reservation_ended(&self) -> bool {
         self.fleet.any_reservation_broken() || self.queue.classes().any_left()
     }
 
@@ -74,7 +74,7 @@ impl Dispatcher {
 
 impl Dispatcher {
     /// What the last pass of placement found for a container that waits for an instance.
-    pub(crate) fn wait_for_instance(&self, entry: &Entry) -> WaitReason {
+    pub(crate) fn instance_wait_reason(&self, entry: &Entry) -> WaitReason {
         if let Some(key) = self.fleet.reserved_for(&entry.id)
             && let Some(vm) = self.fleet.get(key)
         {
@@ -92,7 +92,7 @@ impl Dispatcher {
     }
 }
 
-impl Hand for Dispatcher {
+impl PlacementOps for Dispatcher {
     fn fleet(&self) -> &Fleet {
         &self.fleet
     }
@@ -114,7 +114,7 @@ impl Hand for Dispatcher {
             .may_create(self.now, &self.config, &self.fleet, kind, offer)
     }
 
-    fn falls_back(&self, types: &[TypeName]) -> bool {
+    fn uses_fallback(&self, types: &[TypeName]) -> bool {
         let after = self.config.sizing.spot_fallback.after;
         let since = self.capacity.all_fail_since(self.now, &self.config, types);
         after
@@ -126,13 +126,13 @@ impl Hand for Dispatcher {
         let class = &self.queue.class(class).class;
         let taken = (class.need, class.supervisor);
         self.assign_runner(vm, container, taken);
-        self.change(container, Op::Lock, QueueAction::Lock { id: container });
+        self.update_record(container, Op::Lock, QueueAction::Lock { id: container });
         if self.mutant(Mutant::StartBeforeLock) {
             self.start(vm, container);
         }
     }
 
-    fn reservation(&mut self, rank: Rank, class: ClassId, vm: VmKey) {
+    fn reserve(&mut self, rank: Rank, class: ClassId, vm: VmKey) {
         let wanted = &self.queue.class(class).class;
         let (need, supervisor) = (wanted.need, wanted.supervisor);
         self.queue.set_reserved(class, rank, true);
@@ -160,17 +160,17 @@ impl Hand for Dispatcher {
     /// Where none can go, the busy one that has most room is kept, unless one that would do is kept
     /// already: whoever ranks higher comes first there.
     fn make_room(&mut self, class: ClassId, parked: &Parked, kept: &Kept) -> Option<VmKey> {
-        if !parked.blocked.iter().any(|(_, why)| why.lasts()) {
+        if !parked.blocked.iter().any(|(_, why)| why.is_lasting()) {
             return None;
         }
-        if self.gives_one_back(parked) {
+        if self.terminate_idle_for(parked) {
             return None;
         }
         let image = &self.queue.class(class).class.image;
         let names = parked.blocked.iter().map(|(name, _)| name.clone());
         let types = Types::from(names.collect::<Vec<_>>());
         let waited_for = |name: &TypeName| kept.contains_key(&(name.clone(), image.clone()));
-        if types.iter().any(waited_for) || self.mutant(Mutant::NothingKept) {
+        if types.iter().any(waited_for) || self.mutant(Mutant::NoVmKept) {
             return None;
         }
         self.fleet.least_busy(&types, image)
@@ -179,7 +179,7 @@ impl Hand for Dispatcher {
 
 impl Dispatcher {
     /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
-    fn gives_one_back(&mut self, parked: &Parked) -> bool {
+    fn terminate_idle_for(&mut self, parked: &Parked) -> bool {
         let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
         let Some((wanted, why)) = limited.find_map(|(name, why)| {
             let wanted = self.config.types.get(name)?;

@@ -13,11 +13,11 @@ use crate::time::Timestamp;
 impl Dispatcher {
     /// The cloud has announced, by the VM's own word or in a list, that it takes a VM back: the VM
     /// takes nothing more, and what runs there may use the time that is left.
-    pub(super) fn announce_loss(&mut self, key: VmKey, at: Timestamp) {
-        if self.mutant(Mutant::NoticeIgnored) {
+    pub(super) fn note_preemption(&mut self, key: VmKey, at: Timestamp) {
+        if self.mutant(Mutant::PreemptionNoticeIgnored) {
             return;
         }
-        let told = self.fleet.update(key, |vm| {
+        let noted = self.fleet.update(key, |vm| {
             let first = vm.health.preempted_at.is_none();
             vm.health.preempted_at.get_or_insert(at);
             let living = vm.phase != Phase::Shutdown;
@@ -29,7 +29,7 @@ impl Dispatcher {
                 vm.identity.type_name.clone(),
             )
         });
-        let Some((first, drain, instance_type)) = told else {
+        let Some((first, drain, instance_type)) = noted else {
             return;
         };
         if let Some((instance, containers)) = first {
@@ -46,15 +46,21 @@ impl Dispatcher {
         }
     }
 
-    /// A runner went with its VM. `told` says that the cloud itself says that the VM is gone, so that
+    /// A runner went with its VM. `confirmed` says that the cloud itself says that the VM is gone, so that
     /// nothing of it can be left.
-    pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: CancelReason) {
+    pub(super) fn note_runner_lost(
+        &mut self,
+        id: ContainerId,
+        vm: &Vm,
+        confirmed: bool,
+        why: CancelReason,
+    ) {
         let stopping = vm
             .work
             .runners
             .get(&id)
             .is_some_and(|r| r.escalation.is_some());
-        if stopping || !was_taken_back(vm) {
+        if stopping || !was_preempted(vm) {
             return self.note_exit(id, None, vm.name(), why);
         }
         let instance = vm.name();
@@ -74,7 +80,7 @@ impl Dispatcher {
         entry.interruptions = entry.interruptions.saturating_add(1);
         let times = entry.interruptions;
         if let Some(exit) = &mut entry.exit {
-            exit.interrupted = told;
+            exit.interrupted = confirmed;
         }
         self.out.event(Event::Interrupted {
             container: id,
@@ -82,8 +88,8 @@ impl Dispatcher {
             instance_type: vm.identity.type_name.clone(),
             times,
         });
-        let patience = self.config.sizing.spot_fallback.interruptions;
-        if patience.is_some_and(|max| times >= max) && self.queue.fall_back(&self.config, id) {
+        let max = self.config.sizing.spot_fallback.interruptions;
+        if max.is_some_and(|max| times >= max) && self.queue.fall_back(&self.config, id) {
             self.out.event(Event::FellBack {
                 container: id,
                 interruptions: times,
@@ -94,7 +100,7 @@ impl Dispatcher {
 
 /// Whether a VM that is gone was taken by the cloud: announced, or preemptible and gone though nobody
 /// asked. What an operator kills is not.
-fn was_taken_back(vm: &Vm) -> bool {
+fn was_preempted(vm: &Vm) -> bool {
     let preemptible = vm
         .identity
         .offer

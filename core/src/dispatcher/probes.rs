@@ -24,7 +24,7 @@ const QUARANTINE: Backoff = Backoff {
     max: Duration::from_secs(64),
 };
 /// A first probe may have to put the runner in place.
-const BOOT_PATIENCE_FACTOR: u32 = 3;
+const BOOT_TIMEOUT_FACTOR: u32 = 3;
 
 impl Dispatcher {
     /// Probes a VM at once, or right after the probe under way.
@@ -36,25 +36,25 @@ impl Dispatcher {
     /// Sends a probe, if the VM can be asked and the rate allows it.
     pub(super) fn probe(&mut self, key: VmKey) {
         let vm = self.fleet.get(key);
-        let Some(boot) = vm.and_then(asks_about_boot) else {
+        let Some(boot) = vm.and_then(probe_with_boot) else {
             return self.dequeue_probe(key);
         };
         let now = self.now;
         if !self.admit_probe(key) {
             self.fleet.note(key, |vm| {
-                vm.probe.kept_since.get_or_insert(now);
+                vm.probe.queued_since.get_or_insert(now);
             });
             return;
         }
-        let factor = if boot { BOOT_PATIENCE_FACTOR } else { 1 };
-        let patience = self.config.timeouts.vm_answer * factor;
+        let factor = if boot { BOOT_TIMEOUT_FACTOR } else { 1 };
+        let timeout = self.config.timeouts.vm_answer * factor;
         let action = VmAction::Probe { boot };
-        let sent = self.ask_vm(key, patience, Purpose::Probe(key), action);
+        let sent = self.ask_vm(key, timeout, Purpose::Probe(key), action);
         let kept = self.fleet.note(key, |vm| {
             vm.probe.in_flight = sent;
-            let kept = vm.probe.kept_since.take();
+            let kept = vm.probe.queued_since.take();
             if boot || vm.probe.unanswered_since.is_some() {
-                vm.probe.kept_for += kept.map(|since| now.since(since)).unwrap_or_default();
+                vm.probe.queued_for += kept.map(|since| now.since(since)).unwrap_or_default();
             }
             vm.probe.unanswered_since.get_or_insert(now);
             kept.is_some()
@@ -69,7 +69,7 @@ impl Dispatcher {
         &mut self,
         started: Timestamp,
         key: VmKey,
-        told: Result<ProbeReport, VmError>,
+        result: Result<ProbeReport, VmError>,
     ) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -80,8 +80,8 @@ impl Dispatcher {
         }
         let silent_so_far = vm.probe.first_contact.is_none();
         let failed_before = vm.probe.failures > 0;
-        let identity_mismatch = matches!(told, Err(VmError::IdentityMismatch(_)));
-        let complaint = match &told {
+        let identity_mismatch = matches!(result, Err(VmError::IdentityMismatch(_)));
+        let complaint = match &result {
             // One that cannot say what runs on it is no better than one that does not answer.
             Ok(report) => match (&report.ready, &report.runners) {
                 (Err(why), _) => Some(why.clone()),
@@ -90,19 +90,19 @@ impl Dispatcher {
             },
             Err(error) => Some(error.to_string()),
         };
-        if let Ok(report) = &told {
+        if let Ok(report) = &result {
             if silent_so_far {
                 self.note_contact(key);
             }
             if let Some(list) = &report.runners {
-                self.apply_list(started, key, list);
+                self.apply_runners(started, key, list);
             }
         }
         let news = complaint.is_some() || failed_before;
         self.note_probe(started, key, complaint, (identity_mismatch, news));
         let unready_used = self.mutant(Mutant::UnreadyUsed);
         let ready = |report: &ProbeReport| report.ready.is_ok() && report.runners.is_some();
-        if matches!(&told, Ok(report) if ready(report) || unready_used) {
+        if matches!(&result, Ok(report) if ready(report) || unready_used) {
             self.note_ready(started, key);
             self.confirm_cordon(started, key);
         }
@@ -119,7 +119,7 @@ impl Dispatcher {
         (identity_mismatch, news): (bool, bool),
     ) {
         let now = self.now;
-        let book = |vm: &mut Vm| {
+        let record = |vm: &mut Vm| {
             vm.probe.in_flight = None;
             vm.probe.failures = match complaint {
                 None => 0,
@@ -128,7 +128,7 @@ impl Dispatcher {
             if complaint.is_none() {
                 vm.probe.good_at = Some(now);
                 vm.probe.unanswered_since = None;
-                vm.probe.kept_for = Duration::ZERO;
+                vm.probe.queued_for = Duration::ZERO;
                 vm.liveness.alive_at = now;
                 vm.liveness.absent_lists = 0;
                 vm.liveness.absent_since = None;
@@ -142,18 +142,18 @@ impl Dispatcher {
                 news,
             )
         };
-        let booked = match news {
-            true => self.fleet.update(key, book),
-            false => self.fleet.note(key, book),
+        let recorded = match news {
+            true => self.fleet.update(key, record),
+            false => self.fleet.note(key, record),
         };
-        if booked
+        if recorded
             .as_ref()
             .is_some_and(|(.., failures, _)| *failures == 1)
         {
             // Whoever was to wait for its room waits no longer.
             self.dirty.placement = true;
         }
-        if let Some((instance, instance_type, failures, news)) = booked {
+        if let Some((instance, instance_type, failures, news)) = recorded {
             self.out.event(Event::ProbeEnded {
                 instance,
                 instance_type,
@@ -224,7 +224,7 @@ impl Dispatcher {
                 after,
                 own,
             });
-            self.count_boot(key, BootOutcome::Success);
+            self.note_boot(key, BootOutcome::Success);
         }
         if unprobed_before && !self.fleet.any_unprobed() {
             self.mark_unowned_locks_dirty();
@@ -233,7 +233,7 @@ impl Dispatcher {
     }
 
     /// Compares what runs on a VM with what should.
-    fn apply_list(&mut self, started: Timestamp, key: VmKey, list: &RunnerList) {
+    fn apply_runners(&mut self, started: Timestamp, key: VmKey, list: &RunnerList) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
@@ -279,13 +279,13 @@ impl Dispatcher {
             vm.probe.listed && confirmed.is_empty() && faults(vm) == (broken, stale, broken);
         for id in gone {
             let instance = instance.clone();
-            self.exit_runner(key, id, CancelReason::RunnerExited { instance });
+            self.end_runner(key, id, CancelReason::RunnerExited { instance });
         }
         for id in found {
             self.adopt_runner(key, id);
         }
         let now = self.now;
-        let book = |vm: &mut Vm| {
+        let record = |vm: &mut Vm| {
             vm.probe.listed = true;
             vm.probe.list_from = vm.probe.list_from.max(started);
             vm.health.broken = broken;
@@ -304,14 +304,14 @@ impl Dispatcher {
             }
         };
         match steady {
-            true => self.fleet.note(key, book),
-            false => self.fleet.update(key, book),
+            true => self.fleet.note(key, record),
+            false => self.fleet.update(key, record),
         };
         if let Some(at) = list.preempted_at {
-            self.announce_loss(key, at);
+            self.note_preemption(key, at);
         }
         if broken {
-            self.break_vm(key, "it reports itself broken");
+            self.note_fault(key, "it reports itself broken");
         }
         if unprobed_before && !self.fleet.any_unprobed() {
             self.mark_unowned_locks_dirty();
@@ -323,7 +323,7 @@ impl Dispatcher {
         let now = self.now;
         let known_need = self.known_need(id);
         let mut need = known_need.map(|(need, _)| need);
-        if self.mutant(Mutant::FoundRunnerWeighsNothing) {
+        if self.mutant(Mutant::AdoptedRunnerWeightless) {
             need = Some(Resources::default());
         }
         let known = self.queue.get(&id).is_some();
@@ -344,7 +344,7 @@ impl Dispatcher {
         if known {
             self.dirty.containers.insert(id);
         } else {
-            self.want_record(id);
+            self.request_lookup(id);
         }
     }
 
@@ -371,7 +371,7 @@ impl Dispatcher {
 }
 
 /// Whether a probe of a VM is about its boot; none where it cannot be asked.
-fn asks_about_boot(vm: &Vm) -> Option<bool> {
+fn probe_with_boot(vm: &Vm) -> Option<bool> {
     let boot = match vm.phase {
         Phase::Creating | Phase::Shutdown => return None,
         Phase::Booting | Phase::Unknown => true,

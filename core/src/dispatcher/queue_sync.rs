@@ -37,8 +37,8 @@ pub(super) struct Poll {
     /// When the newest complete snapshot began.
     pub(super) complete_since: Option<Timestamp>,
     /// Containers whose records are wanted though no snapshot shows them.
-    pub(super) wanted: BTreeSet<ContainerId>,
-    looking_up: bool,
+    pub(super) lookups: BTreeSet<ContainerId>,
+    lookup_in_flight: bool,
     /// Containers that were forgotten while the queue was being read, and when: what began before
     /// shows them as they were. As many as are forgotten until nothing is being read.
     pub(super) forgotten: BTreeMap<ContainerId, Timestamp>,
@@ -46,12 +46,12 @@ pub(super) struct Poll {
 
 impl Dispatcher {
     /// Whether the last look at the queue failed.
-    pub(crate) fn queue_fails(&self) -> bool {
+    pub(crate) fn is_queue_failing(&self) -> bool {
         self.poll.failures > 0
     }
 
     /// When the newest complete snapshot of the queue began, if there is one.
-    pub(crate) fn queue_seen(&self) -> Option<Timestamp> {
+    pub(crate) fn latest_snapshot(&self) -> Option<Timestamp> {
         self.poll.complete_since
     }
 
@@ -86,21 +86,21 @@ impl Dispatcher {
     pub(super) fn on_polled(
         &mut self,
         started: Timestamp,
-        found: Result<Vec<ContainerRecord>, QueueError>,
+        result: Result<Vec<ContainerRecord>, QueueError>,
     ) {
         self.poll.in_flight = None;
         let took = self.now.since(started);
-        match found {
+        match result {
             Ok(records) => {
                 self.poll.failures = 0;
                 let gap = took.saturating_mul(POLL_GAP_FACTOR);
                 self.poll.not_before = self.now + gap.clamp(POLL_GAP_MIN, POLL_GAP_MAX);
                 let first = self.poll.complete_since.replace(started).is_none();
                 for record in &records {
-                    self.merge(started, record);
+                    self.merge_record(started, record);
                 }
-                self.want_unseen(started, &records);
-                self.look_up();
+                self.mark_unseen(started, &records);
+                self.send_lookup();
                 if first {
                     self.mark_all_dirty();
                 }
@@ -113,10 +113,10 @@ impl Dispatcher {
                     max: POLL_FAILURE_PAUSE_MAX.min(interval.saturating_mul(32)),
                 };
                 self.poll.not_before = self.now + backoff.delay(self.poll.failures - 1);
-                self.queue_failed(&error);
+                self.note_queue_failure(&error);
             }
         }
-        self.readings_end();
+        self.clear_forgotten();
         let regular = (started + self.config.intervals.poll).max(self.poll.not_before);
         let next = if self.poll.again {
             self.poll.not_before
@@ -127,14 +127,14 @@ impl Dispatcher {
     }
 
     /// Wants the records of known containers that the snapshot did not show. At once of what we have
-    /// a hand in, and of whatever the queue refused to change.
+    /// a ops in, and of whatever the queue refused to change.
     ///
     /// The others only wait. Those that rank above the lowest shown, or all of them if the snapshot
     /// was not full, are over: of these as many are looked up as a poll may show. Where the snapshot
     /// was full, those below are probably alive: they take turns, some after each poll, so that one
     /// that is over is noticed after as many polls as there are thousands of them. Whatever was heard
     /// of longest ago comes first, and an answer sends it to the end of the line. O(containers).
-    fn want_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
+    fn mark_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
         let max = self.config.limits.queued_per_poll as usize;
         let queued = shown.iter().filter(|r| r.state == ContainerState::Queued);
         let lowest = queued.clone().map(|record| record.priority).min();
@@ -146,82 +146,82 @@ impl Dispatcher {
                 && entry.failures == 0
                 && self.fleet.hosts(entry.id).next().is_none();
             if !waits {
-                self.poll.wanted.insert(entry.id);
+                self.poll.lookups.insert(entry.id);
             } else if entry.priority > lowest {
                 over.push((entry.known_since, entry.id));
             } else {
                 below.push((entry.known_since, entry.id));
             }
         }
-        let over = longest_ago(over, max.max(LOOKUP_IDS_MAX));
-        let below = longest_ago(below, LOOKUP_IDS_MAX);
-        self.poll.wanted.extend(over);
-        self.poll.wanted.extend(below);
+        let over = oldest_known(over, max.max(LOOKUP_IDS_MAX));
+        let below = oldest_known(below, LOOKUP_IDS_MAX);
+        self.poll.lookups.extend(over);
+        self.poll.lookups.extend(below);
     }
 
     /// Asks for the records of everything in `wanted`.
-    fn look_up(&mut self) {
-        if self.poll.looking_up || self.poll.wanted.is_empty() {
+    fn send_lookup(&mut self) {
+        if self.poll.lookup_in_flight || self.poll.lookups.is_empty() {
             return;
         }
         let ids: Vec<ContainerId> = self
             .poll
-            .wanted
+            .lookups
             .iter()
             .copied()
             .take(LOOKUP_IDS_MAX)
             .collect();
         for id in &ids {
-            self.poll.wanted.remove(id);
+            self.poll.lookups.remove(id);
         }
-        self.poll.looking_up = true;
+        self.poll.lookup_in_flight = true;
         let action = QueueAction::Lookup { ids: ids.clone() };
         self.ask_queue(Purpose::Lookup(ids), action);
     }
 
     /// Wants the record of a container that runs somewhere and is not known.
-    pub(super) fn want_record(&mut self, id: ContainerId) {
-        self.poll.wanted.insert(id);
-        self.look_up();
+    pub(super) fn request_lookup(&mut self, id: ContainerId) {
+        self.poll.lookups.insert(id);
+        self.send_lookup();
     }
 
     pub(super) fn on_looked_up(
         &mut self,
         started: Timestamp,
         ids: &[ContainerId],
-        found: Result<Vec<ContainerRecord>, QueueError>,
+        result: Result<Vec<ContainerRecord>, QueueError>,
     ) {
-        self.poll.looking_up = false;
-        match found {
+        self.poll.lookup_in_flight = false;
+        match result {
             Ok(records) => {
                 let shown: BTreeSet<ContainerId> = records.iter().map(|r| r.id).collect();
                 for record in &records {
-                    self.merge(started, record);
+                    self.merge_record(started, record);
                 }
                 for id in ids.iter().filter(|id| !shown.contains(id)) {
                     self.on_record_missing(started, *id);
                 }
-                self.look_up();
+                self.send_lookup();
             }
             // The next poll finds the known ones unseen again; the others nobody would ask for.
             Err(error) => {
                 let unknown = ids.iter().filter(|id| self.queue.get(id).is_none());
-                self.poll.wanted.extend(unknown);
-                self.queue_failed(&error);
+                self.poll.lookups.extend(unknown);
+                self.note_queue_failure(&error);
             }
         }
-        self.readings_end();
+        self.clear_forgotten();
     }
 
     /// A container is forgotten: what is being read now says nothing about it.
     pub(super) fn note_forgotten(&mut self, id: ContainerId) {
-        if self.poll.in_flight.is_some() || self.poll.looking_up {
+        if self.poll.in_flight.is_some() || self.poll.lookup_in_flight {
             self.poll.forgotten.insert(id, self.now);
         }
     }
 
-    fn readings_end(&mut self) {
-        if self.poll.in_flight.is_none() && !self.poll.looking_up {
+    fn clear_forgotten(&mut self) {
+        if self.poll.in_flight.is_none() && !self.poll.lookup_in_flight {
             self.poll.forgotten.clear();
         }
     }
@@ -237,14 +237,14 @@ impl Dispatcher {
         overloaded
     }
 
-    fn queue_failed(&mut self, error: &QueueError) {
+    fn note_queue_failure(&mut self, error: &QueueError) {
         let overloaded = self.note_overload(error);
         let error = error.to_string();
         self.out
             .event(Event::QueueUnavailable { error, overloaded });
     }
 
-    fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
+    fn merge_record(&mut self, started: Timestamp, record: &ContainerRecord) {
         let container = record.id;
         let known = self.queue.get(&container);
         let before = known.map(|entry| entry.state);
@@ -267,7 +267,7 @@ impl Dispatcher {
         let waited = news && self.queue.is_waiting(&container);
         match self.queue.merge(self.now, started, &self.config, record) {
             Merge::Added => {
-                self.learn_needs(container);
+                self.update_needs(container);
                 self.out.event(Event::ContainerSeen {
                     container,
                     state: record.state,
@@ -316,7 +316,7 @@ impl Dispatcher {
         if known_newer {
             return;
         }
-        let spared = if let Some(entry) = self.forget(id) {
+        let spared = if let Some(entry) = self.remove_container(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
@@ -350,7 +350,7 @@ impl Dispatcher {
 }
 
 /// Those that were heard of longest ago, in no order. O(all).
-fn longest_ago(
+fn oldest_known(
     mut all: Vec<(Timestamp, ContainerId)>,
     most: usize,
 ) -> impl Iterator<Item = ContainerId> {

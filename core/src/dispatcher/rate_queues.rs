@@ -106,8 +106,8 @@ impl Dispatcher {
 
     /// A VM waits no longer to be destroyed.
     pub(super) fn dequeue_destroy(&mut self, cloud: CloudId, key: VmKey) {
-        let line = self.rate_queues.destroys.get_mut(&cloud);
-        if let Some(next) = line.and_then(|line| line.leave(key)) {
+        let queue = self.rate_queues.destroys.get_mut(&cloud);
+        if let Some(next) = queue.and_then(|queue| queue.leave(key)) {
             self.timers.set(TimeoutReason::DestroyVm(next), self.now);
         }
     }
@@ -119,8 +119,8 @@ impl Dispatcher {
         for key in probes.into_values() {
             self.timers.set(TimeoutReason::ProbeVm(key), self.now);
         }
-        for line in self.rate_queues.destroys.values() {
-            if let Some(first) = line.first() {
+        for queue in self.rate_queues.destroys.values() {
+            if let Some(first) = queue.first() {
                 self.timers.set(TimeoutReason::DestroyVm(first), self.now);
             }
         }
@@ -134,14 +134,14 @@ mod tests {
     #[test]
     fn whoever_came_first_is_first_and_nobody_stands_twice() {
         let [a, b, c] = [7, 3, 5].map(VmKey);
-        let mut line = RateQueue::default();
-        assert!(line.join(a));
-        assert!(!line.join(b) && !line.join(c));
-        assert!(line.join(a), "it keeps its place");
-        assert_eq!(line.leave(a), Some(b));
-        assert!(!line.join(a), "it stands behind the others now");
-        assert_eq!(line.leave(c), None, "the first is the same");
-        assert_eq!(line.leave(b), Some(a));
-        assert_eq!((line.leave(b), line.leave(a)), (None, None));
+        let mut queue = RateQueue::default();
+        assert!(queue.join(a));
+        assert!(!queue.join(b) && !queue.join(c));
+        assert!(queue.join(a), "it keeps its place");
+        assert_eq!(queue.leave(a), Some(b));
+        assert!(!queue.join(a), "it stands behind the others now");
+        assert_eq!(queue.leave(c), None, "the first is the same");
+        assert_eq!(queue.leave(b), Some(a));
+        assert_eq!((queue.leave(b), queue.leave(a)), (None, None));
     }
 }

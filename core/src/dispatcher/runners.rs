@@ -55,7 +55,7 @@ impl Dispatcher {
         usable |= self.mutants.has(Mutant::HoldIgnoredAtStart);
         if !usable {
             // The VM was held or drained while the lock was under way.
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
@@ -68,12 +68,12 @@ impl Dispatcher {
             container: id,
             instance_type: instance_type.clone(),
         };
-        let patience = self.config.timeouts.vm_answer;
+        let timeout = self.config.timeouts.vm_answer;
         if self
-            .ask_vm(key, patience, Purpose::Start(key, id), action)
+            .ask_vm(key, timeout, Purpose::Start(key, id), action)
             .is_none()
         {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
@@ -94,7 +94,7 @@ impl Dispatcher {
         });
     }
 
-    pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, done: Result<(), VmError>) {
+    pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, result: Result<(), VmError>) {
         let now = self.now;
         let starting = |vm: &Vm| {
             let runner = vm.work.runners.get(&id)?;
@@ -107,7 +107,7 @@ impl Dispatcher {
         // An earlier start may have come late, on this VM too: what the queue says runs is asked about.
         let runs = self.queue.get(&id);
         let runs = runs.is_some_and(|entry| entry.state == ContainerState::Running);
-        let phase = match &done {
+        let phase = match &result {
             Ok(()) => RunnerPhase::Alive,
             Err(_) if self.mutant(Mutant::UnsureIsGone) => RunnerPhase::Assigned,
             Err(_) if runs => RunnerPhase::Unsure,
@@ -115,7 +115,7 @@ impl Dispatcher {
             Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
         };
         self.fleet.update(key, |vm| {
-            if done.is_err() {
+            if result.is_err() {
                 vm.health.quarantined_since = Some(now);
                 vm.health.start_failures += 1;
             } else {
@@ -127,23 +127,23 @@ impl Dispatcher {
         });
         let failures = self.fleet.get(key).map_or(0, |vm| vm.health.start_failures);
         if failures >= START_FAILURES_MAX {
-            self.break_vm(key, "containers cannot be started on it");
+            self.note_fault(key, "containers cannot be started on it");
         }
         let container = id;
-        match done {
+        match result {
             Ok(()) => self.out.event(Event::Started {
                 container,
                 instance,
             }),
             Err(error) if phase == RunnerPhase::Assigned => {
-                // Nothing was done, so nothing is left there.
+                // Nothing was result, so nothing is left there.
                 self.out.event(Event::StartFailed {
                     container,
                     instance: instance.clone(),
                     error: error.to_string(),
                 });
                 let reason = CancelReason::StartFailed { instance, error };
-                self.exit_runner(key, id, reason);
+                self.end_runner(key, id, reason);
                 self.probe_now(key);
                 return;
             }
@@ -164,7 +164,7 @@ impl Dispatcher {
     }
 
     /// Takes a runner off its VM without any word about its container.
-    pub(super) fn free_runner(&mut self, key: VmKey, id: &ContainerId) {
+    pub(super) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) {
         let now = self.now;
         self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         if let Some(runner) = self.fleet.remove_runner(key, id) {
@@ -184,11 +184,11 @@ impl Dispatcher {
 
     /// A runner is gone, for the reason that its container's owner should read, should it turn out
     /// that it left no result.
-    pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
+    pub(super) fn end_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
         let Some(instance) = self.fleet.get(key).map(Vm::name) else {
             return;
         };
-        self.free_runner(key, &id);
+        self.remove_runner(key, &id);
         self.note_exit(id, Some(key), instance, reason);
     }
 
@@ -224,7 +224,7 @@ impl Dispatcher {
             return;
         };
         if runner.phase == RunnerPhase::Assigned {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
@@ -296,8 +296,8 @@ impl Dispatcher {
             signal = Signal::Term;
         }
         let action = VmAction::Signal { container, signal };
-        let patience = self.config.timeouts.vm_answer;
-        escalation.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
+        let timeout = self.config.timeouts.vm_answer;
+        escalation.in_flight = self.ask_vm(key, timeout, Purpose::Signal(key, id), action);
         if let Some(sent) = escalation.in_flight {
             self.signals.insert((id, key), sent);
             self.out.event(Event::Signalling {
@@ -318,7 +318,7 @@ impl Dispatcher {
     }
 
     /// Whether a signal to some runner of a container was not answered yet.
-    pub(super) fn signals_under_way(&self, id: ContainerId) -> bool {
+    pub(super) fn any_signal_in_flight(&self, id: ContainerId) -> bool {
         let all_vms = (id, VmKey(0))..=(id, VmKey(u64::MAX));
         self.signals.range(all_vms).next().is_some()
     }
@@ -327,7 +327,7 @@ impl Dispatcher {
         &mut self,
         key: VmKey,
         id: ContainerId,
-        told: Result<SignalReport, VmError>,
+        result: Result<SignalReport, VmError>,
     ) {
         let sent = self.signals.remove(&(id, key));
         self.dirty.containers.insert(id);
@@ -346,9 +346,9 @@ impl Dispatcher {
                 .set(TimeoutReason::SignalRunner(key, id), self.now);
             return;
         }
-        match told {
+        match result {
             Ok(SignalReport::Gone) => {
-                self.exit_runner(key, id, CancelReason::Stopped(reason));
+                self.end_runner(key, id, CancelReason::Stopped(reason));
             }
             Ok(SignalReport::Alive) | Err(_) => {
                 let at = self.now + self.config.timeouts.signal;
@@ -358,7 +358,7 @@ impl Dispatcher {
     }
 
     /// Files what a container takes of the VMs that were found to run it.
-    pub(super) fn learn_needs(&mut self, id: ContainerId) {
+    pub(super) fn update_needs(&mut self, id: ContainerId) {
         let Some((need, supervisor)) = self.known_need(id) else {
             return;
         };

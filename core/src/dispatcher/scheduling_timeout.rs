@@ -27,13 +27,13 @@ impl Dispatcher {
         }
         let ids: Vec<ClassId> = self.queue.classes().iter().map(|(id, _)| id).collect();
         for id in ids {
-            let goes = limited && self.waits_for_the_world(id);
+            let goes = limited && self.waits_for_cloud(id);
             self.queue.run_clock(id, self.now, goes);
         }
     }
 
     /// Whether containers of a shape wait, and no limit of the operator's own keeps them from it.
-    fn waits_for_the_world(&self, id: ClassId) -> bool {
+    fn waits_for_cloud(&self, id: ClassId) -> bool {
         let group = self.queue.class(id);
         if !group.any_waits() {
             return false;
@@ -44,13 +44,13 @@ impl Dispatcher {
         };
         let image = &group.class.image;
         let mut types = parked.blocked.iter();
-        types.all(|(name, why)| why.is_the_worlds() && !self.fleet.any_held(name, image))
+        types.all(|(name, why)| why.is_external() && !self.fleet.any_held(name, image))
             || self.mutant(Mutant::OwnLimitsCount)
     }
 
     /// Whether a container that waits has done so for too long. If not, it will be looked at when it
     /// may have. O(log containers).
-    pub(super) fn is_given_up(&mut self, id: ContainerId) -> bool {
+    pub(super) fn check_scheduling_timeout(&mut self, id: ContainerId) -> bool {
         let Some(max) = self.config.timeouts.scheduling else {
             return false;
         };
@@ -61,7 +61,7 @@ impl Dispatcher {
         let clock = self.queue.class(class).clock;
         let shows = clock.read(self.now);
         let waited = shows.saturating_sub(entry.waits_from.unwrap_or(shows));
-        let waits_for = (waited >= max).then(|| self.wait_for_instance(entry));
+        let waits_for = (waited >= max).then(|| self.instance_wait_reason(entry));
         let Some(entry) = self.queue.get_mut(&id) else {
             return false;
         };

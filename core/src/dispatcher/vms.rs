@@ -20,12 +20,12 @@ enum NextAction {
     /// A create that never showed is forgotten.
     WriteOff,
     /// Nothing more is placed; destroyed once a probe confirms that nothing runs.
-    Fence(ShutdownReason),
+    Cordon(ShutdownReason),
     /// Back into use.
-    Unfence,
+    Uncordon,
     Shutdown(ShutdownReason),
     /// A lock without a runner has been there too long.
-    Break,
+    Fault,
 }
 
 impl Dispatcher {
@@ -40,10 +40,10 @@ impl Dispatcher {
             // An earlier look does no harm, and moving it with each probe would cost more.
             NextAction::Wait(at) => self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at),
             NextAction::WriteOff => self.write_off(key),
-            NextAction::Fence(reason) => self.cordon(key, reason),
-            NextAction::Unfence => self.uncordon(key),
+            NextAction::Cordon(reason) => self.cordon(key, reason),
+            NextAction::Uncordon => self.uncordon(key),
             NextAction::Shutdown(reason) => self.begin_shutdown(key, reason),
-            NextAction::Break => self.break_vm(key, "a run lock is held and its runner is gone"),
+            NextAction::Fault => self.note_fault(key, "a run lock is held and its runner is gone"),
         }
         self.write_tag(key);
     }
@@ -82,14 +82,14 @@ impl Dispatcher {
     /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
     /// from being asked. What it waited for that does not count.
     pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
-        if vm.probe.kept_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
+        if vm.probe.queued_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
             return None;
         }
         let begun = vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since);
-        let booting = begun + self.config.timeouts.booting + vm.probe.kept_for;
+        let booting = begun + self.config.timeouts.booting + vm.probe.queued_for;
         // It says what runs on it, and something does: it is left in peace while it goes on to.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
-        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.kept_for;
+        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.queued_for;
         if busy && silent > booting {
             Some((silent, ShutdownReason::Unresponsive))
         } else {
@@ -100,12 +100,12 @@ impl Dispatcher {
     fn next_for_ready(&self, vm: &Vm) -> NextAction {
         let held = vm.behavior.idle == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
         if vm.phase == Phase::Cordoned && (held || !vm.idle()) {
-            return NextAction::Unfence;
+            return NextAction::Uncordon;
         }
         let stale = self.stale_due(vm);
         if held {
             return match stale {
-                Some(due) if due <= self.now => NextAction::Break,
+                Some(due) if due <= self.now => NextAction::Fault,
                 due => NextAction::Wait(due.unwrap_or(Timestamp::NEVER)),
             };
         }
@@ -120,17 +120,17 @@ impl Dispatcher {
         let mut next = silent.unwrap_or(self.now + self.config.timeouts.probe);
         if let Some(due) = stale {
             if due <= self.now {
-                return NextAction::Break;
+                return NextAction::Fault;
             }
             next = next.min(due);
         }
         if vm.phase == Phase::Ready && vm.idle() {
             if vm.behavior.idle == IdleBehavior::Drain || vm.health.must_replace {
-                return NextAction::Fence(ShutdownReason::Drained);
+                return NextAction::Cordon(ShutdownReason::Drained);
             }
             let due = vm.work.idle_since + self.config.timeouts.idle;
             if due <= self.now {
-                return NextAction::Fence(ShutdownReason::Idle);
+                return NextAction::Cordon(ShutdownReason::Idle);
             }
             next = next.min(due);
         }
@@ -147,15 +147,15 @@ impl Dispatcher {
 
     /// When a ready VM is given up, should it stay silent; none where it was not asked.
     pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
-        if vm.probe.kept_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
+        if vm.probe.queued_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
             return None;
         }
         let since = vm.probe.unanswered_since?;
-        let mut patience = self.config.timeouts.probe;
+        let mut timeout = self.config.timeouts.probe;
         if self.mutant(Mutant::TimeoutProbeEarly) {
-            patience /= 2;
+            timeout /= 2;
         }
-        Some(since + patience + vm.probe.kept_for)
+        Some(since + timeout + vm.probe.queued_for)
     }
 
     /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
@@ -189,7 +189,7 @@ impl Dispatcher {
 
     fn write_off(&mut self, key: VmKey) {
         if let Some(vm) = self.fleet.remove(key) {
-            self.forget_timers(&vm);
+            self.cancel_timers(&vm);
             if let Some(intent) = vm.identity.intent {
                 let instance_type = vm.identity.type_name;
                 self.out.event(Event::CreateWrittenOff {
@@ -270,14 +270,14 @@ impl Dispatcher {
             return;
         }
         // Whoever fenced it has said why; an operator may have had another reason since.
-        let told = vm.phase == Phase::Cordoned && vm.shutdown.reason.as_ref() == Some(&reason);
+        let reported = vm.phase == Phase::Cordoned && vm.shutdown.reason.as_ref() == Some(&reason);
         let instance_type = vm.identity.type_name.clone();
         let outcome = match reason {
             // One that the cloud may have taken away says nothing about others.
             ShutdownReason::BootTimeout if vm.liveness.absent_lists == 0 => BootOutcome::Failure,
             _ => BootOutcome::Aborted,
         };
-        self.count_boot(key, outcome);
+        self.note_boot(key, outcome);
         let begun = self.fleet.update(key, |vm| {
             vm.shutdown.before = Some(vm.phase);
             vm.phase = Phase::Shutdown;
@@ -292,10 +292,10 @@ impl Dispatcher {
             return;
         };
         for id in assigned {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
         }
-        if !told {
+        if !reported {
             self.out.event(Event::Terminating {
                 instance,
                 instance_type,
@@ -309,13 +309,13 @@ impl Dispatcher {
     }
 
     /// A VM is no more, whether we wanted it or not; `told` if the cloud says so itself.
-    pub(super) fn gone(&mut self, key: VmKey, told: bool) {
-        self.count_boot(key, BootOutcome::Disappeared);
+    pub(super) fn note_gone(&mut self, key: VmKey, confirmed: bool) {
+        self.note_boot(key, BootOutcome::Disappeared);
         let unprobed_before = self.fleet.any_unprobed();
         let Some(vm) = self.fleet.remove(key) else {
             return;
         };
-        self.forget_timers(&vm);
+        self.cancel_timers(&vm);
         let instance = vm.name();
         let shutdown = vm.phase == Phase::Shutdown;
         if let (Some(id), Some(reason), true) =
@@ -345,7 +345,7 @@ impl Dispatcher {
             if runner.phase == RunnerPhase::Assigned {
                 self.dirty.containers.insert(*id);
             } else {
-                self.lose_runner(*id, &vm, told, why.clone());
+                self.note_runner_lost(*id, &vm, confirmed, why.clone());
             }
         }
         if unprobed_before && !self.fleet.any_unprobed() {
@@ -354,7 +354,7 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    fn forget_timers(&mut self, vm: &Vm) {
+    fn cancel_timers(&mut self, vm: &Vm) {
         let key = vm.key;
         for reason in [
             TimeoutReason::ProbeVm(key),
@@ -372,22 +372,22 @@ impl Dispatcher {
 
     /// A VM that cannot be trusted is told of once, and takes no more containers; one that an
     /// operator holds stays.
-    pub(super) fn break_vm(&mut self, key: VmKey, why: &str) {
+    pub(super) fn note_fault(&mut self, key: VmKey, why: &str) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         let (behavior, known) = (vm.behavior.idle, vm.health.fault.is_some());
         if !known {
-            let told = Event::Broken {
+            let event = Event::Broken {
                 instance: vm.name(),
                 instance_type: vm.identity.type_name.clone(),
                 why: why.to_owned(),
                 held: behavior == IdleBehavior::Hold,
             };
-            self.out.event(told);
+            self.out.event(event);
             self.fleet
                 .update(key, |vm| vm.health.fault = Some(why.to_owned()));
-            self.count_boot(key, BootOutcome::Failure);
+            self.note_boot(key, BootOutcome::Failure);
         }
         if behavior == IdleBehavior::Run {
             let cause = BehaviorCause::Broken(why.to_owned());
@@ -427,7 +427,7 @@ impl Dispatcher {
     }
 
     /// Counts how a boot ended, once for each VM that exists.
-    pub(super) fn count_boot(&mut self, key: VmKey, outcome: BootOutcome) {
+    pub(super) fn note_boot(&mut self, key: VmKey, outcome: BootOutcome) {
         let counted = self.fleet.update(key, |vm| {
             let first = !std::mem::replace(&mut vm.health.boot_counted, true);
             let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
@@ -439,13 +439,13 @@ impl Dispatcher {
                 instance_type: kind.0.clone(),
                 outcome,
             });
-            self.learn_from_boot(kind, outcome, why);
+            self.update_boot_breaker(kind, outcome, why);
         }
     }
 
     /// What fails to boot time and again rests. A VM that was taken away, or that nobody needs any
     /// more, tells nothing.
-    fn learn_from_boot(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
+    fn update_boot_breaker(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
         let (instance_type, image) = kind.clone();
         let boot_breaker = &mut self.capacity.boot_breaker;
         match outcome {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::instance::Ago;
+use super::instance::RelativeTime;
 use crate::capacity::CreateBlocked;
 use crate::capacity::budgets::short;
 use crate::container_class::{ContainerClass, IneligibleType};
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
-use crate::placement::Hand as _;
+use crate::placement::PlacementOps as _;
 use crate::queue::classes::ClassId;
 use crate::queue::entry::Entry;
 use crate::resources::{MIB, MicroDollars};
@@ -28,7 +28,8 @@ pub struct ContainerExplanation {
     /// What lists show of it.
     pub container: ContainerView,
     /// How many wait in all.
-    pub waiting_in_all: usize,
+    #[serde(alias = "waiting_in_all")]
+    pub waiting_total: usize,
     /// How far its runner is, and since when, if there is one or a place is kept for it.
     pub runner: Option<(RunnerPhase, Timestamp)>,
     /// Why its last attempt ended, as far as it was seen.
@@ -37,7 +38,8 @@ pub struct ContainerExplanation {
     /// waits for room.
     pub eligible: Vec<Eligible>,
     /// The other configured types, nearest first, while it waits.
-    pub ruled_out: Vec<IneligibleType>,
+    #[serde(alias = "ruled_out")]
+    pub ineligible: Vec<IneligibleType>,
 }
 
 /// What a type that could hold the container is waiting for.
@@ -54,9 +56,11 @@ pub struct Eligible {
     /// Instances of it that have room, and take something else, or nothing, before this one.
     pub roomy: usize,
     /// Instances of it that take no containers now: held, drained, in doubt, ending.
-    pub closed: usize,
+    #[serde(alias = "closed")]
+    pub unschedulable: usize,
     /// Instances of it on their way, oldest first.
-    pub arriving: Vec<PendingInstance>,
+    #[serde(alias = "arriving")]
+    pub pending: Vec<PendingInstance>,
     /// Why no further one is created now; `None` where one would be.
     pub blocked: Option<CreateBlocked>,
 }
@@ -110,10 +114,10 @@ impl View<'_> {
         };
         Some(ContainerExplanation {
             at: now,
-            waiting_in_all: self.core.queue().waiting_in_order().len(),
+            waiting_total: self.core.queue().waiting_in_order().len(),
             runner,
             last_exit: entry.exit.as_ref().map(|exit| exit.reason.to_string()),
-            ruled_out: match (for_room, &entry.class) {
+            ineligible: match (for_room, &entry.class) {
                 (true, Ok(class)) => {
                     let class = &self.core.queue().class(*class).class;
                     let ruled_out = class.ruled_out(self.core.config(), &container.eligible);
@@ -156,8 +160,8 @@ impl View<'_> {
                 fallback,
                 full: 0,
                 roomy: 0,
-                closed: 0,
-                arriving: Vec::new(),
+                unschedulable: 0,
+                pending: Vec::new(),
                 blocked: self.blocked_now(now, id, name),
             };
             self.count_instances(&mut offer, entry.id, &group.class);
@@ -182,10 +186,10 @@ impl View<'_> {
             vm.identity.type_name == offer.instance_type && vm.identity.image == class.image
         }) {
             match vm.phase {
-                _ if !vm.takes_containers() => offer.closed += 1,
+                _ if !vm.takes_containers() => offer.unschedulable += 1,
                 Phase::Ready if fits(vm) => offer.roomy += 1,
                 Phase::Ready => offer.full += 1,
-                _ => offer.arriving.push(self.arriving(container, vm)),
+                _ => offer.pending.push(self.pending(container, vm)),
             }
         }
     }
@@ -211,7 +215,7 @@ impl View<'_> {
         (!over).then_some(blocked)
     }
 
-    fn arriving(&self, id: ContainerId, vm: &Vm) -> PendingInstance {
+    fn pending(&self, id: ContainerId, vm: &Vm) -> PendingInstance {
         PendingInstance {
             instance: vm.name(),
             phase: vm.phase,
@@ -239,7 +243,7 @@ impl View<'_> {
 impl fmt::Display for ContainerExplanation {
     /// Some lines for people, the last without a line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ago = Ago(self.at);
+        let ago = RelativeTime(self.at);
         let c = &self.container;
         write!(
             f,
@@ -275,7 +279,7 @@ impl fmt::Display for ContainerExplanation {
             write!(
                 f,
                 "\nposition {position} of {} that wait",
-                self.waiting_in_all
+                self.waiting_total
             )?;
         }
         if let Some(unblocked_by) = &c.unblocked_by {
@@ -287,7 +291,7 @@ impl fmt::Display for ContainerExplanation {
         for eligible in &self.eligible {
             eligible.write(f, &ago)?;
         }
-        for other in &self.ruled_out {
+        for other in &self.ineligible {
             let lacks: Vec<String> = other.lacks.iter().map(ToString::to_string).collect();
             write!(
                 f,
@@ -305,7 +309,7 @@ impl Fallback {
         self.begins.is_some_and(|begins| begins <= now)
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         let after = short(self.after);
         match self.begins {
             _ if self.is_in_force(ago.0) => write!(
@@ -327,7 +331,7 @@ impl Fallback {
 }
 
 impl Eligible {
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         write!(f, "\n  {} ({} an hour): ", self.instance_type, self.price)?;
         if let Some(fallback) = &self.fallback {
             fallback.write(f, ago)?;
@@ -351,10 +355,10 @@ impl Eligible {
         if self.roomy > 0 {
             write!(f, "; {} have room", self.roomy)?;
         }
-        if self.closed > 0 {
-            write!(f, "; {} closed to containers", self.closed)?;
+        if self.unschedulable > 0 {
+            write!(f, "; {} closed to containers", self.unschedulable)?;
         }
-        for pending in &self.arriving {
+        for pending in &self.pending {
             let mine = if pending.for_this {
                 ", this one among them"
             } else {

@@ -64,11 +64,11 @@ impl View<'_> {
         let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.core.leader_since()));
         let bound = |interval: Duration| (interval * LOOKS).max(SILENCE_MIN);
         let mut health_problems = Vec::new();
-        let silent = silence(self.core.queue_seen());
+        let silent = silence(self.core.latest_snapshot());
         if silent > bound(intervals.poll) {
             health_problems.push(HealthProblem::QueueSilent { silent });
         }
-        for (cloud, seen) in self.core.clouds_seen() {
+        for (cloud, seen) in self.core.latest_lists() {
             let silent = silence(seen);
             if silent > bound(intervals.sync) {
                 health_problems.push(HealthProblem::CloudSilent { cloud, silent });

@@ -33,9 +33,11 @@ pub struct InstanceExplanation {
     /// Containers that wait for it to be ready.
     pub reserved: Vec<ContainerId>,
     /// Why nothing is placed on it; `None` where something may be.
-    pub closed: Option<Unschedulable>,
+    #[serde(alias = "closed")]
+    pub unschedulable: Option<Unschedulable>,
     /// When and why it goes.
-    pub fate: PlannedTermination,
+    #[serde(alias = "fate")]
+    pub termination: PlannedTermination,
     /// It is given up if it stays silent until then.
     pub silent_until: Option<Timestamp>,
 }
@@ -50,7 +52,7 @@ pub enum Origin {
         /// When it was asked for.
         at: Timestamp,
     },
-    /// It was there when this process began, or appeared after its wish was written off.
+    /// It was there when this process began, or appeared after its intent was written off.
     Found {
         /// When it was first seen.
         at: Timestamp,
@@ -84,11 +86,14 @@ pub enum Unschedulable {
     /// It reports itself broken, or holds a lock without a runner.
     Broken,
     /// A container on it needed KILL, and may have left something behind.
-    Tainted,
+    #[serde(alias = "Tainted")]
+    MustReplace,
     /// A start on it has just failed; a good probe clears it.
-    Suspect,
+    #[serde(alias = "Suspect")]
+    Quarantined,
     /// What runs on it is not known well enough.
-    Unheard,
+    #[serde(alias = "Unheard")]
+    Unprobed,
 }
 
 impl Unschedulable {
@@ -101,9 +106,9 @@ impl Unschedulable {
             Self::Draining => "it is drained",
             Self::Terminating => "it is about to go",
             Self::Broken => "it reports itself broken, or a lock on it has no runner",
-            Self::Tainted => "a container on it needed KILL and may have left something behind",
-            Self::Suspect => "a start on it has just failed, until a probe goes well",
-            Self::Unheard => "what runs on it is not known well enough",
+            Self::MustReplace => "a container on it needed KILL and may have left something behind",
+            Self::Quarantined => "a start on it has just failed, until a probe goes well",
+            Self::Unprobed => "what runs on it is not known well enough",
         }
     }
 }
@@ -113,7 +118,7 @@ impl Unschedulable {
 pub enum PlannedTermination {
     /// The cloud has not said yet whether it made one.
     Asked {
-        /// The wish is written off then.
+        /// The intent is written off then.
         until: Timestamp,
     },
     /// It is given up if it is not ready then.
@@ -158,11 +163,11 @@ pub enum PlannedTermination {
 }
 
 impl View<'_> {
-    /// Everything about the instance of that name, or the wish of that name (`intent …`), as of
+    /// Everything about the instance of that name, or the intent of that name (`intent …`), as of
     /// `now`. O(containers).
     #[must_use]
     pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
-        let vm = self.core.fleet().get(self.called(name)?)?;
+        let vm = self.core.fleet().get(self.find_instance(name)?)?;
         Some(InstanceExplanation {
             at: now,
             origin: match vm.lifecycle.created_for {
@@ -179,20 +184,20 @@ impl View<'_> {
             behavior_since: vm.behavior.since,
             runners: runners_on(vm),
             reserved: vm.work.reserved.keys().map(|rank| rank.2).collect(),
-            closed: closed(vm),
-            fate: self.fate(vm),
+            unschedulable: unschedulable(vm),
+            termination: self.termination(vm),
             silent_until: self.silent_until(vm),
             instance: describe_vm(vm),
         })
     }
 
-    fn called(&self, name: &str) -> Option<VmKey> {
-        let wish = name.strip_prefix("intent ").unwrap_or(name);
+    fn find_instance(&self, name: &str) -> Option<VmKey> {
+        let intent = name.strip_prefix("intent ").unwrap_or(name);
         let named = self.core.fleet().named(&InstanceId::from(name));
-        named.or_else(|| self.core.fleet().by_intent(wish.parse().ok()?))
+        named.or_else(|| self.core.fleet().by_intent(intent.parse().ok()?))
     }
 
-    fn fate(&self, vm: &Vm) -> PlannedTermination {
+    fn termination(&self, vm: &Vm) -> PlannedTermination {
         let latest = [self.core.unkillable_due(vm), vm.health.preempted_at];
         let latest = latest.into_iter().flatten().min();
         match vm.phase {
@@ -260,7 +265,7 @@ fn runners_on(vm: &Vm) -> Vec<OnInstance> {
     described.collect()
 }
 
-fn closed(vm: &Vm) -> Option<Unschedulable> {
+fn unschedulable(vm: &Vm) -> Option<Unschedulable> {
     if vm.takes_containers() {
         return None;
     }
@@ -270,9 +275,9 @@ fn closed(vm: &Vm) -> Option<Unschedulable> {
         _ if vm.behavior.idle == IdleBehavior::Hold => Unschedulable::Held,
         _ if vm.behavior.idle == IdleBehavior::Drain => Unschedulable::Draining,
         _ if vm.health.broken || vm.health.stale_since.is_some() => Unschedulable::Broken,
-        _ if vm.health.must_replace => Unschedulable::Tainted,
-        _ if vm.health.quarantined_since.is_some() => Unschedulable::Suspect,
-        _ => Unschedulable::Unheard,
+        _ if vm.health.must_replace => Unschedulable::MustReplace,
+        _ if vm.health.quarantined_since.is_some() => Unschedulable::Quarantined,
+        _ => Unschedulable::Unprobed,
     })
 }
 
@@ -289,9 +294,9 @@ pub(super) fn phase_name(phase: Phase) -> &'static str {
 }
 
 /// Times for people, as seen from one moment.
-pub(super) struct Ago(pub(super) Timestamp);
+pub(super) struct RelativeTime(pub(super) Timestamp);
 
-impl Ago {
+impl RelativeTime {
     pub(super) fn past(&self, at: Timestamp) -> String {
         format!("{} ago", span(self.0.since(at)))
     }
@@ -324,7 +329,7 @@ fn span(span: Duration) -> String {
 impl fmt::Display for InstanceExplanation {
     /// Some lines for people, the last without a line break.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ago, view) = (Ago(self.at), &self.instance);
+        let (ago, view) = (RelativeTime(self.at), &self.instance);
         match (&view.instance, &view.intent) {
             (Some(instance), _) => write!(f, "{instance}")?,
             (None, Some(intent)) => write!(f, "intent {intent}")?,
@@ -357,8 +362,8 @@ impl fmt::Display for InstanceExplanation {
         for id in &self.reserved {
             write!(f, "\n  {id} waits for it")?;
         }
-        if let Some(closed) = self.closed {
-            write!(f, "\nnothing is placed on it: {}", closed.text())?;
+        if let Some(reason) = self.unschedulable {
+            write!(f, "\nnothing is placed on it: {}", reason.text())?;
         }
         if let Some(at) = view.preempted_at {
             write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
@@ -369,7 +374,7 @@ impl fmt::Display for InstanceExplanation {
         if let Some(complaint) = &view.complaint {
             write!(f, "\nits last complaint: {complaint}")?;
         }
-        write!(f, "\n{}", self.fate.text(&ago))?;
+        write!(f, "\n{}", self.termination.text(&ago))?;
         match self.silent_until {
             Some(at) => write!(f, "; given up {} if it stays silent", ago.future(at)),
             None => Ok(()),
@@ -378,7 +383,7 @@ impl fmt::Display for InstanceExplanation {
 }
 
 impl OnInstance {
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         let what = match self.phase {
             RunnerPhase::Assigned => "has a place kept",
             RunnerPhase::Starting => "is being started",
@@ -397,7 +402,7 @@ impl OnInstance {
 }
 
 impl PlannedTermination {
-    fn text(&self, ago: &Ago) -> String {
+    fn text(&self, ago: &RelativeTime) -> String {
         match self {
             Self::Asked { until } => format!(
                 "the cloud has not confirmed it; written off {}",

@@ -277,9 +277,9 @@ pub(crate) struct Probe {
     /// When the first one left after that: whoever is not asked is not silent.
     pub(crate) unanswered_since: Option<Timestamp>,
     /// Since when the next one waits for its turn.
-    pub(crate) kept_since: Option<Timestamp>,
+    pub(crate) queued_since: Option<Timestamp>,
     /// How long those before it waited for theirs, while its patience was tried.
-    pub(crate) kept_for: Duration,
+    pub(crate) queued_for: Duration,
     /// Last complaint.
     pub(crate) complaint: Option<String>,
 }

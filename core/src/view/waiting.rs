@@ -39,7 +39,7 @@ impl View<'_> {
         if !self.core.queue().is_waiting(&entry.id) {
             return Some(if self.core.fleet().any_unprobed() {
                 WaitReason::Unprobed
-            } else if self.core.queue_fails() {
+            } else if self.core.is_queue_failing() {
                 WaitReason::Queue
             } else {
                 WaitReason::NotEvaluated
@@ -50,7 +50,7 @@ impl View<'_> {
 
     /// When the next instance is expected to be given back: at once where one is on its way out,
     /// otherwise when one that is idle has been so for long enough. O(instances).
-    pub(super) fn room_at(&self) -> Option<Timestamp> {
+    pub(super) fn next_release_at(&self) -> Option<Timestamp> {
         let goes = |vm: &Vm| match vm.phase {
             Phase::Cordoned | Phase::Shutdown => Some(self.core.now()),
             Phase::Ready if vm.idle() && vm.behavior.idle != IdleBehavior::Hold => {
@@ -75,7 +75,7 @@ impl View<'_> {
     }
 
     fn waiting_for_room(&self, entry: &Entry) -> WaitReason {
-        let reason = self.core.wait_for_instance(entry);
+        let reason = self.core.instance_wait_reason(entry);
         #[cfg(feature = "mutants")]
         let reason = self.wrong_reason(reason);
         reason

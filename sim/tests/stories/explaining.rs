@@ -117,7 +117,7 @@ fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_th
     story.run_for(seconds(30));
     let told = story.told(container).unwrap();
     let of = |name: &str| {
-        let mut others = told.ruled_out.iter();
+        let mut others = told.ineligible.iter();
         let other = others.find(|other| other.instance_type.as_str() == name);
         other.map(|other| other.lacks.clone())
     };
@@ -158,7 +158,7 @@ fn a_vm_on_which_something_cannot_be_killed_says_when_it_goes_at_the_latest() {
     let told = story.told_vm(vm).expect("it is there");
     let PlannedTermination::Draining {
         until: Some(until), ..
-    } = told.fate
+    } = told.termination
     else {
         panic!("{told}");
     };
@@ -182,10 +182,10 @@ fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
     });
     let told = story.told_vm(vm).expect("it is there");
     assert!(
-        matches!(told.fate, PlannedTermination::Held { until: Some(_) }),
+        matches!(told.termination, PlannedTermination::Held { until: Some(_) }),
         "{told}"
     );
-    assert_eq!(told.closed, Some(Unschedulable::Preempted));
+    assert_eq!(told.unschedulable, Some(Unschedulable::Preempted));
     let text = told.to_string();
     assert!(text.contains("the cloud takes it back: "), "{text}");
     assert!(
