@@ -1,4 +1,4 @@
-//! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
+//! Limits on calls to clouds: configured limits, and back-off after errors.
 
 pub(crate) mod blocked;
 pub(crate) mod boot_breaker;
@@ -27,7 +27,7 @@ use budgets::Budgets;
 use concurrency::Concurrency;
 use token_bucket::TokenBucket;
 
-/// What the cloud may have none of: a type, all of a group, or anything.
+/// Part of a cloud with a back-off of its own: a type, a quota group, or everything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Offering {
     Type(TypeName),
@@ -36,7 +36,7 @@ enum Offering {
 }
 
 impl Offering {
-    /// Everything that a type is part of.
+    /// Every offering that includes the type.
     fn of(name: &TypeName, offer: &InstanceType) -> [Self; 3] {
         [
             CapacityScope::Type,
@@ -55,7 +55,7 @@ impl Offering {
     }
 }
 
-/// The limits' memory. Every question costs O(log types).
+/// State of all limits. Every query costs O(log types).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Capacity {
     offerings: BTreeMap<Offering, BackoffState>,
@@ -63,7 +63,7 @@ pub(crate) struct Capacity {
     buckets: BTreeMap<(CloudId, CloudCall), TokenBucket>,
     all_calls: BTreeMap<CloudId, TokenBucket>,
     throttled: BTreeMap<(CloudId, CloudCall), BackoffState>,
-    /// Types whose last create may or may not have been made.
+    /// Types with a create of unknown outcome.
     doubtful: BTreeMap<TypeName, BackoffState>,
     pub(crate) boot_breaker: BootBreaker,
     pub(crate) probes: TokenBucket,
@@ -89,14 +89,14 @@ const RATE_BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(60),
 };
 
-/// For what is len and does not rest.
+/// For recorded failures without any delay.
 const NO_BACKOFF: Backoff = Backoff {
     min: Duration::ZERO,
     max: Duration::ZERO,
 };
 
 impl Capacity {
-    /// Whether a call of this class may leave now; when, otherwise.
+    /// Earliest time of the next call of this kind; `now` or earlier if allowed at once.
     pub(crate) fn call_at(
         &self,
         now: Timestamp,
@@ -116,7 +116,7 @@ impl Capacity {
         own.max(all).max(throttled)
     }
 
-    /// Counts a call that leaves.
+    /// Counts a call about to leave.
     pub(crate) fn count_call(
         &mut self,
         now: Timestamp,
@@ -133,7 +133,7 @@ impl Capacity {
         }
     }
 
-    /// Notes how the cloud took a call, for its rate limit alone.
+    /// Updates the rate limit of the cloud after a call.
     pub(crate) fn call_ended(
         &mut self,
         now: Timestamp,
@@ -150,7 +150,7 @@ impl Capacity {
                 let mut state =
                     BackoffState::after_failure(before, now, RATE_BACKOFF, jitter, why, 0);
                 if let Some(advice) = until {
-                    // A cloud's clock may be wrong: its advice is heard up to an hour.
+                    // The clock of a cloud may be wrong: the advice counts for at most an hour.
                     let latest = now + Duration::from_secs(3600);
                     state.until = state.until.max((*advice).min(latest));
                 }
@@ -163,7 +163,7 @@ impl Capacity {
         }
     }
 
-    /// Whether an instance of this type, booted from this image, may be asked for now.
+    /// Checks all limits for the creation of an instance of this type with this image.
     pub(crate) fn may_create(
         &self,
         now: Timestamp,
@@ -221,7 +221,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Checks the back-off of everything that the type and the image belong to.
+    /// Checks the back-off of everything that includes the type or the image.
     fn check_backoffs(
         &self,
         now: Timestamp,
@@ -263,8 +263,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Whether a create is under way that must end first: what was refused lately is tried by one
-    /// create, not by as many as there is room for.
+    /// True if another create must end first: after an error, creates are serialized.
     fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
         let is_recent = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.is_recent(now));
         let throttled = is_recent(self.throttled.get(&(offer.cloud, CloudCall::Create)));
@@ -276,7 +275,7 @@ impl Capacity {
         (throttled || refused) && fleet.awaits_create(in_the_way)
     }
 
-    /// What is known against a type, or against all that it is part of.
+    /// Back-off states of everything that includes the type.
     fn backoffs(
         &self,
         name: &TypeName,
@@ -286,7 +285,7 @@ impl Capacity {
         parts.filter_map(|part| self.offerings.get(&part))
     }
 
-    /// Whether a type is left alone, or being tried again, because the cloud lately had none of it.
+    /// True if the type is backed off after a capacity error, or a canary is in flight.
     pub(crate) fn is_backed_off(
         &self,
         now: Timestamp,
@@ -299,22 +298,22 @@ impl Capacity {
             .any(|backoff| backoff.readiness(now, under_way) != Readiness::Canary)
     }
 
-    /// How many containers, and how many supervisors among them, may run.
+    /// Limits on running containers and on running supervisors.
     pub(crate) fn start_limits(
         &self,
         now: Timestamp,
         limits: &Limits,
         fleet: &Fleet,
     ) -> (Option<u32>, Option<u32>) {
-        // What the cloud refuses is not there for those that supervisors would wait for.
+        // Refused instances are not available to containers of supervisors.
         let refused = self.groups.values().any(|group| group.until > now);
         let instances = refused.then(|| fleet.len());
         let supervisors = self.concurrency.supervisors(now, limits, instances);
         (self.concurrency.max(now), supervisors)
     }
 
-    /// Whether one more container may start, beside those that run and those of higher rank that
-    /// were promised a place. O(limit), where there is one.
+    /// Checks the concurrency limits for one more container, beside running containers and
+    /// reservations of higher rank. O(limit), with a limit.
     pub(crate) fn may_start(
         &self,
         now: Timestamp,
@@ -347,7 +346,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Counts a create that leaves, for a type that [`Capacity::may_create`] allowed.
+    /// Counts a create about to leave, allowed by [`Capacity::may_create`].
     pub(crate) fn create_sent(
         &mut self,
         now: Timestamp,
@@ -368,7 +367,7 @@ impl Capacity {
         self.boot_breaker.begin(&(name.clone(), image.clone()), key);
     }
 
-    /// Learns from the end of a create.
+    /// Updates all back-off states after a create.
     pub(crate) fn create_ended(
         &mut self,
         now: Timestamp,
@@ -408,7 +407,7 @@ impl Capacity {
                 self.groups.insert(group, next);
             }
             CloudError::Capacity { scope, .. } => {
-                // What was asked for rests in any case: another type of its group may be there.
+                // The type backs off in any case: another type of the group may be available.
                 let asked = Offering::Type(name.clone());
                 let whole = Offering::within(*scope, name, offer);
                 for what in BTreeSet::from([asked, whole]) {
@@ -437,8 +436,7 @@ impl Capacity {
         self.offerings.insert(what, next);
     }
 
-    /// Since when every one of these types has been failing to be created, if each still does.
-    /// O(types · log).
+    /// Start of the failures of all these types, if each still fails. O(types · log).
     pub(crate) fn all_fail_since(
         &self,
         now: Timestamp,
@@ -453,13 +451,13 @@ impl Capacity {
         all.into_iter().max()
     }
 
-    /// When each type that is failing to be created will have been for so long.
+    /// Times at which failing types will have failed for `after`.
     pub(crate) fn failing_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
         self.offerings.values().map(move |c| c.since + after)
     }
 
-    /// Since when creates of this type have failed, one after the other, whatever kept them from
-    /// it, if that goes on. O(log types).
+    /// Start of consecutive failed creates of this type, for any cause, if still failing. O(log
+    /// types).
     pub(crate) fn failing_since(
         &self,
         now: Timestamp,
@@ -475,19 +473,19 @@ impl Capacity {
         lasting.map(|backoff| backoff.since).min()
     }
 
-    /// Whether some group's quota was refused and not yet disproved.
+    /// True if the quota of any group was reached recently, without success since.
     pub(crate) fn at_quota(&self, now: Timestamp) -> bool {
         self.groups.values().any(|group| group.is_recent(now))
     }
 
-    /// How much is len of failures and for rates.
+    /// Number of back-off states and token buckets.
     pub(crate) fn len(&self) -> usize {
         let backoff = self.offerings.len() + self.groups.len() + self.throttled.len();
         let backoff = backoff + self.doubtful.len();
         backoff + self.buckets.len() + self.all_calls.len() + self.boot_breaker.len()
     }
 
-    /// Forgets types that are no longer configured, and takes over the budgets.
+    /// Forgets unconfigured types, and takes over the budgets.
     pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
         self.budgets.reconfigure(&config.limits.budgets, fleet);
         self.doubtful
@@ -504,10 +502,10 @@ impl Capacity {
     }
 }
 
-/// What the end of a create is judged by.
+/// Circumstances of the end of a create.
 pub(crate) struct CreateFacts {
     pub(crate) jitter: u32,
-    /// Instances of the type's group that exist beside the one refused.
+    /// Number of instances of the quota group, without the refused instance.
     pub(crate) group_count: usize,
 }
 
@@ -525,7 +523,7 @@ fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
     (offer.cloud, offer.quota_group.clone())
 }
 
-/// Instances that count against the quota of this type's group.
+/// Number of instances in the quota group of the type.
 pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
     fleet.count_of_group(offer.cloud, &offer.quota_group)
 }

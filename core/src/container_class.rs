@@ -1,4 +1,4 @@
-//! How much a container needs, and which instance types can ever hold it.
+//! Container classes: resources, and eligible instance types.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,24 +6,24 @@ use crate::config::{Config, InstanceType, Sizing};
 use crate::ids::{ImageId, TypeName};
 use crate::resources::{Demand, GpuDemand, MIB, MicroDollars, Resources};
 
-/// Containers that are the same to the scheduler: whatever holds one holds any other.
+/// Properties of containers relevant to placement: containers of a class are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ContainerClass {
-    /// What one takes from a VM; `vcpus` is 0 for those that share a core.
+    /// Resources taken from an instance; `vcpus` is 0 for containers sharing a core.
     pub(crate) need: Resources,
     pub(crate) gpu: Option<GpuDemand>,
     pub(crate) preemptible: bool,
-    /// It waits for others: only so many of them may run.
+    /// True for a supervisor, which waits for other containers; limited in number.
     pub(crate) supervisor: bool,
-    /// The image that its VM must have been booted from.
+    /// Required boot image of the instance.
     pub(crate) image: ImageId,
 }
 
-/// Why no configured type will ever do, for the container's owner.
+/// Sentence for the owner of a container that no configured type can hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Misfit(pub(crate) String);
 
-/// What an instance type has too little of.
+/// Kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResourceKind {
     /// Cores.
@@ -37,7 +37,7 @@ pub enum ResourceKind {
 }
 
 impl ResourceKind {
-    /// For people and for labels.
+    /// Name for people and for labels.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,32 +49,32 @@ impl ResourceKind {
     }
 }
 
-/// One thing that keeps an instance type from holding a container.
+/// Reason of an instance type against a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shortfall {
-    /// It is preemptible and must not be, or the reverse.
+    /// Preemptible for a non-preemptible container, or the reverse.
     Lifecycle {
-        /// What the type is.
+        /// True for a preemptible type.
         preemptible: bool,
     },
-    /// It has too little of something.
+    /// Too little of a resource.
     Resource {
-        /// Of what.
+        /// Kind of the resource.
         of: ResourceKind,
-        /// What the container needs, headroom included.
+        /// Demand of the container, headroom included.
         need: u64,
-        /// What the type offers.
+        /// Amount offered by the type.
         have: u64,
     },
-    /// Its graphics processors are of the wrong kind.
+    /// Unsuitable kind of graphics processors.
     Gpu,
-    /// It is preemptible, and the container was interrupted too often to take such types any more.
+    /// Preemptible, for a container interrupted too often.
     Interrupted,
-    /// It fits, and costs more than `MaximumPriceFactor` times the cheapest that does.
+    /// More expensive than `MaximumPriceFactor` times the cheapest eligible type.
     Price {
-        /// Its price per hour.
+        /// Price per hour of the type.
         price: MicroDollars,
-        /// That of the cheapest.
+        /// Price per hour of the cheapest eligible type.
         cheapest: MicroDollars,
     },
 }
@@ -99,12 +99,12 @@ impl std::fmt::Display for Shortfall {
     }
 }
 
-/// A configured type that is not eligible for a container.
+/// Configured type not eligible for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IneligibleType {
-    /// The type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// Why; never empty.
+    /// Reasons; never empty.
     pub lacks: Vec<Shortfall>,
 }
 
@@ -119,8 +119,8 @@ impl ContainerClass {
         }
     }
 
-    /// The types that can hold it, cheapest first, up to the price factor times the cheapest.
-    /// O(types · log types): computed once for each shape and configuration.
+    /// Eligible types, cheapest first, up to the price factor times the cheapest. O(types · log
+    /// types): computed once for each class and configuration.
     pub(crate) fn eligible(&self, config: &Config) -> Result<Vec<TypeName>, Misfit> {
         let mut fitting: Vec<_> = config
             .types
@@ -154,7 +154,8 @@ impl ContainerClass {
             .collect())
     }
 
-    /// The types that could hold it if it were not preemptible, cheapest first; none if it is not.
+    /// Eligible types of the same class without preemption, cheapest first; empty for a
+    /// non-preemptible class.
     pub(crate) fn on_demand(&self, config: &Config) -> Vec<TypeName> {
         let other = Self {
             preemptible: false,
@@ -164,14 +165,14 @@ impl ContainerClass {
         types.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What it takes from a VM that it has for itself.
+    /// Resources taken by a container alone on an instance.
     pub(crate) fn alone(&self) -> Resources {
         let mut need = self.need;
         need.vcpus = need.vcpus.max(1);
         need
     }
 
-    /// Names the resource that rules out most, and the type that comes nearest.
+    /// Sentence about the nearest type and the missing resources.
     fn misfit(&self, config: &Config) -> Misfit {
         if config.types.is_empty() {
             return Misfit("no instance types are configured".into());
@@ -190,7 +191,7 @@ impl ContainerClass {
         ))
     }
 
-    /// Everything that keeps a type from holding it; empty where it fits.
+    /// All reasons of a type against the class; empty for a suitable type.
     fn lacks(&self, offer: &InstanceType) -> Vec<Shortfall> {
         let mut lacks = self.lacks_in_size(offer);
         if offer.preemptible != self.preemptible {
@@ -218,8 +219,8 @@ impl ContainerClass {
         lacks
     }
 
-    /// The configured types that are not among the `eligible`, and why, nearest first.
-    /// O(types · log types): for views.
+    /// Configured types outside of `eligible`, with the reasons, nearest first. O(types · log
+    /// types): for views.
     pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<IneligibleType> {
         let cheapest = eligible.first().and_then(|name| config.types.get(name));
         let fell_back = self.preemptible && cheapest.is_some_and(|offer| !offer.preemptible);
@@ -246,7 +247,7 @@ impl ContainerClass {
                 }
             })
             .collect();
-        // Stable: among equals the names' order stays.
+        // The sort is stable: types of equal rank stay in name order.
         ruled_out.sort_by_key(|other| {
             let price = config.types.get(&other.instance_type).map(|o| o.price);
             (other.lacks.len(), price)
@@ -259,7 +260,7 @@ fn suits(have: Option<&crate::resources::Gpus>, need: Option<&GpuDemand>) -> boo
     need.is_none_or(|need| have.is_some_and(|have| have.suits(need)))
 }
 
-/// What one container takes from a VM. Memory has 5 % of headroom for the VM itself.
+/// Resources taken by a container. Memory includes 5 % of headroom for the instance.
 fn need(demand: &Demand, sizing: &Sizing) -> Resources {
     let buffers = u64::from(sizing.keep_buffers_per_vcpu);
     let keepstore = if buffers == 0 {

@@ -1,8 +1,9 @@
-//! Which room hears an input, and in what order commands leave.
+//! The dispatcher: routes inputs, runs reconciliation, orders commands.
 //!
-//! Inputs only change what is known and mark what must be looked at again. The decisions are made
-//! when commands are drained: for each container and each VM that was touched, then one pass of
-//! placement. Each decision looks at the whole of what is known, never at how it came to be known,
+//! The dispatcher is a level-triggered reconciler, as Kubernetes controllers are. Inputs only
+//! change the known state and mark containers, instances and placement dirty. Decisions are made
+//! when commands are drained: first for each dirty container and each dirty instance, then by one
+//! pass of placement. Each decision depends on the whole known state, never on the order of inputs,
 //! so inputs may come in any order.
 
 mod cloud_sync;
@@ -49,45 +50,71 @@ use dirty::DirtySet;
 use queue_sync::Poll;
 use rate_queues::RateQueues;
 
-/// The dispatcher: timestamped inputs in, commands out.
+/// State machine: timestamped inputs in, commands and events out.
 ///
-/// Call [`handle_input`](Self::handle_input) for each thing learned and
+/// Call [`handle_input`](Self::handle_input) for each input and
 /// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due; after
 /// either, drain [`poll_command`](Self::poll_command) and [`poll_event`](Self::poll_event). Several
-/// inputs may be handled before one drain. `now` must never go back.
+/// inputs may be handled before a drain. `now` must never go back.
+///
+/// # Families of methods
+///
+/// The prefix of a method tells the effect. Public methods:
+///
+/// - `handle_*`: take an input, or let deadlines pass.
+/// - `poll_*`: return the next command, event or deadline.
+/// - `view`, `config`, `state_hash`, `memory_stats`: read only.
+///
+/// Private methods, from input to command:
+///
+/// - `on_*`: take over an input, an answer or a deadline; never decide.
+/// - `note_*`: record a fact about a container, an instance or a cloud, report the event, mark
+///   dirty.
+/// - `apply_*`: compare a list, a snapshot or a configuration with the known state, and note the
+///   differences.
+/// - `mark_*`: mark dirty, without any other effect.
+/// - `reconcile_*`: decide about a dirty container or instance, and act.
+/// - `next_for_*`: decide, without effect; return a `NextAction`.
+/// - `is_*`, `may_*`, `any_*`, `*_due`, `*_at`, `*_since`: conditions and deadlines, computed from
+///   the state.
+/// - `ask_*`: send a command to the queue, a cloud or an instance, and set the deadline of the
+///   answer.
+/// - `*_soon`, `*_now`, `schedule_*`: set a deadline for a command.
+/// - `admit_*`, `dequeue_*`: enter and leave the queue of a rate limit.
+/// - Plain verbs such as `start`, `stop`, `create`, `destroy`, `cordon`: change the state, report
+///   the event and send the command of a decision.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
     now: Timestamp,
     config: Config,
-    /// The clouds that the configuration names.
+    /// Clouds named by the configuration.
     clouds: BTreeSet<CloudId>,
     chance: Chance,
     leader: bool,
-    /// When leadership was gained: everything known was learned since.
+    /// Time of the gain of leadership: the known state was learned since.
     leader_since: Timestamp,
-    /// Since when every VM that exists is known and was heard.
+    /// Start of the time in which every existing instance is known and probed.
     fully_probed_since: Option<Timestamp>,
     queue: Queue,
     fleet: Fleet,
     capacity: Capacity,
     timers: Timers,
     out: Outbox,
-    /// Signals under way; they may outlive the runners that they are for.
+    /// Signals in flight; a signal may outlive the runner.
     signals: BTreeMap<(ContainerId, VmKey), CommandId>,
     rate_queues: RateQueues,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
-    /// What the last pass promised by: how many containers and supervisors may run.
+    /// Limits on containers and on supervisors in the last pass, the base of all reservations.
     start_limits: (Option<u32>, Option<u32>),
-    /// Passes of placement made so far, for whoever times them.
+    /// Number of placement passes, for measurements.
     passes: u64,
     dirty: DirtySet,
     mutants: Mutants,
 }
 
-/// The core's own chances: one stream for each use, so that an extra draw of one never shifts
-/// another's.
+/// Random streams: one for each use, so that an extra draw for one use never shifts another use.
 #[derive(Clone, Debug)]
 struct Chance {
     intents: ChaCha8Rng,
@@ -118,9 +145,9 @@ impl Chance {
 }
 
 impl Dispatcher {
-    /// A dispatcher that knows nothing yet and may do nothing yet: it acts once
-    /// [`Input::Leadership`] says so. `seed` must differ between processes, since the names of
-    /// wishes follow from it.
+    /// Creates a dispatcher without any knowledge and without leadership: nothing is sent before
+    /// [`Input::Leadership`]. `seed` must differ between processes, since the ids of create
+    /// requests follow from the seed.
     #[must_use]
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
         let mut capacity = Capacity::default();
@@ -153,10 +180,10 @@ impl Dispatcher {
         }
     }
 
-    /// Learns one thing. Never fails: an error of the world is an input like any other.
+    /// Takes an input. Never fails: an error of the outside world is an input as well.
     ///
     /// # Panics
-    /// If `now` is earlier than in the call before.
+    /// If `now` is earlier than in the previous call.
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         self.advance(now);
         match input {
@@ -169,10 +196,10 @@ impl Dispatcher {
         }
     }
 
-    /// Lets every deadline up to `now` pass. Harmless when none is due.
+    /// Lets every deadline up to `now` pass. Has no effect if none is due.
     ///
     /// # Panics
-    /// If `now` is earlier than in the call before.
+    /// If `now` is earlier than in the previous call.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance(now);
         while let Some(reason) = self.timers.pop_due(now) {
@@ -180,33 +207,32 @@ impl Dispatcher {
         }
     }
 
-    /// The next thing the world should do. Decisions are made here, once for all inputs since the
-    /// last drain.
+    /// Returns the next command. Decisions are made here, once for all inputs since the last drain.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.run_reconcile();
         self.out.pop_command()
     }
 
-    /// The next thing worth logging or counting.
+    /// Returns the next event, for logs and metrics.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.out.pop_event()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next, and why. To be asked after
-    /// commands were drained.
+    /// Returns the next deadline for [`handle_timeout`](Self::handle_timeout), with the reason.
+    /// Valid after commands were drained.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Timestamp, TimeoutReason)> {
         self.timers.next()
     }
 
-    /// The configuration in force.
+    /// Configuration in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// A fingerprint of everything known and awaited: equal after equal inputs, on any machine.
-    /// O(containers + instances).
+    /// Fingerprint of the known state and of all awaited answers: equal after equal inputs, on any
+    /// machine. O(containers + instances).
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         let mut hasher = Fnv::default();
@@ -261,18 +287,18 @@ impl Dispatcher {
         &self.verdicts
     }
 
-    /// Whether a bug is planted here; only ever in tests of the tests.
+    /// True if the mutant is active; always false without the feature `mutants`.
     pub(crate) fn mutant(&self, bug: Mutant) -> bool {
         self.mutants.has(bug)
     }
 
-    /// Whether queue and clouds have each been seen whole since leadership was gained.
+    /// True if the queue and every cloud were listed completely since leadership was gained.
     pub(crate) fn is_synced(&self) -> bool {
         let listed = |sync: &Sync| sync.first_list.is_some();
         self.poll.complete_since.is_some() && self.each_cloud(listed)
     }
 
-    /// Whether the lists of every cloud are like that.
+    /// True if the condition holds for the lists of every cloud.
     fn each_cloud(&self, are: impl Fn(&Sync) -> bool) -> bool {
         let of = |cloud| self.syncs.get(cloud).is_some_and(&are);
         self.clouds.iter().all(of)
@@ -284,7 +310,7 @@ impl Dispatcher {
         self.capacity.budgets.count(now, self.fleet.price());
     }
 
-    /// Makes every decision that is due. Ends, because each decision uses up what called for it.
+    /// Makes every pending decision. Terminates, because each decision removes a dirty mark.
     fn run_reconcile(&mut self) {
         if self.leader {
             self.update_fully_probed();
@@ -446,7 +472,7 @@ impl Dispatcher {
             .send(self.now, &mut self.timers, timeout, purpose, action)
     }
 
-    /// Sends a command to a VM; `None` if it has no address.
+    /// Sends a command to an instance; `None` if no address is known.
     fn ask_vm(
         &mut self,
         key: VmKey,

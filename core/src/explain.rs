@@ -1,4 +1,4 @@
-//! Everything about one container, one instance, or the dispatcher itself.
+//! Explanations of a container, of an instance and of the health of the dispatcher.
 
 pub(crate) mod container;
 pub(crate) mod health;

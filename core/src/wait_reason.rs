@@ -1,4 +1,4 @@
-//! Why a container waits, typed and as a sentence.
+//! Reasons of waiting containers, typed and as a sentence.
 
 use std::fmt;
 
@@ -8,55 +8,55 @@ use crate::capacity::CreateBlocked;
 use crate::ids::{TypeName, VmName};
 use crate::time::Timestamp;
 
-/// What a container waits for. A container that waits always has a reason.
+/// Reason of the wait of a container; always known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WaitReason {
-    /// Its priority is 0: it will not run.
+    /// Priority 0: will not run.
     PriorityZero,
-    /// This process does not know queue and clouds yet, or may not act.
+    /// Queue and clouds not known completely yet, or not the leader.
     Syncing,
-    /// The queue is being asked to change its record.
+    /// Update of the record in flight.
     Updating,
-    /// The queue did not change its record; it will be asked again.
+    /// Update of the record failed, to be retried.
     Retry {
-        /// When.
+        /// Time of the retry.
         at: Timestamp,
     },
-    /// A VM is kept for it, or its runner is being started.
+    /// Assigned to an instance, or runner being started.
     Starting {
-        /// Which VM.
+        /// Chosen instance.
         instance: VmName,
     },
-    /// An earlier attempt must end first.
+    /// Earlier attempt still running.
     EarlierAttempt {
-        /// Where it runs.
+        /// Instance of the earlier attempt.
         instance: VmName,
     },
-    /// The queue does not answer, and what is known is too old to act upon.
+    /// Queue unreachable, and the known state is too old.
     Queue,
-    /// VMs found after a restart have not said yet what runs on them.
+    /// Adopted instances not probed yet after a restart.
     Unprobed,
-    /// Another dispatcher has locked it: it is that one's to run.
+    /// Locked by another dispatcher.
     LockedElsewhere,
-    /// It will fit on a VM that is on its way.
+    /// Reservation on a pending instance.
     Booting {
-        /// The VM's type.
+        /// Type of the pending instance.
         instance_type: TypeName,
-        /// The VM's name, once it has one; the wish's before.
+        /// Name of the instance, or of the create request before the confirmation.
         instance: VmName,
-        /// Whether the cloud has confirmed it.
+        /// True after the confirmation by the cloud.
         exists: bool,
     },
-    /// Nothing can be created for it now: for each eligible type, why.
+    /// No instance can be created now: obstacle for each eligible type.
     CreateBlocked(Vec<(TypeName, CreateBlocked)>),
-    /// No configured type will ever hold it, or its record is malformed; it will be cancelled.
+    /// No configured type can hold the container, or the record is malformed: to be cancelled.
     Unsatisfiable(String),
-    /// It has just been seen.
+    /// Seen, and not evaluated by placement yet.
     NotEvaluated,
 }
 
 impl WaitReason {
-    /// What would end the wait, for an operator who asks now.
+    /// Event that would end the wait, as of `now`.
     pub(crate) fn remedy(&self, now: Timestamp, room_at: Option<Timestamp>) -> String {
         let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
         match self {
@@ -76,7 +76,7 @@ impl WaitReason {
         }
     }
 
-    /// The sentence for its owner; `position` counts from 1 among all that wait.
+    /// Sentence for the owner; `position` counts from 1 among all waiting containers.
     #[must_use]
     pub fn describe(&self, position: Option<usize>) -> Description<'_> {
         Description {
@@ -86,7 +86,7 @@ impl WaitReason {
     }
 }
 
-/// What would unblock whoever waits for one of these.
+/// Event that would remove any of the obstacles.
 fn first_room(
     now: Timestamp,
     room_at: Option<Timestamp>,
@@ -119,7 +119,7 @@ fn first_room(
     told
 }
 
-/// A [`WaitReason`] as a sentence.
+/// Displays a [`WaitReason`] as a sentence.
 #[derive(Debug)]
 pub struct Description<'a> {
     waiting: &'a WaitReason,

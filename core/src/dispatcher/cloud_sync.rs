@@ -1,4 +1,4 @@
-//! Lists, creates, destroys and tags: what is asked of clouds, and what their answers change.
+//! Lists, creates, destroys and tags: calls to clouds, and effects of the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::outbox::Purpose;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// Between two lists while something is awaited from the next one; doubled up to the regular
-/// interval.
+/// Pause between two lists while a change is expected; doubled up to the regular interval.
 const SYNC_PAUSE_MIN: Duration = Duration::from_secs(1);
 const DESTROY_PAUSE_MAX: Duration = Duration::from_secs(600);
 const TAG_PAUSE: Duration = Duration::from_secs(10);
-/// So long after a write lists may still show the tag before it.
+/// Time after a write in which lists may still show the previous tag.
 const TAG_SETTLES: Duration = Duration::from_secs(300);
-/// Lists that must lack a VM before it counts as gone: one alone may be behind.
+/// Number of lists without an instance before the instance counts as gone: a single list may lag
+/// behind.
 const ABSENT_LISTS: u32 = 2;
 
-/// Where listing one cloud stands.
+/// Progress of listing a cloud.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Sync {
     in_flight: Option<CommandId>,
-    /// When the first complete list since leadership was gained began, and the latest.
+    /// Start of the first complete list since leadership was gained.
     pub(super) first_list: Option<Timestamp>,
     pub(super) latest_list: Timestamp,
-    /// VMs that we destroyed and that lists have not shown since, until when that is remembered, and
-    /// why they went: a list that shows one again is behind, or was before. As many as are destroyed
-    /// within `DisappearGrace`.
+    /// Tombstones: destroyed instances absent from lists since, with the end of the tombstone and
+    /// the reason of the shutdown. A list with such an instance lags behind. As many as are
+    /// destroyed within `DisappearGrace`.
     pub(super) tombstones: BTreeMap<InstanceId, (Timestamp, ShutdownReason)>,
-    /// When the latest list was asked for.
+    /// Time of the latest list request.
     asked_at: Timestamp,
-    /// Quick lists in a row.
+    /// Number of consecutive quick lists.
     quick: u32,
 }
 
@@ -68,7 +68,7 @@ impl Dispatcher {
         (sync.in_flight, sync.asked_at) = (Some(id), self.now);
     }
 
-    /// When the newest complete list of each configured cloud began, if there is one.
+    /// Start of the latest complete list of each configured cloud, if any.
     pub(crate) fn latest_lists(&self) -> Vec<(CloudId, Option<Timestamp>)> {
         let latest = |cloud: &CloudId| {
             let sync = self.syncs.get(cloud)?;
@@ -78,7 +78,7 @@ impl Dispatcher {
         clouds.map(|cloud| (*cloud, latest(cloud))).collect()
     }
 
-    /// Lists a cloud soon, since something is awaited from it.
+    /// Lists a cloud soon, because a change is expected.
     fn sync_soon(&mut self, cloud: CloudId) {
         self.syncs.entry(cloud).or_default().quick = 0;
         let at = self.now + SYNC_PAUSE_MIN;
@@ -131,7 +131,7 @@ impl Dispatcher {
             .set(TimeoutReason::SyncCloud(cloud), self.now + pause);
     }
 
-    /// Compares what a cloud shows with what is known.
+    /// Compares a list with the known instances.
     fn apply_instances(&mut self, started: Timestamp, cloud: CloudId, records: &[InstanceRecord]) {
         let mut seen = BTreeSet::new();
         for record in records {
@@ -171,7 +171,7 @@ impl Dispatcher {
         }
     }
 
-    /// The cloud shows a VM that is known.
+    /// Takes over the record of a known instance.
     fn note_listed(&mut self, started: Timestamp, key: VmKey, record: &InstanceRecord) {
         self.note_identity(key, record);
         if record.preempted {
@@ -186,7 +186,8 @@ impl Dispatcher {
             vm.liveness.alive_at = vm.liveness.alive_at.max(started);
             vm.liveness.absent_lists = 0;
             vm.liveness.absent_since = None;
-            // Tags are our memory: what the cloud confirmed and does not show was not written.
+            // Tags are the persistent memory: a confirmed tag missing from the list was not
+            // written.
             let settled = started >= vm.tag.confirmed_at + TAG_SETTLES;
             let lost = settled && vm.tag.written.is_some_and(|written| written != shown);
             if lost {
@@ -199,15 +200,15 @@ impl Dispatcher {
         }
     }
 
-    /// Whether the VM that bears the name of what the cloud shows was result for another wish: names
-    /// are given again, and one of the two is gone.
+    /// True if the known instance was made for another create request than the listed instance of
+    /// the same id: clouds reuse ids, and one of the two is gone.
     fn is_id_reused(&self, key: VmKey, record: &InstanceRecord) -> bool {
         let known = self.fleet.get(key).and_then(|vm| vm.identity.intent);
         let both = known.zip(record.tags.intent);
         both.is_some_and(|(known, shown)| known != shown)
     }
 
-    /// A VM is gone, since another one bears its name.
+    /// Removes an instance, because another instance has the same id now.
     fn note_id_reused(&mut self, cloud: CloudId, former: VmKey, name: &InstanceId) {
         self.note_gone(former, true);
         if let Some(sync) = self.syncs.get_mut(&cloud) {
@@ -215,7 +216,7 @@ impl Dispatcher {
         }
     }
 
-    /// A VM is not in a list that began after its last sign of life.
+    /// Counts a list without the instance, begun after the last proof of existence.
     fn note_absent(&mut self, started: Timestamp, key: VmKey) {
         let mut grace = self.config.timeouts.disappear_grace;
         if self.mutant(Mutant::OneListIsEnough) {
@@ -226,24 +227,25 @@ impl Dispatcher {
         }
         let gone = self.fleet.update(key, |vm| {
             vm.liveness.absent_lists += 1;
-            // The answers may come late: what counts is when the lists began.
+            // Answers may come late: the start of the lists counts.
             let since = *vm.liveness.absent_since.get_or_insert(started);
             let young =
                 started.since(vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since)) <= grace;
-            // Lists may follow each other quickly, and be behind for longer than that. What we
-            // destroyed ourselves is expected to go; but nobody's container is judged by a hope.
+            // Lists may follow each other quickly and lag behind for longer. A destroyed instance
+            // is expected to disappear, but never while containers are on the instance.
             let expected = vm.phase == Phase::Shutdown && vm.idle();
             let doubtful = !expected && started.since(since) < grace;
             vm.liveness.absent_lists >= ABSENT_LISTS && !young && !doubtful
         });
         match gone {
             Some(true) => self.note_gone(key, false),
-            // If it is there, it will say so.
+            // An existing instance answers the probe.
             _ => self.probe_now(key),
         }
     }
 
-    /// Takes over what the cloud says of a VM: its name, once, and its address, whenever it changes.
+    /// Takes over id and address from the record of an instance: the id once, the address after
+    /// every change.
     fn note_identity(&mut self, key: VmKey, record: &InstanceRecord) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
@@ -290,7 +292,7 @@ impl Dispatcher {
         }
     }
 
-    /// The cloud shows an instance of ours that this process did not ask for, or has given up.
+    /// Adopts an instance that this process did not create, or wrote off.
     fn adopt_instance(&mut self, cloud: CloudId, record: &InstanceRecord) -> VmKey {
         let key = self.fleet.next_key();
         let tags = &record.tags;
@@ -331,14 +333,15 @@ impl Dispatcher {
         self.dirty.placement = true;
         let tombstones = self.syncs.get(&cloud).map(|sync| &sync.tombstones);
         if let Some((_, reason)) = tombstones.and_then(|b| b.get(&record.id)).cloned() {
-            // Its end is near, and what ran on it was judged when it went.
+            // The instance terminates soon, and the containers on the instance were handled at the
+            // first disappearance.
             self.fleet.update(key, |vm| vm.probe.listed = true);
             self.begin_shutdown(key, reason);
         }
         key
     }
 
-    /// Asks for a VM; `container` is the first that it is for.
+    /// Sends a create request; `container` is the first container for the new instance.
     pub(super) fn create(
         &mut self,
         container: ContainerId,
@@ -381,7 +384,7 @@ impl Dispatcher {
 
     pub(super) fn on_created(&mut self, key: VmKey, result: Result<InstanceRecord, CloudError>) {
         let Some(vm) = self.fleet.get(key) else {
-            // Written off or named by a list and gone since; a list will show it if it lives.
+            // Written off, or already listed and gone; a list shows the instance if alive.
             return;
         };
         let (name, cloud, listed) = (
@@ -401,7 +404,7 @@ impl Dispatcher {
             call: CloudCall::Create,
             error: result.as_ref().err().cloned(),
         });
-        // Where a list has shown it already, a lost answer says nothing.
+        // After a list has shown the instance, a lost answer carries no information.
         let doubted = matches!(result, Err(CloudError::Ambiguous { .. }));
         let conclusive = !doubted || listed.is_none();
         if let Some(offer) = self.config.types.get(&name).filter(|_| conclusive) {
@@ -420,7 +423,7 @@ impl Dispatcher {
             self.note_id_reused(cloud, former, &record.id);
         }
         match result {
-            // A list has named it already, otherwise: the cloud result two.
+            // A list has shown another id before: the cloud created two instances.
             Ok(record) if listed.as_ref().is_some_and(|id| *id != record.id) => {
                 if self.fleet.by_instance(cloud, &record.id).is_none() {
                     self.adopt_instance(cloud, &record);
@@ -447,8 +450,7 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    /// Sends a destroy, if the rate allows it, and sees to it that another follows while the VM is
-    /// there.
+    /// Sends a destroy if the rate allows, and schedules the next attempt.
     pub(super) fn destroy(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -493,7 +495,7 @@ impl Dispatcher {
         self.sync_soon(cloud);
     }
 
-    /// Sees to it that the tag says what the VM is for.
+    /// Writes the idle behavior into the tag, if the tag differs.
     pub(super) fn write_tag(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -560,13 +562,13 @@ impl Dispatcher {
         });
     }
 
-    /// The VM of that name, for operators.
+    /// Key of the instance with this id, for operator requests.
     pub(super) fn vm_named(&self, instance: &InstanceId) -> Option<VmKey> {
         self.fleet.named(instance)
     }
 }
 
-/// Whether the next list will tell something that is waited for.
+/// True if the next list is expected to bring a change of this instance.
 fn awaits_list(vm: &Vm) -> bool {
     match vm.phase {
         Phase::Creating => vm.lifecycle.write_off_at.is_some(),

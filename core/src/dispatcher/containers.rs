@@ -1,4 +1,4 @@
-//! What happens next to one container.
+//! Reconciliation of containers.
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ use crate::signals::StopReason;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// Retries of changes refused by the queue.
+/// Retries of updates refused by the queue.
 const UPDATE_BACKOFF: Backoff = Backoff {
     min: Duration::from_millis(500),
     max: Duration::from_secs(60),
 };
 
-/// The one thing to do next for a container.
+/// Next action for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NextAction {
-    /// Nothing, or nothing yet: an input or a deadline will bring it up again.
+    /// Nothing, at least until the next input or deadline.
     Nothing,
-    /// Read the queue: what is known may be older than what happened.
+    /// Poll the queue: the known state may be older than the last event.
     Poll,
-    /// Forget it.
+    /// Forget the container.
     Drop,
-    /// Let placement find a VM.
+    /// Leave the container to placement.
     Wait,
     Lock,
     Unlock,
@@ -62,7 +62,7 @@ impl Dispatcher {
         if let Some((class, rank)) = place
             && self.queue.set_waiting(class, rank, waits)
         {
-            // One that waits no longer leaves what was promised to it, or kept for it, to others.
+            // The reservation or the assigned room is free for other containers.
             self.dirty.placement = true;
         }
         match next {
@@ -116,12 +116,12 @@ impl Dispatcher {
         if hosted && !self.mutant(Mutant::EarlierRunnerIgnored) {
             NextAction::Stop(StopReason::EarlierAttempt)
         } else if self.any_signal_in_flight(entry.id) {
-            // One of them might hit the next attempt.
+            // The signal might hit the next attempt.
             NextAction::Nothing
         } else if entry.priority == 0 && !self.mutant(Mutant::PriorityZeroKept) {
             NextAction::Drop
         } else if self.queue.hopeless(entry).is_some() {
-            // Its record takes an explanation only from whoever holds its lock.
+            // The queue accepts an error text only from the holder of the lock.
             NextAction::Lock
         } else if entry.lock_count > 0 && self.may_run_on_unprobed() {
             NextAction::Nothing
@@ -157,7 +157,8 @@ impl Dispatcher {
             return NextAction::Stop(StopReason::PriorityZero);
         }
         let exit = entry.exit.as_ref();
-        // A container that was just seen may have been seen late: only a newer look can tell.
+        // A container may have been started before the first look at the record: only a newer
+        // snapshot can tell.
         let sure = self
             .fully_probed_since
             .map(|sure| sure.max(entry.first_seen));
@@ -178,9 +179,10 @@ impl Dispatcher {
         NextAction::Cancel(Some(reason.unwrap_or(CancelReason::NotFound)))
     }
 
-    /// Whether the VMs on which a running container may be were asked since it is known to run. A
-    /// start that was given up may take effect late: then the queue tells first. Every look at the
-    /// queue brings us here again, until `TimeoutProbe` after the first.
+    /// True if every possible host of a running container was probed since the container is known
+    /// to run. An abandoned start may take effect late: the queue shows the state Running first.
+    /// Every poll of the queue brings the container here again, until `TimeoutProbe` after the
+    /// first.
     fn is_absence_probed(&self, entry: &Entry) -> bool {
         let since = entry.state_since;
         let asked = |vm: &Vm| {
@@ -194,8 +196,8 @@ impl Dispatcher {
         all_asked || self.now >= since + self.config.timeouts.probe
     }
 
-    /// Since when it is known that a locked container, which no VM is known to host, runs nowhere.
-    /// The queue's word counts only if it is newer.
+    /// Start of the time in which a locked container without known host is known to run nowhere. A
+    /// record of the queue counts only if newer.
     fn known_unhosted_since(&self, entry: &Entry) -> Option<Timestamp> {
         if let Some(exit) = &entry.exit {
             return Some(exit.at);
@@ -210,7 +212,7 @@ impl Dispatcher {
             .map(|event| event.max(entry.first_seen))
     }
 
-    /// Keeps account of since when every VM that exists is known and was heard.
+    /// Updates the start of the time in which every existing instance is known and probed.
     pub(super) fn update_fully_probed(&mut self) {
         let sure = self.is_synced() && self.is_absence_proved() && !self.fleet.any_unprobed();
         match (sure, self.fully_probed_since) {
@@ -223,22 +225,22 @@ impl Dispatcher {
         }
     }
 
-    /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
-    /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
+    /// True if a runner may be alive on an unprobed instance. Sufficient for a Queued container:
+    /// with a second runner alive elsewhere, the queue accepts only one of both.
     fn may_run_on_unprobed(&self) -> bool {
         self.fleet.any_unprobed() && self.now < self.unowned_locks_due()
     }
 
-    /// Until when locks of an earlier life wait for VMs to be heard: these have a chance only once
-    /// they are listed.
+    /// Deadline of locks without a known runner, taken before the restart. Counts from the first
+    /// list, since instances are probed only after the first list.
     fn unowned_locks_due(&self) -> Timestamp {
         let listed = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let begun = listed.map_or(self.leader_since, |at| at.max(self.leader_since));
         begun + self.config.timeouts.stale_lock
     }
 
-    /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
-    /// two that follow each other quickly.
+    /// True if an unlisted instance certainly does not exist: a single list may lag behind, and so
+    /// may two lists in quick succession.
     fn is_absence_proved(&self) -> bool {
         let grace = self.config.timeouts.disappear_grace;
         self.each_cloud(|sync| {
@@ -247,7 +249,7 @@ impl Dispatcher {
         })
     }
 
-    /// Sets the next time at which what was locked or running before a restart must be judged.
+    /// Schedules the next check of containers locked or running before the restart.
     pub(super) fn schedule_unowned_locks(&mut self) {
         let timeouts = &self.config.timeouts;
         let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
@@ -288,7 +290,7 @@ impl Dispatcher {
         self.update_record(id, Op::Cancel, QueueAction::Cancel { id, error });
     }
 
-    /// Forgets a container, and all that was to be done for it at its time.
+    /// Forgets a container, with all deadlines of the container.
     pub(super) fn remove_container(&mut self, id: ContainerId) -> Option<Entry> {
         let (entry, waited) = self.queue.remove(&id)?;
         self.dirty.placement |= waited;
@@ -357,7 +359,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives back the place that was kept for a container that is not to be started.
+    /// Releases the room assigned to a container without a start.
     fn release_assignment(&mut self, id: ContainerId) {
         if let Some(key) = self.assigned_to(id) {
             self.remove_runner(key, &id);

@@ -1,11 +1,11 @@
-//! What inputs have marked to be judged again.
+//! Dirty marks, set by inputs and removed by reconciliation.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::ids::{ContainerId, VmKey};
 
-/// What must be looked at again before commands leave.
+/// Containers and instances to reconcile before commands leave, and the mark for placement.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DirtySet {
     pub(super) containers: DirtyQueue<ContainerId>,
@@ -13,13 +13,13 @@ pub(super) struct DirtySet {
     pub(super) placement: bool,
 }
 
-/// Marked things, the smallest first, each once however often it was marked. Marking and taking cost
-/// O(log marked), spread over all of them, and no memory once there was room for as many.
+/// Dirty keys, the smallest first, each once even if marked several times. Marking and taking cost
+/// O(log marked), amortized, without allocation at a steady size.
 #[derive(Clone, Debug)]
 pub(super) struct DirtyQueue<T> {
-    /// The largest first, so that the next one is at the end.
+    /// Largest key first, so that the next key is at the end.
     sorted: Vec<T>,
-    /// What came since that was sorted.
+    /// Keys added since the last sort.
     late: BinaryHeap<Reverse<T>>,
 }
 
@@ -45,7 +45,7 @@ impl<T: Copy + Ord> DirtyQueue<T> {
     }
 
     pub(super) fn pop_first(&mut self) -> Option<T> {
-        // A snapshot marks so many that it pays to sort them all at once.
+        // A snapshot marks so many keys that sorting all at once is faster.
         if self.late.len() > Self::FEW && self.late.len() > self.sorted.len() {
             self.sorted
                 .extend(self.late.drain().map(|Reverse(one)| one));

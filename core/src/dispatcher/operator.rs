@@ -1,4 +1,4 @@
-//! What an operator asked for.
+//! Requests of operators.
 
 use super::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
@@ -9,8 +9,8 @@ use crate::signals::StopReason;
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
-    /// Carries out a request. Wishes for what does not exist do nothing: whoever takes them asks the
-    /// view first, and tells.
+    /// Carries out a request. A request for an unknown instance or container has no effect: the
+    /// caller checks the view first and reports the error.
     pub(super) fn on_operator_request(&mut self, request: OperatorRequest) {
         match request {
             OperatorRequest::SetIdleBehavior { instance, behavior } => {
@@ -37,8 +37,8 @@ impl Dispatcher {
         }
     }
 
-    /// A held VM is never given back for want of work: if its destroy still waits for the cloud's
-    /// rate, it does not leave any more.
+    /// Cancels the shutdown of an idle instance after a hold, if the destroy still waits for the
+    /// rate limit: a held instance is never terminated for lack of work.
     fn cancel_unsent_shutdown(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;

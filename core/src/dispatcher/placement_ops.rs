@@ -1,4 +1,4 @@
-//! Carries out what a pass of placement decides.
+//! Effects of placement passes.
 
 use super::Dispatcher;
 use crate::capacity::CreateBlocked;
@@ -18,7 +18,7 @@ use crate::timers::TimeoutReason;
 use crate::wait_reason::WaitReason;
 
 impl Dispatcher {
-    /// Makes a pass, and decides when the next one is due at the latest.
+    /// Runs a placement pass, and schedules the next one.
     pub(super) fn place(&mut self) {
         self.queue.file_arrived();
         self.note_reservations();
@@ -45,18 +45,19 @@ impl Dispatcher {
         }
     }
 
-    /// Whether promises ended of which placement does not know yet.
+    /// True if reservations ended since the last pass.
     pub(super) fn any_reservation_ended(&self) -> bool {
         self.fleet.any_reservation_broken() || self.queue.classes().any_left()
     }
 
-    /// Whose VM is not on its way any more is open again; who waits no longer leaves room to others.
+    /// Reopens containers whose pending instance is gone, and removes reservations of containers
+    /// that no longer wait.
     fn note_reservations(&mut self) {
         let limits = self
             .capacity
             .start_limits(self.now, &self.config.limits, &self.fleet);
         let before = std::mem::replace(&mut self.start_limits, limits);
-        // Promises were made to no more than may start.
+        // Reservations never exceed the number of containers allowed to start.
         if before.0 != limits.0 {
             self.fleet.release_all_reservations();
         } else if before.1 != limits.1 {
@@ -73,7 +74,7 @@ impl Dispatcher {
 }
 
 impl Dispatcher {
-    /// What the last pass of placement found for a container that waits for an instance.
+    /// Obstacle found by the last placement pass for a container without an instance.
     pub(crate) fn instance_wait_reason(&self, entry: &Entry) -> WaitReason {
         if let Some(key) = self.fleet.reserved_for(&entry.id)
             && let Some(vm) = self.fleet.get(key)
@@ -155,10 +156,10 @@ impl PlacementOps for Dispatcher {
         Dispatcher::create(self, container, name, image)
     }
 
-    /// Where a limit keeps something waiting, an idle VM on which it does not fit goes. One at a
-    /// time: the next pass sees whether that was enough. O(types · log), for what a limit parks.
-    /// Where none can go, the busy one that has most room is kept, unless one that would do is kept
-    /// already: whoever ranks higher comes first there.
+    /// Terminates an idle instance if a limit blocks the parked class. One at a time: the next pass
+    /// checks the effect. O(types · log), for classes parked by a limit. Without an idle instance,
+    /// returns the busy instance with most room, to be kept free of lower ranks, unless a suitable
+    /// instance is kept already: the higher rank goes first there.
     fn make_room(&mut self, class: ClassId, parked: &Parked, kept: &Kept) -> Option<VmKey> {
         if !parked.blocked.iter().any(|(_, why)| why.is_lasting()) {
             return None;
@@ -178,7 +179,8 @@ impl PlacementOps for Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
+    /// Terminates an idle instance so that a limit leaves room for the parked class. True if an
+    /// instance terminates, now or already.
     fn terminate_idle_for(&mut self, parked: &Parked) -> bool {
         let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
         let Some((wanted, why)) = limited.find_map(|(name, why)| {

@@ -1,4 +1,4 @@
-//! VMs that the cloud takes back, and what becomes of their containers: interrupted, not failed.
+//! Preemption of instances, and the effect on containers: interrupted, not failed.
 
 use super::Dispatcher;
 use crate::cancel_reason::CancelReason;
@@ -11,8 +11,8 @@ use crate::queue::entry::Entry;
 use crate::time::Timestamp;
 
 impl Dispatcher {
-    /// The cloud has announced, by the VM's own word or in a list, that it takes a VM back: the VM
-    /// takes nothing more, and what runs there may use the time that is left.
+    /// Notes a preemption, reported by the instance or by a list: the instance takes no more
+    /// containers, and running containers may use the remaining time.
     pub(super) fn note_preemption(&mut self, key: VmKey, at: Timestamp) {
         if self.mutant(Mutant::PreemptionNoticeIgnored) {
             return;
@@ -46,8 +46,8 @@ impl Dispatcher {
         }
     }
 
-    /// A runner went with its VM. `confirmed` says that the cloud itself says that the VM is gone, so that
-    /// nothing of it can be left.
+    /// Notes the loss of a runner together with the instance. `confirmed` is true if the cloud
+    /// itself reports the instance as terminated, so that no process is left.
     pub(super) fn note_runner_lost(
         &mut self,
         id: ContainerId,
@@ -98,8 +98,8 @@ impl Dispatcher {
     }
 }
 
-/// Whether a VM that is gone was taken by the cloud: announced, or preemptible and gone though nobody
-/// asked. What an operator kills is not.
+/// True if the cloud preempted the instance: announced, or a preemptible instance gone without a
+/// request. False after a kill by an operator.
 fn was_preempted(vm: &Vm) -> bool {
     let preemptible = vm
         .identity

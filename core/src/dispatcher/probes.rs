@@ -1,4 +1,4 @@
-//! Probes: when a VM is asked how it is, and what its answer changes.
+//! Probes: schedule, and effects of the reports.
 
 use std::time::Duration;
 
@@ -18,22 +18,22 @@ use crate::timers::TimeoutReason;
 
 /// Shortest interval between probes.
 const RETRY_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// Quarantine of a VM after failed starts.
+/// Quarantine of an instance after failed starts.
 const QUARANTINE: Backoff = Backoff {
     min: Duration::from_secs(1),
     max: Duration::from_secs(64),
 };
-/// A first probe may have to put the runner in place.
+/// Factor of the timeout of boot probes: the first probe may have to install the runner.
 const BOOT_TIMEOUT_FACTOR: u32 = 3;
 
 impl Dispatcher {
-    /// Probes a VM at once, or right after the probe under way.
+    /// Probes an instance at once, or right after the probe in flight.
     pub(super) fn probe_now(&mut self, key: VmKey) {
         self.timers
             .set_earlier(TimeoutReason::ProbeVm(key), self.now);
     }
 
-    /// Sends a probe, if the VM can be asked and the rate allows it.
+    /// Sends a probe, if the instance has an address and the rate allows.
     pub(super) fn probe(&mut self, key: VmKey) {
         let vm = self.fleet.get(key);
         let Some(boot) = vm.and_then(probe_with_boot) else {
@@ -60,7 +60,7 @@ impl Dispatcher {
             kept.is_some()
         });
         if kept == Some(true) {
-            // Its time is counted again.
+            // The probe timeout runs again.
             self.dirty.vms.insert(key);
         }
     }
@@ -82,7 +82,7 @@ impl Dispatcher {
         let failed_before = vm.probe.failures > 0;
         let identity_mismatch = matches!(result, Err(VmError::IdentityMismatch(_)));
         let complaint = match &result {
-            // One that cannot say what runs on it is no better than one that does not answer.
+            // An instance unable to list runners is as bad as an unreachable instance.
             Ok(report) => match (&report.ready, &report.runners) {
                 (Err(why), _) => Some(why.clone()),
                 (Ok(()), None) => Some("its runners could not be listed".to_owned()),
@@ -110,7 +110,7 @@ impl Dispatcher {
         self.dirty.vms.insert(key);
     }
 
-    /// Keeps the books of one probe.
+    /// Records the result of a probe.
     fn note_probe(
         &mut self,
         started: Timestamp,
@@ -150,7 +150,7 @@ impl Dispatcher {
             .as_ref()
             .is_some_and(|(.., failures, _)| *failures == 1)
         {
-            // Whoever was to wait for its room waits no longer.
+            // Containers must not wait for room on this instance any longer.
             self.dirty.placement = true;
         }
         if let Some((instance, instance_type, failures, news)) = recorded {
@@ -166,7 +166,7 @@ impl Dispatcher {
         }
     }
 
-    /// A VM has answered for the first time.
+    /// Notes the first answer of an instance.
     fn note_contact(&mut self, key: VmKey) {
         let now = self.now;
         let first = self.fleet.note(key, |vm| {
@@ -183,14 +183,14 @@ impl Dispatcher {
         }
     }
 
-    /// A VM that says it is ready takes containers from now on.
+    /// Makes an instance available to containers, after a successful probe.
     fn note_ready(&mut self, started: Timestamp, key: VmKey) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         let booted = matches!(vm.phase, Phase::Booting | Phase::Unknown);
-        // A start that failed lately is not excused by a probe.
+        // A successful probe does not end the quarantine early.
         let pause = QUARANTINE.delay(vm.health.start_failures);
         let cleared = vm
             .health
@@ -232,7 +232,7 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    /// Compares what runs on a VM with what should.
+    /// Compares the listed runners with the known runners.
     fn apply_runners(&mut self, started: Timestamp, key: VmKey, list: &RunnerList) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -244,7 +244,7 @@ impl Dispatcher {
             .filter(|(id, runner)| started >= runner.provable_from && !lives(id))
             .map(|(id, _)| *id)
             .collect();
-        // Where only a place is kept for a container, the runner is that of an earlier attempt.
+        // For a merely assigned container, the listed runner belongs to an earlier attempt.
         let doubted = |runner: &Runner| match runner.phase {
             RunnerPhase::Unsure => true,
             RunnerPhase::Assigned => started >= vm.vacancy.ended_at,
@@ -261,7 +261,7 @@ impl Dispatcher {
             .runners
             .iter()
             .filter(|r| !r.stale && !vm.work.runners.contains_key(&r.container))
-            // A probe that began before a runner ended may show what is no more.
+            // A probe begun before the end of a runner may still show that runner.
             .filter(|_| started >= vm.vacancy.ended_at)
             .map(|r| r.container)
             .collect();
@@ -318,7 +318,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes note of a runner that was not known to be there.
+    /// Notes a runner unknown so far.
     fn adopt_runner(&mut self, key: VmKey, id: ContainerId) {
         let now = self.now;
         let known_need = self.known_need(id);
@@ -348,7 +348,7 @@ impl Dispatcher {
         }
     }
 
-    /// Decides when a VM is probed next.
+    /// Schedules the next probe.
     fn schedule_probe(&mut self, started: Timestamp, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -362,7 +362,7 @@ impl Dispatcher {
         let pause = if vm.probe.failures > 0 || awaited {
             retry_pause(vm, interval)
         } else {
-            // Up to 1/16 less, so that VMs that became ready together drift apart.
+            // Up to 1/16 less, so that probes of instances that became ready together spread out.
             interval - jittered(interval / 16, self.chance.jitter())
         };
         let at = self.now + pause;
@@ -370,7 +370,7 @@ impl Dispatcher {
     }
 }
 
-/// Whether a probe of a VM is about its boot; none where it cannot be asked.
+/// True for a boot probe, false for a regular probe; `None` if no probe is possible.
 fn probe_with_boot(vm: &Vm) -> Option<bool> {
     let boot = match vm.phase {
         Phase::Creating | Phase::Shutdown => return None,
@@ -380,7 +380,7 @@ fn probe_with_boot(vm: &Vm) -> Option<bool> {
     (vm.identity.address.is_some() && vm.probe.in_flight.is_none()).then_some(boot)
 }
 
-/// Short at first, doubled with each failure, never longer than the regular interval.
+/// Pause after a failed probe: exponential, at most the regular interval.
 fn retry_pause(vm: &Vm, interval: Duration) -> Duration {
     let backoff = Backoff {
         min: RETRY_INTERVAL_MIN,

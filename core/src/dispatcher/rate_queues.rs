@@ -1,7 +1,7 @@
-//! Calls that a rate of our own holds back: who waits longest goes first.
+//! FIFO queues for rate-limited probes and destroys.
 //!
-//! Only the first of a line has a timer; whoever leaves sets that of the next. So each waits for
-//! those before it and for nobody else, and a turn costs O(log waiting), however many wait.
+//! Only the first instance of a queue has a timer; leaving the queue sets the timer of the next. A
+//! turn costs O(log waiting), whatever the number of waiting instances.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::ids::{CloudId, VmKey};
 use crate::mutants::Mutant;
 use crate::timers::TimeoutReason;
 
-/// Who waits for a turn.
+/// FIFO queue of instances.
 #[derive(Clone, Debug, Default, Hash)]
 struct RateQueue {
     joined: u64,
@@ -20,7 +20,7 @@ struct RateQueue {
 }
 
 impl RateQueue {
-    /// At the end, unless it waits already; whether it is the first.
+    /// Appends an instance, unless queued already. True if the instance is the first.
     fn join(&mut self, key: VmKey) -> bool {
         if !self.places.contains_key(&key) {
             self.joined += 1;
@@ -30,7 +30,7 @@ impl RateQueue {
         self.first() == Some(key)
     }
 
-    /// Whoever is first now, if that is news.
+    /// Removes an instance. Returns the new first instance, if changed.
     fn leave(&mut self, key: VmKey) -> Option<VmKey> {
         let was_first = self.first() == Some(key);
         let place = self.places.remove(&key)?;
@@ -43,7 +43,7 @@ impl RateQueue {
     }
 }
 
-/// The line for probes, and that of each cloud for destroys.
+/// Queue of probes, and queue of destroys for each cloud.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct RateQueues {
     probes: RateQueue,
@@ -51,7 +51,7 @@ pub(super) struct RateQueues {
 }
 
 impl Dispatcher {
-    /// Takes a turn to probe this VM; `false` if it has to wait for one, which a timer will tell.
+    /// Takes a token for a probe. False if the instance has to wait; a timer is set then.
     pub(super) fn admit_probe(&mut self, key: VmKey) -> bool {
         let Some(rate) = self.config.limits.probes else {
             return true;
@@ -72,14 +72,14 @@ impl Dispatcher {
         true
     }
 
-    /// A VM waits no longer to be probed.
+    /// Removes an instance from the queue of probes.
     pub(super) fn dequeue_probe(&mut self, key: VmKey) {
         if let Some(next) = self.rate_queues.probes.leave(key) {
             self.timers.set(TimeoutReason::ProbeVm(next), self.now);
         }
     }
 
-    /// Takes a turn to destroy this VM, like [`Dispatcher::admit_probe`].
+    /// Takes a token for a destroy, like [`Dispatcher::admit_probe`].
     pub(super) fn admit_destroy(&mut self, cloud: CloudId, key: VmKey) -> bool {
         if !self
             .rate_queues
@@ -104,7 +104,7 @@ impl Dispatcher {
         true
     }
 
-    /// A VM waits no longer to be destroyed.
+    /// Removes an instance from the queue of destroys.
     pub(super) fn dequeue_destroy(&mut self, cloud: CloudId, key: VmKey) {
         let queue = self.rate_queues.destroys.get_mut(&cloud);
         if let Some(next) = queue.and_then(|queue| queue.leave(key)) {
@@ -112,7 +112,7 @@ impl Dispatcher {
         }
     }
 
-    /// Under other limits nobody waits for longer than these say.
+    /// Restarts the timers of all queues, after a change of the limits.
     pub(super) fn recheck_rate_queues(&mut self) {
         let probes = std::mem::take(&mut self.rate_queues.probes.order);
         self.rate_queues.probes.places.clear();

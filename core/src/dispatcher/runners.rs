@@ -1,4 +1,4 @@
-//! Runners: started, found, stopped, gone.
+//! Runners: assignment, start, stop, exit.
 
 use super::Dispatcher;
 use crate::cancel_reason::CancelReason;
@@ -15,11 +15,11 @@ use crate::signals::{StopEscalation, StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// After so many failed starts in a row a VM takes no more containers.
+/// Number of consecutive failed starts before an instance takes no more containers.
 const START_FAILURES_MAX: u32 = 3;
 
 impl Dispatcher {
-    /// Keeps room on a VM for a container that is being locked.
+    /// Assigns room on an instance to a container being locked.
     pub(super) fn assign_runner(
         &mut self,
         key: VmKey,
@@ -45,7 +45,7 @@ impl Dispatcher {
         });
     }
 
-    /// Starts a locked container on the VM that was kept for it.
+    /// Starts a locked container on the assigned instance.
     pub(super) fn start(&mut self, key: VmKey, id: ContainerId) {
         let (now, Some(entry), Some(vm)) = (self.now, self.queue.get_mut(&id), self.fleet.get(key))
         else {
@@ -54,7 +54,7 @@ impl Dispatcher {
         let mut usable = vm.takes_containers() && vm.phase == Phase::Ready;
         usable |= self.mutants.has(Mutant::HoldIgnoredAtStart);
         if !usable {
-            // The VM was held or drained while the lock was under way.
+            // The instance was held or drained during the lock.
             self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
@@ -104,7 +104,8 @@ impl Dispatcher {
         let Some((instance, stopping)) = self.fleet.get(key).and_then(starting) else {
             return;
         };
-        // An earlier start may have come late, on this VM too: what the queue says runs is asked about.
+        // An earlier start may have taken effect late, on this instance too: a container in state
+        // Running needs a probe.
         let runs = self.queue.get(&id);
         let runs = runs.is_some_and(|entry| entry.state == ContainerState::Running);
         let phase = match &result {
@@ -136,7 +137,7 @@ impl Dispatcher {
                 instance,
             }),
             Err(error) if phase == RunnerPhase::Assigned => {
-                // Nothing was result, so nothing is left there.
+                // The start had no effect, so no process is left.
                 self.out.event(Event::StartFailed {
                     container,
                     instance: instance.clone(),
@@ -163,7 +164,7 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a runner off its VM without any word about its container.
+    /// Removes a runner from an instance, without a conclusion about the container.
     pub(super) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) {
         let now = self.now;
         self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
@@ -182,8 +183,8 @@ impl Dispatcher {
         }
     }
 
-    /// A runner is gone, for the reason that its container's owner should read, should it turn out
-    /// that it left no result.
+    /// Removes a runner. `reason` is for the owner of the container, in case that no result was
+    /// reported.
     pub(super) fn end_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
         let Some(instance) = self.fleet.get(key).map(Vm::name) else {
             return;
@@ -215,7 +216,7 @@ impl Dispatcher {
         self.dirty.containers.insert(id);
     }
 
-    /// Begins to stop a container's runner on one VM; nothing new if that has begun.
+    /// Begins to stop a runner; no effect on a runner being stopped already.
     pub(super) fn stop(&mut self, key: VmKey, id: ContainerId, reason: &StopReason) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -244,7 +245,7 @@ impl Dispatcher {
         self.timers.set(TimeoutReason::SignalRunner(key, id), now);
     }
 
-    /// Stops every runner of a container that the queue does not have.
+    /// Stops every runner of a container unknown to the queue.
     pub(super) fn stop_unknown(&mut self, id: ContainerId) {
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
@@ -252,7 +253,7 @@ impl Dispatcher {
         }
     }
 
-    /// Sends the next signal to a runner that must end.
+    /// Sends the next signal to a runner being stopped.
     pub(super) fn signal(&mut self, key: VmKey, id: ContainerId) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -270,8 +271,8 @@ impl Dispatcher {
         else {
             return;
         };
-        // A runner that may be about to begin has no lock yet: it would look gone. A signal to the
-        // runner before it on the same VM may still be under way: its answer brings us here again.
+        // A starting runner holds no lock yet and would look gone. A signal to the previous runner
+        // on the same instance may be in flight: the answer to that signal leads here again.
         let before = self.signals.contains_key(&(id, key));
         if before || *phase == RunnerPhase::Starting || gone {
             return;
@@ -317,7 +318,7 @@ impl Dispatcher {
         });
     }
 
-    /// Whether a signal to some runner of a container was not answered yet.
+    /// True if a signal to any runner of a container is in flight.
     pub(super) fn any_signal_in_flight(&self, id: ContainerId) -> bool {
         let all_vms = (id, VmKey(0))..=(id, VmKey(u64::MAX));
         self.signals.range(all_vms).next().is_some()
@@ -341,7 +342,7 @@ impl Dispatcher {
             return;
         };
         if !answered {
-            // It was for the runner before this one.
+            // The answer belongs to the previous runner.
             self.timers
                 .set(TimeoutReason::SignalRunner(key, id), self.now);
             return;
@@ -357,7 +358,8 @@ impl Dispatcher {
         }
     }
 
-    /// Files what a container takes of the VMs that were found to run it.
+    /// Sets the resources of runners found on instances, after the record of the container is
+    /// known.
     pub(super) fn update_needs(&mut self, id: ContainerId) {
         let Some((need, supervisor)) = self.known_need(id) else {
             return;
@@ -373,7 +375,7 @@ impl Dispatcher {
         }
     }
 
-    /// What a container takes, and whether it waits for others, if its record is known.
+    /// Resources of a container, and true for a supervisor; `None` without a valid record.
     pub(super) fn known_need(&self, id: ContainerId) -> Option<(Resources, bool)> {
         let class = *self.queue.get(&id)?.class.as_ref().ok()?;
         let class = &self.queue.class(class).class;

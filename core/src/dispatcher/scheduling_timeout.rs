@@ -1,9 +1,9 @@
-//! Who has waited in vain for too long (`MaxSchedulingTime`).
+//! Timeout of waiting containers (`MaxSchedulingTime`).
 //!
-//! All containers of one shape wait for the same, so each shape has a clock, which stands while a
-//! limit of the operator's own is in the way of any that waits; a container notes what the clock
-//! shows when it begins to wait. What was before a restart, or before leadership was gained, does not
-//! count.
+//! All containers of a class wait for the same, so each class has a clock. The clock stops while a
+//! limit of the operator blocks any waiting container of the class. A container remembers the
+//! reading of the clock at the start of the wait. Time before a restart, or before leadership was
+//! gained, does not count.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::mutants::Mutant;
 use crate::queue::classes::ClassId;
 use crate::timers::TimeoutReason;
 
-/// While its clock stands, a container that has little time left is looked at so often.
+/// Interval of checks of a container close to the timeout while the clock of the class is stopped.
 const LOOK: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
-    /// After a pass: lets the clock of each shape go, or stand. O(shapes · types), and nothing while
-    /// nobody's patience is limited.
+    /// Starts or stops the clock of each class, after a placement pass. O(classes · types), and
+    /// nothing without a configured timeout.
     pub(super) fn set_clocks(&mut self) {
         let limited = self.config.timeouts.scheduling.is_some();
         if !limited && !self.queue.classes().any_clock_goes() {
@@ -32,14 +32,14 @@ impl Dispatcher {
         }
     }
 
-    /// Whether containers of a shape wait, and no limit of the operator's own keeps them from it.
+    /// True if containers of a class wait and no limit of the operator is the obstacle.
     fn waits_for_cloud(&self, id: ClassId) -> bool {
         let group = self.queue.class(id);
         if !group.any_waits() {
             return false;
         }
         let Some(parked) = self.verdicts.parked.get(&id) else {
-            // They all wait for VMs that boot.
+            // All wait for booting instances.
             return true;
         };
         let image = &group.class.image;
@@ -48,8 +48,8 @@ impl Dispatcher {
             || self.mutant(Mutant::OwnLimitsCount)
     }
 
-    /// Whether a container that waits has done so for too long. If not, it will be looked at when it
-    /// may have. O(log containers).
+    /// Gives up a waiting container after the timeout, and returns true. Schedules the next check
+    /// otherwise. O(log containers).
     pub(super) fn check_scheduling_timeout(&mut self, id: ContainerId) -> bool {
         let Some(max) = self.config.timeouts.scheduling else {
             return false;

@@ -1,4 +1,4 @@
-//! What happens next to one VM.
+//! Reconciliation of instances.
 
 use super::Dispatcher;
 use crate::cancel_reason::CancelReason;
@@ -12,19 +12,19 @@ use crate::signals::StopStage;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// The one thing to do next for a VM.
+/// Next action for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NextAction {
-    /// Look again then.
+    /// Reconcile again at that time.
     Wait(Timestamp),
-    /// A create that never showed is forgotten.
+    /// Forget a create request without any instance.
     WriteOff,
-    /// Nothing more is placed; destroyed once a probe confirms that nothing runs.
+    /// Cordon the instance: no more containers; destroyed after a probe without runners.
     Cordon(ShutdownReason),
-    /// Back into use.
+    /// Uncordon the instance.
     Uncordon,
     Shutdown(ShutdownReason),
-    /// A lock without a runner has been there too long.
+    /// Report a run lock held for too long without a runner.
     Fault,
 }
 
@@ -37,7 +37,8 @@ impl Dispatcher {
             NextAction::Wait(at) if at == Timestamp::NEVER => {
                 self.timers.cancel(TimeoutReason::ReconcileVm(key));
             }
-            // An earlier look does no harm, and moving it with each probe would cost more.
+            // An early reconciliation is harmless, and moving the deadline with each probe would
+            // cost more.
             NextAction::Wait(at) => self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at),
             NextAction::WriteOff => self.write_off(key),
             NextAction::Cordon(reason) => self.cordon(key, reason),
@@ -79,15 +80,16 @@ impl Dispatcher {
         }
     }
 
-    /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
-    /// from being asked. What it waited for that does not count.
+    /// Deadline of an instance not ready yet, with the reason; `None` while the rate limit holds
+    /// back the probe. Time in the probe queue does not count.
     pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
         if vm.probe.queued_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
             return None;
         }
         let begun = vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since);
         let booting = begun + self.config.timeouts.booting + vm.probe.queued_for;
-        // It says what runs on it, and something does: it is left in peace while it goes on to.
+        // The instance lists runners, and at least one is alive: the boot timeout does not apply
+        // while probes succeed.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
         let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.queued_for;
         if busy && silent > booting {
@@ -116,7 +118,7 @@ impl Dispatcher {
         if silent.is_some_and(|due| due <= self.now) {
             return NextAction::Shutdown(ShutdownReason::Unresponsive);
         }
-        // One that was not asked is looked at again: it may have been by then.
+        // Without an unanswered probe, check again later.
         let mut next = silent.unwrap_or(self.now + self.config.timeouts.probe);
         if let Some(due) = stale {
             if due <= self.now {
@@ -137,15 +139,14 @@ impl Dispatcher {
         NextAction::Wait(next)
     }
 
-    /// When a lock without a runner will have been there for too long; none once that has had its
-    /// effect.
+    /// Deadline of a run lock without a runner; `None` after the fault was reported.
     fn stale_due(&self, vm: &Vm) -> Option<Timestamp> {
         let known = vm.health.fault.is_some() && vm.behavior.idle != IdleBehavior::Run;
         let since = vm.health.stale_since.filter(|_| !known)?;
         Some(since + self.config.timeouts.stale_run_lock)
     }
 
-    /// When a ready VM is given up, should it stay silent; none where it was not asked.
+    /// Deadline of an unresponsive ready instance; `None` without an unanswered probe.
     pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
         if vm.probe.queued_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
             return None;
@@ -158,7 +159,7 @@ impl Dispatcher {
         Some(since + timeout + vm.probe.queued_for)
     }
 
-    /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
+    /// Terminates an instance with unkillable runners after the end of all others, at the latest
     /// after `TimeoutUnkillable`.
     fn next_for_unkillable(&self, vm: &Vm) -> Option<NextAction> {
         let due = self.unkillable_due(vm)?;
@@ -176,7 +177,7 @@ impl Dispatcher {
         Some(NextAction::Wait(due))
     }
 
-    /// When a VM goes at the latest for what cannot be killed on it.
+    /// Deadline of an instance with unkillable runners.
     pub(crate) fn unkillable_due(&self, vm: &Vm) -> Option<Timestamp> {
         let first = vm
             .work
@@ -246,7 +247,7 @@ impl Dispatcher {
         }
     }
 
-    /// A probe that began after the fence and shows nothing running lets the VM go.
+    /// Shuts down a cordoned instance after a probe begun since the cordon and without runners.
     pub(super) fn confirm_cordon(&mut self, started: Timestamp, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -260,7 +261,8 @@ impl Dispatcher {
         }
     }
 
-    /// From the first destroy on there is no way back: the VM is destroyed until it is gone.
+    /// Begins the shutdown. Irreversible after the first destroy: destroys are sent until the
+    /// instance is gone.
     pub(super) fn begin_shutdown(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
@@ -269,11 +271,11 @@ impl Dispatcher {
         if vm.phase == Phase::Shutdown {
             return;
         }
-        // Whoever fenced it has said why; an operator may have had another reason since.
+        // The cordon has reported the reason; an operator may have given another reason since.
         let reported = vm.phase == Phase::Cordoned && vm.shutdown.reason.as_ref() == Some(&reason);
         let instance_type = vm.identity.type_name.clone();
         let outcome = match reason {
-            // One that the cloud may have taken away says nothing about others.
+            // A possibly preempted instance is no evidence about the type.
             ShutdownReason::BootTimeout if vm.liveness.absent_lists == 0 => BootOutcome::Failure,
             _ => BootOutcome::Aborted,
         };
@@ -308,7 +310,8 @@ impl Dispatcher {
         self.destroy(key);
     }
 
-    /// A VM is no more, whether we wanted it or not; `told` if the cloud says so itself.
+    /// Removes an instance that no longer exists. `confirmed` is true if the cloud reports the
+    /// termination.
     pub(super) fn note_gone(&mut self, key: VmKey, confirmed: bool) {
         self.note_boot(key, BootOutcome::Disappeared);
         let unprobed_before = self.fleet.any_unprobed();
@@ -370,8 +373,7 @@ impl Dispatcher {
         }
     }
 
-    /// A VM that cannot be trusted is told of once, and takes no more containers; one that an
-    /// operator holds stays.
+    /// Reports a fault once and drains the instance; a held instance stays.
     pub(super) fn note_fault(&mut self, key: VmKey, why: &str) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -426,7 +428,7 @@ impl Dispatcher {
         }
     }
 
-    /// Counts how a boot ended, once for each VM that exists.
+    /// Counts the outcome of a boot, once for each instance.
     pub(super) fn note_boot(&mut self, key: VmKey, outcome: BootOutcome) {
         let counted = self.fleet.update(key, |vm| {
             let first = !std::mem::replace(&mut vm.health.boot_counted, true);
@@ -443,8 +445,7 @@ impl Dispatcher {
         }
     }
 
-    /// What fails to boot time and again rests. A VM that was taken away, or that nobody needs any
-    /// more, tells nothing.
+    /// Updates the boot breaker. Preempted and aborted boots are no evidence.
     fn update_boot_breaker(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
         let (instance_type, image) = kind.clone();
         let boot_breaker = &mut self.capacity.boot_breaker;
@@ -476,7 +477,7 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    /// Takes over what a new configuration says of each VM's type.
+    /// Takes over the configuration of instance types.
     pub(super) fn refresh_instance_types(&mut self) {
         let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
         for key in keys {
@@ -496,7 +497,7 @@ impl Dispatcher {
     }
 }
 
-/// Since when even KILL has been in vain.
+/// Start of the time in which KILL had no effect.
 fn unkillable_since(runner: &Runner) -> Option<Timestamp> {
     let escalation = runner.escalation.as_ref()?;
     (escalation.stage == StopStage::Unkillable).then_some(escalation.stage_since)

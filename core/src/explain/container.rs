@@ -1,5 +1,4 @@
-//! Everything about one container that waits: for each type what stands in the way, or what is on
-//! its way.
+//! Explanation of a container: for each instance type the obstacle, or the pending instances.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,80 +19,80 @@ use crate::resources::{MIB, MicroDollars};
 use crate::time::Timestamp;
 use crate::view::{ContainerView, View};
 
-/// Why a container is where it is, and what would take it on.
+/// Explanation of the state of a container, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerExplanation {
-    /// When this was true, by the loop's clock.
+    /// Time of the explanation, by the clock of the loop.
     pub at: Timestamp,
-    /// What lists show of it.
+    /// Entry of the container in lists.
     pub container: ContainerView,
-    /// How many wait in all.
+    /// Number of all waiting containers.
     #[serde(alias = "waiting_in_all")]
     pub waiting_total: usize,
-    /// How far its runner is, and since when, if there is one or a place is kept for it.
+    /// Phase of the runner or assignment, with the start of the phase.
     pub runner: Option<(RunnerPhase, Timestamp)>,
-    /// Why its last attempt ended, as far as it was seen.
+    /// Reason of the end of the last attempt, if observed.
     pub last_exit: Option<String>,
-    /// The types that can hold it, cheapest first, then those of `SpotFallback.After`, while it
-    /// waits for room.
+    /// Types able to hold the container, cheapest first, followed by the types of
+    /// `SpotFallback.After`; empty unless waiting for room.
     pub eligible: Vec<Eligible>,
-    /// The other configured types, nearest first, while it waits.
+    /// All other configured types, nearest first; empty unless waiting for room.
     #[serde(alias = "ruled_out")]
     pub ineligible: Vec<IneligibleType>,
 }
 
-/// What a type that could hold the container is waiting for.
+/// Instances and obstacles of an eligible type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eligible {
-    /// The type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// Its price per hour.
+    /// Price per hour.
     pub price: MicroDollars,
-    /// It is not preemptible, and to be used while everything that is fails.
+    /// Condition of use of a non-preemptible type for a preemptible container.
     pub fallback: Option<Fallback>,
-    /// Instances of it that run containers and have no room for this one.
+    /// Number of instances with containers and without room for this container.
     pub full: usize,
-    /// Instances of it that have room, and take something else, or nothing, before this one.
+    /// Number of instances with room, where another container or none goes first.
     pub roomy: usize,
-    /// Instances of it that take no containers now: held, drained, in doubt, ending.
+    /// Number of unschedulable instances: held, drained, quarantined, terminating.
     #[serde(alias = "closed")]
     pub unschedulable: usize,
-    /// Instances of it on their way, oldest first.
+    /// Pending instances, oldest first.
     #[serde(alias = "arriving")]
     pub pending: Vec<PendingInstance>,
-    /// Why no further one is created now; `None` where one would be.
+    /// Obstacle to one more instance; `None` if creation is possible.
     pub blocked: Option<CreateBlocked>,
 }
 
-/// When types that are not preemptible are used for a preemptible container.
+/// Use of non-preemptible types for a preemptible container (`SpotFallback.After`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
-    /// Every preemptible one must have failed for so long.
+    /// Time of failure required of every preemptible type.
     pub after: Duration,
-    /// When they will have, or have had, if all go on failing; absent while one does not fail.
+    /// Start of the fallback, past or future, if all preemptible types go on failing; absent if any
+    /// succeeds.
     pub begins: Option<Timestamp>,
 }
 
-/// An instance on its way.
+/// Instance not ready yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingInstance {
-    /// Its name, or the wish's.
+    /// Name of the instance, or of the create request.
     pub instance: VmName,
-    /// Asked for, booting, or found and not heard yet.
+    /// Phase: creating, booting, or adopted and unprobed.
     pub phase: Phase,
-    /// Since when.
+    /// Start of the phase.
     pub since: Timestamp,
-    /// Given up if it is not ready by then.
+    /// Deadline for becoming ready.
     pub due: Timestamp,
-    /// How many waiting containers will fit on it.
+    /// Number of containers with a reservation.
     pub reserved: usize,
-    /// Whether this container is one of them.
+    /// True if this container has a reservation.
     pub for_this: bool,
 }
 
 impl View<'_> {
-    /// Everything about one container, as of `now`, the loop's time. O(containers + instances +
-    /// types).
+    /// Explains a container as of `now`, the time of the loop. O(containers + instances + types).
     #[must_use]
     pub fn explain_container(
         &self,
@@ -194,8 +193,8 @@ impl View<'_> {
         }
     }
 
-    /// What stood in the way of this type in the last pass, unless it has ended since; what would,
-    /// where the pass found another way.
+    /// Obstacle of a type in the last pass, unless ended since. For a type without an obstacle in
+    /// that pass, the obstacle to one more instance now.
     fn blocked_now(&self, now: Timestamp, id: ClassId, name: &TypeName) -> Option<CreateBlocked> {
         let group = self.core.queue().class(id);
         let class = &group.class;
@@ -210,7 +209,7 @@ impl View<'_> {
                     .err()?
             }
         };
-        // What was to end since the last input has ended.
+        // An obstacle with an end before `now` is over.
         let over = blocked.until().is_some_and(|until| until <= now);
         (!over).then_some(blocked)
     }
@@ -226,7 +225,7 @@ impl View<'_> {
         }
     }
 
-    /// When a VM on its way is given up.
+    /// Deadline of a pending instance for becoming ready.
     pub(crate) fn ready_due(&self, vm: &Vm) -> Timestamp {
         match (vm.phase, vm.behavior.idle, vm.lifecycle.write_off_at) {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
@@ -241,7 +240,7 @@ impl View<'_> {
 }
 
 impl fmt::Display for ContainerExplanation {
-    /// Some lines for people, the last without a line break.
+    /// Writes several lines for people, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ago = RelativeTime(self.at);
         let c = &self.container;

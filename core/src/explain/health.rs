@@ -1,4 +1,4 @@
-//! Whether the dispatcher is able to work.
+//! Health of the dispatcher.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use crate::ids::CloudId;
 use crate::time::Timestamp;
 use crate::view::View;
 
-/// A silence that short is never trouble: one look may take a minute.
+/// Shortest silence reported as a problem: a single poll may take a minute.
 const SILENCE_MIN: Duration = Duration::from_secs(120);
-/// So many looks in a row that gave nothing are trouble.
+/// Number of missed intervals reported as a problem.
 const LOOKS: u32 = 3;
 
-/// Something that keeps the dispatcher from its work.
+/// Obstacle to the work of the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthProblem {
-    /// Another process is in charge, or nobody.
+    /// Not the leader: another process leads, or none.
     NotLeader,
-    /// The queue has given no whole answer for so long.
+    /// No complete answer from the queue for too long.
     QueueSilent {
-        /// How long.
+        /// Duration of the silence.
         silent: Duration,
     },
-    /// A cloud has given no whole list for so long.
+    /// No complete list from a cloud for too long.
     CloudSilent {
-        /// Which.
+        /// Silent cloud.
         cloud: CloudId,
-        /// How long.
+        /// Duration of the silence.
         silent: Duration,
     },
 }
@@ -53,8 +53,9 @@ impl fmt::Display for HealthProblem {
 }
 
 impl View<'_> {
-    /// What is wrong as of `now`. Silence is measured from the beginning of the last look that went
-    /// well; it is trouble after three regular intervals, two minutes at least. O(clouds).
+    /// Health problems as of `now`, the time of the loop. Silence counts from the start of the last
+    /// successful poll or list, and is a problem after three regular intervals, at least two
+    /// minutes. O(clouds).
     #[must_use]
     pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
         if !self.core.is_leader() {

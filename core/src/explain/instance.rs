@@ -1,4 +1,4 @@
-//! Everything about one instance: why it is there, what it is for, and when it goes.
+//! Explanation of an instance: origin, use and termination.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,91 +13,91 @@ use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 use crate::view::{InstanceView, View, describe_vm};
 
-/// Why an instance is there, and what becomes of it.
+/// Explanation of the state of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceExplanation {
-    /// When this was true, by the loop's clock.
+    /// Time of the explanation, by the clock of the loop.
     pub at: Timestamp,
-    /// What lists show of it.
+    /// Entry of the instance in lists.
     pub instance: InstanceView,
-    /// Why it exists.
+    /// Reason of existence.
     pub origin: Origin,
-    /// Since when it has been in its phase.
+    /// Start of the current phase.
     pub phase_since: Timestamp,
-    /// Who decided what it is for, and when.
+    /// Cause of the idle behavior.
     pub behavior_cause: BehaviorCause,
-    /// Since then.
+    /// Time of the last change of the idle behavior.
     pub behavior_since: Timestamp,
-    /// What is on it, or may be.
+    /// Runners on the instance, certain or possible.
     pub runners: Vec<OnInstance>,
-    /// Containers that wait for it to be ready.
+    /// Containers with a reservation on the pending instance.
     pub reserved: Vec<ContainerId>,
-    /// Why nothing is placed on it; `None` where something may be.
+    /// Reason against placement; `None` if containers may be placed.
     #[serde(alias = "closed")]
     pub unschedulable: Option<Unschedulable>,
-    /// When and why it goes.
+    /// Expected termination.
     #[serde(alias = "fate")]
     pub termination: PlannedTermination,
-    /// It is given up if it stays silent until then.
+    /// Deadline for the next successful probe.
     pub silent_until: Option<Timestamp>,
 }
 
-/// Why an instance exists.
+/// Origin of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
-    /// This process asked for it.
+    /// Created by this process.
     CreatedFor {
-        /// The first container that it was for.
+        /// First container of the create request.
         container: ContainerId,
-        /// When it was asked for.
+        /// Time of the create request.
         at: Timestamp,
     },
-    /// It was there when this process began, or appeared after its intent was written off.
+    /// Adopted: existed before this process, or appeared after the write-off of the create request.
     Found {
-        /// When it was first seen.
+        /// Time of the first sight.
         at: Timestamp,
     },
 }
 
-/// A container's runner on an instance, or the place kept for one.
+/// Runner on an instance, or assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnInstance {
-    /// Whose.
+    /// Container of the runner.
     pub container: ContainerId,
-    /// How far it is.
+    /// Phase of the runner.
     pub phase: RunnerPhase,
-    /// Since when.
+    /// Start of the phase.
     pub since: Timestamp,
-    /// Why it is being stopped, and how far that is.
+    /// Reason and stage of the stop, if being stopped.
     pub stopping: Option<(StopReason, StopStage)>,
 }
 
-/// Why nothing is placed on an instance.
+/// Reason against placement on an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unschedulable {
-    /// It is held.
+    /// Held by an operator.
     Held,
-    /// The cloud has announced that it takes it back.
+    /// Preemption announced by the cloud.
     Preempted,
-    /// It is drained.
+    /// Being drained.
     Draining,
-    /// It is about to go.
+    /// About to terminate.
     Terminating,
-    /// It reports itself broken, or holds a lock without a runner.
+    /// Reports itself broken, or holds a run lock without a runner.
     Broken,
-    /// A container on it needed KILL, and may have left something behind.
+    /// Needed KILL for a container, with processes possibly left behind.
     #[serde(alias = "Tainted")]
     MustReplace,
-    /// A start on it has just failed; a good probe clears it.
+    /// Quarantined after a failed start, until a successful probe.
     #[serde(alias = "Suspect")]
     Quarantined,
-    /// What runs on it is not known well enough.
+    /// Runners not known well enough.
     #[serde(alias = "Unheard")]
     Unprobed,
 }
 
 impl Unschedulable {
-    /// For people.
+    /// Text for people.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -113,58 +113,57 @@ impl Unschedulable {
     }
 }
 
-/// When and why an instance goes.
+/// Expected termination of an instance, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PlannedTermination {
-    /// The cloud has not said yet whether it made one.
+    /// Create request without an answer from the cloud.
     Asked {
-        /// The intent is written off then.
+        /// Time of the write-off.
         until: Timestamp,
     },
-    /// It is given up if it is not ready then.
+    /// Booting, and terminated without success by the deadline.
     Booting {
-        /// When.
+        /// Deadline of the boot.
         until: Timestamp,
     },
-    /// It stays until an operator says otherwise.
+    /// Held until a request by an operator.
     Held {
-        /// The cloud takes it back then.
+        /// Time of the announced preemption.
         until: Option<Timestamp>,
     },
-    /// It stays while something is on it.
+    /// Kept while a container is assigned or running.
     Busy,
-    /// It goes if nothing is placed on it until then.
+    /// Idle, and terminated without a new container.
     Idle {
-        /// When.
+        /// Time of the termination.
         until: Timestamp,
     },
-    /// It goes when the last runner on it has ended.
+    /// Terminated after the last runner.
     Draining {
-        /// Runners on it.
+        /// Number of runners.
         left: usize,
-        /// It goes then at the latest: because one cannot be killed, or because the cloud takes it
-        /// back.
+        /// Latest time of the termination, because of an unkillable runner or a preemption.
         until: Option<Timestamp>,
     },
-    /// It goes as soon as a probe confirms that nothing runs on it.
+    /// Terminated after a probe without runners.
     Confirming {
-        /// Why.
+        /// Reason of the termination.
         reason: ShutdownReason,
     },
-    /// It is being destroyed, until it is gone.
+    /// Being destroyed.
     Destroying {
-        /// Why.
+        /// Reason of the termination.
         reason: Option<ShutdownReason>,
-        /// Attempts so far.
+        /// Number of attempts so far.
         attempts: u32,
-        /// The next attempt, if it is still there.
+        /// Time of the next attempt.
         next: Option<Timestamp>,
     },
 }
 
 impl View<'_> {
-    /// Everything about the instance of that name, or the intent of that name (`intent …`), as of
-    /// `now`. O(containers).
+    /// Explains an instance, named by id or by create request (`intent …`), as of `now`, the time
+    /// of the loop. O(containers).
     #[must_use]
     pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
         let vm = self.core.fleet().get(self.find_instance(name)?)?;
@@ -245,7 +244,7 @@ impl View<'_> {
             return self.core.boot_due(vm).map(|(due, _)| due);
         }
         let judged = matches!(vm.phase, Phase::Ready | Phase::Cordoned);
-        // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
+        // After a successful probe, the timeout counts from the next probe.
         let asked = || self.core.now() + self.core.config().timeouts.probe;
         judged.then(|| self.core.silent_due(vm).unwrap_or_else(asked))
     }
@@ -281,7 +280,7 @@ fn unschedulable(vm: &Vm) -> Option<Unschedulable> {
     })
 }
 
-/// The phase for people.
+/// Phase as a verb for people.
 pub(super) fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Creating => "was asked for",
@@ -293,7 +292,7 @@ pub(super) fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Times for people, as seen from one moment.
+/// Formats times relative to a moment.
 pub(super) struct RelativeTime(pub(super) Timestamp);
 
 impl RelativeTime {
@@ -314,7 +313,7 @@ impl RelativeTime {
     }
 }
 
-/// Whole seconds, in the two largest units.
+/// Formats whole seconds in the two largest units.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -327,7 +326,7 @@ fn span(span: Duration) -> String {
 }
 
 impl fmt::Display for InstanceExplanation {
-    /// Some lines for people, the last without a line break.
+    /// Writes several lines for people, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (ago, view) = (RelativeTime(self.at), &self.instance);
         match (&view.instance, &view.intent) {

@@ -2,12 +2,13 @@
 
 use crate::resources::Resources;
 
-/// What the containers on a VM take together. Those that ask for no core share one.
+/// Resources taken by several containers on an instance. Containers without a core of their own
+/// share one core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Load {
     sum: Resources,
     sharing: u32,
-    /// How many containers.
+    /// Number of containers.
     pub(crate) count: u32,
 }
 
@@ -18,19 +19,19 @@ impl Load {
         self.count += 1;
     }
 
-    /// Everything taken, the shared core included.
+    /// Sum of the resources, the shared core included.
     pub(crate) fn used(&self) -> Resources {
         let mut used = self.sum;
         used.vcpus = used.vcpus.saturating_add(u32::from(self.sharing > 0));
         used
     }
 
-    /// Whether one more fits into `total`, and is not one too many.
+    /// True if one more container fits into `total`, within the limit on containers.
     pub(crate) fn has_room(&self, need: &Resources, total: &Resources, max: Option<u32>) -> bool {
         max.is_none_or(|max| self.count < max) && self.admits(need, total)
     }
 
-    /// Whether one more fits into `total`.
+    /// True if one more container fits into `total`.
     pub(crate) fn admits(&self, need: &Resources, total: &Resources) -> bool {
         let mut with = *self;
         with.add(need);

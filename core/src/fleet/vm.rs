@@ -1,4 +1,4 @@
-//! One instance, from the wish to its end.
+//! State of an instance, from the create request to the end.
 
 use std::time::Duration;
 
@@ -17,40 +17,40 @@ use crate::resources::{MicroDollars, Resources};
 use crate::signals::StopEscalation;
 use crate::time::Timestamp;
 
-/// Where an instance is in its life. It is forgotten when it is gone.
+/// Phase of the life cycle of an instance. A gone instance is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Phase {
-    /// Asked for, not yet confirmed by the cloud.
+    /// Create request sent, not confirmed by the cloud.
     Creating,
-    /// Exists, not yet ready.
+    /// Existing, not ready yet.
     Booting,
-    /// Found after a restart, not yet heard.
+    /// Adopted after a restart, not probed yet.
     Unknown,
-    /// Takes containers.
+    /// Available for containers.
     Ready,
-    /// About to be destroyed, as soon as a fresh probe confirms that nothing runs.
+    /// Cordoned: destroyed after a fresh probe without runners.
     #[serde(alias = "Fenced")]
     Cordoned,
-    /// To be destroyed until it is gone.
+    /// Being destroyed until gone.
     Shutdown,
 }
 
-/// Why an instance is given back.
+/// Reason of the termination of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ShutdownReason {
-    /// It was idle for `TimeoutIdle`.
+    /// Idle for `TimeoutIdle`.
     Idle,
-    /// It was drained and its last container has ended.
+    /// Drained, and the last container has ended.
     Drained,
-    /// It fits nothing that waits, and the limit on instances is reached.
+    /// Unsuitable for every waiting container, at a limit on instances.
     MakeRoom,
-    /// It was not ready within `TimeoutBooting`.
+    /// Not ready within `TimeoutBooting`.
     BootTimeout,
-    /// It did not answer for `TimeoutProbe`.
+    /// No successful probe for `TimeoutProbe`.
     Unresponsive,
-    /// What runs on it could not be killed.
+    /// Unkillable container.
     Unkillable,
-    /// An operator said so.
+    /// Request of an operator.
     Operator(String),
 }
 
@@ -68,22 +68,22 @@ impl std::fmt::Display for ShutdownReason {
     }
 }
 
-/// Why an instance is used as it is.
+/// Cause of the idle behavior of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BehaviorCause {
-    /// Nothing was ever said against it.
+    /// Default.
     Normal,
-    /// Its tag said so when it was found.
+    /// Tag of an adopted instance.
     Tag,
-    /// An operator said so.
+    /// Request of an operator.
     Operator,
-    /// It cannot be trusted, and why.
+    /// Fault of the instance, with the description.
     Broken(String),
-    /// Its type is no longer configured.
+    /// Type no longer configured.
     TypeRemoved,
-    /// This container on it could not be killed.
+    /// Unkillable container.
     Unkillable(ContainerId),
-    /// The cloud has announced that it takes it back.
+    /// Preemption announced by the cloud.
     #[serde(alias = "TakenBack")]
     Preempted,
 }
@@ -102,31 +102,31 @@ impl std::fmt::Display for BehaviorCause {
     }
 }
 
-/// How far a runner is.
+/// Phase of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RunnerPhase {
-    /// The VM is kept for it while its container is being locked.
+    /// Room assigned while the container is being locked.
     Assigned,
-    /// The start is under way.
+    /// Start in flight.
     Starting,
-    /// Nobody knows whether it was started: only a fresh probe can tell.
+    /// Start of unknown outcome: only a fresh probe can tell.
     Unsure,
-    /// It runs.
+    /// Running.
     Alive,
 }
 
-/// A container's runner on a VM, or the place kept for it.
+/// Runner on an instance, or assignment of room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Runner {
     pub(crate) phase: RunnerPhase,
     pub(crate) since: Timestamp,
-    /// What it takes; unknown for one that was found, until its record is there.
+    /// Resources; unknown for an adopted runner until the record is known.
     pub(crate) need: Option<Resources>,
-    /// Its container waits for others, as far as its record is known.
+    /// True for a known supervisor.
     pub(crate) supervisor: bool,
-    /// A probe that began before this cannot prove that it is gone.
+    /// A probe begun earlier cannot prove the exit of the runner.
     pub(crate) provable_from: Timestamp,
-    /// How far it is on its way down; few ever are.
+    /// Escalation of a stop; rare.
     pub(crate) escalation: Option<Box<StopEscalation>>,
 }
 
@@ -195,7 +195,7 @@ pub(crate) struct Liveness {
     pub(crate) alive_at: Timestamp,
     /// Number of consecutive lists without the instance, begun after `alive_at`.
     pub(crate) absent_lists: u32,
-    /// Begin of the first of `absent_lists`.
+    /// Start of the first of `absent_lists`.
     pub(crate) absent_since: Option<Timestamp>,
 }
 
@@ -206,7 +206,7 @@ pub(crate) struct Work {
     /// Room reserved for waiting containers while the instance is pending.
     pub(crate) reserved: SmallMap<Rank, Resources>,
     pub(crate) last_container: Option<ContainerId>,
-    /// Begin of the time without any runner.
+    /// Start of the time without any runner.
     pub(crate) idle_since: Timestamp,
 }
 
@@ -219,7 +219,7 @@ pub(crate) struct Health {
     pub(crate) fault: Option<String>,
     /// Time of the preemption, announced or past.
     pub(crate) preempted_at: Option<Timestamp>,
-    /// Begin of the time with a run lock without a runner.
+    /// Start of the time with a run lock without a runner.
     pub(crate) stale_since: Option<Timestamp>,
     /// True after the boot outcome was counted.
     pub(crate) boot_counted: bool,
@@ -240,7 +240,7 @@ pub(crate) struct Vacancy {
     pub(crate) ended_at: Timestamp,
 }
 
-/// What the configuration says of a VM's type.
+/// Configuration of an instance type, as far as needed for an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Offer {
     pub(crate) resources: Resources,
@@ -260,39 +260,40 @@ impl From<&InstanceType> for Offer {
     }
 }
 
-/// What probes have told.
+/// Results of probes.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Probe {
     pub(crate) in_flight: Option<CommandId>,
-    /// Failures in a row.
+    /// Number of consecutive failures.
     pub(crate) failures: u32,
-    /// When the first one got through.
+    /// Time of the first answer.
     pub(crate) first_contact: Option<Timestamp>,
-    /// Its runners were listed at least once.
+    /// True after the first list of runners.
     pub(crate) listed: bool,
-    /// When the newest one began that listed its runners.
+    /// Start of the latest probe with a list of runners.
     pub(crate) list_from: Timestamp,
-    /// When the last good one was answered.
+    /// Time of the last successful probe.
     pub(crate) good_at: Option<Timestamp>,
-    /// When the first one left after that: whoever is not asked is not silent.
+    /// Time of the first probe sent since the last success; an instance without a probe is not
+    /// unresponsive.
     pub(crate) unanswered_since: Option<Timestamp>,
-    /// Since when the next one waits for its turn.
+    /// Start of the wait of the next probe for the rate limit.
     pub(crate) queued_since: Option<Timestamp>,
-    /// How long those before it waited for theirs, while its patience was tried.
+    /// Time spent by earlier probes waiting for the rate limit, while the timeout ran.
     pub(crate) queued_for: Duration,
-    /// Last complaint.
+    /// Error of the last probe.
     pub(crate) complaint: Option<String>,
 }
 
-/// What the cloud's tag says of the idle behaviour.
+/// Tag with the idle behavior.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Tag {
-    /// Unknown while a write is under way, and after one that may or may not have been made.
+    /// Value in the cloud; unknown during a write, and after a write of unknown outcome.
     pub(crate) written: Option<IdleBehavior>,
     pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
-    /// Not to be tried again before this.
+    /// Earliest time of the next write.
     pub(crate) retry_at: Timestamp,
-    /// When the cloud confirmed the last write.
+    /// Time of the confirmation of the last write.
     pub(crate) confirmed_at: Timestamp,
 }
 
@@ -305,12 +306,12 @@ pub(crate) struct Shutdown {
     pub(crate) since: Timestamp,
     pub(crate) in_flight: Option<CommandId>,
     pub(crate) attempts: u32,
-    /// Where it was in its life when its end was decided.
+    /// Phase before the shutdown.
     pub(crate) before: Option<Phase>,
 }
 
 impl Vm {
-    /// One that is asked for or was found just now; everything else is still to be learned.
+    /// New instance, created or adopted now.
     pub(crate) fn new(
         now: Timestamp,
         key: VmKey,
@@ -369,22 +370,22 @@ impl Vm {
         }
     }
 
-    /// What runs on it, and what was promised.
+    /// Resources of all runners and reservations.
     pub(crate) fn load(&self) -> Load {
         self.needs().chain(self.work.reserved.values()).collect()
     }
 
-    /// What its runners take, as far as it is known.
+    /// Known resources of all runners.
     pub(crate) fn needs(&self) -> impl Iterator<Item = &Resources> {
         self.work.runners.values().filter_map(|r| r.need.as_ref())
     }
 
-    /// Whether one more container fits.
+    /// True if one more container fits.
     pub(crate) fn has_room(&self, need: &Resources, containers_max: Option<u32>) -> bool {
         self.load().has_room(need, &self.total(), containers_max)
     }
 
-    /// Runners that exist or may exist; not places kept for one.
+    /// Runners that exist or may exist, without mere assignments.
     pub(crate) fn live_runners(&self) -> impl Iterator<Item = (&ContainerId, &Runner)> {
         self.work
             .runners
@@ -408,7 +409,7 @@ impl Vm {
             .unwrap_or_default()
     }
 
-    /// Whether containers may be placed on it, now or once it is ready.
+    /// True if containers may be placed on the instance, now or once ready.
     pub(crate) fn takes_containers(&self) -> bool {
         self.behavior.idle == IdleBehavior::Run
             && self.identity.offer.is_some()
@@ -420,13 +421,13 @@ impl Vm {
             && self.health.stale_since.is_none()
             && match self.phase {
                 Phase::Creating | Phase::Booting | Phase::Ready => true,
-                // One that stays silent promises nothing.
+                // An unresponsive instance is not expected to become ready.
                 Phase::Unknown => self.probe.failures == 0,
                 Phase::Cordoned | Phase::Shutdown => false,
             }
     }
 
-    /// Whether it may run containers that have not been seen yet.
+    /// True if containers unknown so far may run on the instance.
     pub(crate) fn unprobed(&self) -> bool {
         self.lifecycle.found && !self.probe.listed
     }
@@ -435,7 +436,7 @@ impl Vm {
         self.work.runners.is_empty()
     }
 
-    /// What stood in the way of its boot, as far as it said.
+    /// Last known obstacle to the boot.
     pub(crate) fn last_words(&self) -> String {
         match &self.probe.complaint {
             Some(complaint) => complaint.clone(),
@@ -444,7 +445,7 @@ impl Vm {
         }
     }
 
-    /// The name that operators know; for a wish, the wish.
+    /// Name for operators; the create request before the confirmation.
     pub(crate) fn name(&self) -> VmName {
         match (&self.identity.instance, &self.identity.intent) {
             (Some(instance), _) => VmName::from(instance),
@@ -453,7 +454,7 @@ impl Vm {
         }
     }
 
-    /// Since when it has been in its phase.
+    /// Start of the current phase.
     pub(crate) fn phase_since(&self) -> Timestamp {
         match self.phase {
             Phase::Creating | Phase::Unknown => self.lifecycle.since,

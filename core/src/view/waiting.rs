@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 use crate::wait_reason::WaitReason;
 
 impl View<'_> {
-    /// What a container waits for; `None` once it runs or is over.
+    /// Reason of the wait; `None` for a running or final container.
     pub(super) fn waiting_for(&self, entry: &Entry) -> Option<WaitReason> {
         let starting = matches!(entry.state, ContainerState::Queued | ContainerState::Locked);
         if !starting {
@@ -48,8 +48,8 @@ impl View<'_> {
         (!self.core.mutant(Mutant::ReasonForgotten)).then(|| self.waiting_for_room(entry))
     }
 
-    /// When the next instance is expected to be given back: at once where one is on its way out,
-    /// otherwise when one that is idle has been so for long enough. O(instances).
+    /// Expected time of the next termination: now with a terminating instance, otherwise the end of
+    /// the idle timeout of an idle instance. O(instances).
     pub(super) fn next_release_at(&self) -> Option<Timestamp> {
         let goes = |vm: &Vm| match vm.phase {
             Phase::Cordoned | Phase::Shutdown => Some(self.core.now()),
