@@ -119,7 +119,7 @@ mod tests {
     };
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn backoff_doubles_up_to_longest() {
         let mut now = Timestamp::EPOCH;
         let mut backoff: Option<BackoffState> = None;
         let mut pauses = Vec::new();
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_within_the_pause_does_not_escalate() {
+    fn backoff_failure_within_does_not_escalate() {
         let first =
             BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
         let now = Timestamp::EPOCH + Duration::from_secs(30);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn one_canary_at_a_time() {
+    fn backoff_single_canary() {
         let mut backoff =
             BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
         let end = backoff.until;

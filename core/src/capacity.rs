@@ -534,7 +534,7 @@ mod tests {
     use crate::resources::{MicroDollars, Resources};
 
     #[test]
-    fn a_create_that_may_or_may_not_have_been_made_counts_as_failing_until_one_was() {
+    fn ambiguous_create_counts_as_failing_until_success() {
         let (mut capacity, now) = (Capacity::default(), Timestamp::EPOCH);
         let name = TypeName::from("small");
         let offer = InstanceType {
@@ -559,7 +559,11 @@ mod tests {
         }
         let since = |capacity: &Capacity, secs| capacity.failing_since(at(secs), &name, &offer);
         assert_eq!(since(&capacity, 400), Some(now));
-        assert_eq!(since(&capacity, 1000), None, "that was long ago");
+        assert_eq!(
+            since(&capacity, 1000),
+            None,
+            "failures long ago do not count"
+        );
         capacity.create_ended(at(400), &name, &offer, None, facts());
         assert_eq!(since(&capacity, 400), None);
     }

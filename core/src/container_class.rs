@@ -182,7 +182,7 @@ impl ContainerClass {
             .iter()
             .map(|(name, offer)| (self.lacks(offer), offer.price, name))
             .min_by_key(|(lacks, price, _)| (lacks.len(), std::cmp::Reverse(*price)));
-        let (lacks, _, name) = nearest.expect("there is a type");
+        let (lacks, _, name) = nearest.expect("at least one type is configured");
         let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
         Misfit(format!(
             "constraints not satisfiable by any configured instance type: \
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_price_bound_is_inclusive_and_ties_prefer_more_memory() {
+    fn eligible_types_price_bound_inclusive() {
         let config = config(&[
             ("small", offer(2, 4000, 100)),
             ("roomy", offer(2, 8000, 100)),
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misfit_names_the_resource_and_the_nearest_type() {
+    fn misfit_names_resource_and_nearest_type() {
         let config = config(&[
             ("small", offer(2, 4000, 100)),
             ("big", offer(8, 16000, 400)),
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_need_counts_reserve_keepstore_and_headroom() {
+    fn memory_need_includes_overheads() {
         let need = need(&demand(2, 1000), &Sizing::default());
         let keepstore = 220 * MIB + 2 * (64 * MIB * 11 / 10);
         let sum = 1000 * MIB + 550 * MIB + keepstore;
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_demands_saturate() {
+    fn huge_demand_saturates() {
         let absurd = Demand {
             vcpus: u32::MAX,
             ram: u64::MAX,
@@ -403,7 +403,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn eligible_types_all_fit_and_are_sorted_by_price_within_the_bound(
+        fn eligible_types_fit_and_sorted_by_price(
             config in any_types(), vcpus in 0u32..16, ram in 0u64..40_000,
         ) {
             let class = ContainerClass::of(&demand(vcpus, ram), &config);

@@ -305,7 +305,7 @@ impl Dispatcher {
     }
 
     fn advance(&mut self, now: Timestamp) {
-        assert!(now >= self.now, "time went back: {now} after {}", self.now);
+        assert!(now >= self.now, "`now` went back: {now} after {}", self.now);
         self.now = now;
         self.capacity.budgets.count(now, self.fleet.price());
     }

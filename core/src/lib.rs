@@ -1,7 +1,7 @@
-//! The dispatcher's decisions as a pure state machine: timestamped inputs in, commands out.
+//! Decisions of the dispatcher as a pure state machine: timestamped inputs in, commands out.
 //!
-//! No clock, no socket, no thread, no ambient randomness. Production drives it with real adapters,
-//! the simulator with a seeded world, and a journal of inputs replays it exactly.
+//! No clock, no socket, no thread, no ambient randomness. Production drives the core with real
+//! adapters, the simulator with a seeded world, and a journal of inputs replays every decision.
 //!
 //! ```
 //! use longshore_core::{Dispatcher, config::Config, input::Input, time::Timestamp};

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_the_feature_there_is_nothing_to_carry_along() {
+    fn mutants_without_feature_zero_sized() {
         assert_eq!(size_of::<Mutants>(), 0);
         assert!(Mutant::ALL.iter().all(|bug| !Mutants::default().has(*bug)));
     }

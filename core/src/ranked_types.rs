@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_does_not_depend_on_which_is_shorter() {
+    fn ranked_types_lookup_independent_of_sizes() {
         let types = ["m", "c", "z", "a"].map(TypeName::from);
         let types = Types::from(types.to_vec());
         let found = |names: &[&str]| {

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_rung_has_its_time_and_the_last_one_stays() {
+    fn escalation_advances_after_timeouts() {
         let timeouts = Timeouts {
             term: Duration::from_secs(10),
             kill: Duration::from_secs(5),

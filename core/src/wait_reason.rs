@@ -61,18 +61,20 @@ impl WaitReason {
         let ahead = |at: Timestamp| format!("in {} s", at.since(now).as_secs());
         match self {
             Self::PriorityZero => "a priority above 0".to_owned(),
-            Self::Syncing => "the first answers of the queue and the cloud".to_owned(),
+            Self::Syncing => "the first complete answers of the queue and the clouds".to_owned(),
             Self::Updating => "the queue's answer".to_owned(),
             Self::Retry { at } => format!("another try {}", ahead(*at)),
-            Self::Starting { instance } => format!("the runner on {instance}"),
-            Self::EarlierAttempt { instance } => format!("the end of its runner on {instance}"),
+            Self::Starting { instance } => format!("the start of the runner on {instance}"),
+            Self::EarlierAttempt { instance } => {
+                format!("the end of the earlier runner on {instance}")
+            }
             Self::Queue => "an answer of the queue".to_owned(),
-            Self::Unprobed => "an answer of the VMs that were found".to_owned(),
-            Self::LockedElsewhere => "an unlock by whoever locked it".to_owned(),
+            Self::Unprobed => "probes of the adopted instances".to_owned(),
+            Self::LockedElsewhere => "an unlock by the other dispatcher".to_owned(),
             Self::Booting { instance, .. } => format!("the boot of {instance}"),
             Self::CreateBlocked(blocked) => first_room(now, room_at, blocked),
             Self::Unsatisfiable(_) => "another instance type, or a smaller container".to_owned(),
-            Self::NotEvaluated => "the next pass of the scheduler".to_owned(),
+            Self::NotEvaluated => "the next placement pass".to_owned(),
         }
     }
 
@@ -100,7 +102,7 @@ fn first_room(
     if let Some(until) = blocked.iter().find_map(budget) {
         return match until {
             Some(at) => format!("room in the budget, expected {} at the latest", ahead(at)),
-            None => "instances that are given back, or a larger budget".to_owned(),
+            None => "the end of instances, or a larger budget".to_owned(),
         };
     }
     if let Some(at) = blocked.iter().filter_map(|(_, why)| why.until()).min() {
@@ -109,14 +111,14 @@ fn first_room(
     let mut remedies: Vec<&str> = blocked.iter().map(|(_, why)| why.remedy()).collect();
     remedies.sort_unstable();
     remedies.dedup();
-    let mut told = remedies.join(", or ");
+    let mut text = remedies.join(", or ");
     let full = blocked.iter().any(|(_, why)| why.ends_with_an_instance());
     match room_at.filter(|_| full) {
-        Some(at) if at <= now => told.push_str("; one is being given back"),
-        Some(at) => told.push_str(&format!("; one that is idle goes {}", ahead(at))),
+        Some(at) if at <= now => text.push_str("; one is terminating"),
+        Some(at) => text.push_str(&format!("; an idle instance terminates {}", ahead(at))),
         None => {}
     }
-    told
+    text
 }
 
 /// Displays a [`WaitReason`] as a sentence.

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_in_a_row_begin_a_pause_and_one_success_ends_it() {
+    fn boot_breaker_repeated_failure_backs_off() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         assert!(!fail(&mut boot_breaker, now) && !fail(&mut boot_breaker, now));
         assert_eq!(boot_breaker.may_boot(now, &kind(), |_| true), Ok(()));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_try_rests_longer() {
+    fn boot_breaker_failed_canary_doubles_backoff() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         for _ in 0..3 {
             fail(&mut boot_breaker, now);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_rests() {
+    fn boot_breaker_without_limit_never_opens() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         for _ in 0..100 {
             assert!(!boot_breaker.failed(now, None, kind(), 0, String::new()));

@@ -198,7 +198,7 @@ impl Window {
 
 /// Index of a bucket.
 fn slot(number: u64) -> usize {
-    usize::try_from(number % (BUCKETS + 1)).expect("it is small")
+    usize::try_from(number % (BUCKETS + 1)).expect("the index is small")
 }
 
 /// Formats a duration in the largest whole unit, as operators do.
@@ -236,16 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_when_what_was_spent_is_old_enough() {
+    fn budget_old_spending_leaves_window() {
         let mut budgets = budgets(100, HOUR);
         let price = MicroDollars(100);
         budgets.count(at(1_000_000 + 3599), price);
         assert_eq!(budgets.exhausted(price), None);
         budgets.count(at(1_000_000 + 3700), price);
-        let (_, room_at) = budgets.exhausted(price).expect("it is used up");
-        assert_eq!(room_at, None, "never, while all goes on like this");
-        let (_, room_at) = budgets.exhausted(MicroDollars(0)).expect("it is used up");
-        let room_at = room_at.expect("nothing is spent any more");
+        let (_, room_at) = budgets.exhausted(price).expect("the budget is used up");
+        assert_eq!(
+            room_at, None,
+            "running instances use up the budget for good"
+        );
+        let (_, room_at) = budgets
+            .exhausted(MicroDollars(0))
+            .expect("the budget is used up");
+        let room_at = room_at.expect("no costs accrue");
         budgets.count(room_at - Duration::from_nanos(1), MicroDollars(0));
         assert!(budgets.exhausted(MicroDollars(0)).is_some());
         budgets.count(room_at, MicroDollars(0));
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_keeps_its_memory_when_its_limit_is_raised() {
+    fn budget_window_reconfigured_keeps_sums() {
         let mut budgets = budgets(50, HOUR);
         budgets.count(at(1_000_000 + 3600), MicroDollars(100));
         assert!(budgets.exhausted(MicroDollars(0)).is_some());
@@ -273,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_named_as_operators_write_them() {
+    fn duration_formatted_in_largest_unit() {
         let names = [86_400, 90 * 60, 61].map(|s| short(Duration::from_secs(s)));
         assert_eq!(names, ["24h", "90m", "61s"]);
     }
 
     proptest! {
         #[test]
-        fn no_less_than_the_window_is_counted_and_at_most_a_bucket_more(
+        fn budget_sum_covers_window_plus_bucket(
             steps in proptest::collection::vec((1u64..2000, 0u64..1000), 1..120), hours in 1u32..8,
         ) {
             let window = HOUR * hours;

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn it_falls_below_what_runs_and_grows_by_a_tenth_a_quiet_minute() {
+    fn concurrency_limit_drops_and_grows_back() {
         let mut concurrency = Concurrency::default();
         assert_eq!(concurrency.max(after(0)), None);
         concurrency.overloaded(after(0), 21);
@@ -100,16 +100,28 @@ mod tests {
         assert_eq!(maxima, [20, 20, 22, 24, 26].map(Some));
         assert_eq!(concurrency.grows_at(after(61)), Some(after(120)));
         concurrency.overloaded(after(130), 30);
-        assert_eq!(concurrency.max(after(130)), Some(24), "it never jumps up");
+        assert_eq!(
+            concurrency.max(after(130)),
+            Some(24),
+            "the limit never jumps up"
+        );
         assert_eq!(concurrency.max(after(189)), Some(24));
         concurrency.overloaded(after(200), 0);
-        assert_eq!(concurrency.max(after(200)), Some(1), "one may always run");
+        assert_eq!(
+            concurrency.max(after(200)),
+            Some(1),
+            "the limit is at least one"
+        );
         assert_eq!(concurrency.max(after(320)), Some(3));
-        assert_eq!(concurrency.max(after(50_000)), None, "long forgotten");
+        assert_eq!(
+            concurrency.max(after(50_000)),
+            None,
+            "the limit ends after a long time"
+        );
     }
 
     #[test]
-    fn an_estimate_is_where_it_begins() {
+    fn concurrency_limit_starts_at_estimate() {
         let limits = Limits {
             initial_quota: Some(40),
             ..Limits::default()
@@ -122,12 +134,12 @@ mod tests {
         assert_eq!(
             concurrency.max(after(20)),
             Some(5),
-            "an overload is not forgotten"
+            "the effect of the overload persists"
         );
     }
 
     #[test]
-    fn supervisors_are_a_part_of_whatever_is_least() {
+    fn supervisor_limit_fraction_of_smallest_limit() {
         let mut limits = Limits {
             instances: Some(9),
             supervisor_fraction_ppm: Some(500_000),

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_followed_by_one_an_interval() {
+    fn token_bucket_burst_then_refill() {
         let rate = Rate {
             interval: Duration::from_secs(1),
             burst: 3,
@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_window_ever_holds_more_than_burst_plus_refill(
+        fn token_bucket_never_exceeds_burst_plus_refill(
             gaps in proptest::collection::vec(0u64..3000, 1..200), burst in 1u32..6,
         ) {
             let rate = Rate { interval: Duration::from_millis(500), burst };

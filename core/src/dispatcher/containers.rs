@@ -271,8 +271,8 @@ impl Dispatcher {
 
     pub(super) fn update_record(&mut self, id: ContainerId, op: Op, action: QueueAction) {
         if let Some(entry) = self.queue.end_waiting(&id) {
-            assert!(entry.op.is_none(), "one change at a time");
-            assert!(entry.ours(), "only what is ours is changed");
+            assert!(entry.op.is_none(), "one update in flight per container");
+            assert!(entry.ours(), "only containers locked here are updated");
             entry.op = Some(op).filter(|_| !self.mutants.has(Mutant::ChangesOverlap));
             entry.retry_at = None;
             self.ask_queue(Purpose::Update(id), action);

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_marked_twice_comes_once_and_the_smallest_first() {
+    fn dirty_queue_pops_each_key_once() {
         let mut marks = DirtyQueue::default();
         marks.extend([5, 3, 5, 9]);
         marks.insert(3);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn many_marks_come_in_the_same_order_as_few() {
+    fn dirty_queue_order_independent_of_size() {
         let (mut many, mut expected) = (DirtyQueue::default(), std::collections::BTreeSet::new());
         let mut taken = Vec::new();
         for round in 0..50_u64 {

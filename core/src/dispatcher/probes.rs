@@ -290,7 +290,11 @@ impl Dispatcher {
             vm.probe.list_from = vm.probe.list_from.max(started);
             vm.health.broken = broken;
             for id in &confirmed {
-                let runner = vm.work.runners.get_mut(id).expect("just seen");
+                let runner = vm
+                    .work
+                    .runners
+                    .get_mut(id)
+                    .expect("the runner is listed above");
                 runner.phase = RunnerPhase::Alive;
                 runner.provable_from = now;
             }

@@ -132,15 +132,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_came_first_is_first_and_nobody_stands_twice() {
+    fn rate_queue_is_fifo_without_duplicates() {
         let [a, b, c] = [7, 3, 5].map(VmKey);
         let mut queue = RateQueue::default();
         assert!(queue.join(a));
         assert!(!queue.join(b) && !queue.join(c));
-        assert!(queue.join(a), "it keeps its place");
+        assert!(queue.join(a), "a queued instance keeps the position");
         assert_eq!(queue.leave(a), Some(b));
-        assert!(!queue.join(a), "it stands behind the others now");
-        assert_eq!(queue.leave(c), None, "the first is the same");
+        assert!(!queue.join(a), "a rejoining instance goes last");
+        assert_eq!(queue.leave(c), None, "the first instance is unchanged");
         assert_eq!(queue.leave(b), Some(a));
         assert_eq!((queue.leave(b), queue.leave(a)), (None, None));
     }

@@ -37,8 +37,16 @@ impl Dispatcher {
         let Some(vm) = self.fleet.add_runner(key, id, runner) else {
             return;
         };
-        assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
-        assert_eq!(vm.behavior.idle, IdleBehavior::Run, "held VMs take nothing");
+        assert_eq!(
+            vm.phase,
+            Phase::Ready,
+            "containers are assigned to ready instances"
+        );
+        assert_eq!(
+            vm.behavior.idle,
+            IdleBehavior::Run,
+            "held instances take no containers"
+        );
         self.out.event(Event::Assigned {
             container: id,
             instance: vm.name(),
@@ -80,7 +88,11 @@ impl Dispatcher {
         #[cfg(feature = "mutants")]
         self.start_elsewhere(key, id);
         self.fleet.update(key, |vm| {
-            let runner = vm.work.runners.get_mut(&id).expect("a place was kept");
+            let runner = vm
+                .work
+                .runners
+                .get_mut(&id)
+                .expect("the container is assigned");
             runner.phase = RunnerPhase::Starting;
             runner.since = now;
         });
@@ -122,7 +134,11 @@ impl Dispatcher {
             } else {
                 vm.health.start_failures = 0;
             }
-            let runner = vm.work.runners.get_mut(&id).expect("it was starting");
+            let runner = vm
+                .work
+                .runners
+                .get_mut(&id)
+                .expect("the runner is starting");
             runner.phase = phase;
             runner.provable_from = now;
         });
@@ -234,7 +250,7 @@ impl Dispatcher {
         }
         let (now, instance) = (self.now, vm.name());
         self.fleet.update(key, |vm| {
-            let runner = vm.work.runners.get_mut(&id).expect("just seen");
+            let runner = vm.work.runners.get_mut(&id).expect("the runner exists");
             runner.escalation = Some(Box::new(StopEscalation::new(now, reason.clone())));
         });
         self.out.event(Event::Stopping {
@@ -314,7 +330,11 @@ impl Dispatcher {
             escalation.stage != StopStage::Term && !self.config.kill_reaches_tree;
         self.fleet.update(key, |vm| {
             vm.health.must_replace |= marks_must_replace;
-            vm.work.runners.get_mut(&id).expect("just seen").escalation = Some(escalation);
+            vm.work
+                .runners
+                .get_mut(&id)
+                .expect("the runner exists")
+                .escalation = Some(escalation);
         });
     }
 

@@ -205,8 +205,8 @@ impl Dispatcher {
     pub(super) fn cordon(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
-            assert!(vm.idle(), "only idle VMs are fenced");
-            assert_eq!(vm.phase, Phase::Ready, "only ready VMs are fenced");
+            assert!(vm.idle(), "only idle instances are cordoned");
+            assert_eq!(vm.phase, Phase::Ready, "only ready instances are cordoned");
             vm.phase = Phase::Cordoned;
             vm.shutdown.reason = Some(reason.clone());
             vm.shutdown.since = now;
@@ -462,7 +462,7 @@ impl Dispatcher {
                 let (max, jitter) = (self.config.limits.boot_failures, self.chance.jitter());
                 if boot_breaker.failed(self.now, max, kind.clone(), jitter, why) {
                     let paused = boot_breaker.paused().find(|(paused, ..)| **paused == kind);
-                    let (_, failures, pause) = paused.expect("a pause has just begun");
+                    let (_, failures, pause) = paused.expect("the back-off has just begun");
                     self.out.event(Event::BootBackoffStarted {
                         instance_type,
                         image,

@@ -264,10 +264,10 @@ impl fmt::Display for ContainerExplanation {
         }
         if let (Some((phase, since)), Some(instance)) = (self.runner, &c.instance) {
             let what = match phase {
-                RunnerPhase::Assigned => "a place is kept for it on",
-                RunnerPhase::Starting => "its runner is being started on",
-                RunnerPhase::Unsure => "its runner may or may not have been started on",
-                RunnerPhase::Alive => "it runs on",
+                RunnerPhase::Assigned => "assigned to",
+                RunnerPhase::Starting => "runner starting on",
+                RunnerPhase::Unsure => "runner possibly started on",
+                RunnerPhase::Alive => "running on",
             };
             write!(f, "\n{what} {instance}, {}", ago.lasting(since))?;
         }
@@ -275,17 +275,13 @@ impl fmt::Display for ContainerExplanation {
             write!(f, "\n{}", c.status)?;
         }
         if let Some(position) = c.position {
-            write!(
-                f,
-                "\nposition {position} of {} that wait",
-                self.waiting_total
-            )?;
+            write!(f, "\nposition {position} of {} waiting", self.waiting_total)?;
         }
         if let Some(unblocked_by) = &c.unblocked_by {
-            write!(f, "\nwhat ends the wait: {unblocked_by}")?;
+            write!(f, "\nunblocked by: {unblocked_by}")?;
         }
         if let Some(reason) = &self.last_exit {
-            write!(f, "\nits last attempt: {reason}")?;
+            write!(f, "\nlast attempt: {reason}")?;
         }
         for eligible in &self.eligible {
             eligible.write(f, &ago)?;
@@ -345,27 +341,27 @@ impl Eligible {
                 if let Some(until) = why.until() {
                     write!(f, ", until {}", ago.future(until))?;
                 }
-                write!(f, "; what ends it: {}", why.remedy())?;
+                write!(f, "; unblocked by: {}", why.remedy())?;
             }
         }
         if self.full > 0 {
-            write!(f, "; {} have no room", self.full)?;
+            write!(f, "; {} full", self.full)?;
         }
         if self.roomy > 0 {
-            write!(f, "; {} have room", self.roomy)?;
+            write!(f, "; {} with room", self.roomy)?;
         }
         if self.unschedulable > 0 {
-            write!(f, "; {} closed to containers", self.unschedulable)?;
+            write!(f, "; {} unschedulable", self.unschedulable)?;
         }
         for pending in &self.pending {
             let mine = if pending.for_this {
-                ", this one among them"
+                ", this container included"
             } else {
                 ""
             };
             write!(
                 f,
-                "\n    {} {}, {}, given up {} if not ready; {} that wait will fit{mine}",
+                "\n    {} {}, {}, terminated {} if not ready; reservations: {}{mine}",
                 pending.instance,
                 super::instance::phase_name(pending.phase),
                 ago.lasting(pending.since),

@@ -36,7 +36,7 @@ pub enum HealthProblem {
 impl fmt::Display for HealthProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLeader => f.write_str("this process is not in charge"),
+            Self::NotLeader => f.write_str("this process is not the leader"),
             Self::QueueSilent { silent } => {
                 write!(f, "no answer of the queue for {} s", silent.as_secs())
             }

@@ -101,14 +101,14 @@ impl Unschedulable {
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::Held => "it is held",
-            Self::Preempted => "the cloud takes it back",
-            Self::Draining => "it is drained",
-            Self::Terminating => "it is about to go",
-            Self::Broken => "it reports itself broken, or a lock on it has no runner",
-            Self::MustReplace => "a container on it needed KILL and may have left something behind",
-            Self::Quarantined => "a start on it has just failed, until a probe goes well",
-            Self::Unprobed => "what runs on it is not known well enough",
+            Self::Held => "held by an operator",
+            Self::Preempted => "preempted by the cloud",
+            Self::Draining => "draining",
+            Self::Terminating => "terminating",
+            Self::Broken => "reported broken, or a run lock without a runner",
+            Self::MustReplace => "a container needed KILL and may have left processes behind",
+            Self::Quarantined => "quarantined after a failed start, until a successful probe",
+            Self::Unprobed => "runners not known well enough",
         }
     }
 }
@@ -283,11 +283,11 @@ fn unschedulable(vm: &Vm) -> Option<Unschedulable> {
 /// Phase as a verb for people.
 pub(super) fn phase_name(phase: Phase) -> &'static str {
     match phase {
-        Phase::Creating => "was asked for",
+        Phase::Creating => "is requested",
         Phase::Booting => "boots",
-        Phase::Unknown => "was found and has not been heard",
+        Phase::Unknown => "is adopted and unprobed",
         Phase::Ready => "is ready",
-        Phase::Cordoned => "is about to go",
+        Phase::Cordoned => "is cordoned",
         Phase::Shutdown => "is being destroyed",
     }
 }
@@ -341,9 +341,9 @@ impl fmt::Display for InstanceExplanation {
         }
         match self.origin {
             Origin::CreatedFor { container, at } => {
-                write!(f, "\ncreated for {container}, asked for {}", ago.past(at))?;
+                write!(f, "\ncreated for {container}, requested {}", ago.past(at))?;
             }
-            Origin::Found { at } => write!(f, "\nfound after a restart, {}", ago.past(at))?,
+            Origin::Found { at } => write!(f, "\nadopted after a restart, {}", ago.past(at))?,
         }
         let phase = phase_name(view.phase);
         write!(f, "\nit {phase}, {}", ago.lasting(self.phase_since))?;
@@ -359,23 +359,23 @@ impl fmt::Display for InstanceExplanation {
             runner.write(f, &ago)?;
         }
         for id in &self.reserved {
-            write!(f, "\n  {id} waits for it")?;
+            write!(f, "\n  {id} has a reservation")?;
         }
         if let Some(reason) = self.unschedulable {
-            write!(f, "\nnothing is placed on it: {}", reason.text())?;
+            write!(f, "\nunschedulable: {}", reason.text())?;
         }
         if let Some(at) = view.preempted_at {
-            write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
+            write!(f, "\npreempted by the cloud: {}", ago.future(at))?;
         }
         if let Some(why) = &view.broken {
-            write!(f, "\nit is broken: {why}")?;
+            write!(f, "\nbroken: {why}")?;
         }
         if let Some(complaint) = &view.complaint {
-            write!(f, "\nits last complaint: {complaint}")?;
+            write!(f, "\nlast error: {complaint}")?;
         }
         write!(f, "\n{}", self.termination.text(&ago))?;
         match self.silent_until {
-            Some(at) => write!(f, "; given up {} if it stays silent", ago.future(at)),
+            Some(at) => write!(f, "; terminated {} if unresponsive", ago.future(at)),
             None => Ok(()),
         }
     }
@@ -384,18 +384,18 @@ impl fmt::Display for InstanceExplanation {
 impl OnInstance {
     fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         let what = match self.phase {
-            RunnerPhase::Assigned => "has a place kept",
-            RunnerPhase::Starting => "is being started",
-            RunnerPhase::Unsure => "may or may not have been started",
+            RunnerPhase::Assigned => "is assigned",
+            RunnerPhase::Starting => "starts",
+            RunnerPhase::Unsure => "may have been started",
             RunnerPhase::Alive => "runs",
         };
         let span = ago.lasting(self.since);
         write!(f, "\n  {} {what}, {span}", self.container)?;
         match &self.stopping {
             None => Ok(()),
-            Some((reason, StopStage::Term)) => write!(f, "; told to end: {reason}"),
-            Some((reason, StopStage::Kill)) => write!(f, "; being killed: {reason}"),
-            Some((reason, StopStage::Unkillable)) => write!(f, "; cannot be killed: {reason}"),
+            Some((reason, StopStage::Term)) => write!(f, "; stopped with TERM: {reason}"),
+            Some((reason, StopStage::Kill)) => write!(f, "; stopped with KILL: {reason}"),
+            Some((reason, StopStage::Unkillable)) => write!(f, "; unkillable: {reason}"),
         }
     }
 }
@@ -404,28 +404,32 @@ impl PlannedTermination {
     fn text(&self, ago: &RelativeTime) -> String {
         match self {
             Self::Asked { until } => format!(
-                "the cloud has not confirmed it; written off {}",
+                "not confirmed by the cloud; written off {}",
                 ago.future(*until)
             ),
             Self::Booting { until } => {
-                format!("given up {} if it is not ready", ago.future(*until))
+                format!("terminated {} if not ready", ago.future(*until))
             }
             Self::Held { until } => {
-                let taken = |at: &Timestamp| format!(", or the cloud takes it {}", ago.future(*at));
+                let taken =
+                    |at: &Timestamp| format!(", preempted by the cloud {}", ago.future(*at));
                 let taken = until.as_ref().map(taken).unwrap_or_default();
-                format!("it stays until an operator lets it run or drain{taken}")
+                format!("held until an operator sets run or drain{taken}")
             }
-            Self::Busy => "it stays while something is on it".to_owned(),
+            Self::Busy => "kept while containers are assigned or running".to_owned(),
             Self::Idle { until } => {
-                format!("idle: it goes {} if nothing comes", ago.future(*until))
+                format!(
+                    "idle: terminated {} without a new container",
+                    ago.future(*until)
+                )
             }
             Self::Draining { left, until } => {
                 let latest = |at: &Timestamp| format!(", {} at the latest", ago.future(*at));
                 let latest = until.as_ref().map(latest).unwrap_or_default();
-                format!("it goes when what is on it has ended ({left} left){latest}")
+                format!("terminated after the last runner ({left} left){latest}")
             }
             Self::Confirming { reason } => {
-                format!("it goes ({reason}) as soon as a probe confirms that nothing runs on it")
+                format!("terminated ({reason}) after a probe without runners")
             }
             Self::Destroying {
                 reason,
@@ -437,7 +441,7 @@ impl PlannedTermination {
                     Some(at) => format!("; again {}", ago.future(*at)),
                     None => String::new(),
                 };
-                format!("it is being destroyed: {reason} (attempt {attempts}{next})")
+                format!("being destroyed: {reason} (attempt {attempts}{next})")
             }
         }
     }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn containers_without_cores_share_one() {
+    fn load_coreless_containers_share_core() {
         let total = Resources {
             vcpus: 2,
             ram: 100,
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_with_all_cores_fills_its_vm_alone() {
+    fn load_all_cores_taken_admits_none() {
         let total = Resources {
             vcpus: 2,
             ..Resources::default()
@@ -99,7 +99,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_admitted_never_exceeds_the_vm(needs in proptest::collection::vec(any_need(), 0..40)) {
+        fn load_admitted_never_exceeds_total(needs in proptest::collection::vec(any_need(), 0..40)) {
             let total = Resources { vcpus: 12, ram: 3000, scratch: 3000, gpus: 4 };
             let mut load = Load::default();
             for need in &needs {

@@ -91,13 +91,13 @@ pub enum BehaviorCause {
 impl std::fmt::Display for BehaviorCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Normal => f.write_str("nothing speaks against it"),
-            Self::Tag => f.write_str("its tag said so when it was found"),
-            Self::Operator => f.write_str("an operator said so"),
+            Self::Normal => f.write_str("default"),
+            Self::Tag => f.write_str("tag of the adopted instance"),
+            Self::Operator => f.write_str("set by an operator"),
             Self::Broken(why) => f.write_str(why),
             Self::TypeRemoved => f.write_str("its type is no longer configured"),
-            Self::Unkillable(id) => write!(f, "{id} on it could not be killed"),
-            Self::Preempted => f.write_str("the cloud takes it back"),
+            Self::Unkillable(id) => write!(f, "unkillable container {id}"),
+            Self::Preempted => f.write_str("preempted by the cloud"),
         }
     }
 }

@@ -187,9 +187,9 @@ fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
     );
     assert_eq!(told.unschedulable, Some(Unschedulable::Preempted));
     let text = told.to_string();
-    assert!(text.contains("the cloud takes it back: "), "{text}");
+    assert!(text.contains("preempted by the cloud: "), "{text}");
     assert!(
-        text.contains("run or drain, or the cloud takes it"),
+        text.contains("run or drain, preempted by the cloud"),
         "{text}"
     );
 }
@@ -210,7 +210,7 @@ fn at_max_instances_the_time_is_told_when_an_idle_one_goes() {
         shown.unwrap_or_default()
     };
     story.run_until("one goes", seconds(20), |s| {
-        told(s) == "the end of an instance, or a higher MaxInstances; one is being given back"
+        told(s) == "the end of an instance, or a higher MaxInstances; one is terminating"
     });
     story.run_for(minutes(10));
     story.assert_complete(waiting);
