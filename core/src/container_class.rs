@@ -105,7 +105,8 @@ pub struct IneligibleType {
     /// Configured type.
     pub instance_type: TypeName,
     /// Reasons; never empty.
-    pub lacks: Vec<Shortfall>,
+    #[serde(alias = "lacks")]
+    pub shortfalls: Vec<Shortfall>,
 }
 
 impl ContainerClass {
@@ -180,33 +181,33 @@ impl ContainerClass {
         let nearest = config
             .types
             .iter()
-            .map(|(name, offer)| (self.lacks(offer), offer.price, name))
-            .min_by_key(|(lacks, price, _)| (lacks.len(), std::cmp::Reverse(*price)));
-        let (lacks, _, name) = nearest.expect("at least one type is configured");
-        let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+            .map(|(name, offer)| (self.shortfalls(offer), offer.price, name))
+            .min_by_key(|(shortfalls, price, _)| (shortfalls.len(), std::cmp::Reverse(*price)));
+        let (shortfalls, _, name) = nearest.expect("at least one type is configured");
+        let shortfalls: Vec<String> = shortfalls.iter().map(ToString::to_string).collect();
         Misfit(format!(
             "constraints not satisfiable by any configured instance type: \
              nearest is {name}, but {}",
-            lacks.join(", ")
+            shortfalls.join(", ")
         ))
     }
 
     /// All reasons of a type against the class; empty for a suitable type.
-    fn lacks(&self, offer: &InstanceType) -> Vec<Shortfall> {
-        let mut lacks = self.lacks_in_size(offer);
+    fn shortfalls(&self, offer: &InstanceType) -> Vec<Shortfall> {
+        let mut shortfalls = self.size_shortfalls(offer);
         if offer.preemptible != self.preemptible {
             let preemptible = offer.preemptible;
-            lacks.insert(0, Shortfall::Lifecycle { preemptible });
+            shortfalls.insert(0, Shortfall::Lifecycle { preemptible });
         }
-        lacks
+        shortfalls
     }
 
-    fn lacks_in_size(&self, offer: &InstanceType) -> Vec<Shortfall> {
+    fn size_shortfalls(&self, offer: &InstanceType) -> Vec<Shortfall> {
         let (need, have) = (self.alone(), offer.resources);
-        let mut lacks = Vec::new();
+        let mut shortfalls = Vec::new();
         let mut amount = |of, need: u64, have: u64| {
             if need > have {
-                lacks.push(Shortfall::Resource { of, need, have });
+                shortfalls.push(Shortfall::Resource { of, need, have });
             }
         };
         amount(ResourceKind::Vcpus, need.vcpus.into(), have.vcpus.into());
@@ -214,9 +215,9 @@ impl ContainerClass {
         amount(ResourceKind::Scratch, need.scratch, have.scratch);
         amount(ResourceKind::Gpus, need.gpus.into(), have.gpus.into());
         if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
-            lacks.push(Shortfall::Gpu);
+            shortfalls.push(Shortfall::Gpu);
         }
-        lacks
+        shortfalls
     }
 
     /// Configured types outside of `eligible`, with the reasons, nearest first. O(types · log
@@ -228,29 +229,29 @@ impl ContainerClass {
         let others = others.filter(|(name, _)| !eligible.contains(name));
         let mut ruled_out: Vec<IneligibleType> = others
             .map(|(name, offer)| {
-                let mut lacks = match fell_back {
-                    true => self.lacks_in_size(offer),
-                    false => self.lacks(offer),
+                let mut shortfalls = match fell_back {
+                    true => self.size_shortfalls(offer),
+                    false => self.shortfalls(offer),
                 };
                 if fell_back && offer.preemptible {
-                    lacks.insert(0, Shortfall::Interrupted);
+                    shortfalls.insert(0, Shortfall::Interrupted);
                 }
-                if let (true, Some(cheapest)) = (lacks.is_empty(), cheapest) {
-                    lacks.push(Shortfall::Price {
+                if let (true, Some(cheapest)) = (shortfalls.is_empty(), cheapest) {
+                    shortfalls.push(Shortfall::Price {
                         price: offer.price,
                         cheapest: cheapest.price,
                     });
                 }
                 IneligibleType {
                     instance_type: name.clone(),
-                    lacks,
+                    shortfalls,
                 }
             })
             .collect();
         // The sort is stable: types of equal rank stay in name order.
         ruled_out.sort_by_key(|other| {
             let price = config.types.get(&other.instance_type).map(|o| o.price);
-            (other.lacks.len(), price)
+            (other.shortfalls.len(), price)
         });
         ruled_out
     }

@@ -158,7 +158,7 @@ impl Queue {
 
     /// The sentence for its owner, if no configured type will ever hold it, its record is bad, or it
     /// has waited for too long.
-    pub(crate) fn hopeless(&self, entry: &Entry) -> Option<CancelReason> {
+    pub(crate) fn cancel_reason(&self, entry: &Entry) -> Option<CancelReason> {
         if let Some(why) = &entry.given_up {
             return Some(CancelReason::clone(why));
         }

@@ -82,12 +82,12 @@ impl StopEscalation {
 
     /// Moves to the next stage after the timeout of the stage; true if moved.
     pub(crate) fn advance(&mut self, now: Timestamp, timeouts: &Timeouts) -> bool {
-        let (patience, next) = match self.stage {
+        let (timeout, next) = match self.stage {
             StopStage::Term => (timeouts.term, StopStage::Kill),
             StopStage::Kill => (timeouts.kill, StopStage::Unkillable),
             StopStage::Unkillable => return false,
         };
-        let due = now >= self.stage_since + patience;
+        let due = now >= self.stage_since + timeout;
         if due {
             self.stage = next;
             self.stage_since = now;

@@ -31,8 +31,7 @@ pub(crate) struct Failing {
 }
 
 impl BootBreaker {
-    /// Counts a failed boot; true at the start of a back-off. `max` is the number of consecutive
-    /// failures tolerated, plus one.
+    /// Counts a failed boot; true at the start of a back-off, after `max` consecutive failures.
     pub(crate) fn failed(
         &mut self,
         now: Timestamp,

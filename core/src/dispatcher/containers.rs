@@ -120,7 +120,7 @@ impl Dispatcher {
             NextAction::Nothing
         } else if entry.priority == 0 && !self.mutant(Mutant::PriorityZeroKept) {
             NextAction::Drop
-        } else if self.queue.hopeless(entry).is_some() {
+        } else if self.queue.cancel_reason(entry).is_some() {
             // The queue accepts an error text only from the holder of the lock.
             NextAction::Lock
         } else if entry.lock_count > 0 && self.may_run_on_unprobed() {
@@ -146,7 +146,7 @@ impl Dispatcher {
         if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
             return NextAction::Poll;
         }
-        match self.queue.hopeless(entry) {
+        match self.queue.cancel_reason(entry) {
             Some(why) if entry.priority > 0 => NextAction::Cancel(Some(why)),
             _ => NextAction::Unlock,
         }

@@ -1,4 +1,4 @@
-//! Dirty marks, set by inputs and removed by reconciliation.
+//! Dirty dirty, set by inputs and removed by reconciliation.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -45,7 +45,7 @@ impl<T: Copy + Ord> DirtyQueue<T> {
     }
 
     pub(super) fn pop_first(&mut self) -> Option<T> {
-        // A snapshot marks so many keys that sorting all at once is faster.
+        // A snapshot dirty so many keys that sorting all at once is faster.
         if self.late.len() > Self::FEW && self.late.len() > self.sorted.len() {
             self.sorted
                 .extend(self.late.drain().map(|Reverse(one)| one));
@@ -79,12 +79,12 @@ mod tests {
 
     #[test]
     fn dirty_queue_pops_each_key_once() {
-        let mut marks = DirtyQueue::default();
-        marks.extend([5, 3, 5, 9]);
-        marks.insert(3);
-        assert_eq!(marks.pop_first(), Some(3));
-        marks.insert(1);
-        let rest: Vec<i32> = std::iter::from_fn(|| marks.pop_first()).collect();
+        let mut dirty = DirtyQueue::default();
+        dirty.extend([5, 3, 5, 9]);
+        dirty.insert(3);
+        assert_eq!(dirty.pop_first(), Some(3));
+        dirty.insert(1);
+        let rest: Vec<i32> = std::iter::from_fn(|| dirty.pop_first()).collect();
         assert_eq!(rest, [1, 5, 9]);
     }
 

@@ -50,16 +50,16 @@ impl Dispatcher {
         let timeout = self.config.timeouts.vm_answer * factor;
         let action = VmAction::Probe { boot };
         let sent = self.ask_vm(key, timeout, Purpose::Probe(key), action);
-        let kept = self.fleet.note(key, |vm| {
+        let queued = self.fleet.note(key, |vm| {
             vm.probe.in_flight = sent;
-            let kept = vm.probe.queued_since.take();
+            let queued = vm.probe.queued_since.take();
             if boot || vm.probe.unanswered_since.is_some() {
-                vm.probe.queued_for += kept.map(|since| now.since(since)).unwrap_or_default();
+                vm.probe.queued_for += queued.map(|since| now.since(since)).unwrap_or_default();
             }
             vm.probe.unanswered_since.get_or_insert(now);
-            kept.is_some()
+            queued.is_some()
         });
-        if kept == Some(true) {
+        if queued == Some(true) {
             // The probe timeout runs again.
             self.dirty.vms.insert(key);
         }

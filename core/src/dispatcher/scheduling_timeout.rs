@@ -15,7 +15,7 @@ use crate::queue::classes::ClassId;
 use crate::timers::TimeoutReason;
 
 /// Interval of checks of a container close to the timeout while the clock of the class is stopped.
-const LOOK: Duration = Duration::from_secs(60);
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Dispatcher {
     /// Starts or stops the clock of each class, after a placement pass. O(classes · types), and
@@ -27,8 +27,8 @@ impl Dispatcher {
         }
         let ids: Vec<ClassId> = self.queue.classes().iter().map(|(id, _)| id).collect();
         for id in ids {
-            let goes = limited && self.waits_for_cloud(id);
-            self.queue.run_clock(id, self.now, goes);
+            let runs = limited && self.waits_for_cloud(id);
+            self.queue.run_clock(id, self.now, runs);
         }
     }
 
@@ -72,7 +72,11 @@ impl Dispatcher {
             return true;
         }
         let left = max - waited;
-        let left = if clock.goes() { left } else { left.max(LOOK) };
+        let left = if clock.goes() {
+            left
+        } else {
+            left.max(CHECK_INTERVAL)
+        };
         self.timers.set(TimeoutReason::GiveUp(id), self.now + left);
         false
     }

@@ -287,12 +287,13 @@ impl fmt::Display for ContainerExplanation {
             eligible.write(f, &ago)?;
         }
         for other in &self.ineligible {
-            let lacks: Vec<String> = other.lacks.iter().map(ToString::to_string).collect();
+            let shortfalls: Vec<String> =
+                other.shortfalls.iter().map(ToString::to_string).collect();
             write!(
                 f,
                 "\n  {} is not eligible: {}",
                 other.instance_type,
-                lacks.join(", ")
+                shortfalls.join(", ")
             )?;
         }
         Ok(())

@@ -24,7 +24,7 @@ impl View<'_> {
         if entry.state == ContainerState::Locked && !entry.locked_by_us && entry.op.is_none() {
             return Some(WaitReason::LockedElsewhere);
         }
-        if let Some(why) = self.core.queue().hopeless(entry) {
+        if let Some(why) = self.core.queue().cancel_reason(entry) {
             return Some(WaitReason::Unsatisfiable(why.to_string()));
         }
         if let Some(waiting) = self.waiting_at_host(entry) {
@@ -51,14 +51,14 @@ impl View<'_> {
     /// Expected time of the next termination: now with a terminating instance, otherwise the end of
     /// the idle timeout of an idle instance. O(instances).
     pub(super) fn next_release_at(&self) -> Option<Timestamp> {
-        let goes = |vm: &Vm| match vm.phase {
+        let release_at = |vm: &Vm| match vm.phase {
             Phase::Cordoned | Phase::Shutdown => Some(self.core.now()),
             Phase::Ready if vm.idle() && vm.behavior.idle != IdleBehavior::Hold => {
                 Some(vm.work.idle_since + self.core.config().timeouts.idle)
             }
             _ => None,
         };
-        self.core.fleet().iter().filter_map(goes).min()
+        self.core.fleet().iter().filter_map(release_at).min()
     }
 
     fn waiting_at_host(&self, entry: &Entry) -> Option<WaitReason> {

@@ -119,7 +119,7 @@ fn after_too_many_interruptions_spot_types_are_ruled_out_for_that_and_not_for_th
     let of = |name: &str| {
         let mut others = told.ineligible.iter();
         let other = others.find(|other| other.instance_type.as_str() == name);
-        other.map(|other| other.lacks.clone())
+        other.map(|other| other.shortfalls.clone())
     };
     assert_eq!(of("spot"), Some(vec![Shortfall::Interrupted]), "{told}");
     assert!(

@@ -176,7 +176,7 @@ impl<'c> RuledOutJson<'c> {
         };
         Self {
             instance_type: other.instance_type.as_str(),
-            lacks: other.lacks.iter().map(lack).collect(),
+            lacks: other.shortfalls.iter().map(lack).collect(),
         }
     }
 }
