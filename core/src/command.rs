@@ -113,6 +113,32 @@ pub enum CloudAction {
     },
 }
 
+/// Kind of call to a cloud, with a rate limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CloudCall {
+    /// Creates an instance.
+    Create,
+    /// Destroys an instance.
+    Destroy,
+    /// Lists all instances.
+    List,
+    /// Writes the tags of an instance.
+    SetTags,
+}
+
+impl CloudCall {
+    /// Label of the peer's metric.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "Create",
+            Self::Destroy => "Destroy",
+            Self::List => "List",
+            Self::SetTags => "SetTags",
+        }
+    }
+}
+
 /// Actions of a VM. Every action starts with a proof of the VM's identity unless the connection has
 /// one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

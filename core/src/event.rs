@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cancel_reason::CancelReason;
 use crate::command::Signal;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName, VmName};
 use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
+
+pub use crate::command::CloudCall;
 
 /// Severity of an event. The events from `Info` upwards cover the life of every container and
 /// instance.
@@ -25,32 +28,6 @@ pub enum Level {
     Warn,
     /// Bug of Longshore or of an adapter.
     Error,
-}
-
-/// Kinds of cloud calls, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum CloudCall {
-    /// Create an instance.
-    Create,
-    /// List all instances.
-    List,
-    /// Destroy an instance.
-    Destroy,
-    /// Write tags.
-    SetTags,
-}
-
-impl CloudCall {
-    /// Label in the peer's metric.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Create => "Create",
-            Self::List => "List",
-            Self::Destroy => "Destroy",
-            Self::SetTags => "SetTags",
-        }
-    }
 }
 
 /// Outcome of an instance's boot; reported once for each instance.
@@ -124,7 +101,8 @@ pub enum Event {
     /// Cancellation of a container unable to go on.
     ContainerCancelled {
         container: ContainerId,
-        error: String,
+        #[serde(rename = "error")]
+        reason: CancelReason,
     },
     /// Ready instance reserved for a container.
     Assigned {

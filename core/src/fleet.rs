@@ -3,6 +3,7 @@
 mod free_index;
 mod hosts;
 mod index;
+pub(crate) mod load;
 pub(crate) mod reservations;
 mod small_map;
 pub(crate) mod vm;
@@ -13,17 +14,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{
     CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
 };
-use crate::placement::Kept;
-use crate::placement::sizing::Load;
-use crate::placement::types::Types;
 use crate::queue::classes::Rank;
+use crate::ranked_types::Types;
 use crate::resources::{MicroDollars, Resources};
 use free_index::FreeIndex;
 use hosts::Hosts;
 pub(crate) use index::Group;
 use index::{Index, IndexKey};
+use load::Load;
 use reservations::{Reservation, Reservations};
 use vm::{Runner, Vm};
+
+/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
+/// wherever nobody is waited for.
+pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
 
 /// All instances. Lookup and update of an instance cost O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
@@ -54,7 +58,7 @@ impl Record {
         containers_max: Option<u32>,
     ) {
         let mut index_key = IndexKey::of(&self.vm, containers_max);
-        if !index_key.arriving && !self.vm.reserved.is_empty() {
+        if !index_key.arriving && !self.vm.work.reserved.is_empty() {
             reservations.break_all_of(&mut self.vm);
             index_key = IndexKey::of(&self.vm, containers_max);
         }
@@ -115,9 +119,13 @@ impl Fleet {
     /// [`Fleet::remove_runner`] only.
     pub(crate) fn update<R>(&mut self, key: VmKey, change: impl FnOnce(&mut Vm) -> R) -> Option<R> {
         let record = self.vms.get_mut(&key)?;
-        let runners_before = record.vm.runners.len();
+        let runners_before = record.vm.work.runners.len();
         let result = change(&mut record.vm);
-        assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
+        assert_eq!(
+            record.vm.work.runners.len(),
+            runners_before,
+            "not by an update"
+        );
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         Some(result)
     }
@@ -141,8 +149,8 @@ impl Fleet {
         runner: Runner,
     ) -> Option<&Vm> {
         let record = self.vms.get_mut(&key)?;
-        record.vm.last_container = Some(id);
-        record.vm.runners.insert(id, runner);
+        record.vm.work.last_container = Some(id);
+        record.vm.work.runners.insert(id, runner);
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.insert(id, key);
         Some(&record.vm)
@@ -151,7 +159,7 @@ impl Fleet {
     /// Removes a runner from its instance.
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
         let record = self.vms.get_mut(&key)?;
-        let runner = record.vm.runners.remove(id)?;
+        let runner = record.vm.work.runners.remove(id)?;
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.remove(*id, key);
         Some(runner)
@@ -162,7 +170,7 @@ impl Fleet {
         self.reservations.break_all_of(&mut vm);
         self.index.reindex(&vm, &index_key, &IndexKey::default());
         self.index.forget_names(&vm);
-        for id in vm.runners.keys() {
+        for id in vm.work.runners.keys() {
             self.hosts.remove(*id, key);
         }
         Some(vm)
@@ -248,9 +256,9 @@ impl Fleet {
     pub(crate) fn reservation(&mut self, reservation: Reservation, need: Resources) {
         let record = self.vms.get_mut(&reservation.vm).expect("it is on its way");
         let vm = &mut record.vm;
-        vm.reserved.insert(reservation.rank, need);
+        vm.work.reserved.insert(reservation.rank, need);
         self.reservations
-            .make(&vm.type_name, &vm.image, reservation);
+            .make(&vm.identity.type_name, &vm.identity.image, reservation);
         self.reindex(reservation.vm);
     }
 
@@ -258,8 +266,10 @@ impl Fleet {
     pub(crate) fn withdraw(&mut self, id: ContainerId) -> Option<Reservation> {
         let key = self.reservations.of(&id)?.vm;
         let vm = &mut self.vms.get_mut(&key)?.vm;
-        let reservation = self.reservations.forget(&vm.type_name, &vm.image, id)?;
-        vm.reserved.remove(&reservation.rank);
+        let reservation =
+            self.reservations
+                .forget(&vm.identity.type_name, &vm.identity.image, id)?;
+        vm.work.reserved.remove(&reservation.rank);
         self.reindex(key);
         Some(reservation)
     }
@@ -330,7 +340,7 @@ impl Fleet {
             return None;
         }
         let vm = &self.vms[&key].vm;
-        let mut stay: Vec<(&Rank, &Resources)> = vm.reserved.iter().collect();
+        let mut stay: Vec<(&Rank, &Resources)> = vm.work.reserved.iter().collect();
         let mut go = Vec::new();
         while stay.last().is_some_and(|(reserved, _)| **reserved > rank) {
             go.extend(stay.pop().map(|(reserved, _)| reserved.2));

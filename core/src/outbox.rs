@@ -27,6 +27,22 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
+    /// Label for metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Lookup(_) => "lookup",
+            Self::Update(_) => "update",
+            Self::List(_) => "list",
+            Self::Create(_) => "create",
+            Self::Destroy(_) => "destroy",
+            Self::Tag(_) => "tag",
+            Self::Probe(_) => "probe",
+            Self::Start(..) => "start",
+            Self::Signal(..) => "signal",
+        }
+    }
+
     /// True if an answer is of the kind for this purpose.
     pub(crate) fn accepts(&self, answer: &Answer) -> bool {
         matches!(

@@ -9,6 +9,7 @@ pub(crate) mod entry;
 
 use std::collections::BTreeMap;
 
+use crate::cancel_reason::CancelReason;
 use crate::config::Config;
 use crate::ids::ContainerId;
 use crate::input::ContainerRecord;
@@ -158,16 +159,16 @@ impl Queue {
 
     /// Sentence for the owner of an unsatisfiable container: no configured type is large enough,
     /// the record is malformed, or the scheduling timeout has passed.
-    pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {
+    pub(crate) fn cancel_reason(&self, entry: &Entry) -> Option<CancelReason> {
         if let Some(why) = &entry.given_up {
-            return Some(why.to_string());
+            return Some(CancelReason::clone(why));
         }
         match &entry.class {
             Ok(class) => match &self.classes.get(*class).eligible {
                 Ok(_) => None,
-                Err(misfit) => Some(misfit.0.clone()),
+                Err(misfit) => Some(CancelReason::Unsatisfiable(misfit.0.clone())),
             },
-            Err(wrong) => Some(wrong.clone()),
+            Err(wrong) => Some(CancelReason::Malformed(wrong.clone())),
         }
     }
 

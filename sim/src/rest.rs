@@ -59,7 +59,7 @@ impl World {
         let Some(core) = &self.processes.all[0].core else {
             return;
         };
-        let sizes = core.sizes();
+        let sizes = core.memory_stats();
         let nothing = [
             sizes.containers,
             sizes.classes,

@@ -36,6 +36,8 @@ pub(crate) struct Memory {
     /// Cancels on their way, and the type that would have held their container by the configuration
     /// that their process had when it decided.
     cancels: BTreeMap<(Origin, CommandId), Option<String>>,
+    /// Processes, and containers cancelled by these because of `MaxSchedulingTime`.
+    pub(crate) timed_out: BTreeSet<(usize, ContainerId)>,
 }
 
 /// Calls that are counted together.
@@ -425,9 +427,9 @@ impl World {
         if self.rivals() {
             return;
         }
-        let impatient = error.as_ref().filter(|e| e.contains("MaxSchedulingTime"));
+        let timed_out = self.memory.timed_out.contains(&(from.process, *id));
         let wrong = match record.state {
-            ContainerState::Queued | ContainerState::Locked if impatient.is_some() => {
+            ContainerState::Queued | ContainerState::Locked if timed_out => {
                 self.impatient(from.process, *id)
             }
             ContainerState::Running => self

@@ -5,7 +5,7 @@ use std::time::Duration;
 use longshore_core::event::{BootOutcome, Event, Level};
 use longshore_core::ids::InstanceId;
 use longshore_core::input::{CloudError, ContainerState};
-use longshore_core::{CreateBlocked, ShutdownReason, StopReason, WaitReason};
+use longshore_core::{CancelReason, CreateBlocked, ShutdownReason, StopReason, WaitReason};
 
 use crate::marks::Mark;
 use crate::trace::Line;
@@ -70,6 +70,14 @@ impl World {
         {
             self.stage.mark(Mark::CanarySucceeded);
         }
+        if let Event::ContainerCancelled { container, reason } = event {
+            let timed_out = matches!(reason, CancelReason::SchedulingTimeout { .. });
+            let cancelled = (index, *container);
+            match timed_out {
+                true => self.memory.timed_out.insert(cancelled),
+                false => self.memory.timed_out.remove(&cancelled),
+            };
+        }
         if let Some(mark) = mark_of(event) {
             self.stage.mark(mark);
         }
@@ -121,7 +129,7 @@ impl World {
         let containers = view.containers();
         let untrue = self.untrue_reasons(&view, &containers);
         wrong.extend(untrue.into_iter().map(|text| ("true reasons", text)));
-        let excess = self.excess(&core.sizes());
+        let excess = self.excess(&core.memory_stats());
         wrong.extend(excess.into_iter().map(|text| ("bounded memory", text)));
         for container in containers {
             let id = container.id;
@@ -209,19 +217,15 @@ impl World {
 
 fn mark_of(event: &Event) -> Option<Mark> {
     Some(match event {
-        Event::ContainerCancelled { error, .. } => {
-            if error.contains("MaxSchedulingTime") {
-                Mark::GivenUp
-            } else if error.contains("disappeared") || error.contains("took back") {
+        Event::ContainerCancelled { reason, .. } => match reason {
+            CancelReason::SchedulingTimeout { .. } => Mark::GivenUp,
+            CancelReason::InstanceDisappeared { .. } | CancelReason::Preempted { .. } => {
                 Mark::CancelledVmGone
-            } else if error.contains("without reporting") {
-                Mark::CancelledNoResult
-            } else if error.contains("not satisfiable") || error.contains("mounts") {
-                Mark::HopelessCancelled
-            } else {
-                return None;
             }
-        }
+            CancelReason::RunnerExited { .. } => Mark::CancelledNoResult,
+            CancelReason::Unsatisfiable(_) | CancelReason::Malformed(_) => Mark::HopelessCancelled,
+            _ => return None,
+        },
         Event::Stopping { reason, .. } => match reason {
             StopReason::PriorityZero => Mark::StoppedAtPriorityZero,
             StopReason::EarlierAttempt => Mark::StoppedEarlierAttempt,

@@ -75,7 +75,7 @@ const CASES: &[Case] = &[
         &[Fault::StartAnswerLost],
     ),
     case(
-        Mutant::WishUnheard,
+        Mutant::BehaviorRequestIgnored,
         &["valid starts", "held VMs stay"],
         100,
         &[Fault::OperatorHolds],
@@ -98,7 +98,7 @@ const CASES: &[Case] = &[
     ),
     case(Mutant::UnreadyUsed, &["valid starts"], 50, &[]),
     case(
-        Mutant::FoundRunnerWeighsNothing,
+        Mutant::AdoptedRunnerWeightless,
         &["valid starts"],
         1000,
         &[Fault::Crash],
@@ -108,7 +108,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_money_for(2),
         ..case(
-            Mutant::WishesUnpriced,
+            Mutant::PendingCreatesUnpriced,
             &["limits"],
             50,
             &[Fault::CreateSlow],
@@ -129,7 +129,7 @@ const CASES: &[Case] = &[
     Case {
         tune: |plan| plan.with_preemptible_types(),
         ..case(
-            Mutant::NoticeIgnored,
+            Mutant::PreemptionNoticeIgnored,
             &["valid starts"],
             200,
             &[Fault::SpotNotice],
@@ -153,7 +153,7 @@ const CASES: &[Case] = &[
         ..case(Mutant::ProbeRateIgnored, &["rates"], 50, &[])
     },
     case(
-        Mutant::QuotaForEver,
+        Mutant::QuotaNeverRetried,
         &["true reasons", "liveness"],
         100,
         &[Fault::QuotaShrinks],
@@ -281,8 +281,8 @@ const CASES: &[Case] = &[
         500,
         &[Fault::Freezes],
     ),
-    case(Mutant::BuriedForEver, &["bounded memory"], 50, &[]),
-    case(Mutant::NothingKept, &["the last VM is kept"], 1000, &[]),
+    case(Mutant::TombstonesKept, &["bounded memory"], 50, &[]),
+    case(Mutant::NoVmKept, &["the last VM is kept"], 1000, &[]),
 ];
 
 /// Rate of one create each 30 seconds.

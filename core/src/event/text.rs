@@ -95,8 +95,8 @@ impl Event {
                     state.name()
                 )
             }
-            Self::ContainerCancelled { container, error } => {
-                write!(f, "{container} cancelled: {error}")
+            Self::ContainerCancelled { container, reason } => {
+                write!(f, "{container} cancelled: {reason}")
             }
             Self::Assigned {
                 container,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
+use crate::ranked_types::Types;
 use crate::resources::Resources;
 
 /// Order of an instance within its type: busy before idle, then by free cores, free memory and age.

@@ -55,11 +55,11 @@ impl Index {
 
     /// Updates the names of an instance.
     fn name(&mut self, vm: &Vm) {
-        if let Some(instance) = &vm.instance {
-            let of_cloud = self.by_instance.entry(vm.cloud).or_default();
+        if let Some(instance) = &vm.identity.instance {
+            let of_cloud = self.by_instance.entry(vm.identity.cloud).or_default();
             of_cloud.insert(instance.clone(), vm.key);
         }
-        if let Some(intent) = vm.intent {
+        if let Some(intent) = vm.identity.intent {
             self.by_intent.insert(intent, vm.key);
         }
     }
@@ -76,13 +76,13 @@ impl Index {
 
     /// Forgets the names of an instance, except names reused by another instance.
     pub(super) fn forget_names(&mut self, vm: &Vm) {
-        if let Some(instance) = &vm.instance
-            && let Some(of_cloud) = self.by_instance.get_mut(&vm.cloud)
+        if let Some(instance) = &vm.identity.instance
+            && let Some(of_cloud) = self.by_instance.get_mut(&vm.identity.cloud)
             && of_cloud.get(instance) == Some(&vm.key)
         {
             of_cloud.remove(instance);
         }
-        if let Some(intent) = &vm.intent
+        if let Some(intent) = &vm.identity.intent
             && self.by_intent.get(intent) == Some(&vm.key)
         {
             self.by_intent.remove(intent);
@@ -97,7 +97,7 @@ impl Index {
         self.terminating =
             self.terminating - usize::from(before.terminating) + usize::from(now.terminating);
         if before.held != now.held {
-            let kind = (vm.type_name.clone(), vm.image.clone());
+            let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
             count(&mut self.held, kind, now.held);
         }
         if before.unanswered != now.unanswered {
@@ -110,11 +110,11 @@ impl Index {
         if before.place != now.place {
             if let Some((pool, slot)) = &before.place {
                 let free_index = self.free_index(*pool);
-                free_index.remove(&vm.type_name, &vm.image, slot);
+                free_index.remove(&vm.identity.type_name, &vm.identity.image, slot);
             }
             if let Some((pool, slot)) = &now.place {
                 let free_index = self.free_index(*pool);
-                free_index.insert(&vm.type_name, &vm.image, *slot);
+                free_index.insert(&vm.identity.type_name, &vm.identity.image, *slot);
             }
         }
         if before.named != now.named {
@@ -220,19 +220,19 @@ impl IndexKey {
             let free = vm.total().minus(&load.used());
             (pool, (vm.idle(), free.vcpus, free.ram, vm.key))
         });
-        let group = vm.offer.as_ref().map(|offer| &offer.quota_group);
+        let group = vm.identity.offer.as_ref().map(|offer| &offer.quota_group);
         Self {
-            named: (vm.instance.is_some(), vm.intent.is_some()),
+            named: (vm.identity.instance.is_some(), vm.identity.intent.is_some()),
             arriving: open && !ready,
             place,
-            group: group.map(|group| (vm.cloud, group.clone())),
+            group: group.map(|group| (vm.identity.cloud, group.clone())),
             price: vm.price(),
-            runners: vm.runners.len(),
-            supervisors: vm.runners.values().filter(|r| r.supervisor).count(),
-            held: vm.behavior == IdleBehavior::Hold,
+            runners: vm.work.runners.len(),
+            supervisors: vm.work.runners.values().filter(|r| r.supervisor).count(),
+            held: vm.behavior.idle == IdleBehavior::Hold,
             idle: vm.idle() && open && ready,
             terminating: matches!(vm.phase, Phase::Cordoned | Phase::Shutdown),
-            unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
+            unanswered: vm.phase == Phase::Creating && vm.lifecycle.write_off_at.is_none(),
             unprobed: vm.unprobed(),
         }
     }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::vm::Vm;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
 use crate::queue::classes::{ClassId, Rank};
+use crate::ranked_types::Types;
 
 /// Room on a pending instance for a container.
 #[derive(Clone, Copy, Debug, Hash)]
@@ -80,8 +80,8 @@ impl Reservations {
 
     /// Removes all reservations on an instance and records them as broken.
     pub(super) fn break_all_of(&mut self, vm: &mut Vm) {
-        for (rank, _) in vm.reserved.take() {
-            let reservation = self.forget(&vm.type_name, &vm.image, rank.2);
+        for (rank, _) in vm.work.reserved.take() {
+            let reservation = self.forget(&vm.identity.type_name, &vm.identity.image, rank.2);
             self.broken.extend(reservation);
         }
     }

@@ -7,10 +7,10 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::container_class::{ContainerClass, Misfit};
 use crate::ids::{ContainerId, TypeName};
-use crate::placement::sizing::{ContainerClass, Misfit};
-use crate::placement::types::Types;
 use crate::queue::clock::Clock;
+use crate::ranked_types::Types;
 use crate::resources::Demand;
 use crate::time::Timestamp;
 

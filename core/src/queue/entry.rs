@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use crate::cancel_reason::CancelReason;
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
@@ -37,7 +38,7 @@ pub(crate) struct Exit {
     /// Instance of the runner, while the instance exists.
     pub(crate) on: Option<VmKey>,
     /// Reason for the owner, for the case that the queue still shows Running.
-    pub(crate) reason: String,
+    pub(crate) reason: CancelReason,
     /// True if the cloud confirmed the preemption of the instance: no process is left.
     pub(crate) interrupted: bool,
 }
@@ -68,7 +69,7 @@ pub(crate) struct Entry {
     /// Reading of the class's clock at the begin of the wait; `None` while running.
     pub(crate) waits_from: Option<Duration>,
     /// Message for the owner after the scheduling timeout.
-    pub(crate) given_up: Option<Box<str>>,
+    pub(crate) given_up: Option<Box<CancelReason>>,
     /// True if this process took the lock, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
     /// True if this process started the container, or tried to.

@@ -127,9 +127,9 @@ fn interrupted_spot_type_ineligible_by_interruption() {
     story.run_for(seconds(30));
     let explanation = story.told(container).unwrap();
     let shortfalls = |name: &str| {
-        let mut others = explanation.ruled_out.iter();
+        let mut others = explanation.ineligible.iter();
         let other = others.find(|other| other.instance_type.as_str() == name);
-        other.map(|other| other.lacks.clone())
+        other.map(|other| other.shortfalls.clone())
     };
     assert_eq!(
         shortfalls("spot"),
@@ -176,7 +176,7 @@ fn unkillable_instance_shows_deadline() {
     let explanation = story.told_vm(vm).expect("a known instance");
     let PlannedTermination::Draining {
         until: Some(until), ..
-    } = explanation.fate
+    } = explanation.termination
     else {
         panic!("{explanation}");
     };
@@ -201,16 +201,16 @@ fn held_preempted_instance_shows_deadline() {
     let explanation = story.told_vm(vm).expect("a known instance");
     assert!(
         matches!(
-            explanation.fate,
+            explanation.termination,
             PlannedTermination::Held { until: Some(_) }
         ),
         "{explanation}"
     );
-    assert_eq!(explanation.closed, Some(Unschedulable::Preempted));
+    assert_eq!(explanation.unschedulable, Some(Unschedulable::Preempted));
     let text = explanation.to_string();
     assert!(text.contains("the cloud takes it back: "), "{text}");
     assert!(
-        text.contains("run or drain, or the cloud takes it"),
+        text.contains("run or drain, preempted by the cloud"),
         "{text}"
     );
 }

@@ -112,14 +112,14 @@ impl<'a> Catalog<'a> {
             at: rfc3339(told.at),
             text: told.to_string(),
             entry: self.container(&told.container),
-            waiting_in_all: told.waiting_in_all,
+            waiting_in_all: told.waiting_total,
             runner: told.runner.map(|(phase, since)| RunnerJson {
                 phase: runner_phase(phase),
                 since: rfc3339(since),
             }),
             last_exit: told.last_exit.as_deref(),
             eligible: told.eligible.iter().map(EligibleJson::new).collect(),
-            ruled_out: told.ruled_out.iter().map(RuledOutJson::new).collect(),
+            ruled_out: told.ineligible.iter().map(RuledOutJson::new).collect(),
         }
     }
 }
@@ -136,8 +136,8 @@ impl<'c> EligibleJson<'c> {
             }),
             full: eligible.full,
             roomy: eligible.roomy,
-            closed: eligible.closed,
-            arriving: eligible.arriving.iter().map(ArrivingJson::new).collect(),
+            closed: eligible.unschedulable,
+            arriving: eligible.pending.iter().map(ArrivingJson::new).collect(),
             blocked: blocked.map(LimitJson::new),
             unblocked_by: blocked.map(|blocked| blocked.remedy()),
         }
@@ -176,7 +176,7 @@ impl<'c> RuledOutJson<'c> {
         };
         Self {
             instance_type: other.instance_type.as_str(),
-            lacks: other.lacks.iter().map(lack).collect(),
+            lacks: other.shortfalls.iter().map(lack).collect(),
         }
     }
 }
@@ -277,8 +277,8 @@ pub(crate) fn explain_instance<'a>(
         behavior_since: rfc3339(told.behavior_since),
         runners: told.runners.iter().map(OnInstanceJson::new).collect(),
         promised: &told.reserved,
-        closed: told.closed.map(closed),
-        fate: FateJson::new(&told.fate),
+        closed: told.unschedulable.map(closed),
+        fate: FateJson::new(&told.termination),
         silent_until: told.silent_until.map(rfc3339),
     }
 }
@@ -364,8 +364,8 @@ fn closed(closed: Unschedulable) -> &'static str {
         Unschedulable::Draining => "draining",
         Unschedulable::Terminating => "leaving",
         Unschedulable::Broken => "broken",
-        Unschedulable::Tainted => "tainted",
-        Unschedulable::Suspect => "suspect",
-        Unschedulable::Unheard => "unheard",
+        Unschedulable::MustReplace => "tainted",
+        Unschedulable::Quarantined => "suspect",
+        Unschedulable::Unprobed => "unheard",
     }
 }

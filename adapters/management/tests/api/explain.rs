@@ -104,7 +104,7 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
         (&held["fate"]["fate"], &held["closed"]),
         (&json!("held"), &json!("held"))
     );
-    assert_eq!(held["behavior_cause"], "its tag said so when it was found");
+    assert_eq!(held["behavior_cause"], "tag of the adopted instance");
     let form = [("instance_id", "i-0001")];
     let drained = api
         .post("/arvados/v1/dispatch/instances/drain", &form)
@@ -115,7 +115,7 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
         drains["fate"],
         json!({ "fate": "draining", "left": 1, "until": null })
     );
-    assert_eq!(drains["behavior_cause"], "an operator said so");
+    assert_eq!(drains["behavior_cause"], "set by an operator");
     let form = [("instance_id", "i-0001"), ("reason", "disk errors")];
     let killed = api.post("/arvados/v1/dispatch/instances/kill", &form).await;
     assert_eq!(killed.status, 200);

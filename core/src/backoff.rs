@@ -1,50 +1,66 @@
-//! What failed lately is left alone for a while, longer each time; then one try decides.
+//! Exponential backoff, and the half-open trial at the end.
 
 use std::time::Duration;
 
 use crate::ids::VmKey;
 use crate::time::Timestamp;
 
-/// A pause after failures, and the single try at its end.
+/// Back-off after failures, followed by a canary.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BackoffState {
     pub(crate) until: Timestamp,
-    /// Since when every try has failed, and one came soon after each pause.
+    /// Start of consecutive failures, with a try soon after each back-off.
     pub(crate) since: Timestamp,
-    /// Failures in a row.
+    /// Number of consecutive failures.
     step: u32,
-    /// The try under way.
+    /// Instance of the canary.
     canary: Option<VmKey>,
-    /// The world's words, for views.
+    /// Last error, for views.
     pub(crate) why: String,
-    /// Instances that counted against the limit when it was met.
+    /// Number of instances at the time of a quota error.
     pub(crate) count_at_error: usize,
 }
 
-/// After a pause, the one try has come to an end within this, if anybody wants it.
+/// Time after the end of a back-off in which a canary has ended, if any container needs one.
 const STALE_AFTER: Duration = Duration::from_secs(600);
 
-/// Whether something may be tried.
+/// Maximal number of doublings.
+const DOUBLINGS_MAX: u32 = 16;
+
+/// Readiness for the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Readiness {
-    /// Not before this.
+    /// Not before this time.
     Wait(Timestamp),
-    /// One try is under way.
+    /// Canary in flight.
     Trying,
-    /// Now, once.
+    /// One try, now.
     Canary,
 }
 
-/// The shortest and the longest pause.
+/// Shortest and longest delay of an exponential backoff.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     pub(crate) min: Duration,
     pub(crate) max: Duration,
 }
 
+impl Backoff {
+    /// Delay after `step` doublings, without jitter.
+    pub(crate) fn delay(self, step: u32) -> Duration {
+        let doubled = self.min.saturating_mul(2_u32.pow(step.min(DOUBLINGS_MAX)));
+        doubled.min(self.max)
+    }
+}
+
+/// Part of `span`, in 256 steps, drawn by `jitter`.
+pub(crate) fn jittered(span: Duration, jitter: u32) -> Duration {
+    span * (jitter % 256) / 256
+}
+
 impl BackoffState {
-    /// Escalates from `before`: each pause is twice the one before, up to the longest, and up to an
-    /// eighth longer by chance (`jitter`), so that several do not try in step.
+    /// Escalates from `before`: doubles the delay up to the longest, and adds up to an eighth by
+    /// chance (`jitter`), so that several tries spread out.
     pub(crate) fn after_failure(
         before: Option<&Self>,
         now: Timestamp,
@@ -53,32 +69,31 @@ impl BackoffState {
         why: String,
         count_at_error: usize,
     ) -> Self {
-        // Failures of creates that were already under way do not escalate, but what has just failed
-        // rests for the shortest pause at least.
+        // A failure within the back-off, of a create in flight before, does not escalate, and
+        // extends the back-off to at least the shortest delay.
         let known = before.filter(|b| now < b.until);
         let step = known.map_or(before.map_or(0, |b| b.step + 1), |b| b.step);
-        let pause = pauses.max.min(pauses.min * 2_u32.pow(step.min(16)));
-        let extra = pause / 8 * (jitter % 256) / 256;
-        let until = now + pause + extra;
-        let ongoing = before.filter(|b| b.goes_on(now));
+        let pause = pauses.delay(step);
+        let until = now + pause + jittered(pause / 8, jitter);
+        let ongoing = before.filter(|b| b.is_recent(now));
         Self {
             since: ongoing.map_or(now, |b| b.since),
             until: known.map_or(until, |b| b.until.max(now + pauses.min)),
             step,
-            // An old create's failure does not end the try that is under way.
+            // The failure of an older create does not end the canary.
             canary: before.and_then(|b| b.canary),
             why,
             count_at_error,
         }
     }
 
-    /// Whether it still says something: a pause that ended long ago without another try does not.
-    pub(crate) fn goes_on(&self, now: Timestamp) -> bool {
+    /// True unless the back-off ended long ago without another try.
+    pub(crate) fn is_recent(&self, now: Timestamp) -> bool {
         now < self.until + STALE_AFTER
     }
 
-    /// `under_way` tells whether the create of a VM is still unanswered; a try whose VM is forgotten
-    /// is over, whatever became of it.
+    /// Readiness at a time. `under_way` is true for an instance with an unanswered create; a canary
+    /// without a known instance has ended.
     pub(crate) fn readiness(&self, now: Timestamp, under_way: impl Fn(VmKey) -> bool) -> Readiness {
         if now < self.until {
             Readiness::Wait(self.until)
@@ -104,7 +119,7 @@ mod tests {
     };
 
     #[test]
-    fn pauses_double_up_to_the_longest() {
+    fn backoff_doubles_up_to_longest() {
         let mut now = Timestamp::EPOCH;
         let mut backoff: Option<BackoffState> = None;
         let mut pauses = Vec::new();
@@ -119,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_within_the_pause_does_not_escalate() {
+    fn backoff_failure_within_does_not_escalate() {
         let first =
             BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
         let now = Timestamp::EPOCH + Duration::from_secs(30);
@@ -129,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn one_canary_at_a_time() {
+    fn backoff_single_canary() {
         let mut backoff =
             BackoffState::after_failure(None, Timestamp::EPOCH, BACKOFF, 0, String::new(), 0);
         let end = backoff.until;

@@ -1,4 +1,4 @@
-//! How much a container needs, and which instance types can ever hold it.
+//! Container classes: resources, and eligible instance types.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,24 +6,24 @@ use crate::config::{Config, InstanceType, Sizing};
 use crate::ids::{ImageId, TypeName};
 use crate::resources::{Demand, GpuDemand, MIB, MicroDollars, Resources};
 
-/// Containers that are the same to the scheduler: whatever holds one holds any other.
+/// Properties of containers relevant to placement: containers of a class are interchangeable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ContainerClass {
-    /// What one takes from a VM; `vcpus` is 0 for those that share a core.
+    /// Resources taken from an instance; `vcpus` is 0 for containers sharing a core.
     pub(crate) need: Resources,
     pub(crate) gpu: Option<GpuDemand>,
     pub(crate) preemptible: bool,
-    /// It waits for others: only so many of them may run.
+    /// True for a supervisor, which waits for other containers; limited in number.
     pub(crate) supervisor: bool,
-    /// The image that its VM must have been booted from.
+    /// Required boot image of the instance.
     pub(crate) image: ImageId,
 }
 
-/// Why no configured type will ever do, for the container's owner.
+/// Sentence for the owner of a container that no configured type can hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Misfit(pub(crate) String);
 
-/// What an instance type has too little of.
+/// Kind of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ResourceKind {
     /// Cores.
@@ -37,7 +37,7 @@ pub enum ResourceKind {
 }
 
 impl ResourceKind {
-    /// For people and for labels.
+    /// Name for people and for labels.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -49,32 +49,32 @@ impl ResourceKind {
     }
 }
 
-/// One thing that keeps an instance type from holding a container.
+/// Reason of an instance type against a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shortfall {
-    /// It is preemptible and must not be, or the reverse.
+    /// Preemptible for a non-preemptible container, or the reverse.
     Lifecycle {
-        /// What the type is.
+        /// True for a preemptible type.
         preemptible: bool,
     },
-    /// It has too little of something.
+    /// Too little of a resource.
     Resource {
-        /// Of what.
+        /// Kind of the resource.
         of: ResourceKind,
-        /// What the container needs, headroom included.
+        /// Demand of the container, headroom included.
         need: u64,
-        /// What the type offers.
+        /// Amount offered by the type.
         have: u64,
     },
-    /// Its graphics processors are of the wrong kind.
+    /// Unsuitable kind of graphics processors.
     Gpu,
-    /// It is preemptible, and the container was interrupted too often to take such types any more.
+    /// Preemptible, for a container interrupted too often.
     Interrupted,
-    /// It fits, and costs more than `MaximumPriceFactor` times the cheapest that does.
+    /// More expensive than `MaximumPriceFactor` times the cheapest eligible type.
     Price {
-        /// Its price per hour.
+        /// Price per hour of the type.
         price: MicroDollars,
-        /// That of the cheapest.
+        /// Price per hour of the cheapest eligible type.
         cheapest: MicroDollars,
     },
 }
@@ -99,13 +99,14 @@ impl std::fmt::Display for Shortfall {
     }
 }
 
-/// A configured type that is not eligible for a container.
+/// Configured type not eligible for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IneligibleType {
-    /// The type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// Why; never empty.
-    pub lacks: Vec<Shortfall>,
+    /// Reasons; never empty.
+    #[serde(alias = "lacks")]
+    pub shortfalls: Vec<Shortfall>,
 }
 
 impl ContainerClass {
@@ -119,8 +120,8 @@ impl ContainerClass {
         }
     }
 
-    /// The types that can hold it, cheapest first, up to the price factor times the cheapest.
-    /// O(types · log types): computed once for each shape and configuration.
+    /// Eligible types, cheapest first, up to the price factor times the cheapest. O(types · log
+    /// types): computed once for each class and configuration.
     pub(crate) fn eligible(&self, config: &Config) -> Result<Vec<TypeName>, Misfit> {
         let mut fitting: Vec<_> = config
             .types
@@ -154,7 +155,8 @@ impl ContainerClass {
             .collect())
     }
 
-    /// The types that could hold it if it were not preemptible, cheapest first; none if it is not.
+    /// Eligible types of the same class without preemption, cheapest first; empty for a
+    /// non-preemptible class.
     pub(crate) fn on_demand(&self, config: &Config) -> Vec<TypeName> {
         let other = Self {
             preemptible: false,
@@ -164,14 +166,14 @@ impl ContainerClass {
         types.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What it takes from a VM that it has for itself.
+    /// Resources taken by a container alone on an instance.
     pub(crate) fn alone(&self) -> Resources {
         let mut need = self.need;
         need.vcpus = need.vcpus.max(1);
         need
     }
 
-    /// Names the resource that rules out most, and the type that comes nearest.
+    /// Sentence about the nearest type and the missing resources.
     fn misfit(&self, config: &Config) -> Misfit {
         if config.types.is_empty() {
             return Misfit("no instance types are configured".into());
@@ -179,33 +181,33 @@ impl ContainerClass {
         let nearest = config
             .types
             .iter()
-            .map(|(name, offer)| (self.lacks(offer), offer.price, name))
-            .min_by_key(|(lacks, price, _)| (lacks.len(), std::cmp::Reverse(*price)));
-        let (lacks, _, name) = nearest.expect("there is a type");
-        let lacks: Vec<String> = lacks.iter().map(ToString::to_string).collect();
+            .map(|(name, offer)| (self.shortfalls(offer), offer.price, name))
+            .min_by_key(|(shortfalls, price, _)| (shortfalls.len(), std::cmp::Reverse(*price)));
+        let (shortfalls, _, name) = nearest.expect("at least one type is configured");
+        let shortfalls: Vec<String> = shortfalls.iter().map(ToString::to_string).collect();
         Misfit(format!(
             "constraints not satisfiable by any configured instance type: \
              nearest is {name}, but {}",
-            lacks.join(", ")
+            shortfalls.join(", ")
         ))
     }
 
-    /// Everything that keeps a type from holding it; empty where it fits.
-    fn lacks(&self, offer: &InstanceType) -> Vec<Shortfall> {
-        let mut lacks = self.lacks_in_size(offer);
+    /// All reasons of a type against the class; empty for a suitable type.
+    fn shortfalls(&self, offer: &InstanceType) -> Vec<Shortfall> {
+        let mut shortfalls = self.size_shortfalls(offer);
         if offer.preemptible != self.preemptible {
             let preemptible = offer.preemptible;
-            lacks.insert(0, Shortfall::Lifecycle { preemptible });
+            shortfalls.insert(0, Shortfall::Lifecycle { preemptible });
         }
-        lacks
+        shortfalls
     }
 
-    fn lacks_in_size(&self, offer: &InstanceType) -> Vec<Shortfall> {
+    fn size_shortfalls(&self, offer: &InstanceType) -> Vec<Shortfall> {
         let (need, have) = (self.alone(), offer.resources);
-        let mut lacks = Vec::new();
+        let mut shortfalls = Vec::new();
         let mut amount = |of, need: u64, have: u64| {
             if need > have {
-                lacks.push(Shortfall::Resource { of, need, have });
+                shortfalls.push(Shortfall::Resource { of, need, have });
             }
         };
         amount(ResourceKind::Vcpus, need.vcpus.into(), have.vcpus.into());
@@ -213,13 +215,13 @@ impl ContainerClass {
         amount(ResourceKind::Scratch, need.scratch, have.scratch);
         amount(ResourceKind::Gpus, need.gpus.into(), have.gpus.into());
         if !suits(offer.gpus.as_ref(), self.gpu.as_ref()) {
-            lacks.push(Shortfall::Gpu);
+            shortfalls.push(Shortfall::Gpu);
         }
-        lacks
+        shortfalls
     }
 
-    /// The configured types that are not among the `eligible`, and why, nearest first.
-    /// O(types · log types): for views.
+    /// Configured types outside of `eligible`, with the reasons, nearest first. O(types · log
+    /// types): for views.
     pub(crate) fn ruled_out(&self, config: &Config, eligible: &[TypeName]) -> Vec<IneligibleType> {
         let cheapest = eligible.first().and_then(|name| config.types.get(name));
         let fell_back = self.preemptible && cheapest.is_some_and(|offer| !offer.preemptible);
@@ -227,29 +229,29 @@ impl ContainerClass {
         let others = others.filter(|(name, _)| !eligible.contains(name));
         let mut ruled_out: Vec<IneligibleType> = others
             .map(|(name, offer)| {
-                let mut lacks = match fell_back {
-                    true => self.lacks_in_size(offer),
-                    false => self.lacks(offer),
+                let mut shortfalls = match fell_back {
+                    true => self.size_shortfalls(offer),
+                    false => self.shortfalls(offer),
                 };
                 if fell_back && offer.preemptible {
-                    lacks.insert(0, Shortfall::Interrupted);
+                    shortfalls.insert(0, Shortfall::Interrupted);
                 }
-                if let (true, Some(cheapest)) = (lacks.is_empty(), cheapest) {
-                    lacks.push(Shortfall::Price {
+                if let (true, Some(cheapest)) = (shortfalls.is_empty(), cheapest) {
+                    shortfalls.push(Shortfall::Price {
                         price: offer.price,
                         cheapest: cheapest.price,
                     });
                 }
                 IneligibleType {
                     instance_type: name.clone(),
-                    lacks,
+                    shortfalls,
                 }
             })
             .collect();
-        // Stable: among equals the names' order stays.
+        // The sort is stable: types of equal rank stay in name order.
         ruled_out.sort_by_key(|other| {
             let price = config.types.get(&other.instance_type).map(|o| o.price);
-            (other.lacks.len(), price)
+            (other.shortfalls.len(), price)
         });
         ruled_out
     }
@@ -259,7 +261,7 @@ fn suits(have: Option<&crate::resources::Gpus>, need: Option<&GpuDemand>) -> boo
     need.is_none_or(|need| have.is_some_and(|have| have.suits(need)))
 }
 
-/// What one container takes from a VM. Memory has 5 % of headroom for the VM itself.
+/// Resources taken by a container. Memory includes 5 % of headroom for the instance.
 fn need(demand: &Demand, sizing: &Sizing) -> Resources {
     let buffers = u64::from(sizing.keep_buffers_per_vcpu);
     let keepstore = if buffers == 0 {
@@ -283,52 +285,6 @@ fn need(demand: &Demand, sizing: &Sizing) -> Resources {
         ram: u64::try_from(with_headroom).unwrap_or(u64::MAX),
         scratch,
         gpus: demand.gpu.as_ref().map_or(0, |gpu| gpu.count),
-    }
-}
-
-/// What the containers on a VM take together. Those that ask for no core share one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Load {
-    sum: Resources,
-    sharing: u32,
-    /// How many containers.
-    pub(crate) count: u32,
-}
-
-impl Load {
-    pub(crate) fn add(&mut self, need: &Resources) {
-        self.sum = self.sum.plus(need);
-        self.sharing += u32::from(need.vcpus == 0);
-        self.count += 1;
-    }
-
-    /// Everything taken, the shared core included.
-    pub(crate) fn used(&self) -> Resources {
-        let mut used = self.sum;
-        used.vcpus = used.vcpus.saturating_add(u32::from(self.sharing > 0));
-        used
-    }
-
-    /// Whether one more fits into `total`, and is not one too many.
-    pub(crate) fn has_room(&self, need: &Resources, total: &Resources, max: Option<u32>) -> bool {
-        max.is_none_or(|max| self.count < max) && self.admits(need, total)
-    }
-
-    /// Whether one more fits into `total`.
-    pub(crate) fn admits(&self, need: &Resources, total: &Resources) -> bool {
-        let mut with = *self;
-        with.add(need);
-        total.holds(&with.used())
-    }
-}
-
-impl<'a> FromIterator<&'a Resources> for Load {
-    fn from_iter<I: IntoIterator<Item = &'a Resources>>(needs: I) -> Self {
-        let mut load = Self::default();
-        for need in needs {
-            load.add(need);
-        }
-        load
     }
 }
 
@@ -381,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_price_bound_is_inclusive_and_ties_prefer_more_memory() {
+    fn eligible_types_price_bound_inclusive() {
         let config = config(&[
             ("small", offer(2, 4000, 100)),
             ("roomy", offer(2, 8000, 100)),
@@ -392,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misfit_names_the_resource_and_the_nearest_type() {
+    fn misfit_names_resource_and_nearest_type() {
         let config = config(&[
             ("small", offer(2, 4000, 100)),
             ("big", offer(8, 16000, 400)),
@@ -407,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_need_counts_reserve_keepstore_and_headroom() {
+    fn memory_need_includes_overheads() {
         let need = need(&demand(2, 1000), &Sizing::default());
         let keepstore = 220 * MIB + 2 * (64 * MIB * 11 / 10);
         let sum = 1000 * MIB + 550 * MIB + keepstore;
@@ -415,38 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_without_cores_share_one() {
-        let total = Resources {
-            vcpus: 2,
-            ram: 100,
-            scratch: 100,
-            gpus: 0,
-        };
-        let mut load = Load::default();
-        let none = Resources::default();
-        let one = Resources { vcpus: 1, ..none };
-        for _ in 0..4 {
-            assert!(load.admits(&none, &total));
-            load.add(&none);
-        }
-        assert!(load.admits(&one, &total));
-        load.add(&one);
-        assert!(!load.admits(&one, &total));
-        assert!(load.admits(&none, &total));
-    }
-
-    #[test]
-    fn a_container_with_all_cores_fills_its_vm_alone() {
-        let total = Resources {
-            vcpus: 2,
-            ..Resources::default()
-        };
-        let load: Load = [&total].into_iter().collect();
-        assert!(!load.admits(&Resources::default(), &total));
-    }
-
-    #[test]
-    fn absurd_demands_saturate() {
+    fn huge_demand_saturates() {
         let absurd = Demand {
             vcpus: u32::MAX,
             ram: u64::MAX,
@@ -461,17 +386,6 @@ mod tests {
                 .eligible(&config)
                 .is_err()
         );
-    }
-
-    fn any_need() -> impl Strategy<Value = Resources> {
-        (0u32..8, 0u64..1000, 0u64..1000, 0u32..3).prop_map(|(vcpus, ram, scratch, gpus)| {
-            Resources {
-                vcpus,
-                ram,
-                scratch,
-                gpus,
-            }
-        })
     }
 
     fn any_types() -> impl Strategy<Value = Config> {
@@ -490,19 +404,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_admitted_never_exceeds_the_vm(needs in proptest::collection::vec(any_need(), 0..40)) {
-            let total = Resources { vcpus: 12, ram: 3000, scratch: 3000, gpus: 4 };
-            let mut load = Load::default();
-            for need in &needs {
-                if load.admits(need, &total) {
-                    load.add(need);
-                }
-            }
-            prop_assert!(total.holds(&load.used()));
-        }
-
-        #[test]
-        fn eligible_types_all_fit_and_are_sorted_by_price_within_the_bound(
+        fn eligible_types_fit_and_sorted_by_price(
             config in any_types(), vcpus in 0u32..16, ram in 0u64..40_000,
         ) {
             let class = ContainerClass::of(&demand(vcpus, ram), &config);

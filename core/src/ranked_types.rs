@@ -1,15 +1,15 @@
-//! Types in an order of preference.
+//! Instance types in order of preference.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use crate::ids::TypeName;
 
-/// Types, the preferred first. Asking for the place of one costs O(log types).
+/// Types, most preferred first. A query for the rank of a type costs O(log types).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Types {
     ranked: Vec<TypeName>,
-    /// The place of each there, by name.
+    /// Rank of each type, by name.
     places: Vec<(TypeName, usize)>,
 }
 
@@ -41,8 +41,8 @@ impl Types {
         found.ok().map(|at| self.places[at].1)
     }
 
-    /// What a map holds for some of these types, with their places, in no particular order. Whichever
-    /// is shorter is gone through, so that it costs O(min(types, entries) · log).
+    /// Entries of a map for these types, with the rank of the type, unordered. Iterates over the
+    /// shorter of both: O(min(types, entries) · log).
     pub(crate) fn found_in<'a, V>(
         &'a self,
         map: &'a BTreeMap<TypeName, V>,
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_does_not_depend_on_which_is_shorter() {
+    fn ranked_types_lookup_independent_of_sizes() {
         let types = ["m", "c", "z", "a"].map(TypeName::from);
         let types = Types::from(types.to_vec());
         let found = |names: &[&str]| {
