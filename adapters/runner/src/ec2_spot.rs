@@ -55,7 +55,9 @@ fn watch_at(
                 if let Some(notice) = notice.filter(|notice| known.as_ref() != Some(notice)) {
                     say(&notice.text());
                     if let Err(why) = notice.write(locks) {
-                        say(&format!("the dispatcher will not hear of it: {why}"));
+                        say(&format!(
+                            "the notice cannot be stored for the dispatcher: {why}"
+                        ));
                     }
                     if !report(&notice) {
                         return;

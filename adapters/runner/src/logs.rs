@@ -185,7 +185,7 @@ impl Shared {
                         status: 404 | 405, ..
                     } => {
                         say(
-                            "the API takes no logs while a container runs: they stay on this machine",
+                            "the API takes no logs while a container runs: the logs stay on this VM",
                         );
                     }
                     error => say(&format!("logs are no longer sent: {error}")),

@@ -186,7 +186,7 @@ impl Job<'_> {
             }
             engine.finish();
             self.cancel(
-                &format!("the runner cannot watch the container: {error}"),
+                &format!("the runner cannot supervise the container: {error}"),
                 RetryLimit::RESULT,
             );
         }
@@ -406,7 +406,7 @@ impl Updates {
             .spawn(move || {
                 for change in waiting {
                     if let Err(error) = api.update(&uuid, &change, MINOR_UPDATE) {
-                        say(&uuid, &format!("an update in passing was lost: {error}"));
+                        say(&uuid, &format!("a minor update was lost: {error}"));
                     }
                 }
             })?;

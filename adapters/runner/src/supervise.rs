@@ -66,7 +66,7 @@ pub(crate) fn supervise(
             }
             Ok(event) => on_idle_event(event),
             Err(RecvTimeoutError::Timeout) if terminated => {
-                say("the container ignores TERM: killing it");
+                say("the container ignores TERM: killing the container");
                 if let Err(pids) = engine.kill(LEFTOVERS_MAX) {
                     say(&format!("these processes cannot be killed: {pids:?}"));
                 }
@@ -75,7 +75,7 @@ pub(crate) fn supervise(
             Err(RecvTimeoutError::Timeout) => {
                 stop.get_or_insert(Stop::TimeLimit);
                 terminated = true;
-                say("the container's time is over: stopping it");
+                say("the container's time limit is reached: stopping the container");
                 engine.terminate();
                 deadline = Instant::now().checked_add(limits.term_grace);
             }

@@ -238,7 +238,7 @@ fn base_environment(scratch: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
 /// container.
 fn helper_error(report: &[u8]) -> EngineError {
     let Ok(failure) = serde_json::from_slice::<Failure>(report) else {
-        let source = io::Error::other("it ended without a word");
+        let source = io::Error::other("the exec helper ended without a report");
         return EngineError::Node {
             what: "start a process".to_owned(),
             source,

@@ -22,7 +22,9 @@ fn start_deep_tree(vm: &Vm, flags: &[&str]) -> Server {
     let server = Server::script(DEEP_TREE);
     vm.start_running(&server, flags);
     server.wait_for("output", |world| world.stdout == b"up\n");
-    eventually("all of the tree", || processes_of(&server.uuid).len() >= 7);
+    eventually("all processes of the tree", || {
+        processes_of(&server.uuid).len() >= 7
+    });
     server
 }
 
@@ -46,7 +48,7 @@ fn kill_ends_deep_process_tree() {
         assert_eq!(processes_of(&server.uuid), [0; 0], "{flags:?}");
         assert!(
             !fs::exists(format!("/proc/{runner}/exe")).unwrap(),
-            "the supervisor lives"
+            "the supervisor is alive"
         );
         assert!(!vm.lockfile(&server.uuid).exists());
         assert_eq!(fs::read_dir(vm.path("scratch")).unwrap().count(), 0);

@@ -70,7 +70,7 @@ fn container_without_runner_is_stale() {
     assert_eq!(
         vm.kill(15, &server.uuid).code,
         Some(0),
-        "the runner is gone"
+        "the runner is still alive"
     );
     let killed = vm.kill(9, &server.uuid);
     assert_eq!(killed.code, Some(0), "{killed:?}");
@@ -194,7 +194,7 @@ fn second_start_of_container_fails() {
     assert_eq!(
         vm.list().stdout,
         format!("{}\n", server.uuid),
-        "the first one runs on"
+        "the first runner is not listed"
     );
 }
 

@@ -50,10 +50,10 @@ fn slow_api_blocks_container_output() {
     ));
     server.world().log_status = Some(503);
     assert_eq!(vm.start(&server, &[]).code, Some(0));
-    server.wait_for("several tries", |world| world.log_requests >= 4);
+    server.wait_for("several attempts", |world| world.log_requests >= 4);
     assert!(
         !marker.exists(),
-        "the container could print more than the buffer holds"
+        "the container wrote more than the buffer size"
     );
     server.world().log_status = None;
     server.wait_for_state("Complete");
@@ -73,7 +73,7 @@ fn lost_response_duplicates_no_log_bytes() {
         let text = |world: &ApiState| String::from_utf8([&*world.stdout, &world.stderr].concat());
         server.world().lost_answers = vec!["POST", "POST"];
         assert_eq!(vm.start(&server, &[]).code, Some(0));
-        server.wait_for("the third try", |world| world.log_requests == 3);
+        server.wait_for("the third attempt", |world| world.log_requests == 3);
         {
             let mut world = server.world();
             assert_eq!(text(&world).unwrap(), "one\n");

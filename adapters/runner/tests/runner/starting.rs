@@ -56,7 +56,7 @@ fn lost_start_response_is_no_failure() {
         );
         let [first, second] = world.start_reports.as_slice() else {
             panic!(
-                "not one report and its repetition: {:?}",
+                "expected one report and one repetition: {:?}",
                 world.start_reports
             );
         };
@@ -79,11 +79,11 @@ fn start_of_rival_runs_nothing() {
         }
         assert_eq!(vm.start(&server, &[]).code, Some(0));
         if unclear {
-            server.wait_for("a try", |world| !world.start_reports.is_empty());
+            server.wait_for("an attempt", |world| !world.start_reports.is_empty());
             let mut world = server.world();
             (world.running_status, world.rival) = (None, Some(RIVAL));
         }
-        eventually("the runner gives up", || vm.list().stdout.is_empty());
+        eventually("the runner ends", || vm.list().stdout.is_empty());
         assert_eq!(runs(&vm), "");
         let log = vm.local_log(&server.uuid);
         assert!(
@@ -103,7 +103,9 @@ fn stop_before_start_runs_nothing() {
     // The update to Running is retried while the signal arrives.
     server.world().running_status = Some(503);
     assert_eq!(vm.start(&server, &[]).code, Some(0));
-    server.wait_for("a try to start", |world| !world.start_reports.is_empty());
+    server.wait_for("an attempt to start", |world| {
+        !world.start_reports.is_empty()
+    });
     assert_eq!(vm.kill(15, &server.uuid).code, Some(1));
     server.world().running_status = None;
     server.wait_for_state("Cancelled");
@@ -125,7 +127,11 @@ fn gateway_listens_while_runner_lives() {
     for _ in 0..3 {
         let mut caller = TcpStream::connect(address).unwrap();
         caller.set_read_timeout(Some(SOON)).unwrap();
-        assert_eq!(caller.read(&mut [0]).unwrap(), 0, "hung up on");
+        assert_eq!(
+            caller.read(&mut [0]).unwrap(),
+            0,
+            "the connection stays open"
+        );
     }
     assert_eq!(vm.kill(15, &server.uuid).code, Some(0));
     let refused = TcpStream::connect(address).map_err(|error| error.kind());

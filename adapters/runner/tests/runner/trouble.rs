@@ -143,11 +143,11 @@ fn result_is_retried_while_api_down() {
     server.wait_for_state("Running");
     server.world().down = true;
     let before = server.world().requests;
-    server.wait_for("several tries", |world| world.requests >= before + 4);
+    server.wait_for("several attempts", |world| world.requests >= before + 4);
     assert_eq!(
         vm.list().stdout,
         format!("{}\n", server.uuid),
-        "the runner waits"
+        "the runner is not listed"
     );
     server.world().down = false;
     server.wait_for_state("Complete");
@@ -171,7 +171,7 @@ fn invalid_scratch_directory_requeues() {
     assert_eq!(
         vm.list().stdout,
         "",
-        "one bad directory does not condemn the node"
+        "one bad directory marks the node as broken"
     );
 }
 

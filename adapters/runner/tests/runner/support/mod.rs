@@ -15,7 +15,10 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + SOON;
     while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "timeout while waiting for: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

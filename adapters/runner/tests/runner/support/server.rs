@@ -102,7 +102,7 @@ impl Server {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "not in time: {what}; the record is {:?}",
+                "timeout while waiting for: {what}; the record is {:?}",
                 world.record
             );
             world = self.shared.1.wait_timeout(world, left).unwrap().0;
