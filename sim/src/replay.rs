@@ -215,7 +215,7 @@ mod tests {
                 0 => vec![Input::Leadership { held: true }],
                 _ => vec![Input::QueueChanged],
             };
-            let commands = journal::Step::live(&mut core, now, inputs.clone());
+            let commands = journal::Step::apply(&mut core, now, inputs.clone());
             while core.poll_event().is_some() {}
             let step = journal::Step::new(now, inputs, commands);
             writer.step(step).expect("it is writable");

@@ -135,7 +135,7 @@ impl Engine {
         let now = self.clock.now();
         let recorded = self.journal.is_some().then(|| inputs.clone());
         let (passes, begun) = (self.core.view().passes(), std::time::Instant::now());
-        let commands = Step::live(&mut self.core, now, inputs);
+        let commands = Step::apply(&mut self.core, now, inputs);
         if self.core.view().passes() > passes {
             self.metrics.pass_made(begun.elapsed());
         }

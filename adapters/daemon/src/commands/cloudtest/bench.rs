@@ -81,7 +81,7 @@ impl Bench for CliBench<'_> {
         // No command is sent before the secret has come back.
         let output = self.run(&target, "true", TRY_MAX).await?;
         if !output.is_success() {
-            return Err(format!("the command `true`: {}", output.complaint()));
+            return Err(format!("the command `true`: {}", output.failure_text()));
         }
         Ok(Proof {
             host_key: self.remote.host_key(&target.key()),

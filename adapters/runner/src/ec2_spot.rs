@@ -1,4 +1,4 @@
-//! Watches for the notice that a spot instance is about to be taken away.
+//! Poller for the interruption notice of EC2 spot instances.
 
 use std::time::Duration;
 
@@ -6,24 +6,28 @@ use serde::Deserialize;
 use ureq::Agent;
 
 use crate::lock::LockDir;
-use crate::notice::Notice;
+use crate::preemption_file::PreemptionNotice;
 
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// More failures in a row mean that there is no metadata service.
+/// Number of consecutive failures after which the metadata service counts as absent.
 const ERRORS_MAX: u32 = 5;
 const SERVICE: &str = "http://169.254.169.254";
 
-/// What the service says.
+/// PreemptionNotice in the format of the metadata service.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-struct Announcement {
+struct InstanceAction {
     action: String,
     time: String,
 }
 
-/// Polls until there is a notice, writes it down for `--list` and for the other runners here, and
-/// hands it over; goes on, since another may follow. Returns when the service cannot be reached, or
-/// when `report` is no longer interested. LONGSHORE_IMDS_URL names another service.
-pub(crate) fn watch(locks: &LockDir, report: &dyn Fn(&Notice) -> bool, say: &dyn Fn(&str)) {
+/// Polls the metadata service. Writes each new notice to the lock directory, for `--list` and for
+/// the other runners on this VM, and calls `report`. Returns if the service is unreachable or
+/// `report` returns false. LONGSHORE_IMDS_URL sets another service URL.
+pub(crate) fn watch(
+    locks: &LockDir,
+    report: &dyn Fn(&PreemptionNotice) -> bool,
+    say: &dyn Fn(&str),
+) {
     let base = std::env::var("LONGSHORE_IMDS_URL").unwrap_or_else(|_| SERVICE.to_owned());
     watch_at(&base, POLL_INTERVAL, locks, report, say);
 }
@@ -32,7 +36,7 @@ fn watch_at(
     base: &str,
     interval: Duration,
     locks: &LockDir,
-    report: &dyn Fn(&Notice) -> bool,
+    report: &dyn Fn(&PreemptionNotice) -> bool,
     say: &dyn Fn(&str),
 ) {
     let agent: Agent = Agent::config_builder()
@@ -42,16 +46,18 @@ fn watch_at(
         .build()
         .into();
     let mut errors = 0;
-    let mut known: Option<Notice> = None;
+    let mut known: Option<PreemptionNotice> = None;
     loop {
-        match look(&agent, base) {
+        match query(&agent, base) {
             Ok(found) => {
                 errors = 0;
-                let notice = found.map(|found| Notice::new(&found.action, &found.time));
+                let notice = found.map(|found| PreemptionNotice::new(&found.action, &found.time));
                 if let Some(notice) = notice.filter(|notice| known.as_ref() != Some(notice)) {
                     say(&notice.text());
                     if let Err(why) = notice.write(locks) {
-                        say(&format!("the dispatcher will not hear of it: {why}"));
+                        say(&format!(
+                            "the notice cannot be stored for the dispatcher: {why}"
+                        ));
                     }
                     if !report(&notice) {
                         return;
@@ -72,7 +78,7 @@ fn watch_at(
     }
 }
 
-fn look(agent: &Agent, base: &str) -> Result<Option<Announcement>, ureq::Error> {
+fn query(agent: &Agent, base: &str) -> Result<Option<InstanceAction>, ureq::Error> {
     let token = agent
         .put(format!("{base}/latest/api/token"))
         .header("X-aws-ec2-metadata-token-ttl-seconds", "60");
@@ -116,7 +122,8 @@ mod tests {
 
     const NOW: Duration = Duration::from_millis(1);
 
-    /// A metadata service that answers one request after the other as told, and what it was asked.
+    /// Starts a metadata service with the given responses, in order. Returns the URL and the
+    /// received requests.
     fn service(answers: Vec<(u16, &'static str)>) -> (String, Receiver<Vec<String>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -142,21 +149,21 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_asked_for_with_a_token_and_written_down() -> std::io::Result<()> {
+    fn notice_is_fetched_with_token() -> std::io::Result<()> {
         const NOTICE: &str = r#"{"action":"terminate","time":"2033-05-18T03:33:20Z"}"#;
         let (base, heard) = service(vec![(200, "tok\n"), (404, ""), (200, "tok"), (200, NOTICE)]);
         let dir = tempfile::tempdir()?;
         let locks = LockDir::new(dir.path());
-        let told = RefCell::new(Vec::new());
-        let report = |notice: &Notice| {
-            told.borrow_mut().push(notice.clone());
+        let reported = RefCell::new(Vec::new());
+        let report = |notice: &PreemptionNotice| {
+            reported.borrow_mut().push(notice.clone());
             false
         };
         watch_at(&base, NOW, &locks, &report, &|_| {});
-        let notice = Notice::new("terminate", "2033-05-18T03:33:20Z");
+        let notice = PreemptionNotice::new("terminate", "2033-05-18T03:33:20Z");
         assert_eq!(notice.at, 2_000_000_000);
-        assert_eq!(*told.borrow(), std::slice::from_ref(&notice));
-        assert_eq!(Notice::read(&locks), Some(notice));
+        assert_eq!(*reported.borrow(), std::slice::from_ref(&notice));
+        assert_eq!(PreemptionNotice::read(&locks), Some(notice));
         let asked: Vec<Vec<String>> = heard.iter().collect();
         let first: Vec<&str> = asked.iter().map(|head| head[0].as_str()).collect();
         let (put, get) = (
@@ -171,22 +178,22 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_up_after_more_than_five_failures_in_a_row() -> std::io::Result<()> {
+    fn poller_ends_after_six_failures() -> std::io::Result<()> {
         let failure = (500, "");
         let mut answers = vec![failure; 5];
-        // One answer in between begins the count anew.
+        // A success resets the count of failures.
         answers.extend([(200, "tok"), (404, "")]);
         answers.extend([failure; 6]);
         let (base, heard) = service(answers);
         let dir = tempfile::tempdir()?;
         let locks = LockDir::new(dir.path());
-        let said = RefCell::new(Vec::new());
-        let say = |text: &str| said.borrow_mut().push(text.to_owned());
+        let logged = RefCell::new(Vec::new());
+        let say = |text: &str| logged.borrow_mut().push(text.to_owned());
         watch_at(&base, NOW, &locks, &|_| panic!("there is no notice"), &say);
         assert_eq!(heard.iter().count(), 13);
-        assert_eq!(said.borrow().len(), 1);
-        assert!(said.borrow()[0].starts_with("no longer watching"));
-        assert_eq!(Notice::read(&locks), None);
+        assert_eq!(logged.borrow().len(), 1);
+        assert!(logged.borrow()[0].starts_with("no longer watching"));
+        assert_eq!(PreemptionNotice::read(&locks), None);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to let through: the host key of a VM, and nothing that a VM opens by itself.
+//! Check of a VM's host key, and refusal of channels opened by a VM.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,74 +6,75 @@ use russh::client::{ChannelOpenHandle, Handler, Msg, Session};
 use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, Error};
 
-/// What a connection has seen of its peer, shared with whoever makes the connection.
+/// Host keys observed on a connection, shared between the handler and the dialing task.
 #[derive(Clone, Default)]
-pub(crate) struct Seen(Arc<Mutex<SeenKeys>>);
+pub(crate) struct ObservedKeys(Arc<Mutex<Keys>>);
 
 #[derive(Default)]
-struct SeenKeys {
+struct Keys {
     accepted: Option<PublicKey>,
     refused: Option<PublicKey>,
 }
 
-impl Seen {
-    /// The key that the peer has proved to hold.
+impl ObservedKeys {
+    /// Accepted host key, proved by the key exchange.
     pub(crate) fn accepted(&self) -> Option<PublicKey> {
         self.keys().accepted.clone()
     }
 
-    /// The key that was not the expected one.
+    /// Host key that differs from the expected key.
     pub(crate) fn refused(&self) -> Option<PublicKey> {
         self.keys().refused.clone()
     }
 
-    fn keys(&self) -> std::sync::MutexGuard<'_, SeenKeys> {
+    fn keys(&self) -> std::sync::MutexGuard<'_, Keys> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Accepts the pinned host key, or, where there is none yet, the first one for the length of this
-/// connection.
-pub(crate) struct Gate {
+/// Handler of one connection. Accepts only the pinned host key. Without a pinned key, accepts the
+/// first key for the duration of the connection.
+pub(crate) struct HostKeyCheck {
     pinned: Option<PublicKey>,
-    seen: Seen,
+    observed: ObservedKeys,
 }
 
-impl Gate {
-    pub(crate) fn new(pinned: Option<PublicKey>) -> (Self, Seen) {
-        let seen = Seen::default();
-        let gate = Self {
+impl HostKeyCheck {
+    pub(crate) fn new(pinned: Option<PublicKey>) -> (Self, ObservedKeys) {
+        let observed = ObservedKeys::default();
+        let check = Self {
             pinned,
-            seen: seen.clone(),
+            observed: observed.clone(),
         };
-        (gate, seen)
+        (check, observed)
     }
 
-    /// Asked again at each renewal of the session's keys.
-    fn admits(&self, key: PublicKey) -> bool {
-        let mut seen = self.seen.keys();
-        let expected = self.pinned.as_ref().or(seen.accepted.as_ref());
-        let admitted = expected.is_none_or(|expected| expected.key_data() == key.key_data());
-        if admitted {
-            seen.accepted = Some(key);
+    /// True if the key is the expected key. Called at each key exchange, also when a session is
+    /// rekeyed.
+    fn accepts(&self, key: PublicKey) -> bool {
+        let mut observed = self.observed.keys();
+        let expected = self.pinned.as_ref().or(observed.accepted.as_ref());
+        let accepted = expected.is_none_or(|expected| expected.key_data() == key.key_data());
+        if accepted {
+            observed.accepted = Some(key);
         } else {
-            seen.refused = Some(key);
+            observed.refused = Some(key);
         }
-        admitted
+        accepted
     }
 }
 
-/// A host key as operators know it from `ssh-keygen -l`.
+/// Host key in the format of `ssh-keygen -l`.
 pub(crate) fn fingerprint(key: &PublicKey) -> String {
     format!("{} {}", key.algorithm(), key.fingerprint(HashAlg::Sha256))
 }
 
-/// What a VM opens by itself is refused, by dropping the reply: we asked for no forwarding.
-impl Handler for Gate {
+/// Refuses all channels opened by the VM, by dropping the reply: no forwarding was requested.
+impl Handler for HostKeyCheck {
     type Error = Error;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Error> {
-        Ok(self.admits(key.public_key()))
+        Ok(self.accepts(key.public_key()))
     }
 
     async fn server_channel_open_session(

@@ -1,7 +1,7 @@
-//! The step between the supervisor and the user's program: a fresh process of this binary joins the
-//! control groups, sets limits on itself, and then becomes the user's program.
+//! Exec helper between the supervisor and the user's program: a new process of this binary joins
+//! the control groups, sets its own limits, and then executes the user's program.
 //!
-//! Its standard input is a pipe on which it reports a failure; success closes the pipe silently.
+//! Standard input is a pipe for reporting a failure. On success the pipe is closed without data.
 
 use std::ffi::OsString;
 use std::io;
@@ -12,26 +12,27 @@ use std::process::{Command, Stdio};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-/// What the step does before it becomes the user's program.
+/// Settings applied before executing the user's program.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Orders {
-    /// Files to write `0` to.
+pub(crate) struct Settings {
+    /// Files to write `0` to, for joining control groups.
     pub(crate) joins: Vec<PathBuf>,
-    /// Bytes of private writable memory that each process may map.
+    /// Limit of private writable memory per process, in bytes.
     pub(crate) data_bytes_max: Option<u64>,
 }
 
-/// What went wrong in the step.
+/// Failure of the exec helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
-    /// The operating system's error number; 0 when there is none.
+    /// Error number of the operating system; 0 if none.
     pub(crate) errno: i32,
     pub(crate) text: String,
-    /// Whether the user's program could not be executed: everything before went well.
+    /// True if executing the user's program failed, after all settings were applied.
     pub(crate) in_program: bool,
 }
 
-/// Runs the step: orders as JSON, then the user's program and its arguments. Returns only on failure.
+/// Runs the exec helper. The arguments are the settings as JSON, the user's program and its
+/// arguments. Returns only on failure.
 pub(crate) fn main(args: Vec<OsString>) -> u8 {
     let report = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3);
     let failure = become_program(args);
@@ -48,23 +49,23 @@ fn become_program(args: Vec<OsString>) -> Failure {
         in_program,
     };
     let mut args = args.into_iter();
-    let (orders, program) = (
+    let (settings, program) = (
         args.next().unwrap_or_default(),
         args.next().unwrap_or_default(),
     );
-    let orders: Orders = match serde_json::from_slice(orders.as_encoded_bytes()) {
-        Ok(orders) => orders,
-        Err(error) => return failed("orders", &error.into(), false),
+    let settings: Settings = match serde_json::from_slice(settings.as_encoded_bytes()) {
+        Ok(settings) => settings,
+        Err(error) => return failed("settings", &error.into(), false),
     };
-    for file in &orders.joins {
+    for file in &settings.joins {
         if let Err(error) = std::fs::write(file, "0") {
             return failed(&format!("{}", file.display()), &error, false);
         }
     }
-    if orders.data_bytes_max.is_some() {
+    if settings.data_bytes_max.is_some() {
         let limit = Rlimit {
-            current: orders.data_bytes_max,
-            maximum: orders.data_bytes_max,
+            current: settings.data_bytes_max,
+            maximum: settings.data_bytes_max,
         };
         if let Err(error) = setrlimit(Resource::Data, limit) {
             return failed("limit memory", &error.into(), false);

@@ -1,4 +1,4 @@
-//! The way to one VM: up, being made, or down and not to be tried before some time.
+//! Connection state of one VM: connected, connecting, or disconnected with back-off.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,28 +15,29 @@ use crate::connection::{Connection, Dialer};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Before the first success, when the VM is probably still booting.
+/// Maximum delay before the first success, while the VM is probably booting.
 const BACKOFF_BOOTING_MAX: Duration = Duration::from_secs(2);
 
-/// The way to one VM, shared by all who want to go there.
-pub(crate) struct Link {
+/// VmLink to one VM, shared by all callers.
+pub(crate) struct VmLink {
     dialer: Arc<Dialer>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Where the VM was last said to be.
+    /// Address last reported by the cloud.
     address: Option<Address>,
-    /// The host key it was first seen with, once its identity was proved.
+    /// Host key pinned when the identity was first verified.
     pin: Option<PublicKey>,
-    way: Way,
-    /// Goes up when an attempt is no longer wanted, so that its result is not taken over.
+    connection: ConnectionState,
+    /// Incremented when an attempt is obsolete. The result of an attempt with an older epoch is
+    /// ignored.
     epoch: u64,
     backoff: Backoff,
     forgotten: bool,
 }
 
-enum Way {
+enum ConnectionState {
     Down,
     Connecting(Attempt),
     Up(Arc<Connection>),
@@ -49,14 +50,14 @@ struct Attempt {
     task: AbortHandle,
 }
 
-impl Link {
+impl VmLink {
     pub(crate) fn new(dialer: Arc<Dialer>) -> Arc<Self> {
         Arc::new(Self {
             dialer,
             state: Mutex::new(State {
                 address: None,
                 pin: None,
-                way: Way::Down,
+                connection: ConnectionState::Down,
                 epoch: 0,
                 backoff: Backoff::default(),
                 forgotten: false,
@@ -64,9 +65,8 @@ impl Link {
         })
     }
 
-    /// A connection to this address, the one that is there or a new one. An attempt goes on when
-    /// nobody waits for it any more, so that a short deadline does not keep a slow VM from ever
-    /// being reached.
+    /// Returns the existing connection to an address, or dials. An attempt continues after all
+    /// callers have timed out, so that a slow VM becomes reachable even with short deadlines.
     pub(crate) async fn connection(
         self: &Arc<Self>,
         address: &Address,
@@ -74,9 +74,9 @@ impl Link {
         deadline: Instant,
     ) -> Outcome {
         loop {
-            let (mut outcome, epoch) = match self.look(address, secret)? {
-                Found::Connection(connection) => return Ok(connection),
-                Found::Attempt(outcome, epoch) => (outcome, epoch),
+            let (mut outcome, epoch) = match self.find_or_dial(address, secret)? {
+                FoundOrDialing::Connection(connection) => return Ok(connection),
+                FoundOrDialing::Attempt(outcome, epoch) => (outcome, epoch),
             };
             match timeout_at(deadline, outcome.wait_for(Option::is_some)).await {
                 Ok(Ok(done)) => {
@@ -84,9 +84,9 @@ impl Link {
                         return done.clone();
                     }
                 }
-                // Called off, because the address changed or the instance was forgotten, or failed
-                // without a word.
-                Ok(Err(_)) => self.broke_off(epoch),
+                // The attempt was aborted, because the address changed or the instance was
+                // forgotten, or the task failed.
+                Ok(Err(_)) => self.discard_attempt(epoch),
                 Err(_) => {
                     return Err(VmError::Unreachable(format!(
                         "still connecting to {address} at the deadline"
@@ -96,39 +96,46 @@ impl Link {
         }
     }
 
-    fn look(self: &Arc<Self>, address: &Address, secret: &Secret) -> Result<Found, VmError> {
+    fn find_or_dial(
+        self: &Arc<Self>,
+        address: &Address,
+        secret: &Secret,
+    ) -> Result<FoundOrDialing, VmError> {
         let mut state = self.state();
         if state.forgotten {
-            return Err(VmError::Unreachable("the instance was given up".into()));
+            return Err(VmError::Unreachable("the instance was forgotten".into()));
         }
         if state.address.as_ref() != Some(address) {
-            // What runs over the old connection may end; it closes itself then.
-            state.leave();
+            // Commands on the old connection may end; the connection closes itself afterwards.
+            state.disconnect();
             state.backoff = Backoff::default();
             state.address = Some(address.clone());
         }
-        match &state.way {
-            Way::Up(connection) if connection.is_usable() => {
-                return Ok(Found::Connection(Arc::clone(connection)));
+        match &state.connection {
+            ConnectionState::Up(connection) if connection.is_usable() => {
+                return Ok(FoundOrDialing::Connection(Arc::clone(connection)));
             }
-            Way::Connecting(attempt) => {
-                return Ok(Found::Attempt(attempt.outcome.clone(), state.epoch));
+            ConnectionState::Connecting(attempt) => {
+                return Ok(FoundOrDialing::Attempt(
+                    attempt.outcome.clone(),
+                    state.epoch,
+                ));
             }
-            Way::Up(_) | Way::Down => {}
+            ConnectionState::Up(_) | ConnectionState::Down => {}
         }
         state.backoff.check(Instant::now())?;
-        let attempt = self.attempt(&state, address.clone(), secret.clone());
+        let attempt = self.start_attempt(&state, address.clone(), secret.clone());
         let outcome = attempt.outcome.clone();
-        state.way = Way::Connecting(attempt);
-        Ok(Found::Attempt(outcome, state.epoch))
+        state.connection = ConnectionState::Connecting(attempt);
+        Ok(FoundOrDialing::Attempt(outcome, state.epoch))
     }
 
-    fn attempt(self: &Arc<Self>, state: &State, address: Address, secret: Secret) -> Attempt {
+    fn start_attempt(self: &Arc<Self>, state: &State, address: Address, secret: Secret) -> Attempt {
         let (sender, outcome) = watch::channel(None);
         let (link, epoch, pin) = (Arc::clone(self), state.epoch, state.pin.clone());
         let task = tokio::spawn(async move {
             let dialed = link.dialer.dial(&address, pin.as_ref(), &secret).await;
-            if let Some(outcome) = link.settle(epoch, &address, dialed) {
+            if let Some(outcome) = link.finish_attempt(epoch, &address, dialed) {
                 sender.send_replace(Some(outcome));
             }
         });
@@ -138,7 +145,7 @@ impl Link {
         }
     }
 
-    fn settle(
+    fn finish_attempt(
         &self,
         epoch: u64,
         address: &Address,
@@ -156,7 +163,7 @@ impl Link {
                 tracing::debug!(%address, first = state.pin.is_none(), "connected");
                 state.pin.get_or_insert(key);
                 state.backoff = Backoff::default();
-                state.way = Way::Up(Arc::clone(&connection));
+                state.connection = ConnectionState::Up(Arc::clone(&connection));
                 Ok(connection)
             }
             Err(error) => {
@@ -167,29 +174,29 @@ impl Link {
         })
     }
 
-    /// Clears away an attempt that ended without an outcome.
-    fn broke_off(&self, epoch: u64) {
+    /// Removes an attempt that ended without an outcome.
+    fn discard_attempt(&self, epoch: u64) {
         let mut state = self.state();
-        if state.epoch == epoch && matches!(state.way, Way::Connecting(_)) {
+        if state.epoch == epoch && matches!(state.connection, ConnectionState::Connecting(_)) {
             state.epoch += 1;
             state.fail(VmError::Unreachable(
-                "the attempt to connect broke off".into(),
+                "the task dialing the VM failed".into(),
             ));
         }
     }
 
-    /// Drops the connection with what runs on it, and everything that is known about the VM.
+    /// Drops the connection, running commands and all knowledge about the VM.
     pub(crate) fn forget(&self) {
         let mut state = self.state();
-        if let Way::Up(connection) = &state.way {
+        if let ConnectionState::Up(connection) = &state.connection {
             connection.close();
         }
-        state.leave();
+        state.disconnect();
         state.pin = None;
         state.forgotten = true;
     }
 
-    /// The host key that the VM was first seen with, once its identity was proved.
+    /// Host key pinned when the identity was first verified.
     pub(crate) fn pin(&self) -> Option<PublicKey> {
         self.state().pin.clone()
     }
@@ -200,27 +207,27 @@ impl Link {
 }
 
 impl State {
-    fn leave(&mut self) {
-        if let Way::Connecting(attempt) = &self.way {
+    fn disconnect(&mut self) {
+        if let ConnectionState::Connecting(attempt) = &self.connection {
             attempt.task.abort();
         }
-        self.way = Way::Down;
+        self.connection = ConnectionState::Down;
         self.epoch += 1;
     }
 
     fn fail(&mut self, error: VmError) {
-        self.way = Way::Down;
+        self.connection = ConnectionState::Down;
         let reached = self.pin.is_some();
         self.backoff.failed(error, Instant::now(), reached);
     }
 }
 
-enum Found {
+enum FoundOrDialing {
     Connection(Arc<Connection>),
     Attempt(watch::Receiver<Option<Outcome>>, u64),
 }
 
-/// How long to leave a VM alone that could not be reached.
+/// Exponential back-off after failed attempts.
 #[derive(Default)]
 struct Backoff {
     failures: u32,
@@ -234,24 +241,24 @@ impl Backoff {
         } else {
             BACKOFF_BOOTING_MAX
         };
-        // Beyond this the doubling has long passed the maximum.
+        // The maximum delay is reached long before ten doublings.
         let doublings = self.failures.min(10);
         self.failures += 1;
         self.last = Some((error, now + (BACKOFF_MIN * (1 << doublings)).min(max)));
     }
 
-    /// The last error with the time to wait, while there is any.
+    /// Returns the last error, with the remaining delay, while backed off.
     fn check(&self, now: Instant) -> Result<(), VmError> {
         let Some((error, until)) = self.last.as_ref().filter(|(_, until)| now < *until) else {
             return Ok(());
         };
         let wait = until.duration_since(now).as_secs_f32();
-        let later = |why: &str| format!("{why}; not tried again for {wait:.1} s");
+        let backed_off = |why: &str| format!("{why}; not tried again for {wait:.1} s");
         Err(match error {
-            VmError::Unreachable(why) => VmError::Unreachable(later(why)),
-            VmError::IdentityMismatch(why) => VmError::IdentityMismatch(later(why)),
-            VmError::Failed(why) => VmError::Failed(later(why)),
-            VmError::Lost(why) => VmError::Lost(later(why)),
+            VmError::Unreachable(why) => VmError::Unreachable(backed_off(why)),
+            VmError::IdentityMismatch(why) => VmError::IdentityMismatch(backed_off(why)),
+            VmError::Failed(why) => VmError::Failed(backed_off(why)),
+            VmError::Lost(why) => VmError::Lost(backed_off(why)),
         })
     }
 }
@@ -260,7 +267,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    fn waits(reached: bool) -> Vec<u64> {
+    fn delays(reached: bool) -> Vec<u64> {
         let now = Instant::now();
         let mut backoff = Backoff::default();
         (0..12)
@@ -273,29 +280,29 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_half_a_minute() {
+    fn delays_double_up_to_30s() {
         assert_eq!(
-            waits(true)[..7],
+            delays(true)[..7],
             [500, 1000, 2000, 4000, 8000, 16_000, 30_000]
         );
-        assert_eq!(waits(true)[11], 30_000);
+        assert_eq!(delays(true)[11], 30_000);
     }
 
     #[test]
-    fn a_booting_vm_is_tried_every_two_seconds_at_least() {
-        assert_eq!(waits(false)[..4], [500, 1000, 2000, 2000]);
-        assert_eq!(waits(false)[11], 2000);
+    fn delays_of_booting_vm_stay_short() {
+        assert_eq!(delays(false)[..4], [500, 1000, 2000, 2000]);
+        assert_eq!(delays(false)[11], 2000);
     }
 
     #[tokio::test]
-    async fn within_the_wait_the_last_error_is_the_answer() {
+    async fn backed_off_link_returns_last_error() {
         let now = Instant::now();
         let mut backoff = Backoff::default();
         assert_eq!(backoff.check(now), Ok(()));
         backoff.failed(VmError::IdentityMismatch("other key".into()), now, true);
-        let said = backoff.check(now).unwrap_err();
+        let error = backoff.check(now).unwrap_err();
         assert_eq!(
-            said,
+            error,
             VmError::IdentityMismatch("other key; not tried again for 0.5 s".into())
         );
         assert_eq!(backoff.check(now + BACKOFF_MIN), Ok(()));

@@ -1,4 +1,4 @@
-//! Tells the dispatcher that this machine is unfit for work.
+//! Reports to the dispatcher that this VM is unfit for containers.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::lock::LockDir;
 
-/// The operator's program may take this long.
+/// Timeout of the operator's hook.
 const HOOK_MAX: Duration = Duration::from_secs(60);
 
-/// Runs the operator's program; without one, or when it fails, writes the flag file that a `--list`
-/// reports. Returns what was done, for the log.
+/// Runs the operator's hook. Without a hook, or if the hook fails, creates the flag file reported
+/// by `--list`. Returns a message for the log.
 pub(crate) fn report(locks: &LockDir, hook: Option<&Path>) -> String {
     let failed = match hook.map(run) {
         Some(Ok(())) => return "this node is broken: the broken-node hook has run".to_owned(),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_flag_is_written_unless_a_hook_did_its_work() -> std::io::Result<()> {
+    fn flag_file_is_written_without_successful_hook() -> std::io::Result<()> {
         let dir = tempfile::tempdir()?;
         let locks = LockDir::new(dir.path());
         report(&locks, Some(Path::new("/bin/true")));
