@@ -1,196 +1,209 @@
-//! Which subnet is tried, and in which order.
+//! Choice and order of the subnets for a create.
 //!
-//! The one that worked last comes first. One that had no room lately is left out for a while, as
-//! long as another is left: capacity is remembered for each type, lifecycle and zone, a lack of
-//! addresses for each subnet. Which zone a subnet is in is learned from the instances in it; until
-//! then it counts as a zone of its own.
+//! The subnet of the last success is first. A subnet with a recent shortage is skipped while
+//! another subnet is left: capacity shortages are recorded per type, lifecycle (spot or on demand)
+//! and zone, shortages of addresses per subnet. The zone of a subnet is learned from the instances
+//! in the subnet; until then the subnet counts as a zone of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use longshore_core::ids::IntentId;
 
-/// For so long a place without room is avoided while another is left.
-const AVOIDED: Duration = Duration::from_secs(180);
+/// Time a subnet with a shortage is skipped while another subnet is left.
+const SHORTAGE_MEMORY: Duration = Duration::from_secs(180);
 
-/// Intents whose place is remembered, so that a repeated create goes to the same place, where EC2
-/// knows its token.
+/// Maximum number of recorded intents. A repeated create goes to the recorded subnet, because the
+/// token is valid only there.
 const INTENTS_MAX: usize = 4096;
 
-/// What shortages are about.
+/// Subject of a capacity shortage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Offering {
-    /// EC2's name for it.
+    /// EC2's name of the instance type.
     pub(crate) provider_type: String,
-    /// Spot or on demand.
+    /// True for spot, false for on demand.
     pub(crate) spot: bool,
 }
 
-/// What a refusal means for its place.
+/// Kind of a shortage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lack {
-    /// The zone has no more of this offering.
-    OfOffering,
-    /// The subnet takes nothing.
-    OfSubnet,
+pub(crate) enum Shortage {
+    /// The zone has no capacity for this offering.
+    Offering,
+    /// The subnet cannot take any instance.
+    Subnet,
 }
 
-/// The memory. `subnets` are in the operator's order; with none, there is one place without a name.
+/// Recorded successes and shortages. `subnets` are in configured order; without configured subnets
+/// there is a single unnamed subnet with index 0.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct SubnetChoice {
     subnets: Vec<String>,
-    favourite: usize,
+    preferred: usize,
     zones: BTreeMap<usize, String>,
-    /// When it was refused last.
-    lacking: BTreeMap<Key, Instant>,
+    /// Time of the latest shortage.
+    shortages: BTreeMap<ShortageKey, Instant>,
     intents: BTreeMap<IntentId, usize>,
-    order: VecDeque<IntentId>,
+    intent_order: VecDeque<IntentId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Zone(Offering, String),
-    Place(Offering, usize),
+enum ShortageKey {
+    ZoneOffering(Offering, String),
+    SubnetOffering(Offering, usize),
     Subnet(usize),
 }
 
-impl Places {
+impl SubnetChoice {
     pub(crate) fn new(subnets: Vec<String>) -> Self {
         Self {
             subnets,
-            favourite: 0,
+            preferred: 0,
             zones: BTreeMap::new(),
-            lacking: BTreeMap::new(),
+            shortages: BTreeMap::new(),
             intents: BTreeMap::new(),
-            order: VecDeque::new(),
+            intent_order: VecDeque::new(),
         }
     }
 
-    /// The subnet of a place; none where EC2 chooses.
-    pub(crate) fn subnet(&self, place: usize) -> Option<&str> {
-        self.subnets.get(place).map(String::as_str)
+    /// Subnet at an index; `None` if EC2 chooses the subnet.
+    pub(crate) fn subnet(&self, index: usize) -> Option<&str> {
+        self.subnets.get(index).map(String::as_str)
     }
 
-    /// The places to try, in this order; at least one, none twice. `only` is the one place that may
-    /// be used, where it is fixed.
-    pub(crate) fn order(
+    /// Indices of the subnets to try, in order; at least one index, without repetition. `fixed` is
+    /// the only allowed index, if any.
+    pub(crate) fn candidates(
         &mut self,
         intent: IntentId,
         offering: &Offering,
-        only: Option<usize>,
+        fixed: Option<usize>,
         now: Instant,
     ) -> Vec<usize> {
-        if let Some(place) = only {
-            return vec![place];
+        if let Some(index) = fixed {
+            return vec![index];
         }
-        // Where it may have been made before it must be tried, and nowhere else first.
+        // An earlier request may have created the instance in the recorded subnet, so the recorded
+        // subnet is tried first.
         let before = self.intents.get(&intent).copied();
-        self.lacking
-            .retain(|_, at| now.saturating_duration_since(*at) < AVOIDED);
+        self.shortages
+            .retain(|_, at| now.saturating_duration_since(*at) < SHORTAGE_MEMORY);
         let count = self.subnets.len().max(1);
-        let mut all: Vec<usize> = (0..count).map(|n| (self.favourite + n) % count).collect();
-        let refused = |place: &usize| self.refused_at(*place, offering);
-        if all.iter().any(|place| refused(place).is_none()) {
-            all.retain(|place| refused(place).is_none());
+        let mut all: Vec<usize> = (0..count).map(|n| (self.preferred + n) % count).collect();
+        let shortage = |index: &usize| self.shortage_since(*index, offering);
+        if all.iter().any(|index| shortage(index).is_none()) {
+            all.retain(|index| shortage(index).is_none());
         } else {
-            // None is known to have room: the one that had the most time to find some.
-            all.sort_by_key(refused);
+            // All subnets have shortages: only the subnet with the oldest shortage is tried.
+            all.sort_by_key(shortage);
             all.truncate(1);
         }
         if let Some(before) = before {
-            all.retain(|place| *place != before);
+            all.retain(|index| *index != before);
             all.insert(0, before);
         }
         all
     }
 
-    /// Whether there is no room for it there, as far as is known.
-    pub(crate) fn is_full(&self, place: usize, offering: &Offering) -> bool {
-        self.refused_at(place, offering).is_some()
+    /// True if a shortage of the offering is recorded for the subnet.
+    pub(crate) fn has_shortage(&self, index: usize, offering: &Offering) -> bool {
+        self.shortage_since(index, offering).is_some()
     }
 
-    fn refused_at(&self, place: usize, offering: &Offering) -> Option<Instant> {
-        let of_offering = self.lacking.get(&self.key(place, offering));
-        let of_subnet = self.lacking.get(&Key::Subnet(place));
+    fn shortage_since(&self, index: usize, offering: &Offering) -> Option<Instant> {
+        let of_offering = self.shortages.get(&self.key(index, offering));
+        let of_subnet = self.shortages.get(&ShortageKey::Subnet(index));
         of_offering.max(of_subnet).copied()
     }
 
-    fn key(&self, place: usize, offering: &Offering) -> Key {
-        match self.zones.get(&place) {
-            Some(zone) => Key::Zone(offering.clone(), zone.clone()),
-            None => Key::Place(offering.clone(), place),
+    fn key(&self, index: usize, offering: &Offering) -> ShortageKey {
+        match self.zones.get(&index) {
+            Some(zone) => ShortageKey::ZoneOffering(offering.clone(), zone.clone()),
+            None => ShortageKey::SubnetOffering(offering.clone(), index),
         }
     }
 
-    /// An instance was made there.
-    pub(crate) fn worked(
+    /// Records a created instance.
+    pub(crate) fn record_success(
         &mut self,
         intent: IntentId,
         offering: &Offering,
-        place: usize,
+        index: usize,
         zone: Option<&str>,
     ) {
-        self.favourite = place;
-        self.lacking.remove(&self.key(place, offering));
-        self.lacking.remove(&Key::Subnet(place));
+        self.preferred = index;
+        self.shortages.remove(&self.key(index, offering));
+        self.shortages.remove(&ShortageKey::Subnet(index));
         if let Some(zone) = zone {
-            self.learn(place, zone);
-            self.lacking.remove(&self.key(place, offering));
+            self.set_zone(index, zone);
+            self.shortages.remove(&self.key(index, offering));
         }
-        self.remember(intent, place);
+        self.record_intent(intent, index);
     }
 
-    /// An instance in a subnet shows which zone that is in.
-    pub(crate) fn is_in(&mut self, subnet: &str, zone: &str) {
-        if let Some(place) = self.subnets.iter().position(|known| known == subnet) {
-            self.learn(place, zone);
+    /// Learns the zone of a subnet from a listed instance.
+    pub(crate) fn learn_zone_of(&mut self, subnet: &str, zone: &str) {
+        if let Some(index) = self.subnets.iter().position(|known| known == subnet) {
+            self.set_zone(index, zone);
         }
     }
 
-    /// What was lacking there is lacking in the whole zone.
-    fn learn(&mut self, place: usize, zone: &str) {
-        let before = self.zones.insert(place, zone.to_owned());
+    /// Sets the zone of a subnet. Shortages of the subnet become shortages of the zone.
+    fn set_zone(&mut self, index: usize, zone: &str) {
+        let before = self.zones.insert(index, zone.to_owned());
         if before.as_deref() == Some(zone) {
             return;
         }
-        let of_place = |key: &Key| matches!(key, Key::Place(_, p) if *p == place);
-        let keys: Vec<Key> = self
-            .lacking
+        let of_subnet =
+            |key: &ShortageKey| matches!(key, ShortageKey::SubnetOffering(_, p) if *p == index);
+        let keys: Vec<ShortageKey> = self
+            .shortages
             .keys()
-            .filter(|k| of_place(k))
+            .filter(|k| of_subnet(k))
             .cloned()
             .collect();
         for key in keys {
-            if let (Some(at), Key::Place(offering, _)) = (self.lacking.remove(&key), key) {
-                let of_zone = self.lacking.entry(Key::Zone(offering, zone.to_owned()));
+            if let (Some(at), ShortageKey::SubnetOffering(offering, _)) =
+                (self.shortages.remove(&key), key)
+            {
+                let of_zone = self
+                    .shortages
+                    .entry(ShortageKey::ZoneOffering(offering, zone.to_owned()));
                 let latest = of_zone.or_insert(at);
                 *latest = at.max(*latest);
             }
         }
     }
 
-    /// It was refused there.
-    pub(crate) fn refused(&mut self, offering: &Offering, place: usize, lack: Lack, now: Instant) {
-        let key = match lack {
-            Lack::OfOffering => self.key(place, offering),
-            Lack::OfSubnet => Key::Subnet(place),
+    /// Records a shortage.
+    pub(crate) fn record_shortage(
+        &mut self,
+        offering: &Offering,
+        index: usize,
+        shortage: Shortage,
+        now: Instant,
+    ) {
+        let key = match shortage {
+            Shortage::Offering => self.key(index, offering),
+            Shortage::Subnet => ShortageKey::Subnet(index),
         };
-        self.lacking.insert(key, now);
+        self.shortages.insert(key, now);
     }
 
-    /// It failed there for a reason that stays: another place is tried next time, so that each that
-    /// is wrong is reported.
-    pub(crate) fn move_on(&mut self, place: usize) {
-        self.favourite = (place + 1) % self.subnets.len().max(1);
+    /// Prefers the next subnet after a permanent failure, so that every unusable subnet is
+    /// reported.
+    pub(crate) fn prefer_next(&mut self, index: usize) {
+        self.preferred = (index + 1) % self.subnets.len().max(1);
     }
 
-    /// An instance may have been made there for this intent.
-    pub(crate) fn remember(&mut self, intent: IntentId, place: usize) {
-        if self.intents.insert(intent, place).is_none() {
-            self.order.push_back(intent);
+    /// Records that an instance may have been created for this intent in this subnet.
+    pub(crate) fn record_intent(&mut self, intent: IntentId, index: usize) {
+        if self.intents.insert(intent, index).is_none() {
+            self.intent_order.push_back(intent);
         }
-        if self.order.len() > INTENTS_MAX
-            && let Some(oldest) = self.order.pop_front()
+        if self.intent_order.len() > INTENTS_MAX
+            && let Some(oldest) = self.intent_order.pop_front()
         {
             self.intents.remove(&oldest);
         }
@@ -211,113 +224,119 @@ mod tests {
         }
     }
 
-    fn three() -> Places {
-        Places::new(["s0", "s1", "s2"].map(str::to_owned).to_vec())
+    fn three() -> SubnetChoice {
+        SubnetChoice::new(["s0", "s1", "s2"].map(str::to_owned).to_vec())
     }
 
     #[test]
-    fn without_subnets_there_is_one_place_without_a_name() {
-        let mut places = Places::new(Vec::new());
+    fn no_subnets_gives_one_unnamed_candidate() {
+        let mut choice = SubnetChoice::new(Vec::new());
         let m5 = offering("m5", false);
         let now = Instant::now();
-        assert_eq!(places.order(A, &m5, None, now), [0]);
-        places.refused(&m5, 0, Lack::OfOffering, now);
-        places.move_on(0);
-        assert_eq!(places.order(A, &m5, None, now), [0]);
-        assert_eq!(places.subnet(0), None);
+        assert_eq!(choice.candidates(A, &m5, None, now), [0]);
+        choice.record_shortage(&m5, 0, Shortage::Offering, now);
+        choice.prefer_next(0);
+        assert_eq!(choice.candidates(A, &m5, None, now), [0]);
+        assert_eq!(choice.subnet(0), None);
     }
 
     #[test]
-    fn the_one_that_worked_comes_first() {
-        let mut places = three();
+    fn last_successful_subnet_is_first() {
+        let mut choice = three();
         let m5 = offering("m5", false);
         let now = Instant::now();
-        assert_eq!(places.order(A, &m5, None, now), [0, 1, 2]);
-        places.worked(A, &m5, 1, None);
-        assert_eq!(places.order(B, &m5, None, now), [1, 2, 0]);
-        places.move_on(1);
-        assert_eq!(places.order(B, &m5, None, now), [2, 0, 1]);
-        assert_eq!(places.order(B, &m5, Some(1), now), [1]);
+        assert_eq!(choice.candidates(A, &m5, None, now), [0, 1, 2]);
+        choice.record_success(A, &m5, 1, None);
+        assert_eq!(choice.candidates(B, &m5, None, now), [1, 2, 0]);
+        choice.prefer_next(1);
+        assert_eq!(choice.candidates(B, &m5, None, now), [2, 0, 1]);
+        assert_eq!(choice.candidates(B, &m5, Some(1), now), [1]);
     }
 
     #[test]
-    fn a_shortage_is_remembered_by_type_lifecycle_and_place_for_a_while() {
-        let mut places = three();
+    fn shortage_expires_and_is_per_offering() {
+        let mut choice = three();
         let (m5, spot, c5) = (
             offering("m5", false),
             offering("m5", true),
             offering("c5", false),
         );
         let now = Instant::now();
-        places.refused(&m5, 0, Lack::OfOffering, now);
-        assert_eq!(places.order(A, &m5, None, now), [1, 2]);
-        assert_eq!(places.order(A, &spot, None, now), [0, 1, 2]);
-        assert_eq!(places.order(A, &c5, None, now), [0, 1, 2]);
-        assert_eq!(places.order(A, &m5, None, now + AVOIDED), [0, 1, 2]);
+        choice.record_shortage(&m5, 0, Shortage::Offering, now);
+        assert_eq!(choice.candidates(A, &m5, None, now), [1, 2]);
+        assert_eq!(choice.candidates(A, &spot, None, now), [0, 1, 2]);
+        assert_eq!(choice.candidates(A, &c5, None, now), [0, 1, 2]);
+        assert_eq!(
+            choice.candidates(A, &m5, None, now + SHORTAGE_MEMORY),
+            [0, 1, 2]
+        );
     }
 
     #[test]
-    fn subnets_of_one_zone_share_their_shortages() {
-        let mut places = three();
+    fn subnets_in_zone_share_shortages() {
+        let mut choice = three();
         let m5 = offering("m5", false);
         let now = Instant::now();
-        places.worked(A, &m5, 2, Some("z1"));
-        places.worked(A, &m5, 1, Some("z1"));
-        places.worked(A, &m5, 0, Some("z0"));
-        places.refused(&m5, 1, Lack::OfOffering, now);
-        assert_eq!(places.order(B, &m5, None, now), [0]);
-        places.worked(A, &m5, 2, Some("z1"));
-        assert_eq!(places.order(B, &m5, None, now), [2, 0, 1]);
+        choice.record_success(A, &m5, 2, Some("z1"));
+        choice.record_success(A, &m5, 1, Some("z1"));
+        choice.record_success(A, &m5, 0, Some("z0"));
+        choice.record_shortage(&m5, 1, Shortage::Offering, now);
+        assert_eq!(choice.candidates(B, &m5, None, now), [0]);
+        choice.record_success(A, &m5, 2, Some("z1"));
+        assert_eq!(choice.candidates(B, &m5, None, now), [2, 0, 1]);
     }
 
     #[test]
-    fn a_shortage_of_a_place_becomes_one_of_its_zone_once_that_is_known() {
-        let mut places = three();
+    fn shortage_moves_to_learned_zone() {
+        let mut choice = three();
         let (m5, c5) = (offering("m5", false), offering("c5", false));
         let now = Instant::now();
-        places.refused(&m5, 1, Lack::OfOffering, now);
-        places.is_in("s1", "z1");
-        places.is_in("s2", "z1");
-        places.is_in("unheard of", "z0");
-        assert_eq!(places.order(A, &m5, None, now), [0]);
-        assert_eq!(places.order(A, &c5, None, now), [0, 1, 2]);
-        assert!(places.is_full(2, &m5) && !places.is_full(0, &m5));
+        choice.record_shortage(&m5, 1, Shortage::Offering, now);
+        choice.learn_zone_of("s1", "z1");
+        choice.learn_zone_of("s2", "z1");
+        choice.learn_zone_of("unknown", "z0");
+        assert_eq!(choice.candidates(A, &m5, None, now), [0]);
+        assert_eq!(choice.candidates(A, &c5, None, now), [0, 1, 2]);
+        assert!(choice.has_shortage(2, &m5) && !choice.has_shortage(0, &m5));
     }
 
     #[test]
-    fn a_full_subnet_is_avoided_by_every_type() {
-        let mut places = three();
+    fn full_subnet_is_avoided_by_all_types() {
+        let mut choice = three();
         let now = Instant::now();
-        places.refused(&offering("m5", false), 0, Lack::OfSubnet, now);
-        assert_eq!(places.order(A, &offering("c5", true), None, now), [1, 2]);
+        choice.record_shortage(&offering("m5", false), 0, Shortage::Subnet, now);
+        assert_eq!(
+            choice.candidates(A, &offering("c5", true), None, now),
+            [1, 2]
+        );
     }
 
     #[test]
-    fn where_none_has_room_the_one_refused_first_is_tried_alone() {
-        let mut places = three();
+    fn all_short_tries_oldest_shortage_only() {
+        let mut choice = three();
         let m5 = offering("m5", false);
         let now = Instant::now();
         let later = |seconds| now + Duration::from_secs(seconds);
-        places.refused(&m5, 1, Lack::OfOffering, now);
-        places.refused(&m5, 0, Lack::OfOffering, later(1));
-        places.refused(&m5, 2, Lack::OfSubnet, later(2));
-        assert_eq!(places.order(A, &m5, None, later(3)), [1]);
-        places.refused(&m5, 1, Lack::OfOffering, later(3));
-        assert_eq!(places.order(A, &m5, None, later(4)), [0]);
+        choice.record_shortage(&m5, 1, Shortage::Offering, now);
+        choice.record_shortage(&m5, 0, Shortage::Offering, later(1));
+        choice.record_shortage(&m5, 2, Shortage::Subnet, later(2));
+        assert_eq!(choice.candidates(A, &m5, None, later(3)), [1]);
+        choice.record_shortage(&m5, 1, Shortage::Offering, later(3));
+        assert_eq!(choice.candidates(A, &m5, None, later(4)), [0]);
     }
 
     #[test]
-    fn a_repeated_intent_goes_where_it_was_sent_before() {
-        let mut places = three();
+    fn repeated_intent_tries_recorded_subnet_first() {
+        let mut choice = three();
         let m5 = offering("m5", false);
         let now = Instant::now();
-        places.remember(A, 2);
-        places.refused(&m5, 2, Lack::OfOffering, now);
-        assert_eq!(places.order(A, &m5, None, now), [2, 0, 1]);
+        choice.record_intent(A, 2);
+        choice.record_shortage(&m5, 2, Shortage::Offering, now);
+        assert_eq!(choice.candidates(A, &m5, None, now), [2, 0, 1]);
         for n in 0..INTENTS_MAX {
-            places.remember(IntentId::new(100 + n as u128), 0);
+            choice.record_intent(IntentId::new(100 + n as u128), 0);
         }
-        assert_eq!(places.order(A, &m5, None, now), [0, 1]);
-        assert_eq!(places.intents.len(), INTENTS_MAX);
+        assert_eq!(choice.candidates(A, &m5, None, now), [0, 1]);
+        assert_eq!(choice.intents.len(), INTENTS_MAX);
     }
 }

@@ -1,234 +1,234 @@
-//! From a failure to what somebody can look at.
+//! Hints for the user after a failed check.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use super::report::Point;
+use super::check::Check;
 use crate::ErrorClass;
 
-/// Something to look at.
+/// Possible cause of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
-    /// What the credentials may do.
+pub enum Hint {
+    /// Permissions of the credentials.
     Permissions,
     /// The credentials themselves.
     Credentials,
-    /// The endpoint and the network between here and the cloud.
+    /// The endpoint, and the network between this host and the cloud.
     Endpoint,
     /// The configured subnet.
     Subnet,
     /// The configured image.
     Image,
-    /// The configured security groups, and other ways in.
+    /// The configured security groups, and the route to the instance.
     SecurityGroup,
     /// The name of the instance type.
     InstanceType,
-    /// How much the account may have.
+    /// Quota of the account.
     Quota,
-    /// Whether another type or zone has room.
+    /// Capacity of other types or zones.
     Capacity,
-    /// How often the cloud is called.
+    /// Rate of calls to the cloud.
     Rate,
     /// The key pair.
     Key,
-    /// The user to log in as.
+    /// The login user.
     UserName,
-    /// Whether the image runs the script that is handed over at boot.
+    /// Execution of the init script by the image at boot.
     InitScript,
-    /// The command that tells whether an instance is ready.
+    /// The boot probe command.
     BootProbe,
-    /// How long booting may take.
+    /// Boot time and its timeout.
     BootTime,
-    /// The command that was to be tried.
+    /// The requested command.
     Command,
-    /// What is left from before.
+    /// Instances from before the run.
     Leftovers,
-    /// What costs money until somebody destroys it by hand.
+    /// Instances that cost money until destroyed by hand.
     ByHand,
-    /// The tag prefix and the tags that the account allows.
+    /// The tag prefix, and the tags allowed by the account.
     TagNames,
-    /// The driver breaks its contract.
+    /// A violation of the contract by the driver.
     Driver,
 }
 
-impl Check {
-    /// What to do, in one sentence, by the configuration's keys.
+impl Hint {
+    /// Advice in one sentence, with the names of configuration keys.
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
             Self::Permissions => {
-                "permissions: may these credentials list, create, tag and destroy instances?"
+                "permissions: are these credentials allowed to list, create, tag and destroy instances?"
             }
             Self::Credentials => {
-                "credentials: are those in DriverParameters right, and not expired?"
+                "credentials: are the credentials in DriverParameters correct and not expired?"
             }
-            Self::Endpoint => "network: does this host reach the cloud's endpoint and region?",
+            Self::Endpoint => "network: can this host reach the cloud's endpoint and region?",
             Self::Subnet => {
                 "subnet: does SubnetID (or Network and Subnet) exist, with free addresses, in the \
-                 zone and network of the rest?"
+                 same zone and network as the other resources?"
             }
             Self::Image => {
                 "image: does ImageID exist in this region, for this account, for this type's \
                  processor?"
             }
             Self::SecurityGroup => {
-                "security group: does it let this host in to SSHPort, and is there a route?"
+                "security group: does it allow connections from this host to SSHPort, and is there a route?"
             }
             Self::InstanceType => {
-                "instance type: is ProviderType a type of this region and zone, spelt as the cloud \
-                 does?"
+                "instance type: is ProviderType a type of this region and zone, in the cloud's \
+                 spelling?"
             }
-            Self::Quota => "quota: ask the cloud for more, or end something",
+            Self::Quota => "quota: request a higher quota, or destroy instances",
             Self::Capacity => "capacity: try another type, zone or subnet, or try again later",
-            Self::Rate => "rate: something else calls this cloud with the same account; try later",
+            Self::Rate => {
+                "rate: another program calls this cloud with the same account; try again later"
+            }
             Self::Key => {
-                "key: is DispatchPrivateKey the one whose public half the image or the cloud puts \
-                 on instances (DeployPublicKey)?"
+                "key: does DispatchPrivateKey match the public key installed on instances by the \
+                 image or the cloud (DeployPublicKey)?"
             }
             Self::UserName => {
-                "user name: is it the image's (AdminUsername), with sudo without a password unless \
-                 it is root?"
+                "user name: does the image have this user (AdminUsername), with password-free sudo \
+                 unless the user is root?"
             }
-            Self::InitScript => {
-                "init script: does the image run the user data that it gets at its first boot?"
-            }
+            Self::InitScript => "init script: does the image run its user data at the first boot?",
             Self::BootProbe => {
                 "boot probe: log in (--pause-before-destroy) and run BootProbeCommand by hand"
             }
-            Self::BootTime => "time: does it boot for longer than TimeoutBooting?",
+            Self::BootTime => "time: does the instance need more than TimeoutBooting to boot?",
             Self::Command => "command: log in (--pause-before-destroy) and run it by hand",
             Self::Leftovers => {
-                "leftovers: if nothing else uses this instance set, destroy them with \
+                "leftovers: if nothing else uses this instance set, destroy the instances with \
                  --destroy-existing; otherwise choose another --instance-set-id"
             }
-            Self::ByHand => "money: look for it in the cloud's own console and destroy it there",
+            Self::ByHand => "costs: find and destroy the instances in the cloud's console",
             Self::TagNames => {
                 "tags: does the account allow these names and values (TagKeyPrefix, ResourceTags)?"
             }
-            Self::Driver => "driver: it breaks its contract; please report this with all words",
+            Self::Driver => {
+                "driver: the driver violates its contract; please report this with the complete output"
+            }
         }
     }
 }
 
-impl fmt::Display for Check {
+impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.advice())
     }
 }
 
-/// Words of clouds, in small letters, and what they speak of.
-const SPOKEN_OF: [(&str, Check); 22] = [
-    ("unauthorized", Check::Permissions),
-    ("not authorized", Check::Permissions),
-    ("accessdenied", Check::Permissions),
-    ("authorizationfailed", Check::Permissions),
-    ("forbidden", Check::Permissions),
-    ("authfailure", Check::Credentials),
-    ("expiredtoken", Check::Credentials),
-    ("credential", Check::Credentials),
-    ("subnet", Check::Subnet),
-    ("ami", Check::Image),
-    ("image", Check::Image),
-    ("securitygroup", Check::SecurityGroup),
-    ("security group", Check::SecurityGroup),
-    ("instance type", Check::InstanceType),
-    ("instancetype", Check::InstanceType),
-    ("keypair", Check::Key),
-    ("key pair", Check::Key),
-    ("public key", Check::Key),
-    ("tag", Check::TagNames),
-    ("dns", Check::Endpoint),
-    ("connect", Check::Endpoint),
-    ("timed out", Check::Endpoint),
+/// Keywords in messages of clouds, in lower case, with the related hints.
+const CLOUD_KEYWORDS: [(&str, Hint); 22] = [
+    ("unauthorized", Hint::Permissions),
+    ("not authorized", Hint::Permissions),
+    ("accessdenied", Hint::Permissions),
+    ("authorizationfailed", Hint::Permissions),
+    ("forbidden", Hint::Permissions),
+    ("authfailure", Hint::Credentials),
+    ("expiredtoken", Hint::Credentials),
+    ("credential", Hint::Credentials),
+    ("subnet", Hint::Subnet),
+    ("ami", Hint::Image),
+    ("image", Hint::Image),
+    ("securitygroup", Hint::SecurityGroup),
+    ("security group", Hint::SecurityGroup),
+    ("instance type", Hint::InstanceType),
+    ("instancetype", Hint::InstanceType),
+    ("keypair", Hint::Key),
+    ("key pair", Hint::Key),
+    ("public key", Hint::Key),
+    ("tag", Hint::TagNames),
+    ("dns", Hint::Endpoint),
+    ("connect", Hint::Endpoint),
+    ("timed out", Hint::Endpoint),
 ];
 
-/// What an instance's words speak of, in small letters.
-const SAID_BY_SSH: [(&str, Check); 4] = [
-    ("login refused", Check::UserName),
-    ("log in", Check::UserName),
-    ("secret", Check::InitScript),
-    ("key", Check::Key),
+/// Keywords in messages from an instance over SSH, in lower case, with the related hints.
+const SSH_KEYWORDS: [(&str, Hint); 4] = [
+    ("login refused", Hint::UserName),
+    ("log in", Hint::UserName),
+    ("secret", Hint::InitScript),
+    ("key", Hint::Key),
 ];
 
-/// What to look at after a failure; the likeliest first.
-pub(super) fn checks(point: Point, class: Option<ErrorClass>, words: &str) -> Vec<Check> {
-    let words = words.to_lowercase();
-    let mut checks = Vec::new();
+/// Hints after a failure, most likely cause first.
+pub(super) fn hints(check: Check, class: Option<ErrorClass>, message: &str) -> Vec<Hint> {
+    let message = message.to_lowercase();
+    let mut hints = Vec::new();
     match class {
-        Some(ErrorClass::Quota) => checks.push(Check::Quota),
-        Some(ErrorClass::Capacity) => checks.push(Check::Capacity),
-        Some(ErrorClass::RateLimited) => checks.push(Check::Rate),
+        Some(ErrorClass::Quota) => hints.push(Hint::Quota),
+        Some(ErrorClass::Capacity) => hints.push(Hint::Capacity),
+        Some(ErrorClass::RateLimited) => hints.push(Hint::Rate),
         _ => {}
     }
-    let of_the_cloud = class.is_some();
-    if of_the_cloud {
-        checks.extend(spoken_of(&SPOKEN_OF, &words));
+    let from_cloud = class.is_some();
+    if from_cloud {
+        hints.extend(matching(&CLOUD_KEYWORDS, &message));
     }
-    checks.extend_from_slice(match point {
-        Point::List if checks.is_empty() => {
-            &[Check::Credentials, Check::Permissions, Check::Endpoint]
-        }
-        Point::Leftovers if of_the_cloud => &[Check::Permissions, Check::ByHand],
-        Point::Leftovers if words.contains("from before") => &[Check::Leftovers],
-        Point::Create if checks.is_empty() => &[
-            Check::Permissions,
-            Check::Subnet,
-            Check::Image,
-            Check::SecurityGroup,
-            Check::InstanceType,
+    hints.extend_from_slice(match check {
+        Check::List if hints.is_empty() => &[Hint::Credentials, Hint::Permissions, Hint::Endpoint],
+        Check::Leftovers if from_cloud => &[Hint::Permissions, Hint::ByHand],
+        Check::Leftovers if message.contains("from before") => &[Hint::Leftovers],
+        Check::Create if hints.is_empty() => &[
+            Hint::Permissions,
+            Hint::Subnet,
+            Hint::Image,
+            Hint::SecurityGroup,
+            Hint::InstanceType,
         ],
-        Point::Tags | Point::Retag if of_the_cloud => &[Check::Permissions, Check::TagNames],
-        Point::Address => &[Check::Subnet, Check::BootTime],
-        Point::BootProbe => &[Check::BootProbe, Check::BootTime],
-        Point::Command => &[Check::Command],
-        Point::Destroy => &[Check::Permissions, Check::ByHand],
-        Point::Gone | Point::Empty => &[Check::ByHand],
-        Point::Identity => &[],
-        _ if of_the_cloud => &[],
-        _ => &[Check::Driver],
+        Check::Tags | Check::Retag if from_cloud => &[Hint::Permissions, Hint::TagNames],
+        Check::Address => &[Hint::Subnet, Hint::BootTime],
+        Check::BootProbe => &[Hint::BootProbe, Hint::BootTime],
+        Check::Command => &[Hint::Command],
+        Check::Destroy => &[Hint::Permissions, Hint::ByHand],
+        Check::Terminated | Check::Cleanup => &[Hint::ByHand],
+        Check::Identity => &[],
+        _ if from_cloud => &[],
+        _ => &[Hint::Driver],
     });
-    if point == Point::Identity {
-        checks.extend(spoken_of(&SAID_BY_SSH, &words));
-        checks.extend_from_slice(&[
-            Check::SecurityGroup,
-            Check::UserName,
-            Check::Key,
-            Check::InitScript,
-            Check::BootTime,
+    if check == Check::Identity {
+        hints.extend(matching(&SSH_KEYWORDS, &message));
+        hints.extend_from_slice(&[
+            Hint::SecurityGroup,
+            Hint::UserName,
+            Hint::Key,
+            Hint::InitScript,
+            Hint::BootTime,
         ]);
     }
-    once(checks)
+    deduplicated(hints)
 }
 
-fn spoken_of<'a>(
-    table: &'a [(&'static str, Check)],
-    words: &'a str,
-) -> impl Iterator<Item = Check> + 'a {
-    let spoken = table.iter().filter(|(word, _)| has_word(words, word));
-    spoken.map(|(_, check)| *check)
+fn matching<'a>(
+    table: &'a [(&'static str, Hint)],
+    message: &'a str,
+) -> impl Iterator<Item = Hint> + 'a {
+    let spoken = table.iter().filter(|(word, _)| has_word(message, word));
+    spoken.map(|(_, hints)| *hints)
 }
 
-/// Short words must stand alone: `ami` is in `family` too.
-fn has_word(words: &str, word: &str) -> bool {
+/// Finds a word of up to four letters only as a separate word: `ami` is also part of `family`.
+fn has_word(message: &str, word: &str) -> bool {
     if word.len() > 4 {
-        return words.contains(word);
+        return message.contains(word);
     }
-    words
+    message
         .split(|c: char| !c.is_alphanumeric())
         .any(|part| part == word || part.strip_suffix('s') == Some(word))
 }
 
-/// Each check at its first place.
-fn once(checks: Vec<Check>) -> Vec<Check> {
-    let mut seen = Vec::with_capacity(checks.len());
-    for check in checks {
-        if !seen.contains(&check) {
-            seen.push(check);
+/// Removes repeated hints and keeps the first of each.
+fn deduplicated(hints: Vec<Hint>) -> Vec<Hint> {
+    let mut unique = Vec::with_capacity(hints.len());
+    for hint in hints {
+        if !unique.contains(&hint) {
+            unique.push(hint);
         }
     }
-    seen
+    unique
 }
 
 #[cfg(test)]
@@ -236,47 +236,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_leads_to_what_it_speaks_of() {
-        let refused = Some(ErrorClass::Permanent);
-        for (words, first) in [
+    fn hints_error_keywords_come_first() {
+        let class = Some(ErrorClass::Permanent);
+        for (message, first) in [
             (
                 "You are not authorized to perform this operation. (UnauthorizedOperation, …)",
-                Check::Permissions,
+                Hint::Permissions,
             ),
             (
                 "The subnet ID 'subnet-1' does not exist (InvalidSubnetID.NotFound, …)",
-                Check::Subnet,
+                Hint::Subnet,
             ),
             (
                 "The image id '[ami-1]' does not exist (InvalidAMIID.NotFound, …)",
-                Check::Image,
+                Hint::Image,
             ),
             (
                 "The security group 'sg-1' does not exist (InvalidGroup.NotFound, …)",
-                Check::SecurityGroup,
+                Hint::SecurityGroup,
             ),
             (
                 "The key pair 'x' does not exist (InvalidKeyPair.NotFound, …)",
-                Check::Key,
+                Hint::Key,
             ),
         ] {
-            assert_eq!(checks(Point::Create, refused, words)[0], first, "{words}");
+            assert_eq!(
+                hints(Check::Create, class, message)[0],
+                first,
+                "{message}"
+            );
         }
-        let quota = checks(Point::Create, Some(ErrorClass::Quota), "family limit");
-        assert_eq!(quota[0], Check::Quota);
-        assert!(!quota.contains(&Check::Image), "{quota:?}");
+        let quota = hints(Check::Create, Some(ErrorClass::Quota), "family limit");
+        assert_eq!(quota[0], Hint::Quota);
+        assert!(!quota.contains(&Hint::Image), "{quota:?}");
     }
 
     #[test]
-    fn each_point_of_a_broken_contract_leads_somewhere_once() {
-        for point in Point::ALL {
+    fn hints_every_check_without_duplicates() {
+        for check in Check::ALL {
             for class in [None, Some(ErrorClass::Transient)] {
-                let checks = checks(point, class, "unknown words about a key");
-                let mut sorted = checks.clone();
+                let hints = hints(check, class, "unknown message about a key");
+                let mut sorted = hints.clone();
                 sorted.sort_unstable();
                 sorted.dedup();
-                assert_eq!(sorted.len(), checks.len(), "{point:?}");
-                assert!(class.is_some() || !checks.is_empty(), "{point:?}");
+                assert_eq!(sorted.len(), hints.len(), "{check:?}");
+                assert!(class.is_some() || !hints.is_empty(), "{check:?}");
             }
         }
     }

@@ -1,124 +1,128 @@
-//! What must hold beside the life of one instance: tokens, sets, refusals, lost answers, batches.
+//! Checks beyond the lifecycle of one instance: idempotency, instance sets, error classes, lost
+//! responses, batches.
 
 use std::collections::BTreeMap;
 
 use longshore_core::ids::InstanceId;
 use tokio::time::{Instant, sleep};
 
-use super::life::count;
-use super::run::{Found, Miss, Run, Subject, broken, intent, left_out};
-use super::{Fault, InjectError, Refusal};
+use super::lifecycle::count;
+use super::run::{CheckError, CheckResult, Run, Subject, fail, intent, skipped};
+use super::{ErrorCase, Fault, InjectError};
 use crate::driver::Cloud as _;
 use crate::instance::{CreateSpec, Instance};
 use crate::layer::Operation;
 use crate::{CloudError, ErrorClass, tag};
 
 impl Run<'_> {
-    pub(super) async fn duplicate_token(&mut self, subject: &Subject) -> Found<()> {
-        if !self.bench.promises().idempotent_create {
-            return left_out("this cloud has no such guard");
+    pub(super) async fn duplicate_token(&mut self, subject: &Subject) -> CheckResult<()> {
+        if !self.harness.capabilities().idempotent_create {
+            return skipped("the driver does not declare idempotent creates");
         }
         let id = &subject.instance.id;
         let note = match self.cloud.create(subject.spec.clone()).await {
             Ok(again) if again.id == *id => String::new(),
             Ok(second) => {
-                let words = format!("the same token made {} beside {id}", second.id);
-                self.made.push(second.id);
-                return broken(words);
+                let message = format!("the same token created {} beside {id}", second.id);
+                self.created.push(second.id);
+                return fail(message);
             }
-            Err(error) => format!("answered: {error}"),
+            Err(error) => format!("the create returned: {error}"),
         };
-        match self.second(id).await? {
-            Some(second) => broken(format!("the same token made {second} beside {id}")),
+        match self.find_second(id).await? {
+            Some(second) => fail(format!("the same token created {second} beside {id}")),
             None => Ok(((), note)),
         }
     }
 
-    /// Looks for an instance beside this one for a while. The set was empty before, so whatever it
-    /// bears, it comes from here, and is ours to destroy.
-    async fn second(&mut self, first: &InstanceId) -> Result<Option<InstanceId>, Miss> {
-        let deadline = Instant::now() + self.patience.settle;
-        self.progress.note("a second instance, for a while");
+    /// Polls for an instance of the set other than `first`. The set was empty before the run, so
+    /// any other instance, even without an intent, was created by the run and must be destroyed.
+    async fn find_second(&mut self, first: &InstanceId) -> Result<Option<InstanceId>, CheckError> {
+        let deadline = Instant::now() + self.timeouts.absence;
+        self.progress
+            .waiting_for("a second instance; none is expected");
         loop {
-            let seen = self.cloud.list().await?;
-            let own = self.bench.instance_set_id();
-            let second = seen.into_iter().find(|i| {
+            let instances = self.cloud.list().await?;
+            let own = self.harness.instance_set_id();
+            let second = instances.into_iter().find(|i| {
                 let of_the_set = i.tags.get(tag::SET).is_some_and(|set| set == own);
-                of_the_set && !i.terminated && i.id != *first && !self.made.contains(&i.id)
+                of_the_set && !i.terminated && i.id != *first && !self.created.contains(&i.id)
             });
             if let Some(second) = second {
-                self.made.push(second.id.clone());
+                self.created.push(second.id.clone());
                 return Ok(Some(second.id));
             }
             if Instant::now() >= deadline || self.stopped() {
                 return Ok(None);
             }
-            sleep(self.patience.pause).await;
+            sleep(self.timeouts.poll_interval).await;
         }
     }
 
-    pub(super) async fn other_set(&self, subject: &Subject) -> Found<()> {
-        let Some(other) = self.bench.other_set() else {
-            return left_out("there is no other set to try it with");
+    pub(super) async fn other_set(&self, subject: &Subject) -> CheckResult<()> {
+        let Some(other) = self.harness.other_set() else {
+            return skipped("the harness has no other instance set");
         };
         let id = &subject.instance.id;
-        let own = self.bench.instance_set_id();
-        let ours = |i: &Instance| i.tags.get(tag::SET).is_some_and(|set| set == own);
-        if let Some(seen) = other.list().await?.iter().find(|i| i.id == *id || ours(i)) {
-            return broken(format!(
-                "another set's list shows {} of set {own:?}",
-                seen.id
+        let own = self.harness.instance_set_id();
+        let in_own_set = |i: &Instance| i.tags.get(tag::SET).is_some_and(|set| set == own);
+        if let Some(instance) = other.list().await?.iter().find(|i| i.id == *id || in_own_set(i)) {
+            return fail(format!(
+                "the list for another set contains {} of set {own:?}",
+                instance.id
             ));
         }
-        if let Some(seen) = self.cloud.list().await?.iter().find(|i| !ours(i)) {
-            return broken(format!(
-                "the list for set {own:?} shows {}, which is not of it",
-                seen.id
+        if let Some(instance) = self.cloud.list().await?.iter().find(|i| !in_own_set(i)) {
+            return fail(format!(
+                "the list for set {own:?} contains {} of another set",
+                instance.id
             ));
         }
         Ok(((), String::new()))
     }
 
-    pub(super) async fn refusals(&mut self, subject: &Subject) -> Found<()> {
-        let table = self.bench.refusals();
+    pub(super) async fn error_classes(&mut self, subject: &Subject) -> CheckResult<()> {
+        let table = self.harness.error_cases();
         if table.is_empty() {
-            return left_out("this cloud cannot be made to refuse");
+            return skipped("the harness cannot inject provider errors");
         }
-        let mut wrong = Vec::new();
-        for refusal in &table {
-            let fault = Fault::Refused(refusal.clone());
-            match self.bench.inject(&fault).await {
+        let mut problems = Vec::new();
+        for case in &table {
+            let fault = Fault::Error(case.clone());
+            match self.harness.inject(&fault).await {
                 Ok(()) => {}
-                Err(InjectError::Unable) => return left_out("this cloud cannot be made to refuse"),
-                Err(InjectError::Failed(words)) => {
-                    wrong.push(format!("{}: {words}", refusal.code));
+                Err(InjectError::Unsupported) => {
+                    return skipped("the harness cannot inject provider errors");
+                }
+                Err(InjectError::Failed(message)) => {
+                    problems.push(format!("{}: {message}", case.code));
                     continue;
                 }
             }
-            self.progress.note(&refusal.code);
-            let answer = self.refused(refusal, subject).await?;
-            if let Some(words) = misunderstood(refusal, answer) {
-                wrong.push(words);
+            self.progress.waiting_for(&case.code);
+            let answer = self.failing_call(case, subject).await?;
+            if let Some(message) = misclassified(case, answer) {
+                problems.push(message);
             }
         }
-        match wrong.as_slice() {
-            [] => Ok(((), format!("{} of them", table.len()))),
-            wrong => broken(wrong.join("; ")),
+        match problems.as_slice() {
+            [] => Ok(((), format!("{} errors", table.len()))),
+            problems => fail(problems.join("; ")),
         }
     }
 
-    /// Makes the call that is refused.
-    async fn refused(
+    /// Makes the call for an injected error.
+    async fn failing_call(
         &mut self,
-        refusal: &Refusal,
+        case: &ErrorCase,
         subject: &Subject,
-    ) -> Result<Result<(), CloudError>, Miss> {
+    ) -> Result<Result<(), CloudError>, CheckError> {
         let id = &subject.instance.id;
-        Ok(match refusal.operation {
+        Ok(match case.operation {
             Operation::Create => {
-                let spec = self.wish()?;
-                let made = self.cloud.create(spec).await;
-                made.map(|instance| self.made.push(instance.id))
+                let spec = self.new_spec()?;
+                let created = self.cloud.create(spec).await;
+                created.map(|instance| self.created.push(instance.id))
             }
             Operation::List => self.cloud.list().await.map(drop),
             Operation::SetTags => {
@@ -129,133 +133,141 @@ impl Run<'_> {
             }
             Operation::Destroy => self.cloud.destroy(id).await,
             Operation::Prices | Operation::HostKeyCheck => {
-                return broken(format!(
-                    "the bench wants {} refused, which the suite does not try",
-                    refusal.operation
+                return fail(format!(
+                    "the harness lists an error of {}, an operation without this check",
+                    case.operation
                 ));
             }
         })
     }
 
-    pub(super) async fn lost_create(&mut self) -> Found<()> {
-        match self.bench.inject(&Fault::LostCreate).await {
+    pub(super) async fn lost_create(&mut self) -> CheckResult<()> {
+        match self.harness.inject(&Fault::LostCreate).await {
             Ok(()) => {}
-            Err(InjectError::Unable) => {
-                return left_out("this cloud cannot be made to lose an answer");
+            Err(InjectError::Unsupported) => {
+                return skipped("the harness cannot inject a lost response");
             }
-            Err(InjectError::Failed(words)) => return broken(words),
+            Err(InjectError::Failed(message)) => return fail(message),
         }
-        let spec = self.wish()?;
-        let mut wrong = Vec::new();
+        let spec = self.new_spec()?;
+        let mut problems = Vec::new();
         match self.cloud.create(spec.clone()).await {
             Err(CloudError::Ambiguous { .. }) => {}
-            Err(error) => wrong.push(format!(
-                "the answer was lost, which must be an unknown outcome, and it says {error}"
+            Err(error) => problems.push(format!(
+                "a create with a lost response must be ambiguous, but the driver returned: {error}"
             )),
             Ok(instance) => {
-                self.made.push(instance.id);
-                wrong.push("the answer was lost, and it says that all went well".to_owned());
+                self.created.push(instance.id);
+                problems.push("a create with a lost response must be ambiguous, but the driver returned success".to_owned());
             }
         }
         let what = format!("the instance of intent {}", spec.intent);
         let found = self
-            .until(&what, self.patience.appear, |seen| {
+            .poll_until(&what, self.timeouts.visible, |instances| {
                 let same = |i: &&Instance| intent(i) == Some(spec.intent) && !i.terminated;
-                Ok(seen.iter().find(same).cloned())
+                Ok(instances.iter().find(same).cloned())
             })
             .await?;
-        self.made.push(found.id.clone());
-        if self.bench.promises().idempotent_create {
-            wrong.extend(self.created_again(spec, &found.id).await?);
+        self.created.push(found.id.clone());
+        if self.harness.capabilities().idempotent_create {
+            problems.extend(self.create_again(spec, &found.id).await?);
         }
-        self.end_of(std::slice::from_ref(&found.id)).await?;
-        match wrong.is_empty() {
+        self.destroy_and_wait(std::slice::from_ref(&found.id))
+            .await?;
+        match problems.is_empty() {
             true => Ok(((), format!("found and destroyed {}", found.id))),
-            false => broken(wrong.join("; ")),
+            false => fail(problems.join("; ")),
         }
     }
 
-    /// Asks once more, as a dispatcher may; says what is wrong.
-    async fn created_again(
+    /// Repeats a create request like a dispatcher after an ambiguous result. Returns the problem,
+    /// if any.
+    async fn create_again(
         &mut self,
         spec: CreateSpec,
         found: &InstanceId,
-    ) -> Result<Option<String>, Miss> {
+    ) -> Result<Option<String>, CheckError> {
         let second = match self.cloud.create(spec).await {
             Ok(again) if again.id != *found => {
-                self.made.push(again.id.clone());
+                self.created.push(again.id.clone());
                 Some(again.id)
             }
-            _ => self.second(found).await?,
+            _ => self.find_second(found).await?,
         };
-        Ok(second.map(|second| format!("asked again, it made {second} beside {found}")))
+        Ok(second.map(|second| {
+            format!("on a repeated create, the driver created {second} beside {found}")
+        }))
     }
 
-    pub(super) async fn batch(&mut self) -> Found<()> {
-        if !self.bench.promises().batches {
-            return left_out("not wanted");
+    pub(super) async fn batch(&mut self) -> CheckResult<()> {
+        if !self.harness.capabilities().batches {
+            return skipped("the driver does not declare batches");
         }
-        let specs = vec![self.wish()?, self.wish()?];
-        let mut wrong = Vec::new();
+        let specs = vec![self.new_spec()?, self.new_spec()?];
+        let mut problems = Vec::new();
         let answers = self.cloud.create_many(specs.clone()).await;
-        let mut made = Vec::new();
+        let mut created = Vec::new();
         if answers.len() != specs.len() {
-            wrong.push(format!(
-                "asked for {}, it gave {} answers",
+            problems.push(format!(
+                "requested {}, received {} results",
                 count(specs.len()),
                 answers.len()
             ));
         }
         for answer in answers {
             match answer {
-                Ok(instance) => made.push(instance.id),
-                Err(error) => wrong.push(error.to_string()),
+                Ok(instance) => created.push(instance.id),
+                Err(error) => problems.push(error.to_string()),
             }
         }
-        self.made.extend(made.iter().cloned());
-        for (spec, id) in specs.iter().zip(&made) {
-            // The answer with this place must be about the wish with this place.
-            if let Err(miss) = self.until_tagged(spec, id).await {
-                wrong.push(match miss {
-                    Miss::Failed { words, .. } | Miss::Skipped(words) => words,
+        self.created.extend(created.iter().cloned());
+        for (spec, id) in specs.iter().zip(&created) {
+            // Result and request at the same index must match.
+            if let Err(error) = self.wait_tagged(spec, id).await {
+                problems.push(match error {
+                    CheckError::Failed { message, .. } | CheckError::Skipped(message) => message,
                 });
             }
         }
-        self.end_of(&made).await?;
-        match wrong.is_empty() {
+        self.destroy_and_wait(&created).await?;
+        match problems.is_empty() {
             true => Ok(((), String::new())),
-            false => broken(wrong.join("; ")),
+            false => fail(problems.join("; ")),
         }
     }
 }
 
-/// What is wrong with the answer to a refused call.
-fn misunderstood(refusal: &Refusal, answer: Result<(), CloudError>) -> Option<String> {
-    let Refusal {
+/// Problem in the result of a failing call, if any.
+fn misclassified(case: &ErrorCase, answer: Result<(), CloudError>) -> Option<String> {
+    let ErrorCase {
         code,
         message,
         operation,
         class,
-    } = refusal;
-    let gone = *operation == Operation::Destroy && *class == ErrorClass::NotFound;
+    } = case;
+    let already_gone = *operation == Operation::Destroy && *class == ErrorClass::NotFound;
     let error = match answer {
-        Ok(()) if gone => return None,
-        Ok(()) => return Some(format!("{code}: {operation} was refused, and it says done")),
-        Err(error) if gone => {
+        Ok(()) if already_gone => return None,
+        Ok(()) => {
             return Some(format!(
-                "{code}: destroying what is gone must be success: {error}"
+                "{code}: the cloud refused {operation}, but the driver returned success"
+            ));
+        }
+        Err(error) if already_gone => {
+            return Some(format!(
+                "{code}: destroying a terminated instance must succeed: {error}"
             ));
         }
         Err(error) => error,
     };
-    let words = error.to_string();
-    let seen = ErrorClass::of(&error);
-    if seen != *class {
-        return Some(format!("{code}: must be {class}, it is {seen}: {words}"));
+    let text = error.to_string();
+    let actual = ErrorClass::of(&error);
+    if actual != *class {
+        return Some(format!("{code}: expected {class}, got {actual}: {text}"));
     }
-    if !words.contains(code.as_str()) || !words.contains(message.as_str()) {
+    if !text.contains(code.as_str()) || !text.contains(message.as_str()) {
         return Some(format!(
-            "{code}: the cloud's own words are missing: {words}"
+            "{code}: the code or the message of the cloud is missing: {text}"
         ));
     }
     None

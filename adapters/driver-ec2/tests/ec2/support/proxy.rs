@@ -1,6 +1,6 @@
-//! What stands before moto: it counts and records calls, refuses, delays or loses chosen ones, and
-//! makes up for what moto does not do: tokens that make one instance only, tags and ends of
-//! instances that are not there, ends of those that have ended.
+//! Proxy before moto: counts and records calls; rejects, delays or drops selected calls; and adds
+//! features absent in moto: idempotency tokens, and correct results of tag and terminate calls for
+//! unknown or terminated instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,69 +18,70 @@ use tokio::sync::{oneshot, watch};
 
 use super::moto;
 
-/// Parameters of a call, `Action` among them.
+/// Parameters of a call, including `Action`.
 pub(crate) type Params = BTreeMap<String, String>;
 
-/// What happens to a call.
+/// Effect of a fault on a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    /// It is refused with this status, code and message.
+    /// Rejects the call with this status, code and message.
     Refuse(u16, String, String),
-    /// The same, with `Retry-After`.
+    /// Rejects the call with a `Retry-After` header.
     RefuseUntil(String, String),
-    /// It is done, and the answer gets lost.
+    /// Executes the call and drops the response.
     LoseAnswer,
-    /// It gets lost before anything is done.
+    /// Drops the call without execution.
     LoseCall,
-    /// It is done, after a while.
+    /// Executes the call after a delay.
     Delay(Duration),
-    /// It is done once this says so, or nobody is left who could.
+    /// Executes the call after this receiver turns true or is closed.
     Hold(watch::Receiver<bool>),
-    /// It is answered with this text and status, by something that is not EC2.
+    /// Returns this status and text, not in EC2's format.
     Text(u16, String),
-    /// The same with bytes that need not be text.
+    /// Returns this status and these bytes.
     Bytes(u16, Vec<u8>),
-    /// The answer shows nothing.
+    /// Returns a response without instances.
     ShowNothing,
-    /// It is done like any other.
+    /// Executes the call normally.
     Pass,
 }
 
 struct Fault {
     action: String,
-    /// A value that one of its parameters must have.
+    /// Required value of a parameter.
     with: Option<String>,
     left: usize,
     effect: Effect,
 }
 
-/// Whoever makes machines of instances.
+/// VM provider for emulated instances.
 pub(crate) trait Machines: Send + Sync {
-    /// An instance was made: its id, user data and public key. Gives back its address.
+    /// Starts a VM for a created instance with its id, user data and public key. Returns the
+    /// address of the VM.
     fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
-    /// An instance is to end.
+    /// Stops the VM of a terminated instance.
     fn ended(&self, id: &str);
 }
 
 #[derive(Default)]
 struct State {
     calls: Vec<Params>,
-    /// Access keys that calls were signed with.
+    /// Access keys in the signatures of calls.
     signers: BTreeSet<String>,
     faults: Vec<Fault>,
-    /// The last good answer to each action.
+    /// Latest successful response by action.
     answers: BTreeMap<String, String>,
     tokens: BTreeMap<String, Told>,
     keys: BTreeMap<String, String>,
     known: BTreeSet<String>,
     ended: BTreeSet<String>,
     page: Option<u32>,
-    /// moto's address of an instance, and the one to show.
+    /// Address in moto and actual address of instances.
     addresses: BTreeMap<String, String>,
     machines: Option<Arc<dyn Machines>>,
 }
 
-/// What a token was told with, and what was answered.
+/// Parameters and response of the first request with a token.
 #[derive(Clone)]
 struct Told {
     params: Params,
@@ -88,7 +89,7 @@ struct Told {
     id: String,
 }
 
-/// The proxy; it ends with the value.
+/// Running proxy, stopped on drop.
 pub(crate) struct Proxy {
     pub(crate) url: String,
     state: Arc<Mutex<State>>,
@@ -131,7 +132,8 @@ impl Proxy {
         self.state.lock().unwrap()
     }
 
-    /// Does this to so many calls of an action from now on, those with this value if one is given.
+    /// Applies the effect to the next `times` calls of an action; with `with`, only to calls with
+    /// this parameter value.
     pub(crate) fn fault(&self, action: &str, with: Option<&str>, count: usize, effect: Effect) {
         self.state().faults.push(Fault {
             action: action.to_owned(),
@@ -141,51 +143,51 @@ impl Proxy {
         });
     }
 
-    /// Refuses the next call of an action.
+    /// Rejects the next call of an action.
     pub(crate) fn refuse(&self, action: &str, code: &str) {
         let effect = Effect::Refuse(400, code.to_owned(), format!("The cloud says {code}."));
         self.fault(action, None, 1, effect);
     }
 
-    /// Holds the next call of an action back until the gate is opened by `true`.
+    /// Holds the next call of an action until `true` is sent to the returned sender.
     pub(crate) fn hold(&self, action: &str, with: Option<&str>) -> watch::Sender<bool> {
         let (gate, opened) = watch::channel(false);
         self.fault(action, with, 1, Effect::Hold(opened));
         gate
     }
 
-    /// From now on all calls are answered as they should be.
-    pub(crate) fn heal(&self) {
+    /// Removes all faults.
+    pub(crate) fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
-    /// Makes pages as small as so many reservations.
+    /// Sets the page size in reservations.
     pub(crate) fn page_of(&self, reservations: u32) {
         self.state().page = Some(reservations);
     }
 
-    /// How many instances were ended.
+    /// Number of terminated instances.
     pub(crate) fn ended(&self) -> usize {
         self.state().ended.len()
     }
 
-    /// All calls of an action so far.
+    /// Recorded calls of an action.
     pub(crate) fn calls(&self, action: &str) -> Vec<Params> {
         let of_it = |call: &&Params| call["Action"] == action;
         self.state().calls.iter().filter(of_it).cloned().collect()
     }
 
-    /// The last good answer to an action.
+    /// Latest successful response to an action.
     pub(crate) fn answer(&self, action: &str) -> String {
         self.state().answers[action].clone()
     }
 
-    /// Access keys that calls were signed with.
+    /// Access keys in the signatures of calls.
     pub(crate) fn signers(&self) -> Vec<String> {
         self.state().signers.iter().cloned().collect()
     }
 
-    /// All calls so far.
+    /// All recorded calls.
     pub(crate) fn all_calls(&self) -> Vec<Params> {
         self.state().calls.clone()
     }
@@ -236,7 +238,7 @@ async fn handle(
     }
 }
 
-/// The access key in a call's signature.
+/// Access key in the signature of a call.
 fn signer(headers: &HeaderMap) -> Option<String> {
     let signature = headers.get("authorization")?.to_str().ok()?;
     let (_, credential) = signature.split_once("Credential=")?;
@@ -258,7 +260,7 @@ impl State {
     }
 }
 
-/// What EC2 would do where moto does not, and moto for the rest.
+/// Emulates the features absent in moto, and forwards all other calls to moto.
 async fn serve(
     http: &reqwest::Client,
     moto: &str,
@@ -274,7 +276,7 @@ async fn serve(
         .extend_pairs(&params)
         .finish();
     let mut call = http.post(moto).body(form);
-    // moto takes the region from the signature.
+    // moto reads the region from the signature.
     for name in ["authorization", "content-type", "x-amz-date"] {
         if let Some(value) = headers.get(name) {
             call = call.header(name, value);
@@ -303,7 +305,7 @@ async fn serve(
     (status, text)
 }
 
-/// Leaves out addresses that are not of this host: nobody here may talk to them.
+/// Removes addresses outside of this host: tests must not connect to other hosts.
 fn on_this_host(text: &str) -> String {
     let (open, close) = ("<privateIpAddress>", "</privateIpAddress>");
     let mut parts = text.split(open);
@@ -419,7 +421,7 @@ fn numbered(params: &Params, prefix: &str) -> Vec<String> {
     of_it.map(|(_, value)| value.clone()).collect()
 }
 
-/// The texts of all elements with this name.
+/// Texts of all elements with this name.
 fn elements(xml: &str, name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let parts = xml.split(&open).skip(1);
@@ -468,7 +470,7 @@ fn response(status: u16, body: impl Into<Body>) -> Response {
     answer
 }
 
-/// The connection ends within the answer.
+/// Response with a connection closed in the middle of the body.
 fn broken() -> Response {
     let reset = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset));
     Response::new(Body::from_stream(futures_util::stream::iter([reset])))
