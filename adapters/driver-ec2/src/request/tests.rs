@@ -64,7 +64,11 @@ fn on_demand_request_has_common_fields() {
     assert_eq!(input.image_id(), Some("ami-1"));
     assert_eq!(input.instance_type().unwrap().as_str(), "m5.large");
     assert_eq!(input.key_name(), Some("key"));
-    assert_eq!(input.subnet_id(), None, "it belongs to the interface");
+    assert_eq!(
+        input.subnet_id(),
+        None,
+        "the subnet must be set on the interface"
+    );
     let [interface] = input.network_interfaces() else {
         panic!("one interface");
     };

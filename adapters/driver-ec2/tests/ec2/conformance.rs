@@ -17,7 +17,7 @@ use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings, T
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::proxy::{Effect, Machines, Proxy};
+use crate::support::proxy::{Effect, Proxy, VmProvider};
 use crate::support::vm::Vms;
 use crate::support::{Ec2, direct};
 
@@ -34,8 +34,8 @@ struct Ec2Harness {
 
 impl Ec2Harness {
     async fn new(vms: &Arc<Vms>, spot: bool) -> Self {
-        let machines: Arc<dyn Machines> = Arc::<Vms>::clone(vms);
-        let ec2 = Ec2::behind(Proxy::with_machines(Some(machines)).await).await;
+        let provider: Arc<dyn VmProvider> = Arc::<Vms>::clone(vms);
+        let ec2 = Ec2::behind(Proxy::with_vms(Some(provider)).await).await;
         let cloud = ec2.cloud();
         let key = ec2.key.to_openssh(russh::keys::ssh_key::LineEnding::LF);
         let ssh = SshSettings {

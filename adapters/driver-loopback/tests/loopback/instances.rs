@@ -131,7 +131,7 @@ async fn vm_listed_until_retention_ends() {
         assert!(!dir.join(gone).exists(), "{gone}");
     }
     assert!(dir.join("vm.log").exists());
-    until("its removal", || async {
+    until("removal of the VM directory", || async {
         find(&cloud, &created.id).await.is_none().then_some(())
     })
     .await;
@@ -353,7 +353,7 @@ async fn killed_vm_process_terminates_vm() {
     let pid = process(&host, &created.id);
     assert!(alive(left[0]) && alive(left[2]));
     kill(pid);
-    let listed = until("its end", || async {
+    let listed = until("termination of the VM", || async {
         find(&cloud, &created.id).await.filter(|vm| vm.terminated)
     })
     .await;
@@ -415,7 +415,7 @@ async fn failed_boot_terminates_vm() {
     params.program.args = vec!["one-argument-too-many".into()];
     let broken = host.cloud_of("set-a", params);
     let created = broken.create(spec(1, &key())).await.unwrap();
-    until("its end", || async {
+    until("termination of the VM", || async {
         find(&cloud, &created.id).await?.terminated.then_some(())
     })
     .await;

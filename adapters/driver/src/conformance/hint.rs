@@ -260,11 +260,7 @@ mod tests {
                 Hint::Key,
             ),
         ] {
-            assert_eq!(
-                hints(Check::Create, class, message)[0],
-                first,
-                "{message}"
-            );
+            assert_eq!(hints(Check::Create, class, message)[0], first, "{message}");
         }
         let quota = hints(Check::Create, Some(ErrorClass::Quota), "family limit");
         assert_eq!(quota[0], Hint::Quota);

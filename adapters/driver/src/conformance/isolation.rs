@@ -66,7 +66,12 @@ impl Run<'_> {
         let id = &subject.instance.id;
         let own = self.harness.instance_set_id();
         let in_own_set = |i: &Instance| i.tags.get(tag::SET).is_some_and(|set| set == own);
-        if let Some(instance) = other.list().await?.iter().find(|i| i.id == *id || in_own_set(i)) {
+        if let Some(instance) = other
+            .list()
+            .await?
+            .iter()
+            .find(|i| i.id == *id || in_own_set(i))
+        {
             return fail(format!(
                 "the list for another set contains {} of set {own:?}",
                 instance.id

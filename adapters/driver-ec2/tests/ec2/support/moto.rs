@@ -19,7 +19,7 @@ pub(crate) fn python() -> PathBuf {
     };
     assert!(
         python.exists(),
-        "{} is missing: `tests/install-moto` installs it, and `tests/run` calls that",
+        "{} is missing: run `tests/install-moto` or `tests/run`",
         python.display()
     );
     python

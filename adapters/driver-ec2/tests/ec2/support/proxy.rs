@@ -50,17 +50,17 @@ struct Fault {
     action: String,
     /// Required value of a parameter.
     with: Option<String>,
-    left: usize,
+    remaining: usize,
     effect: Effect,
 }
 
 /// VM provider for emulated instances.
-pub(crate) trait Machines: Send + Sync {
+pub(crate) trait VmProvider: Send + Sync {
     /// Starts a VM for a created instance with its id, user data and public key. Returns the
     /// address of the VM.
-    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
+    fn start_vm(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
     /// Stops the VM of a terminated instance.
-    fn ended(&self, id: &str);
+    fn stop_vm(&self, id: &str);
 }
 
 #[derive(Default)]
@@ -71,19 +71,19 @@ struct State {
     faults: Vec<Fault>,
     /// Latest successful response by action.
     answers: BTreeMap<String, String>,
-    tokens: BTreeMap<String, Told>,
+    tokens: BTreeMap<String, FirstRequest>,
     keys: BTreeMap<String, String>,
     known: BTreeSet<String>,
     ended: BTreeSet<String>,
     page: Option<u32>,
     /// Address in moto and actual address of instances.
     addresses: BTreeMap<String, String>,
-    machines: Option<Arc<dyn Machines>>,
+    vms: Option<Arc<dyn VmProvider>>,
 }
 
 /// Parameters and response of the first request with a token.
 #[derive(Clone)]
-struct Told {
+struct FirstRequest {
     params: Params,
     answer: String,
     id: String,
@@ -98,13 +98,13 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn start() -> Self {
-        Self::with_machines(None).await
+        Self::with_vms(None).await
     }
 
-    pub(crate) async fn with_machines(machines: Option<Arc<dyn Machines>>) -> Self {
+    pub(crate) async fn with_vms(vms: Option<Arc<dyn VmProvider>>) -> Self {
         let moto = moto::url();
         let state = State {
-            machines,
+            vms,
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
@@ -138,7 +138,7 @@ impl Proxy {
         self.state().faults.push(Fault {
             action: action.to_owned(),
             with: with.map(str::to_owned),
-            left: count,
+            remaining: count,
             effect,
         });
     }
@@ -254,8 +254,8 @@ impl State {
         let fault = self
             .faults
             .iter_mut()
-            .find(|f| f.left > 0 && f.action == action && has(&f.with))?;
-        fault.left -= 1;
+            .find(|f| f.remaining > 0 && f.action == action && has(&f.with))?;
+        fault.remaining -= 1;
         Some(fault.effect.clone())
     }
 }
@@ -293,7 +293,7 @@ async fn serve(
         let element = |address: &str| format!("<privateIpAddress>{address}</privateIpAddress>");
         text = text.replace(&element(theirs), &element(shown));
     }
-    if state.machines.is_some() {
+    if state.vms.is_some() {
         text = on_this_host(&text);
     }
     if action == "RunInstances" && status == 200 {
@@ -323,9 +323,9 @@ fn on_this_host(text: &str) -> String {
 fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Option<(u16, String)> {
     match action {
         "RunInstances" => {
-            let told = state.tokens.get(params.get("ClientToken")?)?;
-            if told.params == *params {
-                return Some((200, told.answer.clone()));
+            let first = state.tokens.get(params.get("ClientToken")?)?;
+            if first.params == *params {
+                return Some((200, first.answer.clone()));
             }
             let message = "Arguments on this idempotent request are inconsistent";
             Some((400, error("IdempotentParameterMismatch", message)))
@@ -337,12 +337,12 @@ fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Opti
             None
         }
         "DescribeInstances" => {
-            let told = state.tokens.get(params.get("Filter.1.Value.1")?);
-            let Some(told) = told else {
+            let first = state.tokens.get(params.get("Filter.1.Value.1")?);
+            let Some(first) = first else {
                 return Some((200, nothing(action)));
             };
             params.retain(|name, _| !name.starts_with("Filter"));
-            params.insert("InstanceId.1".to_owned(), told.id.clone());
+            params.insert("InstanceId.1".to_owned(), first.id.clone());
             None
         }
         "CreateTags" => {
@@ -380,7 +380,7 @@ impl State {
             "RunInstances" => {
                 let ids = elements(answer, "instanceId");
                 self.known.extend(ids.iter().cloned());
-                let Some(machines) = self.machines.clone() else {
+                let Some(vms) = self.vms.clone() else {
                     return;
                 };
                 let user_data = params
@@ -389,13 +389,13 @@ impl State {
                 let user_data = String::from_utf8(user_data.unwrap_or_default()).unwrap();
                 let key = params.get("KeyName").and_then(|name| self.keys.get(name));
                 let addresses = elements(answer, "privateIpAddress");
-                let shown = machines.made(&ids[0], &user_data, key.map(String::as_str));
-                self.addresses.insert(addresses[0].clone(), shown);
+                let address = vms.start_vm(&ids[0], &user_data, key.map(String::as_str));
+                self.addresses.insert(addresses[0].clone(), address);
             }
             "TerminateInstances" => {
                 for id in numbered(params, "InstanceId.") {
-                    if let Some(machines) = &self.machines {
-                        machines.ended(&id);
+                    if let Some(vms) = &self.vms {
+                        vms.stop_vm(&id);
                     }
                     self.ended.insert(id);
                 }
@@ -406,12 +406,12 @@ impl State {
 
     fn remember(&mut self, params: &Params, answer: &str) {
         if let Some(token) = params.get("ClientToken") {
-            let told = Told {
+            let request = FirstRequest {
                 params: params.clone(),
                 answer: answer.to_owned(),
                 id: elements(answer, "instanceId")[0].clone(),
             };
-            self.tokens.insert(token.clone(), told);
+            self.tokens.insert(token.clone(), request);
         }
     }
 }

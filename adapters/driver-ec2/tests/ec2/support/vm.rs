@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::proxy::Machines;
+use super::proxy::VmProvider;
 
 /// Boot script of a VM; its arguments are the init script and the configuration of sshd.
 const BOOT: &str = "set -e; mount -t tmpfs -o mode=755 tmpfs /run; mkdir -p /run/sshd /run/lock; \
@@ -93,8 +93,8 @@ impl Vms {
     }
 }
 
-impl Machines for Vms {
-    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String {
+impl VmProvider for Vms {
+    fn start_vm(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String {
         let mut vms = self.vms.lock().unwrap();
         vms.made += 1;
         // An address separate from other tests on this host.
@@ -109,7 +109,7 @@ impl Machines for Vms {
         address.to_string()
     }
 
-    fn ended(&self, id: &str) {
+    fn stop_vm(&self, id: &str) {
         let child = self.vms.lock().unwrap().running.remove(id);
         if let Some(child) = child {
             end(child);
