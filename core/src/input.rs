@@ -73,6 +73,25 @@ pub enum IdleBehavior {
     Drain,
 }
 
+impl IdleBehavior {
+    /// Name of the behavior in instance tags, the operator API and the CLI.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Hold => "hold",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// Behavior with this [`Self::name`]; `None` for any other text.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Run, Self::Hold, Self::Drain];
+        all.into_iter().find(|behavior| behavior.name() == name)
+    }
+}
+
 /// Outcome of a command, by the kind of the command. An answer of the wrong kind is a bug of the
 /// adapter: an event reports it, and the command stays open until its deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

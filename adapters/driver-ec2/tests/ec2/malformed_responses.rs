@@ -1,4 +1,4 @@
-//! Answers that no EC2 would give: whatever comes, each call has one answer and nothing breaks.
+//! Malformed responses: every call returns a result or an error, without a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::support::proxy::Effect;
 use crate::support::{Ec2, key, kind};
 
-/// A call of the driver, and what EC2 calls it.
+/// Calls of the driver with EC2's name.
 const CALLS: [(&str, &str); 6] = [
     ("create", "RunInstances"),
     ("list", "DescribeInstances"),
@@ -25,19 +25,19 @@ const CALLS: [(&str, &str); 6] = [
     ("key", "DescribeKeyPairs"),
 ];
 
-/// Where the answers to mutate come from: EC2's refusals are answers too.
-const REFUSAL: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error>\
+/// Error response, mutated like the successful responses.
+const ERROR_RESPONSE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error>\
     <Code>InvalidInstanceID.NotFound</Code><Message>The instance ID 'i-1' does not exist</Message>\
     </Error></Errors><RequestID>59dbff89-35bd-4eac-99ed-be587EXAMPLE</RequestID></Response>";
 
-/// A change to a text, at places that count from its length.
+/// Mutation of a text, at positions relative to its length.
 #[derive(Clone, Debug)]
 enum Edit {
     Cut(Index),
     Remove(Index, usize),
     Insert(Index, Vec<u8>),
     Repeat(Index, Index),
-    /// What stands between two tags becomes this.
+    /// Replaces the text between two tags.
     Value(Index, String),
 }
 
@@ -51,7 +51,7 @@ fn edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
-/// What may stand where EC2 has a number, a time or a name.
+/// Replacement of a number, a time or a name.
 fn value() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
@@ -97,11 +97,11 @@ fn edited(mut text: Vec<u8>, edits: &[Edit]) -> Vec<u8> {
     text
 }
 
-/// What comes instead of an answer: anything, or an answer of EC2 that somebody has meddled with.
+/// Body of a response: arbitrary bytes, or a mutated response of EC2.
 #[derive(Clone, Debug)]
 enum Body {
     Anything(Vec<u8>),
-    Meddled { refusal: bool, edits: Vec<Edit> },
+    Mutated { error: bool, edits: Vec<Edit> },
 }
 
 fn body() -> impl Strategy<Value = Body> {
@@ -110,7 +110,7 @@ fn body() -> impl Strategy<Value = Body> {
         1 => "(<[a-zA-Z]{1,8}/?>|</[a-zA-Z]{1,8}>|&[a-z]{0,4};|[a-z ]{1,5}){0,30}"
             .prop_map(|text| Body::Anything(text.into_bytes())),
         4 => (any::<bool>(), prop::collection::vec(edit(), 0..4))
-            .prop_map(|(refusal, edits)| Body::Meddled { refusal, edits }),
+            .prop_map(|(error, edits)| Body::Mutated { error, edits }),
     ]
 }
 
@@ -119,29 +119,29 @@ fn status() -> impl Strategy<Value = u16> {
     prop_oneof![2 => Just(200_u16), 3 => others]
 }
 
-struct Bench {
+struct Fixture {
     ec2: Ec2,
     cloud: Ec2Cloud,
-    /// EC2's own answers, by action.
+    /// Valid responses by action.
     answers: BTreeMap<&'static str, String>,
     spot: InstanceId,
 }
 
-fn held() -> BTreeMap<String, String> {
+fn hold_tag() -> BTreeMap<String, String> {
     BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), "hold".to_owned())])
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let ec2 = Ec2::start().await;
-        // So short that prices are asked for each time.
+        // Short, so that prices are queried in each call.
         let cloud = ec2.cloud_with(json!({"SpotPriceUpdateInterval": "1ns"}));
         let mut spec = ec2.spec();
         spec.instance_type.preemptible = true;
         spec.instance_type.added_scratch = 1 << 30;
         let spot = cloud.create(spec).await.unwrap().id;
         cloud.list().await.unwrap();
-        cloud.set_tags(&spot, held()).await.unwrap();
+        cloud.set_tags(&spot, hold_tag()).await.unwrap();
         let ids = std::slice::from_ref(&spot);
         cloud.prices(ids, Timestamp::EPOCH).await.unwrap();
         let ended = cloud.create(ec2.spec()).await.unwrap().id;
@@ -156,13 +156,20 @@ impl Bench {
         }
     }
 
-    /// Makes a call that is answered so, once for all that the driver tries, and says what came of it.
-    async fn answered(&self, call: &str, action: &str, status: u16, body: &Body) -> &'static str {
+    /// Makes a driver call with this response to all its requests and returns the class of the
+    /// result.
+    async fn call_with_response(
+        &self,
+        call: &str,
+        action: &str,
+        status: u16,
+        body: &Body,
+    ) -> &'static str {
         let text = match body {
             Body::Anything(bytes) => bytes.clone(),
-            Body::Meddled { refusal, edits } => {
-                let text = match refusal {
-                    true => REFUSAL,
+            Body::Mutated { error, edits } => {
+                let text = match error {
+                    true => ERROR_RESPONSE,
                     false => &self.answers[action],
                 };
                 edited(text.as_bytes().to_vec(), edits)
@@ -175,7 +182,7 @@ impl Bench {
         let kind = kind(&self.call(call).await);
         let calls = proxy.calls(action).len() - before;
         assert!((1..=3).contains(&calls), "{calls} times {action}");
-        proxy.heal();
+        proxy.clear_faults();
         kind
     }
 
@@ -183,18 +190,18 @@ impl Bench {
         let (ec2, cloud) = (&self.ec2, &self.cloud);
         match call {
             "create" => {
-                let made = cloud.create(ec2.spec()).await?;
-                assert!(!made.id.as_str().is_empty());
+                let created = cloud.create(ec2.spec()).await?;
+                assert!(!created.id.as_str().is_empty());
                 Ok(())
             }
             "list" => cloud.list().await.map(drop),
-            "tag" => cloud.set_tags(&self.spot, held()).await,
+            "tag" => cloud.set_tags(&self.spot, hold_tag()).await,
             "destroy" => cloud.destroy(&self.spot).await,
             "prices" => {
                 let ids = std::slice::from_ref(&self.spot);
                 cloud.prices(ids, Timestamp::EPOCH).await.map(drop)
             }
-            // A key that was not heard of before is looked for.
+            // A new key is looked up.
             _ => {
                 let mut spec = ec2.spec();
                 spec.public_key = Some(key().public_key().to_openssh().unwrap());
@@ -206,28 +213,28 @@ impl Bench {
 }
 
 #[test]
-fn any_answer_is_an_answer_or_exactly_one_error() {
+fn any_response_gives_result_or_one_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let bench = runtime.block_on(Bench::new());
+    let fixture = runtime.block_on(Fixture::new());
     let mut runner = TestRunner::new(Config {
         cases: 400,
         failure_persistence: None,
         ..Config::default()
     });
     let case = (prop::sample::select(CALLS.to_vec()), status(), body());
-    let met = Mutex::new(BTreeSet::new());
+    let kinds = Mutex::new(BTreeSet::new());
     let checked = runner.run(&case, |((call, action), status, body)| {
-        let kind = runtime.block_on(bench.answered(call, action, status, &body));
-        met.lock().unwrap().insert(kind);
-        let looks = ["list", "prices", "key"].contains(&call);
-        prop_assert!(!looks || kind != "ambiguous", "{call} changes nothing");
-        // A destroy of what is gone is success.
+        let kind = runtime.block_on(fixture.call_with_response(call, action, status, &body));
+        kinds.lock().unwrap().insert(kind);
+        let read_only = ["list", "prices", "key"].contains(&call);
+        prop_assert!(!read_only || kind != "ambiguous", "{call} changes nothing");
+        // Destroying a terminated instance succeeds.
         let refused = status >= 300 && call != "destroy";
         prop_assert!(!refused || kind != "ok", "{call} was refused");
         Ok(())
     });
     checked.unwrap();
-    let met = met.into_inner().unwrap();
+    let kinds = kinds.into_inner().unwrap();
     for kind in [
         "ok",
         "transient",
@@ -236,11 +243,11 @@ fn any_answer_is_an_answer_or_exactly_one_error() {
         "rate",
         "not found",
     ] {
-        assert!(met.contains(kind), "{kind} is not among {met:?}");
+        assert!(kinds.contains(kind), "{kind} is not in {kinds:?}");
     }
-    // Nothing of it stays: the next true answer is taken as it is. A garbled list may have made the
-    // driver forget, a garbled create remember; neither is asked about here.
-    let seen = runtime.block_on(bench.cloud.list()).unwrap();
-    let living = seen.iter().filter(|instance| !instance.terminated);
-    assert_eq!(living.map(|i| &i.id).collect::<Vec<_>>(), [&bench.spot]);
+    // A valid response is processed normally afterwards. (A malformed list may have removed
+    // recorded instances, and a malformed create may have added some; neither is checked here.)
+    let seen = runtime.block_on(fixture.cloud.list()).unwrap();
+    let running = seen.iter().filter(|instance| !instance.terminated);
+    assert_eq!(running.map(|i| &i.id).collect::<Vec<_>>(), [&fixture.spot]);
 }

@@ -1,4 +1,4 @@
-//! The life of instances, and what may go wrong around it.
+//! Lifecycle of instances, with faults.
 
 use std::collections::BTreeMap;
 
@@ -11,66 +11,71 @@ use crate::support::proxy::Effect;
 use crate::support::{Ec2, direct, kind};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_is_made_listed_tagged_and_ended() {
+async fn instance_lifecycle() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     assert_eq!(cloud.list().await.unwrap(), []);
     let spec = ec2.spec();
-    let made = cloud.create(spec.clone()).await.unwrap();
-    assert!(made.id.as_str().starts_with("i-"));
-    let address = made.address.as_deref().unwrap();
+    let created = cloud.create(spec.clone()).await.unwrap();
+    assert!(created.id.as_str().starts_with("i-"));
+    let address = created.address.as_deref().unwrap();
     assert!(address.parse::<std::net::Ipv4Addr>().is_ok(), "{address}");
-    assert_eq!(made.secret, spec.secret);
-    assert_eq!(made.tags[tag::INTENT], spec.intent.to_string());
-    assert_eq!(made.tags[tag::TYPE], "small");
-    assert_eq!(made.tags[tag::SET], ec2.set);
-    assert_eq!(cloud.list().await.unwrap(), std::slice::from_ref(&made));
+    assert_eq!(created.secret, spec.secret);
+    assert_eq!(created.tags[tag::INTENT], spec.intent.to_string());
+    assert_eq!(created.tags[tag::TYPE], "small");
+    assert_eq!(created.tags[tag::SET], ec2.set);
+    assert_eq!(cloud.list().await.unwrap(), std::slice::from_ref(&created));
     let elsewhere =
         longshore_driver_ec2::Ec2Cloud::new(ec2.settings("another"), ec2.params(json!({})));
     assert_eq!(elsewhere.list().await.unwrap(), []);
 
     let hold = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), "hold".to_owned())]);
-    cloud.set_tags(&made.id, hold).await.unwrap();
+    cloud.set_tags(&created.id, hold).await.unwrap();
     let seen = cloud.list().await.unwrap().remove(0);
     assert_eq!(seen.tags[tag::IDLE_BEHAVIOR], "hold");
-    assert_eq!(seen.tags[tag::TYPE], "small", "the others stay");
+    assert_eq!(seen.tags[tag::TYPE], "small", "other tags stay unchanged");
     assert_eq!(seen.secret, spec.secret);
 
     assert_eq!(ec2.proxy.signers(), ["AKIATEST"]);
-    cloud.destroy(&made.id).await.unwrap();
+    cloud.destroy(&created.id).await.unwrap();
     let seen = cloud.list().await.unwrap().remove(0);
     assert!(seen.terminated && seen.address.is_none());
-    cloud.destroy(&made.id).await.unwrap();
+    cloud.destroy(&created.id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_intent_makes_one_instance() {
+async fn repeated_intent_creates_one_instance() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"SubnetID": ec2.account.subnets}));
     let spec = ec2.spec();
-    let made = cloud.create(spec.clone()).await.unwrap();
-    assert_eq!(cloud.create(spec.clone()).await.unwrap().id, made.id);
-    // What is asked for differs, so EC2 refuses the token; the driver looks who has it.
+    let created = cloud.create(spec.clone()).await.unwrap();
+    assert_eq!(cloud.create(spec.clone()).await.unwrap().id, created.id);
+    // EC2 rejects the token because the request differs; the driver looks up the instance with the
+    // token.
     let mut other = spec.clone();
     other.tags.insert("More".to_owned(), "1".to_owned());
-    assert_eq!(cloud.create(other).await.unwrap().id, made.id);
+    assert_eq!(cloud.create(other).await.unwrap().id, created.id);
     assert_eq!(cloud.list().await.unwrap().len(), 1);
     assert_eq!(ec2.proxy.calls("RunInstances").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_answer_leaves_exactly_one_instance() {
+async fn lost_response_leaves_one_instance() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"SubnetID": ec2.account.subnets}));
     ec2.proxy.fault("RunInstances", None, 1, Effect::LoseAnswer);
     let spec = ec2.spec();
     let lost = cloud.create(spec.clone()).await;
     assert_eq!(kind(&lost), "ambiguous", "{lost:?}");
-    assert_eq!(ec2.proxy.calls("RunInstances").len(), 1, "no other subnet");
+    assert_eq!(
+        ec2.proxy.calls("RunInstances").len(),
+        1,
+        "no other subnet must be tried"
+    );
     let seen = cloud.list().await.unwrap();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].tags[tag::INTENT], spec.intent.to_string());
-    // Whoever asks again gets the same one, whichever subnet comes first by now.
+    // A repeated create returns the same instance, even if another subnet is preferred now.
     cloud.create(ec2.spec()).await.unwrap();
     let again = cloud.create(spec).await.unwrap();
     assert_eq!(again.id, seen[0].id);
@@ -78,7 +83,7 @@ async fn a_lost_answer_leaves_exactly_one_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_never_arrived_is_ambiguous_too_and_can_be_repeated() {
+async fn lost_request_is_ambiguous_and_repeatable() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     ec2.proxy.fault("RunInstances", None, 1, Effect::LoseCall);
@@ -90,10 +95,10 @@ async fn a_call_that_never_arrived_is_ambiguous_too_and_can_be_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_seen_yet_is_not_gone() {
+async fn recent_instance_not_found_is_transient() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
-    let made = cloud.create(ec2.spec()).await.unwrap();
+    let created = cloud.create(ec2.spec()).await.unwrap();
     ec2.proxy
         .fault("DescribeInstances", None, 2, Effect::ShowNothing);
     assert_eq!(cloud.list().await.unwrap(), []);
@@ -104,17 +109,17 @@ async fn what_is_not_seen_yet_is_not_gone() {
         ec2.proxy.refuse(action, "InvalidInstanceID.NotFound");
     }
     let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), "drain".to_owned())]);
-    let tagged = cloud.set_tags(&made.id, tags.clone()).await;
+    let tagged = cloud.set_tags(&created.id, tags.clone()).await;
     assert_eq!(kind(&tagged), "transient");
-    assert_eq!(kind(&cloud.destroy(&made.id).await), "transient");
-    // What this driver did not make a moment ago is what EC2 says it is.
+    assert_eq!(kind(&cloud.destroy(&created.id).await), "transient");
+    // For an instance not recently created by this driver, EC2's answer is final.
     let unknown = InstanceId::from("i-0123456789abcdef0");
     assert_eq!(kind(&cloud.set_tags(&unknown, tags).await), "not found");
     assert_eq!(kind(&cloud.destroy(&unknown).await), "ok");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_pages_are_listed_and_many_end_in_few_calls() {
+async fn list_pages_and_destroy_batches() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let tag = Tag::builder()
@@ -125,7 +130,7 @@ async fn all_pages_are_listed_and_many_end_in_few_calls() {
         .resource_type(ResourceType::Instance)
         .tags(tag)
         .build();
-    // EC2 pages by reservation, so they must be of many.
+    // EC2 pages by reservation, so the instances need separate reservations.
     for _ in 0..15 {
         let call = direct(&ec2.proxy.url).run_instances();
         let call = call
@@ -144,19 +149,20 @@ async fn all_pages_are_listed_and_many_end_in_few_calls() {
     let ended = cloud.destroy_many(&ids).await;
     assert!(ended.iter().all(Result::is_ok));
     assert_eq!((ended.len(), ec2.proxy.ended()), (1501, 1500));
-    // Four batches of at most 500, one of them twice for the id that is not there.
+    // Four batches of at most 500 instances, with a repeated call for the batch with the unknown
+    // id.
     assert_eq!(ec2.proxy.calls("TerminateInstances").len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_fails_fails_the_list() {
+async fn failed_page_fails_list() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     for _ in 0..3 {
         cloud.create(ec2.spec()).await.unwrap();
     }
     ec2.proxy.page_of(1);
-    // The first page comes, and shows one.
+    // The first page succeeds with one reservation.
     ec2.proxy.fault("DescribeInstances", None, 1, Effect::Pass);
     ec2.proxy
         .refuse("DescribeInstances", "RequestLimitExceeded");
@@ -169,7 +175,7 @@ async fn a_page_that_fails_fails_the_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_ends_go_together() {
+async fn concurrent_destroys_are_batched() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let mut ids = Vec::new();
@@ -189,7 +195,10 @@ async fn concurrent_ends_go_together() {
         task.await.unwrap().unwrap();
     }
     let calls = ec2.proxy.calls("TerminateInstances").len();
-    assert_eq!(calls, 2, "the first alone, the others while it lasted");
+    assert_eq!(
+        calls, 2,
+        "one call for the first destroy, one call for all others"
+    );
     let left = cloud.list().await.unwrap();
     assert!(left.iter().all(|instance| instance.terminated));
 }

@@ -1,13 +1,13 @@
-//! Every code, by hand, beside the table that is tested.
+//! Expected class of every code, written independently of the tested table.
 
 use longshore_core::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
-fn refused(code: &str, message: &str, status: u16) -> Failure {
-    Failure {
-        reach: Reach::Answered(status),
+fn rejected(code: &str, message: &str, status: u16) -> CallFailure {
+    CallFailure {
+        delivery: Delivery::Answered(status),
         code: code.to_owned(),
         message: message.to_owned(),
         request_id: Some("r-1".to_owned()),
@@ -15,7 +15,7 @@ fn refused(code: &str, message: &str, status: u16) -> Failure {
     }
 }
 
-/// A word for each kind of error, for tables.
+/// Name of an error's class, for tables.
 fn kind(error: &CloudError) -> &'static str {
     match error {
         CloudError::RateLimited { .. } => "rate",
@@ -32,16 +32,16 @@ fn kind(error: &CloudError) -> &'static str {
     }
 }
 
-fn class(call: Call, failure: &Failure) -> &'static str {
+fn class(call: CallKind, failure: &CallFailure) -> &'static str {
     kind(&classify(call, "Something", failure))
 }
 
 fn run_kind(code: &str) -> &'static str {
-    class(Call::Run, &refused(code, "words", 400))
+    class(CallKind::RunInstances, &rejected(code, "words", 400))
 }
 
 #[test]
-fn every_code_has_its_class() {
+fn every_code_has_expected_class() {
     let classes = [
         (
             "rate",
@@ -98,40 +98,40 @@ fn every_code_has_its_class() {
         }
     }
     for (code, _) in CODES {
-        assert!(named.contains(code), "{code} is in no class of this test");
+        assert!(named.contains(code), "{code} is absent from the test");
     }
 }
 
 #[test]
-fn unsupported_is_a_shortage_where_it_speaks_of_the_type() {
-    let of_type = "Your requested instance type (p5.48xlarge) is not supported in your requested \
+fn unsupported_type_is_capacity_error() {
+    let names_type = "Your requested instance type (p5.48xlarge) is not supported in your requested \
                    Availability Zone (us-east-1e).";
-    let failure = refused("Unsupported", of_type, 400);
-    assert_eq!(class(Call::Run, &failure), "capacity");
-    let other = refused("Unsupported", "The requested configuration", 400);
-    assert_eq!(class(Call::Run, &other), "permanent");
+    let failure = rejected("Unsupported", names_type, 400);
+    assert_eq!(class(CallKind::RunInstances, &failure), "capacity");
+    let other = rejected("Unsupported", "The requested configuration", 400);
+    assert_eq!(class(CallKind::RunInstances, &other), "permanent");
 }
 
 #[test]
-fn a_lost_answer_is_ambiguous_only_where_something_may_have_changed() {
-    let mut failure = refused("", "broken pipe", 0);
-    failure.reach = Reach::Lost;
+fn lost_response_of_write_is_ambiguous() {
+    let mut failure = rejected("", "broken pipe", 0);
+    failure.delivery = Delivery::ResponseLost;
     for (call, expected) in [
-        (Call::Run, "ambiguous"),
-        (Call::Change, "ambiguous"),
-        (Call::Look, "transient"),
+        (CallKind::RunInstances, "ambiguous"),
+        (CallKind::Write, "ambiguous"),
+        (CallKind::Read, "transient"),
     ] {
         assert_eq!(class(call, &failure), expected);
-        assert_eq!(class(call, &refused("", "", 502)), expected);
-        let inside = refused("InternalError", "oh", 500);
+        assert_eq!(class(call, &rejected("", "", 502)), expected);
+        let inside = rejected("InternalError", "oh", 500);
         assert_eq!(class(call, &inside), expected);
     }
-    failure.reach = Reach::NotSent;
-    assert_eq!(class(Call::Run, &failure), "transient");
+    failure.delivery = Delivery::NotSent;
+    assert_eq!(class(CallKind::RunInstances, &failure), "transient");
 }
 
 #[test]
-fn a_status_counts_where_the_code_says_nothing() {
+fn unknown_code_is_classified_by_status() {
     for (code, status, expected) in [
         ("", 429, "rate"),
         ("NewName", 429, "rate"),
@@ -140,36 +140,41 @@ fn a_status_counts_where_the_code_says_nothing() {
         ("", 404, "transient"),
         ("NewName", 503, "transient"),
     ] {
-        let failure = refused(code, "", status);
-        assert_eq!(class(Call::Run, &failure), expected, "{code} {status}");
+        let failure = rejected(code, "", status);
+        assert_eq!(
+            class(CallKind::RunInstances, &failure),
+            expected,
+            "{code} {status}"
+        );
     }
 }
 
 #[test]
-fn an_error_says_code_words_and_request() {
-    let failure = refused("VcpuLimitExceeded", "at most 32", 400);
+fn failure_text_has_code_message_and_request() {
+    let failure = rejected("VcpuLimitExceeded", "at most 32", 400);
     assert_eq!(
         failure.to_string(),
         "at most 32 (VcpuLimitExceeded, request r-1)"
     );
-    let silent = refused("", "", 502).to_string();
-    assert_eq!(silent, "HTTP status 502 (no code, request r-1)");
-    let long = refused("X", &"\u{e9}".repeat(1000), 400).to_string();
+    let empty = rejected("", "", 502).to_string();
+    assert_eq!(empty, "HTTP status 502 (no code, request r-1)");
+    let long = rejected("X", &"\u{e9}".repeat(1000), 400).to_string();
     assert_eq!(long.chars().count(), 401 + " (X, request r-1)".len());
 }
 
 #[test]
-fn advice_is_passed_on() {
-    let mut failure = refused("RequestLimitExceeded", "", 503);
+fn retry_time_is_passed_on() {
+    let mut failure = rejected("RequestLimitExceeded", "", 503);
     failure.retry_at = Some(Timestamp::EPOCH + std::time::Duration::from_secs(7));
-    let CloudError::RateLimited { until, .. } = classify(Call::Look, "Something", &failure) else {
+    let CloudError::RateLimited { until, .. } = classify(CallKind::Read, "Something", &failure)
+    else {
         panic!("not rate limited");
     };
     assert_eq!(until, failure.retry_at);
 }
 
 #[test]
-fn another_subnet_is_tried_for_what_is_about_the_subnet() {
+fn subnet_errors_are_recognized() {
     for (code, message, expected) in [
         ("InsufficientFreeAddressesInSubnet", "", true),
         ("InvalidSubnetID.NotFound", "", true),
@@ -186,44 +191,50 @@ fn another_subnet_is_tried_for_what_is_about_the_subnet() {
         ("VcpuLimitExceeded", "subnet", false),
         ("RequestLimitExceeded", "", false),
     ] {
-        let failure = refused(code, message, 400);
+        let failure = rejected(code, message, 400);
         assert_eq!(is_about_subnet(&failure), expected, "{code} {message}");
     }
-    let mut lost = refused("InvalidSubnet", "", 0);
-    lost.reach = Reach::Lost;
-    assert!(!is_about_subnet(&lost), "it may have been done");
+    let mut lost = rejected("InvalidSubnet", "", 0);
+    lost.delivery = Delivery::ResponseLost;
+    assert!(
+        !is_about_subnet(&lost),
+        "a call with a lost response may have taken effect"
+    );
 }
 
-fn any_failure() -> impl Strategy<Value = Failure> {
-    let reach = prop_oneof![
-        any::<u16>().prop_map(Reach::Answered),
-        Just(Reach::NotSent),
-        Just(Reach::Lost),
+fn any_failure() -> impl Strategy<Value = CallFailure> {
+    let delivery = prop_oneof![
+        any::<u16>().prop_map(Delivery::Answered),
+        Just(Delivery::NotSent),
+        Just(Delivery::ResponseLost),
     ];
     let code = prop_oneof![".{0,40}", "(Client\\.|Server\\.)?[A-Z][A-Za-z.]{0,40}"];
-    (reach, code, ".{0,900}", any::<Option<u64>>()).prop_map(|(reach, code, message, id)| Failure {
-        reach,
-        code,
-        message,
-        request_id: id.map(|id| format!("{id:x}")),
-        retry_at: None,
+    (delivery, code, ".{0,900}", any::<Option<u64>>()).prop_map(|(delivery, code, message, id)| {
+        CallFailure {
+            delivery,
+            code,
+            message,
+            request_id: id.map(|id| format!("{id:x}")),
+            retry_at: None,
+        }
     })
 }
 
 proptest! {
     #[test]
-    fn anything_is_exactly_one_error(failure in any_failure()) {
-        for call in [Call::Run, Call::Change, Call::Look] {
+    fn any_failure_has_one_class(failure in any_failure()) {
+        for call in [CallKind::RunInstances, CallKind::Write, CallKind::Read] {
             let error = classify(call, "Something", &failure);
-            prop_assert!(!(call == Call::Look && kind(&error) == "ambiguous"));
-            let never_sent = failure.reach == Reach::NotSent;
+            prop_assert!(!(call == CallKind::Read && kind(&error) == "ambiguous"));
+            let never_sent = failure.delivery == Delivery::NotSent;
             prop_assert!(!never_sent || kind(&error) == "transient");
-            // Lost means that it may have been done, whatever else is known.
-            let lost = failure.reach == Reach::Lost && call == Call::Run;
+            // A lost response means that the call may have taken effect, independent of the other
+            // fields.
+            let lost = failure.delivery == Delivery::ResponseLost && call == CallKind::RunInstances;
             prop_assert!(!lost || kind(&error) == "ambiguous");
             prop_assert!(failure.to_string().chars().count() <= 401 + 40 + 60);
         }
         let _ = is_about_subnet(&failure);
-        let _ = is_about_one_of_many(&failure);
+        let _ = is_about_single_instances(&failure);
     }
 }

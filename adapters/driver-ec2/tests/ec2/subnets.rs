@@ -1,4 +1,4 @@
-//! Several subnets, of which some do not do.
+//! Several subnets, some unusable.
 
 use longshore_driver::Cloud as _;
 use serde_json::json;
@@ -20,7 +20,7 @@ fn refusal(code: &str) -> Effect {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_and_a_wrong_subnet_are_passed_over() {
+async fn unusable_subnets_are_skipped() {
     let ec2 = Ec2::start().await;
     let all = &ec2.account.subnets;
     let (full, wrong, good) = (&all[0], "subnet-00000000", &all[2]);
@@ -31,13 +31,13 @@ async fn a_full_and_a_wrong_subnet_are_passed_over() {
         cloud.create(ec2.spec()).await.unwrap();
     }
     let calls = ec2.proxy.calls("RunInstances");
-    // Each bad one once, then the one that worked.
+    // Each unusable subnet once, then always the usable subnet.
     assert_eq!(subnets(&calls), [full, wrong, good, good, good]);
     assert_eq!(cloud.list().await.unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_subnet_does_all_are_named() {
+async fn error_names_all_failed_subnets() {
     let ec2 = Ec2::start().await;
     let full = &ec2.account.subnets[0];
     let cloud = ec2.cloud_with(json!({"SubnetID": [full, "subnet-00000000"]}));
@@ -55,13 +55,13 @@ async fn where_no_subnet_does_all_are_named() {
         assert!(words.contains(part), "{part}: {words}");
     }
     assert_eq!(ec2.proxy.calls("RunInstances").len(), 2);
-    // Asked again, it does not knock at every door.
+    // A further create does not try every subnet again.
     assert_eq!(kind(&cloud.create(ec2.spec()).await), "quota");
     assert_eq!(ec2.proxy.calls("RunInstances").len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shortage_of_one_type_leaves_the_subnet_to_others() {
+async fn shortage_applies_to_one_offering() {
     let ec2 = Ec2::start().await;
     let [first, second] = [0, 1].map(|n| ec2.account.subnets[n].as_str());
     let cloud = ec2.cloud_with(json!({"SubnetID": [first, second]}));
@@ -81,12 +81,12 @@ async fn a_shortage_of_one_type_leaves_the_subnet_to_others() {
     };
     full(first);
     assert_eq!(tried("m5.large", false).await, [first, second]);
-    // Another type, and the same one on the spot market: the second has no room for them, and the
-    // first is open to them.
+    // Another type, and the same type on the spot market: the second subnet has shortages of both,
+    // the first subnet has none.
     for (provider_type, spot) in [("c5.large", false), ("m5.large", true)] {
         full(second);
         assert_eq!(tried(provider_type, spot).await, [second, first]);
-        // The one that worked last comes first, but not for the type that it had no room for.
+        // The subnet of the last success is first, except for the offering with a shortage there.
         assert_eq!(
             tried("m5.large", false).await,
             [second],
@@ -97,46 +97,50 @@ async fn a_shortage_of_one_type_leaves_the_subnet_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shortage_in_a_zone_spares_its_other_subnets_also_after_a_restart() {
+async fn zone_shortage_skips_other_subnets() {
     let ec2 = Ec2::start().await;
     let (one, other) = (&ec2.account.subnets[0], &ec2.account.subnets[1]);
-    let twin = twin_of(&ec2, one).await;
-    let all = json!({"SubnetID": [one, twin, other]});
+    let same_zone = subnet_in_same_zone(&ec2, one).await;
+    let all = json!({"SubnetID": [one, same_zone, other]});
     let before = ec2.cloud_with(all.clone());
     for place in 0..3 {
         let there = before.for_subnet(place).unwrap();
         there.create(ec2.spec()).await.unwrap();
     }
-    // This one was not there then, and sees where the instances are.
+    // A new driver learns the zones from the listed instances.
     let cloud = ec2.cloud_with(all);
     assert_eq!(cloud.list().await.unwrap().len(), 3);
     let effect = refusal("InsufficientInstanceCapacity");
     ec2.proxy.fault("RunInstances", Some(one), 1, effect);
     cloud.create(ec2.spec()).await.unwrap();
     let calls = ec2.proxy.calls("RunInstances").split_off(3);
-    assert_eq!(subnets(&calls), [one, other], "not its twin");
+    assert_eq!(
+        subnets(&calls),
+        [one, other],
+        "the other subnet of the zone must be skipped"
+    );
     assert!(cloud.for_subnet(3).is_none());
-    assert_eq!(cloud.subnets(), [one.clone(), twin, other.clone()]);
+    assert_eq!(cloud.subnets(), [one.clone(), same_zone, other.clone()]);
 }
 
-/// Another subnet in the zone of this one.
-async fn twin_of(ec2: &Ec2, subnet: &str) -> String {
+/// Creates another subnet in the same zone.
+async fn subnet_in_same_zone(ec2: &Ec2, subnet: &str) -> String {
     let client = direct(&ec2.proxy.url);
     let shown = client.describe_subnets().subnet_ids(subnet).send().await;
     let shown = shown.unwrap().subnets()[0].clone();
-    let made = client
+    let created = client
         .create_subnet()
         .vpc_id(shown.vpc_id().unwrap())
         .availability_zone(shown.availability_zone().unwrap())
         .cidr_block("172.31.240.0/24")
         .send()
         .await;
-    let made = made.unwrap().subnet.unwrap();
-    made.subnet_id().unwrap().to_owned()
+    let created = created.unwrap().subnet.unwrap();
+    created.subnet_id().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_speaks_of_the_subnet_or_of_the_type_there_is_tried_elsewhere() {
+async fn subnet_error_tries_next_subnet() {
     let ec2 = Ec2::start().await;
     let (first, second) = (&ec2.account.subnets[0], &ec2.account.subnets[1]);
     let of_type = "Your requested instance type (m5.large) is not supported in your requested \
@@ -174,7 +178,7 @@ async fn what_speaks_of_the_subnet_or_of_the_type_there_is_tried_elsewhere() {
         cloud.create(ec2.spec()).await.unwrap();
         let calls = ec2.proxy.calls("RunInstances").split_off(before);
         assert_eq!(subnets(&calls), [first, second], "{code}: {words}");
-        // Where there is no other, the error says what it is.
+        // Without another subnet the error is returned as it is.
         refused();
         let answer = cloud.for_subnet(0).unwrap().create(ec2.spec()).await;
         assert_eq!(kind(&answer), alone, "{answer:?}");
@@ -188,7 +192,7 @@ async fn what_speaks_of_the_subnet_or_of_the_type_there_is_tried_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rate_limit_ends_the_search() {
+async fn rate_limit_stops_subnet_search() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"SubnetID": ec2.account.subnets}));
     let first = &ec2.account.subnets[0];
@@ -202,7 +206,7 @@ async fn a_rate_limit_ends_the_search() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_error_that_stays_the_next_subnet_has_its_turn() {
+async fn permanent_error_prefers_next_subnet() {
     let ec2 = Ec2::start().await;
     let all = &ec2.account.subnets;
     let cloud = ec2.cloud_with(json!({"SubnetID": all}));

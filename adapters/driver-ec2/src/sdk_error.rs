@@ -1,4 +1,4 @@
-//! From the SDK's errors to what they show.
+//! Conversion of SDK errors to [`CallFailure`].
 
 use std::error::Error;
 use std::io;
@@ -11,52 +11,52 @@ use aws_sdk_ec2::operation::RequestId;
 use aws_sdk_ec2::primitives::{DateTime, DateTimeFormat};
 use longshore_core::time::Timestamp;
 
-use crate::errors::{Failure, Reach};
+use crate::error_codes::{CallFailure, Delivery};
 
-/// What the transport says where no connection came about; its types are not ours to look at.
-const NEVER_CONNECTED: [&str; 2] = ["client error (Connect)", "HTTP connect timeout"];
+/// Error texts of the transport for failed connects; the error types are private.
+const CONNECT_ERRORS: [&str; 2] = ["client error (Connect)", "HTTP connect timeout"];
 
-/// Longer ones are not request ids.
+/// Maximum length of a request id.
 const REQUEST_ID_CHARS_MAX: usize = 64;
 
-/// Causes deeper than this are not looked at.
+/// Maximum depth of the error chain.
 const CAUSES_MAX: usize = 16;
 
-/// What an error of the SDK shows.
-pub(crate) fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+/// Converts an error of the SDK.
+pub(crate) fn call_failure<E>(error: &SdkError<E, HttpResponse>) -> CallFailure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let (reach, code, message) = match error {
-        SdkError::ServiceError(refused) => {
-            let meta = refused.err().meta();
+    let (delivery, code, message) = match error {
+        SdkError::ServiceError(service_error) => {
+            let meta = service_error.err().meta();
             let text = |text: Option<&str>| text.unwrap_or_default().trim().to_owned();
-            let reach = match refused.raw().status() {
-                // It says that all went well, and then makes no sense.
-                status if status.is_success() => Reach::Lost,
-                status => Reach::Answered(status.as_u16()),
+            let delivery = match service_error.raw().status() {
+                // A success status with an invalid body.
+                status if status.is_success() => Delivery::ResponseLost,
+                status => Delivery::Answered(status.as_u16()),
             };
-            let message = match (reach, meta.message()) {
-                (Reach::Lost, None) => causes(error),
+            let message = match (delivery, meta.message()) {
+                (Delivery::ResponseLost, None) => causes(error),
                 (_, message) => text(message),
             };
-            (reach, text(meta.code()), message)
+            (delivery, text(meta.code()), message)
         }
-        SdkError::ConstructionFailure(_) => (Reach::NotSent, String::new(), causes(error)),
-        _ if never_sent(error) => (Reach::NotSent, String::new(), causes(error)),
-        _ => (Reach::Lost, String::new(), causes(error)),
+        SdkError::ConstructionFailure(_) => (Delivery::NotSent, String::new(), causes(error)),
+        _ if not_sent(error) => (Delivery::NotSent, String::new(), causes(error)),
+        _ => (Delivery::ResponseLost, String::new(), causes(error)),
     };
-    let of_body = || request_id_in(error.raw_response()?.body().bytes()?);
-    Failure {
-        reach,
+    let in_body = || request_id_in(error.raw_response()?.body().bytes()?);
+    CallFailure {
+        delivery,
         code,
         message,
-        request_id: error.request_id().map(str::to_owned).or_else(of_body),
+        request_id: error.request_id().map(str::to_owned).or_else(in_body),
         retry_at: retry_at(error, now()),
     }
 }
 
-/// EC2's errors carry it beside their codes, and not everything before EC2 puts it into a header too.
+/// Request id from the body of an error response; proxies before EC2 may omit the header.
 fn request_id_in(body: &[u8]) -> Option<String> {
     let body = std::str::from_utf8(body).ok()?;
     let (_, rest) = body.split_once("<RequestID>")?;
@@ -65,7 +65,7 @@ fn request_id_in(body: &[u8]) -> Option<String> {
     (id.len() <= REQUEST_ID_CHARS_MAX && id.chars().all(plain)).then(|| id.to_owned())
 }
 
-/// The error and its causes, each once.
+/// Texts of the error and its causes, without repetition.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     for cause in chain(error) {
@@ -77,7 +77,7 @@ fn causes(error: &(dyn Error + 'static)) -> String {
     texts.join(": ")
 }
 
-/// The error and its causes, the deepest last.
+/// The error and its causes, outermost first.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut all = vec![error];
     let mut last = error;
@@ -90,17 +90,17 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     all
 }
 
-/// Whether it surely did not leave this host. What may have left counts as lost.
-fn never_sent<E>(error: &SdkError<E, HttpResponse>) -> bool
+/// True if the request was definitely not sent. A request in doubt counts as sent.
+fn not_sent<E>(error: &SdkError<E, HttpResponse>) -> bool
 where
     E: Error + 'static,
 {
     if error.raw_response().is_some() {
         return false;
     }
-    // The SDK knows who we are before it connects.
-    let of_credentials = |cause: &(dyn Error + 'static)| cause.is::<CredentialsError>();
-    let refused = |cause: &(dyn Error + 'static)| {
+    // The SDK loads credentials before the connect.
+    let is_credentials_error = |cause: &(dyn Error + 'static)| cause.is::<CredentialsError>();
+    let connection_refused = |cause: &(dyn Error + 'static)| {
         let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
         matches!(
             kind,
@@ -111,30 +111,30 @@ where
             )
         )
     };
-    let says_so = |cause: &(dyn Error + 'static)| {
+    let connect_failed = |cause: &(dyn Error + 'static)| {
         let text = cause.to_string();
-        NEVER_CONNECTED.iter().any(|words| text.contains(words))
+        CONNECT_ERRORS.iter().any(|pattern| text.contains(pattern))
     };
-    chain(error)
-        .into_iter()
-        .any(|cause| of_credentials(cause) || refused(cause) || says_so(cause))
+    chain(error).into_iter().any(|cause| {
+        is_credentials_error(cause) || connection_refused(cause) || connect_failed(cause)
+    })
 }
 
-/// When the cloud wants to be asked again: seconds from now, or a date.
+/// Retry time from the header `Retry-After`: a number of seconds, or a date.
 fn retry_at<E>(error: &SdkError<E, HttpResponse>, now: SystemTime) -> Option<Timestamp> {
-    let advice = error.raw_response()?.headers().get("retry-after")?;
-    retry_after(advice, now)
+    let value = error.raw_response()?.headers().get("retry-after")?;
+    retry_after(value, now)
 }
 
-fn retry_after(advice: &str, now: SystemTime) -> Option<Timestamp> {
-    let advice = advice.trim();
-    let since_epoch = match advice.parse::<u32>() {
+fn retry_after(value: &str, now: SystemTime) -> Option<Timestamp> {
+    let value = value.trim();
+    let since_epoch = match value.parse::<u32>() {
         Ok(seconds) => {
             let later = now.checked_add(Duration::from_secs(seconds.into()))?;
             later.duration_since(UNIX_EPOCH).ok()?
         }
         Err(_) => {
-            let date = DateTime::from_str(advice, DateTimeFormat::HttpDate).ok()?;
+            let date = DateTime::from_str(value, DateTimeFormat::HttpDate).ok()?;
             Duration::from_secs(u64::try_from(date.secs()).ok()?)
         }
     };
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_request_id_is_found_in_the_body() {
+    fn request_id_found_in_body() {
         let body = b"<Response><RequestID>59dbff89-35bd</RequestID></Response>";
         assert_eq!(request_id_in(body).as_deref(), Some("59dbff89-35bd"));
         for none in [
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_is_seconds_or_a_date() {
+    fn retry_after_seconds_or_date() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let at = |seconds| Some(Timestamp::EPOCH + Duration::from_secs(seconds));
         assert_eq!(retry_after("7", now), at(1007));

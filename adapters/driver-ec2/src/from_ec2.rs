@@ -1,111 +1,112 @@
-//! Instances as EC2 shows them.
+//! Conversion of EC2's instance descriptions.
 
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::primitives::DateTime;
-use aws_sdk_ec2::types::{Instance as Shown, InstanceLifecycleType, InstanceStateName, Tag};
+use aws_sdk_ec2::types::{Instance as Ec2Instance, InstanceLifecycleType, InstanceStateName, Tag};
 use longshore_core::ids::InstanceId;
 use longshore_core::time::Timestamp;
 use longshore_driver::{CloudSettings, Instance, tag};
 
 use crate::request::VOLUME_TAG;
 
-/// Reasons of an end that are the spot market's.
-const TAKEN_BACK: [&str; 2] = [
+/// State reasons of terminations by the spot market.
+const PREEMPTION_REASONS: [&str; 2] = [
     "Server.SpotInstanceTermination",
     "Server.SpotInstanceShutdown",
 ];
 
-/// What the price of a spot instance depends on.
+/// Properties of a spot instance relevant for its price.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spot {
+pub(crate) struct SpotInstance {
     pub(crate) market: Market,
     pub(crate) launched: Timestamp,
-    /// Of the attached volume; 0 for none.
+    /// Size of the attached volume; 0 for none.
     pub(crate) volume_gib: u64,
 }
 
-/// Spot instances of one market cost the same.
+/// Spot market: all spot instances of a market have the same price.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Market {
     pub(crate) provider_type: String,
     pub(crate) zone: String,
 }
 
-/// An instance, if it is of our set and has a name.
-pub(crate) fn instance(settings: &CloudSettings, shown: &Shown) -> Option<Instance> {
-    let tags = tags(shown);
+/// Converts an instance of this instance set; `None` for other instances and for descriptions
+/// without an id.
+pub(crate) fn instance(settings: &CloudSettings, ec2_instance: &Ec2Instance) -> Option<Instance> {
+    let tags = tags(ec2_instance);
     if !settings.is_own(&tags) {
         return None;
     }
-    let state = shown.state().and_then(|state| state.name());
+    let state = ec2_instance.state().and_then(|state| state.name());
     let terminated = state == Some(&InstanceStateName::Terminated);
-    let ours = settings.ours(tags);
+    let own = settings.own_tags(tags);
     Some(Instance {
-        id: InstanceId::from(shown.instance_id().filter(|id| !id.is_empty())?),
-        address: shown
+        id: InstanceId::from(ec2_instance.instance_id().filter(|id| !id.is_empty())?),
+        address: ec2_instance
             .private_ip_address()
             .filter(|address| !terminated && !address.is_empty())
             .map(str::to_owned),
         terminated,
-        preempted: preempted(shown),
-        tags: ours.tags,
-        secret: ours.secret,
+        preempted: preempted(ec2_instance),
+        tags: own.tags,
+        secret: own.secret,
     })
 }
 
-/// Whether EC2 gives as the reason of its end that the spot market wanted it back.
-fn preempted(shown: &Shown) -> bool {
-    let reason = shown.state_reason().and_then(|reason| reason.code());
-    reason.is_some_and(|code| TAKEN_BACK.contains(&code))
+/// True if the state reason is a termination by the spot market.
+fn preempted(ec2_instance: &Ec2Instance) -> bool {
+    let reason = ec2_instance.state_reason().and_then(|reason| reason.code());
+    reason.is_some_and(|code| PREEMPTION_REASONS.contains(&code))
 }
 
-/// What its price depends on, if it is a spot instance.
-pub(crate) fn spot(settings: &CloudSettings, shown: &Shown) -> Option<Spot> {
-    if shown.instance_lifecycle() != Some(&InstanceLifecycleType::Spot) {
+/// Converts the price properties of a spot instance; `None` for an on-demand instance.
+pub(crate) fn spot(settings: &CloudSettings, ec2_instance: &Ec2Instance) -> Option<SpotInstance> {
+    if ec2_instance.instance_lifecycle() != Some(&InstanceLifecycleType::Spot) {
         return None;
     }
-    let gib = tags(shown).remove(&settings.key(VOLUME_TAG));
-    Some(Spot {
+    let gib = tags(ec2_instance).remove(&settings.key(VOLUME_TAG));
+    Some(SpotInstance {
         market: Market {
-            provider_type: shown.instance_type()?.as_str().to_owned(),
-            zone: zone(shown)?.to_owned(),
+            provider_type: ec2_instance.instance_type()?.as_str().to_owned(),
+            zone: zone(ec2_instance)?.to_owned(),
         },
-        launched: shown.launch_time().and_then(timestamp)?,
+        launched: ec2_instance.launch_time().and_then(timestamp)?,
         volume_gib: gib.and_then(|gib| gib.parse().ok()).unwrap_or_default(),
     })
 }
 
-/// Where it is.
-pub(crate) fn zone(shown: &Shown) -> Option<&str> {
-    shown.placement()?.availability_zone()
+/// Availability zone.
+pub(crate) fn zone(ec2_instance: &Ec2Instance) -> Option<&str> {
+    ec2_instance.placement()?.availability_zone()
 }
 
-/// An instance that was just made, for whose tags the answer need not have had the time.
-pub(crate) fn made(
+/// Converts a created instance. Tags absent from the response are taken from the request.
+pub(crate) fn created_instance(
     settings: &CloudSettings,
-    shown: &Shown,
-    asked: &BTreeMap<String, String>,
+    ec2_instance: &Ec2Instance,
+    requested: &BTreeMap<String, String>,
     secret: &longshore_secret::Secret,
 ) -> Option<Instance> {
-    if let Some(instance) = instance(settings, shown) {
+    if let Some(instance) = instance(settings, ec2_instance) {
         return Some(instance);
     }
-    let mut tags = asked.clone();
+    let mut tags = requested.clone();
     tags.insert(settings.key(tag::SECRET), secret.expose().to_owned());
     let tags = tags.iter();
     let tags = tags.map(|(key, value)| Tag::builder().key(key).value(value).build());
-    let mut shown = shown.clone();
-    shown.tags = Some(tags.collect());
-    instance(settings, &shown)
+    let mut ec2_instance = ec2_instance.clone();
+    ec2_instance.tags = Some(tags.collect());
+    instance(settings, &ec2_instance)
 }
 
-fn tags(shown: &Shown) -> BTreeMap<String, String> {
+fn tags(ec2_instance: &Ec2Instance) -> BTreeMap<String, String> {
     let pair = |tag: &Tag| Some((tag.key()?.to_owned(), tag.value().unwrap_or("").to_owned()));
-    shown.tags().iter().filter_map(pair).collect()
+    ec2_instance.tags().iter().filter_map(pair).collect()
 }
 
-/// The SDK's time in ours; none before 1970.
+/// Converts a time of the SDK; `None` before 1970.
 pub(crate) fn timestamp(at: &DateTime) -> Option<Timestamp> {
     let seconds = u64::try_from(at.secs()).ok()?;
     let since_epoch = std::time::Duration::new(seconds, at.subsec_nanos());
@@ -126,9 +127,9 @@ mod tests {
         }
     }
 
-    fn shown(set: &str, state: InstanceStateName) -> Shown {
+    fn ec2_instance(set: &str, state: InstanceStateName) -> Ec2Instance {
         let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
-        Shown::builder()
+        Ec2Instance::builder()
             .instance_id("i-1")
             .private_ip_address("10.0.0.7")
             .state(InstanceState::builder().name(state).build())
@@ -140,20 +141,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_is_shown_without_the_secret_among_the_tags() {
-        let one = instance(&settings(), &shown("set", InstanceStateName::Running)).unwrap();
+    fn instance_tags_exclude_secret() {
+        let one = instance(
+            &settings(),
+            &ec2_instance("set", InstanceStateName::Running),
+        )
+        .unwrap();
         assert_eq!(one.id.as_str(), "i-1");
         assert_eq!(one.address.as_deref(), Some("10.0.0.7"));
         assert_eq!(one.secret.expose(), "s3cret");
         let names: Vec<&String> = one.tags.keys().collect();
         assert_eq!(names, ["InstanceSetID", "InstanceType"]);
-        let foreign = shown("other", InstanceStateName::Running);
+        let foreign = ec2_instance("other", InstanceStateName::Running);
         assert_eq!(instance(&settings(), &foreign), None);
     }
 
     #[test]
-    fn only_terminated_is_gone() {
-        for (state, gone) in [
+    fn only_terminated_state_is_terminated() {
+        for (state, terminated) in [
             (InstanceStateName::Pending, false),
             (InstanceStateName::Running, false),
             (InstanceStateName::Stopping, false),
@@ -162,41 +167,44 @@ mod tests {
             (InstanceStateName::Terminated, true),
             (InstanceStateName::from("of a later year"), false),
         ] {
-            let one = instance(&settings(), &shown("set", state.clone())).unwrap();
-            assert_eq!(one.terminated, gone, "{state:?}");
-            assert_eq!(one.address.is_none(), gone, "{state:?}");
+            let one = instance(&settings(), &ec2_instance("set", state.clone())).unwrap();
+            assert_eq!(one.terminated, terminated, "{state:?}");
+            assert_eq!(one.address.is_none(), terminated, "{state:?}");
         }
     }
 
     #[test]
-    fn an_end_by_the_spot_market_is_told_from_others() {
-        let mut one = shown("set", InstanceStateName::ShuttingDown);
+    fn spot_termination_reason_is_preemption() {
+        let mut one = ec2_instance("set", InstanceStateName::ShuttingDown);
         for (code, expected) in [
             ("Server.SpotInstanceTermination", true),
             ("Client.UserInitiatedShutdown", false),
         ] {
             one.state_reason = Some(StateReason::builder().code(code).build());
-            let seen = instance(&settings(), &one).unwrap();
-            assert_eq!(seen.preempted, expected, "{code}");
+            let converted = instance(&settings(), &one).unwrap();
+            assert_eq!(converted.preempted, expected, "{code}");
         }
     }
 
     #[test]
-    fn an_answer_without_tags_is_completed() {
-        let bare = Shown::builder().instance_id("i-2").build();
+    fn created_instance_without_tags_gets_requested_tags() {
+        let bare = Ec2Instance::builder().instance_id("i-2").build();
         let key = "ArvadosInstanceSetID".to_owned();
-        let asked = BTreeMap::from([(key, "set".to_owned())]);
+        let requested = BTreeMap::from([(key, "set".to_owned())]);
         let secret = longshore_secret::Secret::new("s3cret");
-        let one = made(&settings(), &bare, &asked, &secret).unwrap();
+        let one = created_instance(&settings(), &bare, &requested, &secret).unwrap();
         assert_eq!(one.secret.expose(), "s3cret");
         assert_eq!((one.id.as_str(), one.address), ("i-2", None));
-        let nameless = Shown::builder().build();
-        assert_eq!(made(&settings(), &nameless, &asked, &secret), None);
+        let nameless = Ec2Instance::builder().build();
+        assert_eq!(
+            created_instance(&settings(), &nameless, &requested, &secret),
+            None
+        );
     }
 
     #[test]
-    fn a_spot_instance_tells_its_market() {
-        let mut one = shown("set", InstanceStateName::Running);
+    fn spot_instance_has_market() {
+        let mut one = ec2_instance("set", InstanceStateName::Running);
         assert_eq!(spot(&settings(), &one), None);
         one.instance_lifecycle = Some(InstanceLifecycleType::Spot);
         one.instance_type = Some("m5.large".into());

@@ -1,65 +1,64 @@
-//! What a failed call means: from EC2's codes to exactly one [`CloudError`].
+//! Classification of failed calls: from EC2's error codes to exactly one [`CloudError`].
 //!
-//! Pure functions over what was seen, so that every code can be tested without a network. The codes
-//! are those of the EC2 API reference, "Error codes for the Amazon EC2 API", and of its guide to
-//! request throttling.
+//! Pure functions of the observed failure, so that every code is tested without a network. Source
+//! of the codes: EC2 API reference, "Error codes for the Amazon EC2 API", and the guide to request
+//! throttling.
 
 use std::fmt;
 
 use longshore_core::time::Timestamp;
-use longshore_driver::{CapacityScope, CloudError, Said};
+use longshore_driver::{CapacityScope, CloudError, ProviderError};
 
-/// As much of the cloud's words as goes into an error; some messages carry kilobytes of encoded
-/// policy.
+/// Maximum length of a message in an error text; some messages contain kilobytes of encoded policy.
 const MESSAGE_CHARS_MAX: usize = 400;
 
-/// What was tried, as far as it changes what an error means.
+/// Kind of a call, as far as relevant for the classification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// `RunInstances`: a lost answer leaves an instance that nobody knows.
-    Run,
-    /// Any other call that changes something.
-    Change,
-    /// A call that only looks: a lost answer is nothing but a lost answer.
-    Look,
+pub enum CallKind {
+    /// `RunInstances`: a lost response leaves an unknown instance.
+    RunInstances,
+    /// Any other call with a side effect.
+    Write,
+    /// Call without a side effect: a lost response is harmless.
+    Read,
 }
 
-/// How far a failed call got.
+/// Delivery state of a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// EC2, or something before it, answered with this HTTP status.
+pub enum Delivery {
+    /// EC2, or a proxy before EC2, answered with this HTTP status.
     Answered(u16),
-    /// It was not sent: no connection, no credentials.
+    /// Not sent: no connection or no credentials.
     NotSent,
-    /// It was sent, and no answer came that makes sense.
-    Lost,
+    /// Sent, but no valid response received.
+    ResponseLost,
 }
 
-/// What was seen of a failed call.
+/// Observed failure of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// How far it got.
-    pub reach: Reach,
-    /// EC2's code; empty where it gave none.
+pub struct CallFailure {
+    /// Delivery state.
+    pub delivery: Delivery,
+    /// EC2's error code; empty if absent.
     pub code: String,
-    /// EC2's words, or those of the transport.
+    /// EC2's message, or the error of the transport.
     pub message: String,
-    /// EC2's name for the call, which its support asks for.
+    /// Request id, for inquiries with AWS support.
     pub request_id: Option<String>,
-    /// When EC2 wants to hear of us again, where it says so.
+    /// Retry time named by EC2, if any.
     pub retry_at: Option<Timestamp>,
 }
 
-impl Failure {
-    /// EC2's words, shortened.
-    fn words(&self) -> String {
+impl CallFailure {
+    /// Message, shortened.
+    fn short_message(&self) -> String {
         let mut rest = self.message.chars();
         let mut text: String = rest.by_ref().take(MESSAGE_CHARS_MAX).collect();
         if rest.next().is_some() {
             text.push('\u{2026}');
         }
-        if let (true, Reach::Answered(status)) =
-            (text.is_empty() && self.code.is_empty(), self.reach)
+        if let (true, Delivery::Answered(status)) =
+            (text.is_empty() && self.code.is_empty(), self.delivery)
         {
             text = format!("HTTP status {status}");
         }
@@ -67,32 +66,32 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CallFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = Said {
+        let error = ProviderError {
             code: &self.code,
-            message: &self.words(),
+            message: &self.short_message(),
             request_id: self.request_id.as_deref().unwrap_or_default(),
         };
-        said.fmt(f)
+        error.fmt(f)
     }
 }
 
-/// The kinds of errors, without words.
+/// Class of an error.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     RateLimited,
     Quota,
     NoCapacity,
     NotFound,
-    /// EC2 failed inside: who knows how far it got.
+    /// Internal failure of EC2, with unknown outcome.
     Internal,
     Permanent,
-    /// Known to pass.
-    Passing,
+    /// Temporary failure.
+    Transient,
 }
 
-/// Codes with a meaning of their own. Whole families follow in [`class_of`].
+/// Classes of single codes. Code prefixes are in [`class_of`].
 const CODES: &[(&str, Class)] = &[
     ("RequestLimitExceeded", Class::RateLimited),
     ("RequestThrottled", Class::RateLimited),
@@ -122,16 +121,16 @@ const CODES: &[(&str, Class)] = &[
     ("InvalidInstanceID.NotFound", Class::NotFound),
     ("InternalError", Class::Internal),
     ("InternalFailure", Class::Internal),
-    // What it was told before was something else, so there may be an instance.
+    // An earlier request with the same token had other parameters, so an instance may exist.
     ("IdempotentParameterMismatch", Class::Internal),
-    ("Unavailable", Class::Passing),
-    ("ServiceUnavailable", Class::Passing),
-    ("IncorrectInstanceState", Class::Passing),
-    ("IncorrectState", Class::Passing),
-    // Credentials that end are renewed.
-    ("RequestExpired", Class::Passing),
-    ("ExpiredToken", Class::Passing),
-    ("ExpiredTokenException", Class::Passing),
+    ("Unavailable", Class::Transient),
+    ("ServiceUnavailable", Class::Transient),
+    ("IncorrectInstanceState", Class::Transient),
+    ("IncorrectState", Class::Transient),
+    // Expired credentials are renewed.
+    ("RequestExpired", Class::Transient),
+    ("ExpiredToken", Class::Transient),
+    ("ExpiredTokenException", Class::Transient),
     ("UnauthorizedOperation", Class::Permanent),
     ("AccessDenied", Class::Permanent),
     ("AccessDeniedException", Class::Permanent),
@@ -152,8 +151,8 @@ const CODES: &[(&str, Class)] = &[
     ("ValidationError", Class::Permanent),
 ];
 
-/// Codes that begin so are about what we asked for, and asking again does not help.
-const PERMANENT_FAMILIES: [&str; 5] = [
+/// Prefixes of codes for invalid requests; a repeated request fails again.
+const PERMANENT_PREFIXES: [&str; 5] = [
     "AuthFailure",
     "Invalid",
     "Missing",
@@ -161,35 +160,35 @@ const PERMANENT_FAMILIES: [&str; 5] = [
     "UnsupportedInstance",
 ];
 
-/// The one error that a failure of an `operation`, a name for the log, is. Whatever is unknown is
-/// transient, and is logged so that somebody can tell us of it.
+/// Classifies a failure. `operation` is a name for the log. An unknown code is transient, and is
+/// logged so that the table can be extended.
 #[must_use]
-pub fn classify(call: Call, operation: &str, failure: &Failure) -> CloudError {
-    let class = match failure.reach {
-        Reach::Answered(status) => class_of(&failure.code, &failure.message, status),
-        Reach::NotSent => Some(Class::Passing),
-        Reach::Lost => Some(Class::Internal),
+pub fn classify(call: CallKind, operation: &str, failure: &CallFailure) -> CloudError {
+    let class = match failure.delivery {
+        Delivery::Answered(status) => class_of(&failure.code, &failure.message, status),
+        Delivery::NotSent => Some(Class::Transient),
+        Delivery::ResponseLost => Some(Class::Internal),
     };
-    let said = Said {
+    let error = ProviderError {
         code: &failure.code,
-        message: &failure.words(),
+        message: &failure.short_message(),
         request_id: failure.request_id.as_deref().unwrap_or_default(),
     };
     match class {
-        Some(Class::RateLimited) => said.rate_limited(failure.retry_at),
-        Some(Class::Quota) => said.quota(),
-        Some(Class::NoCapacity) => said.capacity(CapacityScope::Type),
-        Some(Class::NotFound) => said.not_found(),
-        Some(Class::Internal) if call != Call::Look => said.ambiguous(),
-        Some(Class::Permanent) => said.permanent(),
-        Some(Class::Internal | Class::Passing) => said.transient(),
-        None => said.unknown(operation),
+        Some(Class::RateLimited) => error.rate_limited(failure.retry_at),
+        Some(Class::Quota) => error.quota(),
+        Some(Class::NoCapacity) => error.capacity(CapacityScope::Type),
+        Some(Class::NotFound) => error.not_found(),
+        Some(Class::Internal) if call != CallKind::Read => error.ambiguous(),
+        Some(Class::Permanent) => error.permanent(),
+        Some(Class::Internal | Class::Transient) => error.transient(),
+        None => error.unknown(operation),
     }
 }
 
-/// What EC2's code means; none if it is unknown.
+/// Class of EC2's code; `None` if unknown.
 fn class_of(code: &str, message: &str, status: u16) -> Option<Class> {
-    let code = bare(code);
+    let code = without_fault_prefix(code);
     if let Some((_, class)) = CODES.iter().find(|(known, _)| *known == code) {
         return Some(*class);
     }
@@ -197,25 +196,25 @@ fn class_of(code: &str, message: &str, status: u16) -> Option<Class> {
         return Some(Class::RateLimited);
     }
     if code == "Unsupported" {
-        let of_type = message.to_ascii_lowercase().contains("instance type");
-        return Some(match of_type {
+        let names_type = message.to_ascii_lowercase().contains("instance type");
+        return Some(match names_type {
             true => Class::NoCapacity,
             false => Class::Permanent,
         });
     }
-    if PERMANENT_FAMILIES.iter().any(|f| code.starts_with(f)) {
+    if PERMANENT_PREFIXES.iter().any(|f| code.starts_with(f)) {
         return Some(Class::Permanent);
     }
     match (code, status) {
-        // Not EC2's own words: a proxy or a load balancer, and EC2 may have gone on behind it.
+        // Response of a proxy or load balancer: EC2 may have executed the call.
         ("", 500..) => Some(Class::Internal),
         ("", 401 | 403) => Some(Class::Permanent),
         _ => None,
     }
 }
 
-/// Some places say whose fault it is before the code.
-fn bare(code: &str) -> &str {
+/// Removes the prefix with the responsible side (`Client.` or `Server.`), added by some APIs.
+fn without_fault_prefix(code: &str) -> &str {
     let code = code.trim();
     let stripped = code
         .strip_prefix("Client.")
@@ -223,13 +222,13 @@ fn bare(code: &str) -> &str {
     stripped.unwrap_or(code)
 }
 
-/// Whether another subnet may do, although this one did not.
+/// True if another subnet may succeed.
 #[must_use]
-pub fn is_about_subnet(failure: &Failure) -> bool {
-    let Reach::Answered(_) = failure.reach else {
+pub fn is_about_subnet(failure: &CallFailure) -> bool {
+    let Delivery::Answered(_) = failure.delivery else {
         return false;
     };
-    let code = bare(&failure.code);
+    let code = without_fault_prefix(&failure.code);
     let whole = [
         "InsufficientInstanceCapacity",
         "InsufficientVolumeCapacity",
@@ -239,25 +238,25 @@ pub fn is_about_subnet(failure: &Failure) -> bool {
         return true;
     }
     let message = failure.message.to_ascii_lowercase();
-    let speaks_of_it = message.contains("subnet")
+    let mentions_subnet = message.contains("subnet")
         || message.contains("free")
             && ["ipv4", "ipv6", "address"]
                 .iter()
                 .any(|word| message.contains(word));
-    code.starts_with("InvalidParameter") && speaks_of_it
+    code.starts_with("InvalidParameter") && mentions_subnet
 }
 
-/// Whether a failed call for many instances says nothing of most of them.
+/// True if a failed call for many instances concerns only some of the instances.
 #[must_use]
-pub(crate) fn is_about_one_of_many(failure: &Failure) -> bool {
-    let code = bare(&failure.code);
+pub(crate) fn is_about_single_instances(failure: &CallFailure) -> bool {
+    let code = without_fault_prefix(&failure.code);
     let whole = [
         "OperationNotPermitted",
         "UnsupportedOperation",
         "IncorrectInstanceState",
         "UnauthorizedOperation",
     ];
-    matches!(failure.reach, Reach::Answered(_))
+    matches!(failure.delivery, Delivery::Answered(_))
         && (code.starts_with("InvalidInstanceID") || whole.contains(&code))
 }
 

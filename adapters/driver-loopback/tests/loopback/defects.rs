@@ -1,4 +1,4 @@
-//! Drivers that each break the contract in one way: does the suite notice?
+//! Drivers with a single violation of the contract, for tests of the suite.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -8,142 +8,142 @@ use longshore_core::config::InstanceType;
 use longshore_core::ids::{InstanceId, IntentId, QuotaGroup};
 use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
-use longshore_driver::conformance::{Fault, Refusal};
+use longshore_driver::conformance::{ErrorCase, Fault};
 use longshore_driver::{
     CapacityScope, Cloud, CloudError, CreateSpec, ErrorClass, HostKeyCheck, Instance, Operation,
-    PricePoint, Said, tag,
+    PricePoint, ProviderError, tag,
 };
 use longshore_driver_loopback::LoopbackCloud;
 use longshore_secret::Secret;
 
-/// How a driver is wrong.
+/// Violation of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wrong {
-    No,
-    /// A new VM lacks one of our tags.
-    ForgetsTypeTag,
-    /// The list does not know whose a VM is, so it shows none.
-    NeverLists,
-    /// The list shows another set's VMs too.
-    ListsOthers,
-    /// The list shows every VM twice.
+pub(crate) enum Defect {
+    None,
+    /// A new VM lacks a tag.
+    DropsTypeTag,
+    /// The list is empty because instance sets are not recognized.
+    ListsNothing,
+    /// The list contains the VMs of another set too.
+    ListsOtherSet,
+    /// The list contains every VM twice.
     ListsTwice,
-    /// Changed tags are all that is left.
+    /// A tag change removes all other tags.
     RetagReplaces,
-    /// Tags are not changed, and it says that they were.
-    RetagDoesNothing,
-    /// It lists another secret than it was given.
+    /// A tag change has no effect but returns success.
+    RetagIsNoOp,
+    /// The listed secret differs from the secret of the create request.
     ListsOtherSecret,
-    /// The VM gets another secret than it was given.
+    /// The secret on the VM differs from the secret of the create request.
     BootsOtherSecret,
     NoAddress,
-    /// It vouches for another host key.
+    /// The host key check returns the key of another host.
     OtherHostKey,
-    /// The newest price comes first.
-    PricesBackwards,
-    /// The market's prices are kept from whoever asks.
-    TellsNoPrices,
-    /// What costs what is configured has a price of the market.
-    PricesWhatIsFixed,
-    /// A token that was used before makes another VM.
-    TwoForOneToken,
-    /// The same, and it shows the first one as its answer.
-    SecretlyTwoForOneToken,
-    /// The create is done, and it says that it was refused.
-    DoneButRefused,
-    /// It says that it was done, and nothing was.
-    DestroysNothing,
+    /// The newest price is first.
+    PricesUnsorted,
+    /// No spot prices are returned.
+    NoSpotPrices,
+    /// An on-demand instance has a spot price.
+    PricesOnDemand,
+    /// A create with a used token creates another VM.
+    DuplicateCreate,
+    /// Like `DuplicateCreate`, but the response contains the first VM.
+    HiddenDuplicateCreate,
+    /// A successful create returns an error.
+    CreatesButFails,
+    /// A destroy has no effect but returns success.
+    DestroyIsNoOp,
     SecondDestroyFails,
-    /// A lost answer passes for a refusal.
-    LostIsPermanent,
-    /// A lost answer passes for success.
-    LostIsDone,
-    /// A quota is taken for something that passes.
+    /// A lost response is classified as permanent.
+    LostResponseIsPermanent,
+    /// A lost response is reported as success.
+    LostResponseIsSuccess,
+    /// A quota error is classified as transient.
     QuotaIsTransient,
-    /// Words of the cloud are dropped.
-    DropsWords,
-    /// A batch is answered in another order.
+    /// The error text lacks the cloud's message.
+    DropsMessage,
+    /// Batch results have another order than the requests.
     BatchOutOfOrder,
 }
 
-/// A driver that is wrong in one way, in front of the real one; and the cloud's moods.
+/// Driver with a defect in front of the real driver, with injected faults.
 #[derive(Clone)]
-pub(crate) struct WrongCloud {
-    pub(crate) wrong: Wrong,
+pub(crate) struct DefectiveCloud {
+    pub(crate) defect: Defect,
     pub(crate) inner: LoopbackCloud,
-    /// The same host, another set.
-    pub(crate) elsewhere: LoopbackCloud,
+    /// Driver for another set on the same host.
+    pub(crate) other_set: LoopbackCloud,
     pub(crate) state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
-    /// What goes wrong next.
+    /// Fault for the next matching call.
     pub(crate) fault: Option<Fault>,
     tokens: Vec<IntentId>,
     retagged: BTreeMap<InstanceId, BTreeMap<String, String>>,
     destroyed: BTreeSet<InstanceId>,
 }
 
-impl WrongCloud {
-    /// The fault, if it is about this call.
+impl DefectiveCloud {
+    /// Takes the fault, if the fault applies to this operation.
     fn fault(&self, operation: Operation) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
         let about = match state.fault.as_ref()? {
             Fault::LostCreate => Operation::Create,
-            Fault::Refused(refusal) => refusal.operation,
+            Fault::Error(case) => case.operation,
         };
         (about == operation).then(|| state.fault.take()).flatten()
     }
 
-    fn refused(&self, operation: Operation) -> Result<(), CloudError> {
+    fn injected_error(&self, operation: Operation) -> Result<(), CloudError> {
         match self.fault(operation) {
-            Some(Fault::Refused(refusal)) => Err(self.understood(&refusal)),
+            Some(Fault::Error(case)) => Err(self.classified(&case)),
             _ => Ok(()),
         }
     }
 
-    /// What a right driver makes of it, but for what is wrong with this one.
-    fn understood(&self, refusal: &Refusal) -> CloudError {
-        let said = Said {
-            code: &refusal.code,
-            message: match self.wrong {
-                Wrong::DropsWords => "",
-                _ => &refusal.message,
+    /// Classification of a correct driver, except for the defect.
+    fn classified(&self, case: &ErrorCase) -> CloudError {
+        let error = ProviderError {
+            code: &case.code,
+            message: match self.defect {
+                Defect::DropsMessage => "",
+                _ => &case.message,
             },
             request_id: "r-1",
         };
-        match refusal.class {
-            ErrorClass::Quota if self.wrong == Wrong::QuotaIsTransient => said.transient(),
-            ErrorClass::RateLimited => said.rate_limited(None),
-            ErrorClass::Quota => said.quota(),
-            ErrorClass::Capacity => said.capacity(CapacityScope::Type),
-            ErrorClass::NotFound => said.not_found(),
-            ErrorClass::Ambiguous => said.ambiguous(),
-            ErrorClass::Permanent => said.permanent(),
-            ErrorClass::Transient => said.unknown(refusal.operation.name()),
+        match case.class {
+            ErrorClass::Quota if self.defect == Defect::QuotaIsTransient => error.transient(),
+            ErrorClass::RateLimited => error.rate_limited(None),
+            ErrorClass::Quota => error.quota(),
+            ErrorClass::Capacity => error.capacity(CapacityScope::Type),
+            ErrorClass::NotFound => error.not_found(),
+            ErrorClass::Ambiguous => error.ambiguous(),
+            ErrorClass::Permanent => error.permanent(),
+            ErrorClass::Transient => error.unknown(case.operation.name()),
         }
     }
 
-    async fn make(&self, mut spec: CreateSpec) -> Result<Instance, CloudError> {
+    async fn create_vm(&self, mut spec: CreateSpec) -> Result<Instance, CloudError> {
         let (again, nth) = {
             let tokens = &mut self.state.lock().unwrap().tokens;
             let again = tokens.contains(&spec.intent);
             tokens.push(spec.intent);
             (again, tokens.len())
         };
-        match self.wrong {
-            Wrong::ForgetsTypeTag => drop(spec.tags.remove(tag::TYPE)),
-            Wrong::BootsOtherSecret => {
+        match self.defect {
+            Defect::DropsTypeTag => drop(spec.tags.remove(tag::TYPE)),
+            Defect::BootsOtherSecret => {
                 let script = "printf %s other > \"$LONGSHORE_VM_DIR/instance-secret\"\n";
                 spec.init_script = Secret::new(script);
             }
-            Wrong::TwoForOneToken | Wrong::SecretlyTwoForOneToken if again => {
+            Defect::DuplicateCreate | Defect::HiddenDuplicateCreate if again => {
                 let first = spec.clone();
                 spec.intent = IntentId::new((nth as u128) << 64);
                 let second = self.inner.create(spec).await?;
-                return match self.wrong {
-                    Wrong::TwoForOneToken => Ok(second),
+                return match self.defect {
+                    Defect::DuplicateCreate => Ok(second),
                     _ => self.inner.create(first).await,
                 };
             }
@@ -152,11 +152,11 @@ impl WrongCloud {
         self.inner.create(spec).await
     }
 
-    fn shown(&self, mut instance: Instance) -> Instance {
-        match self.wrong {
-            Wrong::NoAddress => instance.address = None,
-            Wrong::ListsOtherSecret => instance.secret = Secret::new("other"),
-            Wrong::RetagReplaces => {
+    fn listed(&self, mut instance: Instance) -> Instance {
+        match self.defect {
+            Defect::NoAddress => instance.address = None,
+            Defect::ListsOtherSecret => instance.secret = Secret::new("other"),
+            Defect::RetagReplaces => {
                 if let Some(new) = self.state.lock().unwrap().retagged.get(&instance.id) {
                     let stays = [tag::SET, tag::INTENT];
                     instance
@@ -172,35 +172,35 @@ impl WrongCloud {
 }
 
 #[async_trait]
-impl Cloud for WrongCloud {
+impl Cloud for DefectiveCloud {
     async fn create(&self, spec: CreateSpec) -> Result<Instance, CloudError> {
         let fault = self.fault(Operation::Create);
-        if let Some(Fault::Refused(refusal)) = &fault {
-            return Err(self.understood(refusal));
+        if let Some(Fault::Error(case)) = &fault {
+            return Err(self.classified(case));
         }
-        let made = self.make(spec).await?;
+        let created = self.create_vm(spec).await?;
         let message = "connection reset before the answer".to_owned();
-        match self.wrong {
-            Wrong::DoneButRefused => Err(CloudError::Permanent { message }),
-            _ if fault.is_none() => Ok(self.shown(made)),
-            Wrong::LostIsDone => Ok(self.shown(made)),
-            Wrong::LostIsPermanent => Err(CloudError::Permanent { message }),
+        match self.defect {
+            Defect::CreatesButFails => Err(CloudError::Permanent { message }),
+            _ if fault.is_none() => Ok(self.listed(created)),
+            Defect::LostResponseIsSuccess => Ok(self.listed(created)),
+            Defect::LostResponseIsPermanent => Err(CloudError::Permanent { message }),
             _ => Err(CloudError::Ambiguous { message }),
         }
     }
 
     async fn list(&self) -> Result<Vec<Instance>, CloudError> {
-        self.refused(Operation::List)?;
+        self.injected_error(Operation::List)?;
         let mut seen = self.inner.list().await?;
-        match self.wrong {
-            Wrong::NeverLists => seen.clear(),
-            Wrong::ListsOthers => seen.extend(self.elsewhere.list().await?),
-            Wrong::ListsTwice => seen.extend(seen.clone()),
+        match self.defect {
+            Defect::ListsNothing => seen.clear(),
+            Defect::ListsOtherSet => seen.extend(self.other_set.list().await?),
+            Defect::ListsTwice => seen.extend(seen.clone()),
             _ => {}
         }
         Ok(seen
             .into_iter()
-            .map(|instance| self.shown(instance))
+            .map(|instance| self.listed(instance))
             .collect())
     }
 
@@ -209,10 +209,10 @@ impl Cloud for WrongCloud {
         instance: &InstanceId,
         tags: BTreeMap<String, String>,
     ) -> Result<(), CloudError> {
-        self.refused(Operation::SetTags)?;
-        match self.wrong {
-            Wrong::RetagDoesNothing => return Ok(()),
-            Wrong::RetagReplaces => {
+        self.injected_error(Operation::SetTags)?;
+        match self.defect {
+            Defect::RetagIsNoOp => return Ok(()),
+            Defect::RetagReplaces => {
                 let retagged = &mut self.state.lock().unwrap().retagged;
                 retagged.insert(instance.clone(), tags.clone());
             }
@@ -228,7 +228,7 @@ impl Cloud for WrongCloud {
             .unwrap()
             .destroyed
             .insert(instance.clone());
-        match self.refused(Operation::Destroy) {
+        match self.injected_error(Operation::Destroy) {
             Err(CloudError::NotFound { .. }) => return Ok(()),
             Err(error) => {
                 self.state.lock().unwrap().destroyed.remove(instance);
@@ -236,9 +236,9 @@ impl Cloud for WrongCloud {
             }
             Ok(()) => {}
         }
-        match self.wrong {
-            Wrong::DestroysNothing => Ok(()),
-            Wrong::SecondDestroyFails if !first => Err(CloudError::NotFound {
+        match self.defect {
+            Defect::DestroyIsNoOp => Ok(()),
+            Defect::SecondDestroyFails if !first => Err(CloudError::NotFound {
                 message: format!("no instance {instance}"),
             }),
             _ => self.inner.destroy(instance).await,
@@ -250,7 +250,7 @@ impl Cloud for WrongCloud {
         for spec in specs {
             answers.push(self.create(spec).await);
         }
-        if self.wrong == Wrong::BatchOutOfOrder {
+        if self.defect == Defect::BatchOutOfOrder {
             answers.reverse();
         }
         answers
@@ -265,9 +265,9 @@ impl Cloud for WrongCloud {
             since: Timestamp::from_nanos(at),
             price: MicroDollars(at),
         };
-        let points = match self.wrong {
-            Wrong::PricesBackwards => vec![point(2), point(1)],
-            Wrong::TellsNoPrices => Vec::new(),
+        let points = match self.defect {
+            Defect::PricesUnsorted => vec![point(2), point(1)],
+            Defect::NoSpotPrices => Vec::new(),
             _ => vec![point(1), point(2)],
         };
         let priced = instances.iter().map(|id| (id.clone(), points.clone()));
@@ -275,8 +275,8 @@ impl Cloud for WrongCloud {
     }
 
     async fn host_key_check(&self, _: &InstanceId, _: &str) -> Result<HostKeyCheck, CloudError> {
-        Ok(match self.wrong {
-            Wrong::OtherHostKey => HostKeyCheck::Other,
+        Ok(match self.defect {
+            Defect::OtherHostKey => HostKeyCheck::Other,
             _ => HostKeyCheck::Own,
         })
     }
