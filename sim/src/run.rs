@@ -1,13 +1,26 @@
 //! One run from its plan to its end, and what is to be said of it.
 
+pub(crate) mod batch;
+pub mod cli;
+#[cfg(feature = "plan")]
+mod forecast;
+pub(crate) mod minimize;
+mod mutate_plan;
+mod output;
+pub(crate) mod profile;
+pub(crate) mod recorded;
+pub mod reference_placement;
+pub(crate) mod replay;
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use crate::profile::Plan;
-use crate::stage::{START, Violation};
-use crate::trace::Trace;
 use crate::world::World;
+use crate::world::events::START;
+use crate::world::plan::Plan;
+use crate::world::scheduler::Violation;
+use crate::world::trace::Trace;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +94,7 @@ fn run_once(plan: &Plan, trace: Trace) -> Report {
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             let text = text.unwrap_or_else(|| "a panic without words".to_owned());
-            world.stage.violate("no panics", text);
+            world.scheduler.violate("no panics", text);
             Verdict::Safety
         }
     };
@@ -90,30 +103,32 @@ fn run_once(plan: &Plan, trace: Trace) -> Report {
 
 /// Lets a world go on to its end.
 pub(crate) fn go_on(world: &mut World) -> Verdict {
-    let chaos = world.plan.heals_after.unwrap_or_default();
-    let healed_at = START + chaos;
+    let chaos = world.plan.faults_stop_after.unwrap_or_default();
+    let faults_stopped_at = START + chaos;
     let mut done_at = None;
     while world.step() {
-        if !world.stage.violations.is_empty() {
+        if !world.scheduler.violations.is_empty() {
             return Verdict::Safety;
         }
-        if world.stage.now < healed_at || !world.happened.is_multiple_of(64) {
+        if world.scheduler.now < faults_stopped_at || !world.happened.is_multiple_of(64) {
             continue;
         }
         if world.is_done() {
-            let since = *done_at.get_or_insert(world.stage.now);
-            if world.stage.now < since + world.rest() {
+            let since = *done_at.get_or_insert(world.scheduler.now);
+            if world.scheduler.now < since + world.rest() {
                 continue;
             }
-            world.rested = Some((since.since(healed_at), world.patience()));
+            world.rested = Some((since.since(faults_stopped_at), world.patience()));
             world.check_rest();
-            return match world.stage.violations.is_empty() {
+            return match world.scheduler.violations.is_empty() {
                 true => Verdict::Ok,
                 false => Verdict::Safety,
             };
         }
         done_at = None;
-        if world.stage.now > healed_at + world.patience() || world.happened > HAPPENINGS_MAX {
+        if world.scheduler.now > faults_stopped_at + world.patience()
+            || world.happened > HAPPENINGS_MAX
+        {
             return Verdict::Liveness;
         }
     }
@@ -137,22 +152,22 @@ impl World {
         Report {
             seed: self.plan.seed,
             verdict,
-            violations: self.stage.violations.clone(),
+            violations: self.scheduler.violations.clone(),
             stuck,
             tail: if bad {
-                self.stage.trace.tail()
+                self.scheduler.trace.tail()
             } else {
                 Vec::new()
             },
             rest: self.rested,
-            simulated: self.stage.elapsed(),
+            simulated: self.scheduler.elapsed(),
             happened: self.happened,
             inputs: self.processes.inputs,
             instances: (self.cloud.alive_peak, self.cloud.made.len() as u64),
             containers: (self.queue.open_peak, self.queue.last),
-            faults: self.stage.faults.counts(),
-            marks: self.stage.marks.counts(),
-            trace: self.stage.trace.take_all(),
+            faults: self.scheduler.faults.counts(),
+            marks: self.scheduler.marks.counts(),
+            trace: self.scheduler.trace.take_all(),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 
 mod hand;
-mod scenery;
+mod setup;
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use longshore_core::resources::{Demand, MIB};
 use longshore_core::time::Timestamp;
 use longshore_core::view::{ContainerView, InstanceView};
 
-use crate::cloud::Throttle;
-use crate::faults::Fault;
-use crate::profile::Plan;
-use crate::stage::START;
-use crate::workload::Arrival;
 use crate::world::World;
+use crate::world::cloud::Throttle;
+use crate::world::events::START;
+use crate::world::faults::Fault;
+use crate::world::plan::Plan;
+use crate::world::workload::Arrival;
 
-pub use scenery::{bare, number_types, numbered_types};
+pub use setup::{bare, number_types, numbered_types};
 
 /// So many seconds.
 #[must_use]
@@ -53,13 +53,6 @@ pub fn cores(count: u32) -> Demand {
         ram: 512 * MIB,
         ..Demand::default()
     }
-}
-
-/// What a story may ask about later.
-#[derive(Debug, Default)]
-pub(crate) struct Diary {
-    pub(crate) commands: Vec<(Timestamp, Action)>,
-    pub(crate) events: Vec<(Timestamp, Event)>,
 }
 
 /// A world that does what its author says. Every rule is checked all along; a broken one ends the
@@ -90,15 +83,15 @@ impl Story {
     /// # Panics
     /// If a rule is broken.
     pub fn run_for(&mut self, span: Duration) {
-        let end = self.world.stage.now + span;
-        while self.world.stage.next_at().is_some_and(|at| at <= end) {
+        let end = self.world.scheduler.now + span;
+        while self.world.scheduler.next_at().is_some_and(|at| at <= end) {
             self.world.step();
-            if let Some(violation) = self.world.stage.violations.first() {
-                let tail = self.world.stage.trace.tail().join("\n");
+            if let Some(violation) = self.world.scheduler.violations.first() {
+                let tail = self.world.scheduler.trace.tail().join("\n");
                 panic!("{tail}\n{}: {}", violation.rule, violation.what);
             }
         }
-        self.world.stage.now = end;
+        self.world.scheduler.now = end;
     }
 
     /// Lets time pass until something is so.
@@ -107,11 +100,11 @@ impl Story {
     /// If it is not within `span`, or a rule is broken.
     #[track_caller]
     pub fn run_until(&mut self, what: &str, span: Duration, test: impl Fn(&Self) -> bool) {
-        let end = self.world.stage.now + span;
+        let end = self.world.scheduler.now + span;
         while !test(self) {
-            let tail = || self.world.stage.trace.tail().join("\n");
+            let tail = || self.world.scheduler.trace.tail().join("\n");
             assert!(
-                self.world.stage.now < end,
+                self.world.scheduler.now < end,
                 "{}\nnot within {span:?}: {what}",
                 tail()
             );
@@ -131,7 +124,7 @@ impl Story {
         let world = &mut self.world;
         world
             .queue
-            .submit(&mut world.stage, Ok(demand), priority, runs)
+            .submit(&mut world.scheduler, Ok(demand), priority, runs)
     }
 
     /// Submits what was recorded, now, whatever the times in it say, but in their order.
@@ -139,7 +132,7 @@ impl Story {
         let world = &mut self.world;
         let submitted = arrivals
             .iter()
-            .map(|arrival| world.queue.submit_as(&mut world.stage, arrival));
+            .map(|arrival| world.queue.submit_as(&mut world.scheduler, arrival));
         submitted.collect()
     }
 
@@ -147,19 +140,21 @@ impl Story {
     pub fn submit_malformed(&mut self) -> ContainerId {
         let world = &mut self.world;
         let wrong = Err("mounts: expected an object, found a list".to_owned());
-        world.queue.submit(&mut world.stage, wrong, 500, minutes(5))
+        world
+            .queue
+            .submit(&mut world.scheduler, wrong, 500, minutes(5))
     }
 
     /// Changes a priority.
     pub fn set_priority(&mut self, id: ContainerId, priority: u64) {
         let world = &mut self.world;
-        world.queue.set_priority(&mut world.stage, id, priority);
+        world.queue.set_priority(&mut world.scheduler, id, priority);
     }
 
     /// Deletes a record from the database.
     pub fn delete(&mut self, id: ContainerId) {
         let world = &mut self.world;
-        world.queue.delete(&mut world.stage, id);
+        world.queue.delete(&mut world.scheduler, id);
     }
 
     // What operators do.
@@ -208,7 +203,7 @@ impl Story {
 
     /// The next so many occasions for this fault strike.
     pub fn strike(&mut self, fault: Fault, times: u32) {
-        self.world.stage.faults.script(fault, times);
+        self.world.scheduler.faults.script(fault, times);
     }
 
     /// The dispatcher dies now and comes back within half a minute.
@@ -219,7 +214,7 @@ impl Story {
 
     /// The dispatcher's host stands still for so long: what comes meanwhile is heard afterwards.
     pub fn stand_still(&mut self, span: Duration) {
-        let until = self.world.stage.now + span;
+        let until = self.world.scheduler.now + span;
         self.world.processes.all[0].stalled_until = until;
     }
 
@@ -277,7 +272,7 @@ impl Story {
     /// The time since the story began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.world.stage.elapsed()
+        self.world.scheduler.elapsed()
     }
 
     /// A container's state in the queue; none if it is deleted.
@@ -385,17 +380,17 @@ impl Story {
     /// The world's time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.world.stage.now
+        self.world.scheduler.now
     }
 
     /// All events so far, with their times.
     ///
     /// # Panics
-    /// Never: every story keeps a diary.
+    /// Never: every story keeps a history.
     #[must_use]
     pub fn events(&self) -> Vec<&Event> {
-        let diary = self.world.diary.as_ref().expect("stories keep a diary");
-        diary.events.iter().map(|(_, event)| event).collect()
+        let history = self.world.history.as_ref().expect("stories keep a history");
+        history.events.iter().map(|(_, event)| event).collect()
     }
 
     /// How many events so far pass a test.
@@ -410,22 +405,22 @@ impl Story {
     /// How many commands so far pass a test.
     ///
     /// # Panics
-    /// Never: every story keeps a diary.
+    /// Never: every story keeps a history.
     #[must_use]
     pub fn count_commands(&self, test: impl Fn(&Action) -> bool) -> usize {
-        let diary = self.world.diary.as_ref().expect("stories keep a diary");
-        let commands = diary.commands.iter();
+        let history = self.world.history.as_ref().expect("stories keep a history");
+        let commands = history.commands.iter();
         commands.filter(|(_, action)| test(action)).count()
     }
 
     /// When each command that passes a test was sent, since the story began.
     ///
     /// # Panics
-    /// Never: every story keeps a diary.
+    /// Never: every story keeps a history.
     #[must_use]
     pub fn times_of(&self, test: impl Fn(&Action) -> bool) -> Vec<Duration> {
-        let diary = self.world.diary.as_ref().expect("stories keep a diary");
-        let commands = diary.commands.iter();
+        let history = self.world.history.as_ref().expect("stories keep a history");
+        let commands = history.commands.iter();
         let chosen = commands.filter(|(_, action)| test(action));
         chosen.map(|(at, _)| at.since(START)).collect()
     }
@@ -505,7 +500,7 @@ impl Story {
     }
 
     fn explain(&self, id: ContainerId) -> String {
-        let tail = self.world.stage.trace.tail().join("\n");
+        let tail = self.world.scheduler.trace.tail().join("\n");
         format!(
             "{tail}\nerror {:?}, shown {:?}",
             self.error_of(id),

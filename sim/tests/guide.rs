@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use longshore_core::Dispatcher;
 use longshore_core::mutants::Mutant;
-use longshore_sim::{Fault, Hand, cli};
+use longshore_sim::{CoreHook, Fault, cli};
 
 const GUIDE: &str = include_str!("../../docs/simulator.md");
 
@@ -62,7 +62,7 @@ fn run_command(command: &str) -> (String, u8) {
         let mut all = Mutant::ALL.iter().copied();
         let mutant = all.find(|mutant| mutant.name() == name);
         let mutant = mutant.expect("a known mutant");
-        let hook: Arc<Hand> = Arc::new(move |core: &mut Dispatcher| core.plant(mutant));
+        let hook: Arc<CoreHook> = Arc::new(move |core: &mut Dispatcher| core.plant(mutant));
         hook
     });
     let mut all = vec!["longshore-sim".to_owned()];

@@ -299,7 +299,7 @@ struct Detection {
 
 impl Case {
     fn plan(&self, seed: u64) -> Plan {
-        let drawn = Plan::draw(seed, Profile::Lite);
+        let drawn = Plan::generate(seed, Profile::Lite);
         (self.tune)(drawn.with_faults(self.faults))
     }
 
@@ -310,7 +310,9 @@ impl Case {
         let mutant = self.mutant;
         for seed in 0..self.within {
             let report = run(
-                &self.plan(seed).tampered(move |core| core.plant(mutant)),
+                &self
+                    .plan(seed)
+                    .with_core_hook(move |core| core.plant(mutant)),
                 false,
             );
             let Some(rule) = violated_rule(&report) else {

@@ -13,7 +13,7 @@ use longshore_core::input::{
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::{Dispatcher, Phase, WaitReason};
-use longshore_sim::naive::{Choice, Naive, Wanted};
+use longshore_sim::reference_placement::{Choice, ReferencePlacement, Wanted};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
@@ -324,7 +324,7 @@ type Kinds = [usize; 5];
 fn compare(case: &Case) -> Result<Kinds, TestCaseError> {
     let (mut core, now, poll) = dispatcher_before_poll(case);
     let config = case.config();
-    let mut naive = Naive::of(&core.view(), &config);
+    let mut naive = ReferencePlacement::of(&core.view(), &config);
     let mut records = case.running();
     records.extend(case.queued());
     let (id, answer) = (poll.id, Answer::Containers(Ok(records)));

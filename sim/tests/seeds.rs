@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use longshore_sim::{Plan, Profile, Report, Verdict, run};
 
 fn seed(number: u64, profile: Profile) -> Report {
-    let report = run(&Plan::draw(number, profile), false);
+    let report = run(&Plan::generate(number, profile), false);
     assert_eq!(
         report.verdict,
         Verdict::Ok,
@@ -40,7 +40,7 @@ fn swarm_seeds_hold_invariants() {
 #[test]
 fn equal_seeds_equal_traces() {
     for number in 0..20 {
-        let plan = Plan::draw(number, Profile::Lite);
+        let plan = Plan::generate(number, Profile::Lite);
         let (one, two) = (run(&plan, true), run(&plan, true));
         assert_eq!(one.trace, two.trace, "seed {number}");
         assert!(!one.trace.is_empty());

@@ -5,10 +5,10 @@ use std::time::Duration;
 use longshore_core::ids::ContainerId;
 
 use super::{VmHand, minutes};
-use crate::stage::container_id;
+use crate::world::dense_map::container_id;
 
 impl VmHand<'_> {
-    pub(super) fn vm(&mut self) -> &mut crate::vm::Vm {
+    pub(super) fn vm(&mut self) -> &mut crate::world::vm::Vm {
         let vms = &mut self.story.world.vms.alive;
         vms.get_mut(&self.id).expect("it exists")
     }
@@ -16,26 +16,26 @@ impl VmHand<'_> {
     /// The cloud announces that it takes it back in two minutes, and does so.
     pub fn announce_loss(self) {
         let world = &mut self.story.world;
-        world.cloud.announce_loss(&mut world.stage, &self.id);
+        world.cloud.announce_loss(&mut world.scheduler, &self.id);
     }
 
     /// The cloud takes it back without notice.
     pub fn take_back(self) {
         let world = &mut self.story.world;
-        world.cloud.take_back(&mut world.stage, &self.id);
+        world.cloud.take_back(&mut world.scheduler, &self.id);
     }
 
     /// It restarts: what ran on it is gone, and it is not reached for a minute.
     pub fn reboot(self) {
         let world = &mut self.story.world;
-        world.runners.crash_on(&mut world.stage, &self.id);
+        world.runners.crash_on(&mut world.scheduler, &self.id);
         self.be_silent_for(minutes(1));
     }
 
     /// It ends without notice.
     pub fn vanish(self) {
         let world = &mut self.story.world;
-        world.cloud.end(&mut world.stage, &self.id);
+        world.cloud.end(&mut world.scheduler, &self.id);
     }
 
     /// What runs on it ignores TERM.
@@ -51,24 +51,24 @@ impl VmHand<'_> {
     /// Its runners die without a word.
     pub fn crash_runners(self) {
         let world = &mut self.story.world;
-        world.runners.crash_on(&mut world.stage, &self.id);
+        world.runners.crash_on(&mut world.scheduler, &self.id);
     }
 
     /// It hangs for good.
     pub fn freeze(mut self) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().freezes_at = now;
     }
 
     /// It cannot be reached for so long.
     pub fn be_silent_for(mut self, span: Duration) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().silent = (now, now + span);
     }
 
     /// It reports itself broken.
     pub fn break_down(mut self) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().broken_at = now;
     }
 
@@ -84,7 +84,7 @@ impl VmHand<'_> {
 
     /// Something keeps the lock of this container for so long, without a runner.
     pub fn keep_stale_lock(mut self, container: ContainerId, span: Duration) {
-        let until = self.story.world.stage.now + span;
+        let until = self.story.world.scheduler.now + span;
         self.vm().stale.insert(container, until);
     }
 

@@ -415,7 +415,7 @@ fn two_leaders_no_double_run() {
             .collect();
         story.run_for(minutes(60));
         assert!(story.strikes_of(Fault::TwoLeaders) > 0);
-        story.heal();
+        story.stop_faults();
         story.run_for(minutes(60));
         for container in all {
             let ended = story.state(container).is_some_and(ContainerState::is_final);

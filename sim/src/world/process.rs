@@ -1,0 +1,231 @@
+//! The dispatcher processes: they hold the core, and may die between any two commands.
+
+use longshore_core::Dispatcher;
+use longshore_core::config::Config;
+use longshore_core::event::Event;
+use longshore_core::input::{Answer, CloudError, Input};
+use longshore_core::time::Timestamp;
+
+use crate::checks::ledger::Ledger;
+use crate::world::core_hook::OptionalHook;
+use crate::world::events::{Happening, Origin, ProcessStep};
+use crate::world::faults::Fault;
+use crate::world::rng::Rng;
+use crate::world::scheduler::Scheduler;
+use crate::world::trace::Line;
+
+/// A dispatcher process, through its lives.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) incarnation: u32,
+    pub(crate) core: Option<Dispatcher>,
+    pub(crate) config: Config,
+    pub(crate) ledger: Ledger,
+    wake_at: Option<Timestamp>,
+    pub(crate) drain_due: bool,
+    /// How far its clock is ahead of the world's, in nanoseconds: steady within a life.
+    ahead: i64,
+    /// It stands still until then.
+    pub(crate) stalled_until: Timestamp,
+}
+
+impl Process {
+    /// What its clock shows.
+    pub(crate) fn clock(&self, world: Timestamp) -> Timestamp {
+        shifted(world, self.ahead)
+    }
+
+    /// When its clock shows this.
+    pub(crate) fn world_time(&self, own: Timestamp) -> Timestamp {
+        shifted(own, -self.ahead)
+    }
+}
+
+fn shifted(at: Timestamp, nanos: i64) -> Timestamp {
+    match at {
+        Timestamp::NEVER => at,
+        _ => Timestamp::from_nanos(at.as_nanos().saturating_add_signed(nanos)),
+    }
+}
+
+/// No clock is further off than this.
+const AHEAD_MAX: u64 = 6 * 3600 * 1_000_000_000;
+
+/// All processes.
+#[derive(Debug)]
+pub(crate) struct Processes {
+    pub(crate) rng: Rng,
+    /// What an operator changes while all goes on.
+    pub(crate) wishes: Rng,
+    pub(crate) all: Vec<Process>,
+    pub(crate) inputs: u64,
+    pub(crate) core_hook: OptionalHook,
+}
+
+impl Processes {
+    pub(crate) fn new(seed: u64, config: &Config) -> Self {
+        let process = |_| Process {
+            incarnation: 0,
+            core: None,
+            config: config.clone(),
+            ledger: Ledger::default(),
+            wake_at: None,
+            drain_due: false,
+            ahead: 0,
+            stalled_until: Timestamp::EPOCH,
+        };
+        Self {
+            rng: Rng::new(seed, "process"),
+            wishes: Rng::new(seed, "process: wishes"),
+            all: (0..2).map(process).collect(),
+            inputs: 0,
+            core_hook: OptionalHook::default(),
+        }
+    }
+
+    /// Where a command of this process comes from.
+    pub(crate) fn origin(&self, index: usize) -> Origin {
+        Origin {
+            process: index,
+            incarnation: self.all[index].incarnation,
+        }
+    }
+
+    /// Processes that are up.
+    pub(crate) fn up(&self) -> Vec<Origin> {
+        let all = self.all.iter().enumerate();
+        all.filter(|(_, process)| process.core.is_some())
+            .map(|(index, _)| self.origin(index))
+            .collect()
+    }
+
+    /// A process begins, knowing nothing.
+    pub(crate) fn begin(&mut self, scheduler: &mut Scheduler, index: usize) {
+        let seed = self.rng.seed();
+        let process = &mut self.all[index];
+        if scheduler.faults.strikes(&mut self.rng, Fault::ClockSteps) {
+            let off = i64::try_from(self.rng.below(2 * AHEAD_MAX)).unwrap_or(0);
+            process.ahead = off - i64::try_from(AHEAD_MAX).unwrap_or(0);
+            let ahead = process.ahead / 1_000_000_000;
+            scheduler.note(|| format!("the clock of process {index} is {ahead} s ahead now"));
+        }
+        process.stalled_until = Timestamp::EPOCH;
+        process.incarnation += 1;
+        process.ledger = Ledger::default();
+        process.wake_at = None;
+        process.drain_due = false;
+        let config = process.config.clone();
+        let now = process.clock(scheduler.now);
+        let mut core = Dispatcher::new(config.clone(), seed, now);
+        self.core_hook.apply(&mut core);
+        process.core = Some(core);
+        scheduler.trace.line(now, || Line::Begin {
+            process: index,
+            config: Box::new(config),
+            seed,
+        });
+    }
+
+    /// A process is no more.
+    pub(crate) fn end(&mut self, scheduler: &mut Scheduler, index: usize) {
+        let process = &mut self.all[index];
+        if process.core.take().is_some() {
+            process.incarnation += 1;
+            scheduler
+                .trace
+                .line(scheduler.now, || Line::End { process: index });
+        }
+    }
+
+    /// The core hears something; commands are drained by the caller.
+    pub(crate) fn hear(&mut self, scheduler: &mut Scheduler, index: usize, input: Input) {
+        let process = &mut self.all[index];
+        let Some(core) = &mut process.core else {
+            return;
+        };
+        self.inputs += 1;
+        process.ledger.hear(scheduler.now, &input);
+        if let Input::Reconfigured(config) = &input {
+            process.config.clone_from(config);
+        }
+        let now = shifted(scheduler.now, process.ahead);
+        let input = by_own_clock(input, process.ahead);
+        scheduler.trace.line(now, || Line::Input {
+            process: index,
+            input: input.clone(),
+        });
+        core.handle_input(now, input);
+    }
+
+    /// The next thing that the core tells.
+    pub(crate) fn event(&mut self, index: usize) -> Option<Event> {
+        self.all[index].core.as_mut()?.poll_event()
+    }
+
+    /// Whether the core has asked to be woken by now, and has not been.
+    pub(crate) fn is_wake_due(&self, scheduler: &Scheduler, index: usize) -> bool {
+        let wake_at = self.all[index].wake_at;
+        wake_at.is_some_and(|at| at <= scheduler.now)
+    }
+
+    /// The process stands still until then: what it should do now, it does then.
+    pub(crate) fn put_off(&mut self, scheduler: &mut Scheduler, index: usize) {
+        let process = &mut self.all[index];
+        if process.wake_at == Some(scheduler.now) {
+            process.wake_at = Some(process.stalled_until);
+            let wake = ProcessStep::Wake(process.incarnation);
+            scheduler.at(process.stalled_until, Happening::Process(index, wake));
+        }
+    }
+
+    /// The core's deadlines pass, unless it has asked to be woken at another time since.
+    pub(crate) fn wake(&mut self, scheduler: &mut Scheduler, index: usize) {
+        let process = &mut self.all[index];
+        if process.wake_at != Some(scheduler.now) {
+            return;
+        }
+        process.wake_at = None;
+        let now = process.clock(scheduler.now);
+        process.ledger.expire(scheduler.now);
+        if let Some(core) = &mut process.core {
+            scheduler
+                .trace
+                .line(now, || Line::Timeout { process: index });
+            core.handle_timeout(now);
+        }
+    }
+
+    /// Sees to it that the process is woken when it wants to.
+    pub(crate) fn set_alarm(&mut self, scheduler: &mut Scheduler, index: usize) {
+        let process = &mut self.all[index];
+        let Some(core) = &process.core else { return };
+        let Some((at, _)) = core.poll_timeout() else {
+            return;
+        };
+        let at = process.world_time(at).max(scheduler.now);
+        if process.wake_at.is_none_or(|set| at < set) {
+            process.wake_at = Some(at);
+            let wake = ProcessStep::Wake(process.incarnation);
+            scheduler.at(at, Happening::Process(index, wake));
+        }
+    }
+}
+
+/// Points in time that adapters reckon from spans are by the clock of their process.
+fn by_own_clock(mut input: Input, ahead: i64) -> Input {
+    if let Input::Answer { answer, .. } = &mut input {
+        let error = match answer {
+            Answer::Instances(Err(error))
+            | Answer::Created(Err(error))
+            | Answer::CloudDone(Err(error)) => Some(error),
+            _ => None,
+        };
+        if let Some(CloudError::RateLimited {
+            until: Some(until), ..
+        }) = error
+        {
+            *until = shifted(*until, ahead);
+        }
+    }
+    input
+}

@@ -1,0 +1,142 @@
+//! What all parts of the world share: the clock, the heap of what will happen, faults, marks and the
+//! trace.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use longshore_core::ids::CommandId;
+use longshore_core::input::{Answer, Input};
+use longshore_core::time::Timestamp;
+
+use crate::world::coverage::{Coverage, CoverageMark};
+use crate::world::events::{Happening, Origin, START};
+use crate::world::faults::Faults;
+use crate::world::trace::{Line, Trace};
+
+#[derive(Clone, Debug)]
+struct Slot {
+    at: Timestamp,
+    sequence: u64,
+    what: Happening,
+}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Slot {}
+
+impl PartialOrd for Slot {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Slot {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: &'static str,
+    /// When, since the start of the run.
+    pub after: Duration,
+    /// What happened.
+    pub what: String,
+}
+
+/// What all parts share.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    pub(crate) now: Timestamp,
+    sequence: u64,
+    heap: BinaryHeap<Reverse<Slot>>,
+    pub(crate) faults: Faults,
+    pub(crate) marks: Coverage,
+    pub(crate) trace: Trace,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// Violations kept of one run; the first one is what matters.
+const VIOLATIONS_MAX: usize = 20;
+
+impl Scheduler {
+    pub(crate) fn new(faults: Faults, trace: Trace) -> Self {
+        Self {
+            now: START,
+            sequence: 0,
+            heap: BinaryHeap::new(),
+            faults,
+            marks: Coverage::default(),
+            trace,
+            violations: Vec::new(),
+        }
+    }
+
+    pub(crate) fn at(&mut self, at: Timestamp, what: Happening) {
+        self.sequence += 1;
+        let (at, sequence) = (at.max(self.now), self.sequence);
+        self.heap.push(Reverse(Slot { at, sequence, what }));
+    }
+
+    pub(crate) fn after(&mut self, pause: Duration, what: Happening) {
+        self.at(self.now + pause, what);
+    }
+
+    /// When the next thing happens.
+    pub(crate) fn next_at(&self) -> Option<Timestamp> {
+        self.heap.peek().map(|Reverse(slot)| slot.at)
+    }
+
+    /// Takes the next thing out and moves the clock to it.
+    pub(crate) fn pop(&mut self) -> Option<Happening> {
+        let Reverse(slot) = self.heap.pop()?;
+        self.now = slot.at;
+        Some(slot.what)
+    }
+
+    /// An answer travels back.
+    pub(crate) fn answer(&mut self, to: Origin, id: CommandId, answer: Answer, after: Duration) {
+        let input = Box::new(Input::Answer { id, answer });
+        self.after(after, Happening::Deliver(to, input));
+    }
+
+    pub(crate) fn mark(&mut self, mark: CoverageMark) {
+        self.marks.reach(mark);
+    }
+
+    /// A line for the trace; made only if somebody may read it.
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        self.trace.line(self.now, || Line::Note(text()));
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now.since(START)
+    }
+
+    pub(crate) fn violate(&mut self, rule: &'static str, what: String) {
+        let text = format!("VIOLATION {rule}: {what}");
+        self.note(|| text);
+        if self.violations.len() < VIOLATIONS_MAX {
+            let after = self.elapsed();
+            self.violations.push(Violation { rule, after, what });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_will_happen_is_small() {
+        assert!(std::mem::size_of::<Slot>() <= 48);
+    }
+}
