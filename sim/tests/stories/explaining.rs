@@ -182,7 +182,10 @@ fn a_held_vm_that_the_cloud_takes_back_says_until_when_it_stays() {
     });
     let told = story.told_vm(vm).expect("it is there");
     assert!(
-        matches!(told.termination, PlannedTermination::Held { until: Some(_) }),
+        matches!(
+            told.termination,
+            PlannedTermination::Held { until: Some(_) }
+        ),
         "{told}"
     );
     assert_eq!(told.unschedulable, Some(Unschedulable::Preempted));
