@@ -238,33 +238,11 @@ impl Dispatcher {
             return;
         };
         let unprobed_before = vm.unprobed();
-        let lives = |id: &ContainerId| list.runners.iter().any(|r| r.container == *id && !r.stale);
-        let gone: Vec<ContainerId> = vm
-            .live_runners()
-            .filter(|(id, runner)| started >= runner.provable_from && !lives(id))
-            .map(|(id, _)| *id)
-            .collect();
-        // For a merely assigned container, the listed runner belongs to an earlier attempt.
-        let doubted = |runner: &Runner| match runner.phase {
-            RunnerPhase::Unsure => true,
-            RunnerPhase::Assigned => started >= vm.vacancy.ended_at,
-            RunnerPhase::Starting | RunnerPhase::Alive => false,
-        };
-        let confirmed: Vec<ContainerId> = vm
-            .work
-            .runners
-            .iter()
-            .filter(|(id, runner)| doubted(runner) && lives(id))
-            .map(|(id, _)| *id)
-            .collect();
-        let found: Vec<ContainerId> = list
-            .runners
-            .iter()
-            .filter(|r| !r.stale && !vm.work.runners.contains_key(&r.container))
-            // A probe begun before the end of a runner may still show that runner.
-            .filter(|_| started >= vm.vacancy.ended_at)
-            .map(|r| r.container)
-            .collect();
+        let RunnerChanges {
+            gone,
+            confirmed,
+            found,
+        } = RunnerChanges::of(vm, started, list);
         let stale = list.runners.iter().any(|r| r.stale);
         let instance = vm.name();
         let broken = list.broken && !self.mutant(Mutant::BrokenIgnored);
@@ -371,6 +349,54 @@ impl Dispatcher {
         };
         let at = self.now + pause;
         self.timers.set(TimeoutReason::ProbeVm(key), at);
+    }
+}
+
+/// Differences between listed and known runners of an instance.
+struct RunnerChanges {
+    /// Known runners proved to be gone.
+    gone: Vec<ContainerId>,
+    /// Runners of uncertain state, proved to be alive.
+    confirmed: Vec<ContainerId>,
+    /// Unknown runners.
+    found: Vec<ContainerId>,
+}
+
+impl RunnerChanges {
+    /// Compares a list, begun at `started`, with the known runners.
+    fn of(vm: &Vm, started: Timestamp, list: &RunnerList) -> Self {
+        let lives = |id: &ContainerId| list.runners.iter().any(|r| r.container == *id && !r.stale);
+        let gone: Vec<ContainerId> = vm
+            .live_runners()
+            .filter(|(id, runner)| started >= runner.provable_from && !lives(id))
+            .map(|(id, _)| *id)
+            .collect();
+        // For a merely assigned container, the listed runner belongs to an earlier attempt.
+        let doubted = |runner: &Runner| match runner.phase {
+            RunnerPhase::Unsure => true,
+            RunnerPhase::Assigned => started >= vm.vacancy.ended_at,
+            RunnerPhase::Starting | RunnerPhase::Alive => false,
+        };
+        let confirmed: Vec<ContainerId> = vm
+            .work
+            .runners
+            .iter()
+            .filter(|(id, runner)| doubted(runner) && lives(id))
+            .map(|(id, _)| *id)
+            .collect();
+        let found: Vec<ContainerId> = list
+            .runners
+            .iter()
+            .filter(|r| !r.stale && !vm.work.runners.contains_key(&r.container))
+            // A probe begun before the end of a runner may still show that runner.
+            .filter(|_| started >= vm.vacancy.ended_at)
+            .map(|r| r.container)
+            .collect();
+        Self {
+            gone,
+            confirmed,
+            found,
+        }
     }
 }
 

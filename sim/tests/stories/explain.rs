@@ -208,7 +208,7 @@ fn held_preempted_instance_shows_deadline() {
     );
     assert_eq!(explanation.unschedulable, Some(Unschedulable::Preempted));
     let text = explanation.to_string();
-    assert!(text.contains("the cloud takes it back: "), "{text}");
+    assert!(text.contains("preempted by the cloud: "), "{text}");
     assert!(
         text.contains("run or drain, preempted by the cloud"),
         "{text}"
