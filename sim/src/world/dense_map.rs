@@ -104,7 +104,7 @@ impl<K: Named, T> DenseMap<K, T> {
                 self.places.resize(number + 1, 0);
             }
             self.rows.push((key.clone(), new()));
-            self.places[number] = u32::try_from(self.rows.len()).expect("no more than numbers");
+            self.places[number] = u32::try_from(self.rows.len()).expect("rows fit into u32");
             self.rows.len() - 1
         });
         &mut self.rows[row].1
@@ -128,7 +128,7 @@ impl<K: Named, T> DenseMap<K, T> {
         let (_, value) = self.rows.swap_remove(row);
         if let Some((moved, _)) = self.rows.get(row) {
             let number = moved.number().expect("rows have numbers");
-            self.places[number] = u32::try_from(row + 1).expect("no more than numbers");
+            self.places[number] = u32::try_from(row + 1).expect("rows fit into u32");
         }
         Some(value)
     }
@@ -166,7 +166,7 @@ impl<K: Named, T> Index<&K> for DenseMap<K, T> {
     type Output = T;
 
     fn index(&self, key: &K) -> &T {
-        self.get(key).expect("it is there")
+        self.get(key).expect("key is present")
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_a_map_holds() {
+    fn dense_map_random_operations_match_btree_map() {
         let mut rng = Rng::new(1, "table");
         let (mut table, mut map) = (DenseMap::default(), BTreeMap::new());
         for round in 0..20_000 {
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_read_only_where_the_world_wrote_it() {
+    fn number_foreign_id_is_none() {
         assert_eq!(container_id(1234).number(), Some(1234));
         assert_eq!(InstanceId::from("i-0000001f").number(), Some(31));
         for text in ["i-0000001F", "i-1f", "i-ffffffff", "j-0000001f", ""] {
