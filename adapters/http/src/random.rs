@@ -35,6 +35,14 @@ pub fn base36(count: usize) -> Result<String, NoRandomness> {
     Ok(text)
 }
 
+/// Creates eight random hexadecimal digits; zeros without randomness.
+#[must_use]
+pub fn hex_or_zeros() -> String {
+    let mut bytes = [0_u8; 4];
+    let _ = getrandom::fill(&mut bytes);
+    format!("{:08x}", u32::from_be_bytes(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
