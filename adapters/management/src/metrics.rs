@@ -3,11 +3,10 @@
 //! Gauges are made from the dispatcher's sums when somebody asks, so they cannot drift; counters,
 //! summaries and histograms come from events. Names without `longshore_` are the peer's.
 
+mod disruptions;
 mod families;
 mod gauges;
 mod json;
-mod losses;
-mod state;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -27,10 +26,10 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::question::Dated;
+use crate::loop_request::AsOf;
 use crate::settings::ManagementSettings;
-use losses::Losses;
-pub(crate) use state::WorkerState;
+use crate::worker_state::WorkerState;
+use disruptions::Disruptions;
 use summary::{Clock, Series, SummaryVec};
 
 const OUTCOMES: [BootOutcome; 4] = [
@@ -89,7 +88,7 @@ pub struct Metrics {
     unexpected: IntCounterVec,
     boots: IntCounterVec,
     boots_by_type: IntCounterVec,
-    losses: Losses,
+    disruptions: Disruptions,
     calls: IntCounterVec,
     call_errors: IntCounterVec,
     call_duration: HistogramVec,
@@ -180,7 +179,7 @@ impl Metrics {
                 "Boots by outcome and type; each instance counts once.",
                 &["outcome", "instance_type"],
             ),
-            losses: Losses::new(&registry),
+            disruptions: Disruptions::new(&registry),
             calls: counters(
                 &dispatch("driver_operations"),
                 "Calls to the cloud.",
@@ -232,7 +231,7 @@ impl Metrics {
     /// Counts an event. Cheap: to be called for each, with the loop's time.
     pub fn observe(&self, now: Timestamp, event: &Event) {
         self.clock.advance(now);
-        self.losses.observe(event);
+        self.disruptions.observe(event);
         match event {
             Event::StartIssued {
                 waited,
@@ -311,7 +310,7 @@ impl Metrics {
 
     /// Everything, at the time of the sums.
     #[must_use]
-    pub fn gather(&self, settings: &ManagementSettings, totals: &Dated<Totals>) -> Gathered {
+    pub fn gather(&self, settings: &ManagementSettings, totals: &AsOf<Totals>) -> MetricsSnapshot {
         self.clock.advance(totals.at);
         self.begin_types_at_zero(settings);
         let mut families = self.registry.gather();
@@ -321,7 +320,7 @@ impl Metrics {
         families.push(gauges::last_503(last_503));
         // The format has no families without a metric, as the queue's entries while it is empty.
         families.retain(|family| !family.get_metric().is_empty());
-        Gathered(families)
+        MetricsSnapshot(families)
     }
 
     /// Counts an answer to an HTTP request. Its body is whole by then.
@@ -393,7 +392,7 @@ impl Metrics {
                 let labels = [state.name(), name.as_str()];
                 self.unexpected.with_label_values(&labels);
             }
-            self.losses.begin_at_zero(name);
+            self.disruptions.begin_at_zero(name);
             for outcome in PROBE_OUTCOMES {
                 let labels = [outcome, name.as_str()];
                 self.timings.probes.with_label_values(&labels);
@@ -422,9 +421,9 @@ impl Default for Metrics {
 
 /// All metrics at one time.
 #[derive(Clone, Debug)]
-pub struct Gathered(Vec<MetricFamily>);
+pub struct MetricsSnapshot(Vec<MetricFamily>);
 
-impl Gathered {
+impl MetricsSnapshot {
     /// In the text format of Prometheus, version 0.0.4.
     #[must_use]
     pub fn text(mut self) -> String {

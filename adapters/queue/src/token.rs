@@ -441,6 +441,6 @@ fn check_owner(owner: &str) -> Result<(), QueueError> {
     Ok(())
 }
 
-fn server_error(error: ApiError) -> QueueError {
-    QueueError::Server(error.message)
+fn server_error(error: impl Into<ApiError>) -> QueueError {
+    QueueError::Server(error.into().message)
 }

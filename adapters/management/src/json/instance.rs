@@ -9,8 +9,8 @@ use longshore_core::view::{BootBackoff, InstanceView};
 use serde::Serialize;
 
 use super::{dollars, rfc3339};
-use crate::metrics::WorkerState;
-use crate::question::Instances;
+use crate::loop_request::Instances;
+use crate::worker_state::WorkerState;
 
 /// The peer's way to say "never".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_core::view::Totals;
-use longshore_management::{Dated, Metrics};
+use longshore_management::{AsOf, Metrics};
 
 use crate::support::{TOKEN, settings};
 use crate::world::{START, World};
@@ -59,7 +59,7 @@ impl Scrape {
 }
 
 fn gather(world: &World) -> Scrape {
-    let dated = Dated {
+    let dated = AsOf {
         at: world.now,
         value: world.core.view().totals(),
     };
@@ -67,7 +67,7 @@ fn gather(world: &World) -> Scrape {
 }
 
 fn of(metrics: &Metrics) -> Scrape {
-    let dated = Dated {
+    let dated = AsOf {
         at: START,
         value: Totals::default(),
     };
@@ -78,7 +78,7 @@ fn of(metrics: &Metrics) -> Scrape {
 fn everything_is_shown_with_its_type_and_labels() {
     let mut world = World::busy();
     world.run_for(Duration::from_secs(20));
-    let dated = Dated {
+    let dated = AsOf {
         at: world.now,
         value: world.core.view().totals(),
     };

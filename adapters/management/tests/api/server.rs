@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use longshore_core::Dispatcher;
 use longshore_core::input::{ContainerState, Input, OperatorRequest};
-use longshore_management::{Health, Outcome, Question, ServeError, ServeLimits, Server};
+use longshore_management::{Health, LoopRequest, Outcome, ServeError, ServeLimits, Server};
 use reqwest::RequestBuilder;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,7 +34,7 @@ fn send(request: RequestBuilder) -> JoinHandle<Answer> {
     tokio::spawn(async { Answer::read(request.send().await.expect("an answer")).await })
 }
 
-async fn question(api: &mut Api) -> Question {
+async fn question(api: &mut Api) -> LoopRequest {
     let unanswered = api.unanswered.as_mut().expect("no loop");
     let question = timeout(DEADLINE, unanswered.recv()).await;
     question.expect("in time").expect("the server is there")
@@ -85,7 +85,7 @@ async fn a_wish_whose_asker_gave_up_is_not_carried_out_later() {
     let late = question(&mut api).await;
     assert!(matches!(
         late,
-        Question::Operate(OperatorRequest::SetIdleBehavior { .. }, _)
+        LoopRequest::Operate(OperatorRequest::SetIdleBehavior { .. }, _)
     ));
     assert!(late.is_abandoned());
     let world = api.world.lock().expect("no panic");
@@ -100,7 +100,7 @@ fn a_wish_is_refused_only_by_who_knows_better() {
     };
     let told = |core: &Dispatcher| {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
-        let taken = Question::Operate(wish(), reply).answer(START, core.view(), &Health::Ok);
+        let taken = LoopRequest::Operate(wish(), reply).answer(START, core.view(), &Health::Ok);
         assert_eq!(taken, None);
         answer.try_recv().expect("an answer")
     };
@@ -353,12 +353,12 @@ async fn each_address_is_answered_on() {
     let addrs = server.local_addrs().to_vec();
     assert_ne!(addrs[0], addrs[1]);
     let world = World::busy();
-    let (questions, _unanswered) = longshore_management::questions();
+    let (questions, _unanswered) = longshore_management::loop_requests();
     let settings = std::sync::Arc::new(crate::support::settings(TOKEN));
     let (_change, settings) = tokio::sync::watch::channel(settings);
     let management = longshore_management::Management {
         settings,
-        questions,
+        loop_requests: questions,
         metrics: world.metrics.clone(),
         limits: ServeLimits::default(),
     };

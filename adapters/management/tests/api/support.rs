@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_core::input::Input;
 use longshore_management::{
-    Health, Management, ManagementSettings, Question, ServeError, ServeLimits, Server,
+    Health, LoopRequest, Management, ManagementSettings, ServeError, ServeLimits, Server,
 };
 use longshore_secret::Secret;
 use reqwest::{Method, Response};
@@ -28,7 +28,7 @@ pub(crate) struct Api {
     pub(crate) settings: watch::Sender<Arc<ManagementSettings>>,
     pub(crate) health: watch::Sender<Health>,
     /// Questions that nobody answers, where no loop was asked for.
-    pub(crate) unanswered: Option<mpsc::Receiver<Question>>,
+    pub(crate) unanswered: Option<mpsc::Receiver<LoopRequest>>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
@@ -51,7 +51,7 @@ impl Api {
 
     /// With a loop that is stuck.
     pub(crate) async fn without_loop(world: World, limits: ServeLimits) -> Self {
-        let (ask, asked) = longshore_management::questions();
+        let (ask, asked) = longshore_management::loop_requests();
         let (settings, current) = watch::channel(Arc::new(settings(TOKEN)));
         let (stop, stopped) = oneshot::channel();
         let free = "127.0.0.1:0".parse().expect("an address");
@@ -59,7 +59,7 @@ impl Api {
         let addr = server.local_addrs()[0];
         let management = Management {
             settings: current,
-            questions: ask,
+            loop_requests: ask,
             metrics: Arc::clone(&world.metrics),
             limits,
         };
@@ -123,7 +123,7 @@ impl Api {
 
 async fn answer(
     world: SharedWorld,
-    mut questions: mpsc::Receiver<Question>,
+    mut questions: mpsc::Receiver<LoopRequest>,
     health: watch::Receiver<Health>,
 ) {
     while let Some(question) = questions.recv().await {

@@ -1,4 +1,4 @@
-//! What the server proves who it is with.
+//! Certificate and key of a server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// A certificate with its key, ready for use. TLS 1.2 and 1.3 are spoken.
+/// Certificate chain with its key, for TLS 1.2 and 1.3.
 #[derive(Clone)]
 pub struct ServerTls(Arc<ServerConfig>);
 
-/// A certificate or a key that cannot be used. Never holds the key.
+/// Reasons for refusing a certificate or a key. Never contains the key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The certificate is not PEM: write the chain, the server's own first.
+    /// The certificate is not PEM: write the chain, with the certificate of the server first.
     #[error(
         "the certificate cannot be read: {0}. Expected PEM, the server's own first, then the chain"
     )]
     Certificate(String),
-    /// The key is not PEM, or encrypted: write it without a passphrase.
+    /// The key is not PEM, or encrypted: write the key without a passphrase.
     #[error("the key cannot be read: {0}. Expected an unencrypted private key in PEM")]
     Key(String),
-    /// The two do not belong together, or are of an unknown kind.
+    /// Certificate and key do not match, or are of an unsupported kind.
     #[error("certificate and key cannot be used together: {0}")]
     Pair(String),
 }
 
 impl ServerTls {
-    /// From text in PEM format: the chain, our own certificate first, and its key.
+    /// Parses a chain in PEM format, with the certificate of the server first, and its key.
     ///
     /// # Errors
-    /// If either cannot be read, or they do not belong together.
+    /// See [`TlsError`].
     pub fn from_pem(certificates: &str, key: &Secret) -> Result<Self, TlsError> {
         let chain = CertificateDer::pem_slice_iter(certificates.as_bytes());
         let chain: Result<Vec<_>, _> = chain.collect();
@@ -61,7 +61,7 @@ impl ServerTls {
 }
 
 impl fmt::Debug for ServerTls {
-    /// Nothing of the key.
+    /// Writes the name of the type only, nothing of the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServerTls")
     }

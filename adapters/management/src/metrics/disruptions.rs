@@ -13,14 +13,14 @@ const REASONS: [&str; 4] = ["boot_timeout", "unresponsive", "unkillable", "broke
 
 /// Counters by instance type.
 #[derive(Debug)]
-pub(super) struct Losses {
+pub(super) struct Disruptions {
     boot_backoffs: IntCounterVec,
     announced: IntCounterVec,
     interruptions: IntCounterVec,
     given_up: IntCounterVec,
 }
 
-impl Losses {
+impl Disruptions {
     pub(super) fn new(registry: &Registry) -> Self {
         let by_type = |name, help| register(registry, counters(name, help, &["instance_type"]));
         Self {

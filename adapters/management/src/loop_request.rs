@@ -7,41 +7,41 @@ use longshore_core::view::{BootBackoff, ContainerView, InstanceView, Totals, Vie
 use longshore_core::{ContainerExplanation, InstanceExplanation};
 use tokio::sync::{mpsc, oneshot};
 
-/// Questions that wait for the loop at most; whoever comes then waits for a place, within the same
+/// LoopRequests that wait for the loop at most; whoever comes then waits for a place, within the same
 /// time limit.
-const QUESTIONS_MAX: usize = 64;
+const REQUESTS_MAX: usize = 64;
 
 /// Where one answer goes. Nobody listens any more once it is closed.
 pub type Reply<T> = oneshot::Sender<T>;
 
 /// The channel from the server to the loop.
 #[must_use]
-pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
-    mpsc::channel(QUESTIONS_MAX)
+pub fn loop_requests() -> (mpsc::Sender<LoopRequest>, mpsc::Receiver<LoopRequest>) {
+    mpsc::channel(REQUESTS_MAX)
 }
 
 /// One question, with the place for its answer.
 #[derive(Debug)]
-pub enum Question {
+pub enum LoopRequest {
     /// All containers; `None` while queue and clouds have not each been seen whole.
     Containers(Reply<Option<Vec<ContainerView>>>),
     /// One container, if it is known.
     Container(ContainerId, Reply<Option<ContainerView>>),
     /// All instances, and what none is created of.
-    Instances(Reply<Dated<Instances>>),
+    Instances(Reply<AsOf<Instances>>),
     /// Why the container or the instance of this name is as it is, if it is known.
     Explain(String, Reply<Option<Explanation>>),
     /// Sums for metrics.
-    Totals(Reply<Dated<Totals>>),
+    Totals(Reply<AsOf<Totals>>),
     /// An operator's wish, to be carried out if its object exists.
     Operate(OperatorRequest, Reply<Outcome>),
     /// Whether the dispatcher is able to work, and what it gives a rest.
-    Ready(Reply<Condition>),
+    Health(Reply<HealthReport>),
 }
 
 /// An answer, and when it was true.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dated<T> {
+pub struct AsOf<T> {
     /// The loop's time.
     pub at: Timestamp,
     /// The answer.
@@ -59,7 +59,7 @@ pub struct Instances {
 
 /// How the dispatcher is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition {
+pub struct HealthReport {
     /// Whether it is able to work.
     pub health: Health,
     /// Types and images that do not boot. It works on with all others, so this is no failure.
@@ -96,7 +96,7 @@ pub enum Health {
     Failing(String),
 }
 
-impl Question {
+impl LoopRequest {
     /// Answers, unless nobody listens any more. A wish that can be carried out is returned: hand it
     /// to the dispatcher as [`Input::OperatorRequest`](longshore_core::input::Input::Operator). `now` is
     /// the loop's time.
@@ -123,14 +123,14 @@ impl Question {
                     all: view.instances(),
                     boot_backoffs: view.boot_backoffs(),
                 };
-                let _ = reply.send(Dated { at: now, value });
+                let _ = reply.send(AsOf { at: now, value });
             }
             Self::Explain(name, reply) => {
                 let _ = reply.send(explain(now, view, &name));
             }
             Self::Totals(reply) => {
                 let value = view.totals();
-                let _ = reply.send(Dated { at: now, value });
+                let _ = reply.send(AsOf { at: now, value });
             }
             Self::Operate(wish, reply) => {
                 let outcome = outcome(view, &wish);
@@ -138,8 +138,8 @@ impl Question {
                 let told = reply.send(outcome).is_ok();
                 return (told && outcome == Outcome::Accepted).then_some(wish);
             }
-            Self::Ready(reply) => {
-                let _ = reply.send(Condition {
+            Self::Health(reply) => {
+                let _ = reply.send(HealthReport {
                     health: health.clone(),
                     boot_backoffs: view.boot_backoffs(),
                 });
@@ -158,7 +158,7 @@ impl Question {
             Self::Explain(_, reply) => reply.is_closed(),
             Self::Totals(reply) => reply.is_closed(),
             Self::Operate(_, reply) => reply.is_closed(),
-            Self::Ready(reply) => reply.is_closed(),
+            Self::Health(reply) => reply.is_closed(),
         }
     }
 }
