@@ -191,7 +191,7 @@ async fn ping(app: &App) -> Result<Response, ApiError> {
     };
     // Ours: no failure, since everything else goes on. Left out where there is nothing to say.
     if !condition.boot_backoffs.is_empty() {
-        told["boot_pauses"] = json!(json::boot_backoffs(&condition.boot_backoffs));
+        told["boot_backoffs"] = json!(json::boot_backoffs(&condition.boot_backoffs));
     }
     Ok(Json(told).into_response())
 }
