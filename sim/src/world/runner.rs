@@ -255,11 +255,11 @@ impl Runners {
         runner.life = Life::Running;
         runner.failures = 0;
         if let Some(other) = self.programs.insert(container, id) {
-            let text = format!("{container} runs in {other:?} and in {id:?}");
+            let text = format!("{container} runs in both {other:?} and {id:?}");
             scheduler.violate("one user process", text);
         }
         if queue.has_completed(container) {
-            let text = format!("{container} runs again after it completed");
+            let text = format!("{container} runs again after its completion");
             scheduler.violate("never again", text);
         }
         let runs_for = queue.run_time(container);
