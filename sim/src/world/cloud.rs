@@ -34,8 +34,8 @@ pub(crate) struct Instance {
     /// Last time at which lists began to omit the instance.
     hidden_since: Timestamp,
     pub(crate) leaving: bool,
-    /// End of the instance, and the time until which lists still show it (as terminated, or as
-    /// alive by a fault).
+    /// End of the instance, and the time of its last listing (as terminated, or as alive by a
+    /// fault).
     pub(crate) ended: Option<Ended>,
 }
 

@@ -104,7 +104,7 @@ impl<K: Named, T> DenseMap<K, T> {
                 self.places.resize(number + 1, 0);
             }
             self.rows.push((key.clone(), new()));
-            self.places[number] = u32::try_from(self.rows.len()).expect("rows fit into u32");
+            self.places[number] = u32::try_from(self.rows.len()).expect("no more than numbers");
             self.rows.len() - 1
         });
         &mut self.rows[row].1
@@ -128,7 +128,7 @@ impl<K: Named, T> DenseMap<K, T> {
         let (_, value) = self.rows.swap_remove(row);
         if let Some((moved, _)) = self.rows.get(row) {
             let number = moved.number().expect("rows have numbers");
-            self.places[number] = u32::try_from(row + 1).expect("rows fit into u32");
+            self.places[number] = u32::try_from(row + 1).expect("no more than numbers");
         }
         Some(value)
     }
@@ -166,7 +166,7 @@ impl<K: Named, T> Index<&K> for DenseMap<K, T> {
     type Output = T;
 
     fn index(&self, key: &K) -> &T {
-        self.get(key).expect("key is present")
+        self.get(key).expect("it is there")
     }
 }
 

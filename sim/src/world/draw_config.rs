@@ -123,8 +123,8 @@ fn draw_sizing(seed: u64, sizing: &mut Sizing) {
     }
 }
 
-/// Draws a probe rate from a quarter of to twice the need of the maximum number of VMs, so that
-/// probes must wait.
+/// Draws a probe rate between a quarter and twice the need of the maximum number of VMs, so that
+/// probes often wait.
 fn scarce_probes(rng: &mut Rng, config: &Config) -> Option<Rate> {
     let vms = u64::from(config.limits.instances.unwrap_or(64));
     let interval = u64::try_from(config.intervals.probe.as_millis()).unwrap_or(u64::MAX);

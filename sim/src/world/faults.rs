@@ -118,7 +118,7 @@ faults! {
     Impostor: "vm", 1 / 20;
     /// A VM's host key changes some time after its boot.
     HostKeyChanges: "vm", 1 / 25;
-    /// A VM reboots some time after its boot, and all its processes are lost.
+    /// A VM reboots some time after its boot, and all running processes are lost.
     Reboots: "vm", 1 / 12;
     /// A VM's disk is full for a while, and starts fail.
     DiskFull: "vm", 1 / 15;

@@ -56,8 +56,7 @@ impl Cloud {
         scheduler.after(SPOT_NOTICE, Happening::Cloud(end));
     }
 
-    /// Preempts an instance; in most cases the cloud reports a termination not requested by the
-    /// dispatcher.
+    /// Preempts an instance; in three of four cases later lists mark the instance as preempted.
     pub(crate) fn take_back(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         if self.is_alive(id) {
             scheduler.note(|| format!("{id} is taken back"));

@@ -169,7 +169,7 @@ impl Processes {
         wake_at.is_some_and(|at| at <= scheduler.now)
     }
 
-    /// Defers a due step of a stalled process to the end of the stall.
+    /// Defers a due wake-up of a stalled process to the end of the stall.
     pub(crate) fn put_off(&mut self, scheduler: &mut Scheduler, index: usize) {
         let process = &mut self.all[index];
         if process.wake_at == Some(scheduler.now) {

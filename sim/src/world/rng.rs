@@ -51,7 +51,8 @@ impl Rng {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// Draws from `low` to `high`, with all orders of magnitude equally likely.
+    /// Draws from `low` to `high` on a roughly logarithmic scale: a random bit width, then a value
+    /// within the width.
     pub(crate) fn uneven(&mut self, low: u64, high: u64) -> u64 {
         let bits = |n: u64| 64 - n.leading_zeros();
         let width = self.between(bits(low).into(), bits(high).into());

@@ -237,7 +237,7 @@ impl Runners {
     }
 
     fn ask_to_run(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, id: RunnerId) {
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         let container = runner.container;
         match queue.may_run(scheduler, container, id) {
             Ok(true) => {}
@@ -251,15 +251,15 @@ impl Runners {
             Err(()) => return self.try_again(scheduler, id, RunnerStep::AskToRun),
         }
         self.tell_again(scheduler, id, container, Told::Start);
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         runner.life = Life::Running;
         runner.failures = 0;
         if let Some(other) = self.programs.insert(container, id) {
-            let text = format!("{container} runs in {other:?} and in {id:?}");
+            let text = format!("{container} runs in both {other:?} and {id:?}");
             scheduler.violate("one user process", text);
         }
         if queue.has_completed(container) {
-            let text = format!("{container} runs again after it completed");
+            let text = format!("{container} runs again after its completion");
             scheduler.violate("never again", text);
         }
         let runs_for = queue.run_time(container);
@@ -308,7 +308,7 @@ impl Runners {
     }
 
     fn try_again(&mut self, scheduler: &mut Scheduler, id: RunnerId, step: RunnerStep) {
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         runner.failures += 1;
         if runner.failures > REPORT_FAILURES_MAX {
             return scheduler.after(Duration::ZERO, Happening::Runner(id, RunnerStep::Exit));
@@ -318,7 +318,7 @@ impl Runners {
     }
 
     fn end_program(&mut self, scheduler: &mut Scheduler, id: RunnerId, report: Report) {
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         if self.programs.get(&runner.container) == Some(&id) {
             self.programs.remove(&runner.container);
         }
@@ -342,13 +342,13 @@ impl Runners {
         id: RunnerId,
         report: Report,
     ) {
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         let container = runner.container;
         if queue.report(scheduler, container, id, report).is_err() {
             return self.try_again(scheduler, id, RunnerStep::Report);
         }
         self.tell_again(scheduler, id, container, Told::Result(report));
-        let runner = self.alive.get_mut(&id).expect("runner is alive");
+        let runner = self.alive.get_mut(&id).expect("just seen");
         runner.life = Life::Leaving;
         let dies = scheduler
             .faults

@@ -303,7 +303,8 @@ impl Users {
         }
     }
 
-    /// True if a container is cancelled at the moment of a lock, an unlock, a start or a report.
+    /// Draws the cancellation of a container at the moment of a lock, an unlock, a start or a
+    /// report.
     pub(crate) fn loses_patience(&mut self, scheduler: &mut Scheduler) -> bool {
         scheduler
             .faults

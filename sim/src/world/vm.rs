@@ -57,7 +57,8 @@ pub(crate) struct Vms {
     pub(crate) boot_secs: (u64, u64),
     /// Types with VMs that never boot.
     pub(crate) dead_types: BTreeSet<TypeName>,
-    /// Containers with a start after the caller gave up; excused from strict rules.
+    /// Containers with a start taking effect after the caller gave up: a runner may be unknown to
+    /// every process.
     pub(crate) late: BTreeSet<ContainerId>,
 }
 
@@ -322,10 +323,7 @@ impl Vms {
     ) -> ProbeReport {
         let now = scheduler.now;
         let hidden = scheduler.faults.strikes(&mut self.rng, Fault::NoRunnerList);
-        let vm = self
-            .alive
-            .get_mut(call.instance)
-            .expect("reachable VM is alive");
+        let vm = self.alive.get_mut(call.instance).expect("it answers");
         vm.stale.retain(|_, until| *until > now);
         let ready = if vm.ready_at <= now {
             Ok(())

@@ -66,7 +66,8 @@ impl Cloud {
         None
     }
 
-    /// Returns the first of two pages; the world continues until the read of the second page.
+    /// Builds the first of two pages and schedules the read of the second; the world changes in
+    /// between.
     fn first_page(
         &mut self,
         scheduler: &mut Scheduler,
@@ -116,8 +117,8 @@ impl Cloud {
         records
     }
 
-    /// True if a list may omit the instance. Bounds the delay: after half a minute of omission, an
-    /// instance is listed for the next two.
+    /// True if a list may omit the instance. Bounds the delay: after 30 s of omission, an instance
+    /// is listed for the next two minutes.
     fn may_hide(&mut self, now: Timestamp, id: &InstanceId) -> bool {
         let Some(instance) = self.instances.get_mut(id) else {
             return true;

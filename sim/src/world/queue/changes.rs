@@ -93,7 +93,7 @@ impl Queue {
     }
 
     /// Cancels a container. An admin may cancel any container, even a completed container; the
-    /// rules check that no process does.
+    /// rules forbid such a cancel to a process.
     pub(super) fn cancel(
         &mut self,
         now: Timestamp,
@@ -134,7 +134,7 @@ impl Queue {
         }
         let now = scheduler.now;
         let taken = self.change(id, |record| match record.state {
-            // Containers locked by another dispatcher are not available to own runners.
+            // Refuses a container locked by another dispatcher.
             ContainerState::Locked if record.ours => {
                 record.state = ContainerState::Running;
                 record.runner = Some(runner);
