@@ -1,4 +1,4 @@
-//! Any text is a configuration or a list of what is wrong with it.
+//! Any text is parsed into a configuration or a list of errors, without a panic.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,5 +1,5 @@
-//! No sequence of inputs makes the core panic. One JSON input a line; each comes a second after the
-//! one before, and answers go to the commands by their number.
+//! No sequence of inputs makes the core panic. The text has one JSON input per line, at intervals of
+//! one second. Answers refer to commands by id.
 #![no_main]
 
 use std::time::Duration;

@@ -78,7 +78,7 @@ impl Observer for Checks {
             world,
             process,
             ledger: &self.ledgers.of[process],
-            contested: &self.ledgers.contested,
+            ledgers: &self.ledgers,
         };
         let checks = self.all.iter_mut();
         match observation {

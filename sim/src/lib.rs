@@ -1,8 +1,8 @@
-//! The unmodified core against a seeded world in virtual time.
+//! Deterministic simulator: the unmodified core in a seeded world with virtual time.
 //!
-//! A failing run is one number that anyone can replay. The world mirrors the adapters: it takes the
-//! core's commands, changes a truth that the core cannot see, and answers with inputs late, twice,
-//! out of order or never.
+//! A seed, a single number, reproduces a failing run on any machine. The world simulates the
+//! adapters: the world accepts commands of the core, changes the true state, invisible to the core,
+//! and delivers inputs late, twice, out of order or never.
 //!
 //! ```
 //! use longshore_sim::{Plan, Profile, Verdict, run};

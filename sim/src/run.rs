@@ -1,4 +1,4 @@
-//! One run from its plan to its end, and what is to be said of it.
+//! Execution of one plan until the world is at rest or a rule is broken, and the report of the run.
 
 pub(crate) mod batch;
 pub mod cli;
@@ -26,55 +26,56 @@ use crate::world::plan::Plan;
 use crate::world::scheduler::Violation;
 use crate::world::trace::Trace;
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// All rules held, and all came to rest.
+    /// No rule was broken, and the world came to rest.
     Ok,
     /// A rule was broken.
     Safety,
-    /// Something never came to its end.
+    /// Some work never ended.
     Liveness,
 }
 
-/// What is to be said of a run.
+/// Report of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// What it was drawn from.
+    /// Seed of the plan.
     pub seed: u64,
-    /// How it ended.
+    /// Outcome.
     pub verdict: Verdict,
-    /// The rules that were broken.
+    /// Broken rules.
     pub violations: Vec<Violation>,
-    /// What each thing that is stuck waits for.
+    /// Unfinished containers and instances, each with the cause of the delay, if the verdict is
+    /// `Liveness`.
     pub stuck: Vec<String>,
-    /// The last lines before the end, readable; empty if all is well.
+    /// Last trace lines before the end, in readable form; empty after a successful run.
     pub tail: Vec<String>,
-    /// How long the world took to come to rest once it had healed, and how long it might have taken;
-    /// none if it never did.
+    /// Time from the end of the faults until the world was at rest, and the longest time allowed;
+    /// `None` if the world never came to rest.
     pub rest: Option<(Duration, Duration)>,
     /// Simulated time.
     pub simulated: Duration,
-    /// Things that happened in the world.
+    /// Number of events in the world.
     pub happened: u64,
-    /// Inputs that the core took.
+    /// Number of inputs delivered to the core.
     pub inputs: u64,
-    /// Instances at the peak, and in all.
+    /// Number of instances at the peak, and in total.
     pub instances: (usize, u64),
-    /// Containers at the peak, and in all.
+    /// Number of containers at the peak, and in total.
     pub containers: (usize, u64),
-    /// Strikes of each fault.
+    /// Number of injections of each fault.
     pub faults: BTreeMap<&'static str, u64>,
-    /// How often each mark was reached.
+    /// Number of times that each coverage mark was reached.
     pub marks: BTreeMap<&'static str, u64>,
-    /// All lines as JSON, if they were wanted.
+    /// Complete trace as JSON lines; empty unless requested.
     pub trace: Vec<String>,
 }
 
-/// No run goes on for longer, whatever its plan says.
+/// Maximum number of events in a run, for every plan.
 const HAPPENINGS_MAX: u64 = 2_000_000_000;
 
-/// Runs a plan to its end; one that ends badly a second time, with its last lines kept.
+/// Runs a plan to the end. A failed run is repeated with the last trace lines kept.
 #[must_use]
 pub fn run(plan: &Plan, keep_trace: bool) -> Report {
     if keep_trace {
@@ -105,7 +106,7 @@ fn run_once(plan: &Plan, trace: Trace) -> Report {
     world.report(verdict)
 }
 
-/// Lets a world go on to its end.
+/// Steps a world until all work has ended or a limit is exceeded.
 pub(crate) fn go_on(world: &mut World) -> Verdict {
     let chaos = world.plan.faults_stop_after.unwrap_or_default();
     let faults_stopped_at = START + chaos;

@@ -1,4 +1,4 @@
-//! The world: all parts on one stage, and the loop that lets them happen.
+//! World of a run: all simulated parts, and the loop over scheduled events.
 
 pub(crate) mod cloud;
 pub(crate) mod core_hook;
@@ -46,7 +46,7 @@ use crate::world::trace::{Line, Trace};
 use crate::world::users::Users;
 use crate::world::vm::{VmCall, Vms};
 
-/// A world in which the unmodified core runs.
+/// World around the unmodified core.
 #[derive(Debug)]
 pub struct World {
     pub(crate) scheduler: Scheduler,
@@ -58,33 +58,34 @@ pub struct World {
     pub(crate) operator: OperatorPart,
     pub(crate) processes: Processes,
     pub(crate) plan: Plan,
-    /// Several processes act at once, or did so shortly before this: only the queue's guard protects.
+    /// End of the time with several acting processes, plus a margin. Until then only the queue's
+    /// guard prevents double runs.
     pub(crate) rivals_until: Timestamp,
     pub(crate) happened: u64,
-    /// How long it took to come to rest after it had healed, and how long it might have taken.
+    /// Time taken to come to rest after the end of faults, and the time allowed.
     pub(crate) rested: Option<(Duration, Duration)>,
     pub(crate) over: Over,
     /// Observer of the run; absent only while it observes.
     observer: Option<Box<dyn Observer>>,
-    /// Commands and events of a story, for its questions; not kept in drawn runs.
+    /// Commands and events of a story, for assertions; not kept in drawn runs.
     pub(crate) history: Option<history::History>,
 }
 
-/// Between two looks of the oracles that are too dear for every event, and as much more for each
-/// thousand containers and instances that are there to be looked at.
+/// Interval between expensive checks; one more interval for each thousand open containers and live
+/// instances.
 const LOOK: Duration = Duration::from_secs(20);
 const LOOK_MAX: Duration = Duration::from_secs(600);
 
-/// What was over when the world healed.
+/// Work finished by the end of faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Over {
-    /// The run times of what had ended, in all.
+    /// Sum of the run times of finished containers.
     pub(crate) work: Duration,
     pub(crate) containers: u64,
 }
 
 impl World {
-    /// A world in which nothing has happened yet.
+    /// Creates a world at the start of a run.
     pub(crate) fn new(plan: Plan, trace: Trace, observer: Box<dyn Observer>) -> Self {
         let seed = plan.seed;
         let faults = Faults::new(&plan.faults, plan.fault_budget);
@@ -134,7 +135,7 @@ impl World {
         }
     }
 
-    /// Lets the next thing happen; false if nothing will ever happen again.
+    /// Handles the next scheduled event; false if no event is left.
     pub(crate) fn step(&mut self) -> bool {
         let Some(what) = self.scheduler.pop() else {
             return false;
@@ -188,7 +189,7 @@ impl World {
         true
     }
 
-    /// From here on nothing new goes wrong, and what is wrong is mended or stays as it is for good.
+    /// Ends faults: no new faults from now on; outages are repaired, permanent damage stays.
     fn stop_faults(&mut self) {
         self.scheduler.note(|| "the world heals".to_owned());
         self.scheduler.faults.stop();
@@ -244,7 +245,8 @@ impl World {
         }
     }
 
-    /// A user loses patience in the very moment in which something decisive is done.
+    /// Sets the priority of the container to 0 at the very moment of a lock, unlock or start, if
+    /// the fault `CancelledAtWorst` strikes.
     fn cancel_at_worst(&mut self, action: &Action) {
         let id = match action {
             Action::Queue(QueueAction::Lock { id } | QueueAction::Unlock { id }) => id,
@@ -298,7 +300,7 @@ impl World {
         }
     }
 
-    /// Takes everything out of a core that it has to say.
+    /// Drains all commands and events of a core.
     fn drain(&mut self, index: usize) {
         loop {
             let Some(core) = &mut self.processes.all[index].core else {
@@ -317,7 +319,7 @@ impl World {
         self.processes.set_alarm(&mut self.scheduler, index);
     }
 
-    /// A process tells something.
+    /// Handles an event emitted by a process.
     fn tells(&mut self, index: usize, event: Event) {
         self.observe(Observation::Event {
             process: index,
@@ -347,7 +349,7 @@ impl World {
         }
     }
 
-    /// A command leaves; true if the process dies at that.
+    /// Sends a command; true if the process crashes at the command.
     fn issue(&mut self, index: usize, mut command: Command) -> bool {
         let process = &self.processes.all[index];
         let scheduler = &mut self.scheduler;
@@ -397,13 +399,12 @@ impl World {
         }
     }
 
-    /// Whether everything that should happen has happened: no work left, no VM left, nothing
-    /// remembered.
+    /// True if the run is complete: no work left, no VM left, nothing kept in memory.
     pub(crate) fn is_done(&self) -> bool {
         let waits = |(_, record): (&ContainerId, &crate::world::queue::Record)| {
             record.state != ContainerState::Queued || record.priority > 0
         };
-        // The cheap questions first: this is asked often.
+        // Cheap conditions first, because of the frequent calls.
         self.cloud.alive == 0
             && self.users.idle()
             && !self.queue.open_records().any(waits)

@@ -104,7 +104,7 @@ fn explain_tells_why_a_container_waits_and_why_a_vm_stays() {
     }
     let _ = site.longshore(&["instances", "hold", &vm]).succeeded();
     until("it is held", || {
-        explain(&vm).contains("an operator said so")
+        explain(&vm).contains("set by an operator")
     });
     let ran = site.longshore(&["explain", "--json", &vm]).succeeded();
     let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -87,7 +87,7 @@ impl Service {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).failed("random numbers")?;
         let (answers, inputs) = mpsc::channel(INPUTS_MAX);
-        let (ask, questions) = longshore_management::questions();
+        let (ask, questions) = longshore_management::loop_requests();
         let events = broadcast::Sender::new(WATCHED_MAX);
         let metrics = Arc::new(Metrics::new());
         parts.cloud.cloud = timed(parts.cloud.cloud, Arc::clone(&metrics));
@@ -105,7 +105,7 @@ impl Service {
         let (published, settings) = watch::channel(Arc::new(settings));
         let management = Management {
             settings,
-            questions: ask,
+            loop_requests: ask,
             metrics: Arc::clone(&metrics),
             limits: ServeLimits::default(),
         };

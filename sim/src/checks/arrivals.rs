@@ -48,13 +48,12 @@ impl<'a> PlannedEnd<'a> {
     }
 
     /// True if the container is waiting, and the core gives up the wait.
-    pub(super) fn is_scheduling_timeout(&self) -> bool {
+    pub(super) fn is_scheduling_timeout(&self, at: &Context<'_>) -> bool {
         let waits = matches!(
             self.record.state,
             ContainerState::Queued | ContainerState::Locked
         );
-        let error = self.error;
-        waits && error.is_some_and(|error| error.contains("MaxSchedulingTime"))
+        waits && at.ledgers.timed_out.contains(&(at.process, self.id))
     }
 
     /// Text of a violation.
@@ -126,7 +125,7 @@ impl Arrivals {
 /// Describes the fact against the end of a container, if any. Scheduling timeouts have a check of
 /// their own.
 fn unjustified(at: &Context<'_>, end: &PlannedEnd<'_>, fits: Option<String>) -> Option<String> {
-    if end.is_scheduling_timeout() {
+    if end.is_scheduling_timeout(at) {
         return None;
     }
     match end.record.state {

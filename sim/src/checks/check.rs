@@ -1,7 +1,7 @@
 //! Interface of a check, and the read-only facts given to a check.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use longshore_core::input::{Answer, Input};
 use longshore_core::time::Timestamp;
 use longshore_core::view::{ContainerView, InstanceView, View};
 
-use crate::checks::ledger::{Ledger, Open};
+use crate::checks::ledger::{Ledger, Ledgers, Open};
 use crate::world::World;
 use crate::world::events::{Origin, RunnerId};
 use crate::world::observation::Findings;
@@ -78,8 +78,8 @@ pub(super) struct Context<'a> {
     pub(super) process: usize,
     /// Ledger of the process before the observation.
     pub(super) ledger: &'a Ledger,
-    /// Containers started under two leaders.
-    pub(super) contested: &'a BTreeSet<ContainerId>,
+    /// Ledgers of both processes before the observation.
+    pub(super) ledgers: &'a Ledgers,
 }
 
 impl<'a> Context<'a> {
@@ -98,7 +98,7 @@ impl<'a> Context<'a> {
     /// True if a runner of the container may be on a VM unknown to every process: started late, or
     /// under two leaders.
     pub(super) fn is_excused(&self, id: &ContainerId) -> bool {
-        self.world.vms.late.contains(id) || self.contested.contains(id)
+        self.world.vms.late.contains(id) || self.ledgers.contested.contains(id)
     }
 }
 

@@ -3,7 +3,7 @@
 use longshore_core::command::Signal;
 use longshore_core::event::{BootOutcome, Event, Level};
 use longshore_core::input::{CloudError, ContainerState};
-use longshore_core::{CreateBlocked, ShutdownReason, StopReason, WaitReason};
+use longshore_core::{CancelReason, CreateBlocked, ShutdownReason, StopReason, WaitReason};
 
 use crate::checks::check::{Check, Context, Look};
 use crate::checks::ledger::Ledger;
@@ -76,19 +76,17 @@ fn mark_of_wait(why: &CreateBlocked) -> Option<CoverageMark> {
 
 fn mark_of(event: &Event) -> Option<CoverageMark> {
     Some(match event {
-        Event::ContainerCancelled { error, .. } => {
-            if error.contains("MaxSchedulingTime") {
-                CoverageMark::SchedulingTimedOut
-            } else if error.contains("disappeared") || error.contains("took back") {
+        Event::ContainerCancelled { reason, .. } => match reason {
+            CancelReason::SchedulingTimeout { .. } => CoverageMark::SchedulingTimedOut,
+            CancelReason::InstanceDisappeared { .. } | CancelReason::Preempted { .. } => {
                 CoverageMark::CancelledVmGone
-            } else if error.contains("without reporting") {
-                CoverageMark::CancelledNoResult
-            } else if error.contains("not satisfiable") || error.contains("mounts") {
-                CoverageMark::UnsatisfiableCancelled
-            } else {
-                return None;
             }
-        }
+            CancelReason::RunnerExited { .. } => CoverageMark::CancelledNoResult,
+            CancelReason::Unsatisfiable(_) | CancelReason::Malformed(_) => {
+                CoverageMark::UnsatisfiableCancelled
+            }
+            _ => return None,
+        },
         Event::Stopping { reason, .. } => match reason {
             StopReason::PriorityZero => CoverageMark::StoppedAtPriorityZero,
             StopReason::EarlierAttempt => CoverageMark::StoppedEarlierAttempt,

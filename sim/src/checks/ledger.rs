@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use longshore_core::ShutdownReason;
 use longshore_core::command::{Action, CloudAction, Command, QueueAction, VmAction};
 use longshore_core::config::Config;
 use longshore_core::event::Event;
@@ -14,6 +13,7 @@ use longshore_core::input::{
     ProbeReport,
 };
 use longshore_core::time::Timestamp;
+use longshore_core::{CancelReason, ShutdownReason};
 
 use crate::world::World;
 use crate::world::dense_map::{DenseMap, container_id};
@@ -25,6 +25,8 @@ pub(super) struct Ledgers {
     pub(super) of: [Ledger; 2],
     /// Containers started while two processes acted as leaders: few promises hold for such containers.
     pub(super) contested: BTreeSet<ContainerId>,
+    /// Containers with a scheduling timeout as the reason of the last cancel, by process.
+    pub(super) timed_out: BTreeSet<(usize, ContainerId)>,
 }
 
 impl Ledgers {
@@ -47,6 +49,13 @@ impl Ledgers {
                 self.of[process].send(now, command, config);
             }
             Observation::Event { process, event } => {
+                if let Event::ContainerCancelled { container, reason } = event {
+                    let cancelled = (process, *container);
+                    match reason {
+                        CancelReason::SchedulingTimeout { .. } => self.timed_out.insert(cancelled),
+                        _ => self.timed_out.remove(&cancelled),
+                    };
+                }
                 let config = &world.processes.all[process].config;
                 self.of[process].emit(now, event, config);
             }

@@ -49,7 +49,7 @@ impl Check for MemoryBounds {
         let Some(look) = look.filter(|look| look.has_queue(at)) else {
             return;
         };
-        for text in self.excess(at, &look.core.sizes()) {
+        for text in self.excess(at, &look.core.memory_stats()) {
             findings.violate("bounded memory", text);
         }
         for container in look.containers() {
@@ -68,7 +68,7 @@ impl Check for MemoryBounds {
         let Some(core) = &at.process().core else {
             return;
         };
-        let sizes = core.sizes();
+        let sizes = core.memory_stats();
         let nothing = [
             sizes.containers,
             sizes.classes,

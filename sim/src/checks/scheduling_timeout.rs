@@ -47,7 +47,7 @@ impl Check for SchedulingTimeout {
         findings: &mut Findings,
     ) {
         if let Some(end) = PlannedEnd::of(at, command)
-            && end.is_scheduling_timeout()
+            && end.is_scheduling_timeout(at)
             && let Some(wrong) = self.too_early(at, &end)
         {
             findings.violate("true ends", end.text(&wrong));

@@ -20,11 +20,11 @@ impl Check for UserProcesses {
         findings: &mut Findings,
     ) {
         if let Some(other) = other {
-            let text = format!("{container} runs in {other:?} and in {runner:?}");
+            let text = format!("{container} runs in both {other:?} and {runner:?}");
             findings.violate("one user process", text);
         }
         if at.world.queue.has_completed(container) {
-            let text = format!("{container} runs again after it completed");
+            let text = format!("{container} runs again after its completion");
             findings.violate("never again", text);
         }
     }

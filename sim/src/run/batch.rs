@@ -1,4 +1,4 @@
-//! What many runs add up to, and what is said of those that failed.
+//! Sums over the runs of a batch, and reports of failed runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,9 +8,9 @@ use crate::run::output::say;
 use crate::run::{Report, Verdict};
 use crate::world::plan::{Plan, Profile};
 
-/// Nothing failed, and something that should happen did not.
+/// Exit code: no run failed, but a fault or coverage mark never occurred.
 pub(crate) const NEVER_SEEN: u8 = 5;
-/// In so many drawn worlds everything must have happened.
+/// Number of runs of a generated world after which every fault and every mark must have occurred.
 const ALL_SEEN_AFTER: u64 = 2000;
 
 /// Sums over the runs of a batch.
@@ -18,10 +18,10 @@ const ALL_SEEN_AFTER: u64 = 2000;
 pub(crate) struct Batch {
     pub(crate) runs: u64,
     pub(crate) code: u8,
-    /// Seeds that failed, how, and with which exit code.
+    /// Failed seeds, each with verdict and exit code.
     pub(crate) failed: Vec<(u64, Verdict, u8)>,
-    /// The largest part of the time allowed that a healed world took to come to rest, in millionths,
-    /// and its seed.
+    /// Largest share of the allowed time needed by a healed world to come to rest, in millionths,
+    /// and the seed of the run.
     pub(crate) slowest: (u64, u64),
     pub(crate) simulated: Duration,
     pub(crate) happened: u64,
@@ -32,7 +32,8 @@ pub(crate) struct Batch {
     pub(crate) marks: BTreeMap<&'static str, u64>,
 }
 
-/// What is said of a run that failed, after what was drawn for it.
+/// Formats the report of a failed run: seed, plan, last trace lines, unfinished work and broken
+/// rules.
 pub(crate) fn failure(report: &Report, code: u8, plan: &Plan) -> String {
     let mut lines = vec![format!("seed {} failed ({code})", report.seed)];
     lines.push(format!("  {}", plan.summary()));
@@ -57,7 +58,7 @@ impl Batch {
         if let Some((took, allowed)) = report.rest {
             let part = took.as_micros() * 1_000_000 / allowed.as_micros().max(1);
             let part = u64::try_from(part).unwrap_or(u64::MAX);
-            // Of equals the first, whichever job was quicker.
+            // The lowest seed wins a tie, so the result does not depend on the order of the jobs.
             let (most, seed) = self.slowest;
             if part > most || part == most && report.seed < seed {
                 self.slowest = (part, report.seed);
@@ -77,8 +78,8 @@ impl Batch {
         }
     }
 
-    /// What is said of the batch is the same whichever job was quicker: of what failed, all in the
-    /// order of seeds, or only the first, after which others may not have been tried.
+    /// Makes the report independent of the order of the jobs: sorts all failures by seed, or,
+    /// without `keep_going`, keeps only the first, since later seeds may not have run.
     pub(crate) fn settle(&mut self, keep_going: bool) {
         self.failed.sort_unstable_by_key(|(seed, ..)| *seed);
         if !keep_going {
@@ -88,7 +89,7 @@ impl Batch {
         self.code = codes.min().unwrap_or_default();
     }
 
-    /// Adds the seeds that failed to those that are run ever after.
+    /// Adds the failed seeds to the corpus file of the profile, for later regression runs.
     pub(crate) fn keep_failures(&self, directory: &Path, profile: Profile) -> Result<(), String> {
         if self.failed.is_empty() {
             return Ok(());
@@ -105,7 +106,7 @@ impl Batch {
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 
-    /// A large batch in which something never happened has not tested it.
+    /// Sets the exit code of a large batch in which some fault or mark never occurred.
     pub(crate) fn demand_everything(&mut self, profile: Profile, recorded: bool) {
         let drawn = matches!(profile, Profile::Lite | Profile::Swarm);
         let all = self.faults.values().chain(self.marks.values());
@@ -173,7 +174,7 @@ impl Batch {
     }
 }
 
-/// The most memory that this process has held, where the system tells.
+/// Peak resident memory of this process in MiB, on systems with `/proc`.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -183,7 +184,7 @@ fn peak_memory() -> Option<u64> {
     Some(kib / 1024)
 }
 
-/// Of the tree that this was built from, marked if it has changes that are not committed.
+/// Git revision of the source tree, marked if the tree has uncommitted changes.
 fn revision() -> String {
     let asked = std::process::Command::new("git")
         .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always"])

@@ -1,4 +1,4 @@
-//! The command line: one run, or many.
+//! Command line: one run, a batch of runs, a replay, or a minimization.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -19,84 +19,88 @@ use crate::run::{Report, run as run_plan};
 use crate::world::core_hook::CoreHook;
 use crate::world::plan::{Plan, Profile};
 
-/// Runs the dispatcher's core against a seeded world in virtual time.
+/// Tests the dispatcher's core in a simulated world with virtual time; each seed reproduces one run
+/// exactly.
 #[derive(Debug, Parser)]
 #[command(
     name = "longshore-sim",
     after_help = "Examples:
   longshore-sim --seed 42                          one run
-  longshore-sim --seed 42 --trace out.jsonl        one line for each event
+  longshore-sim --seed 42 --trace out.jsonl        save all events as JSON lines
   longshore-sim --seed 42 --check-determinism      run twice and find the first difference
-  longshore-sim --seeds 0..10000                   a batch, with fault and mark counts
-  longshore-sim --minimize 42                      fewer faults and containers that still fail
-  longshore-sim --minimize 42 --trace small.jsonl  the same, and save the trace of what is left
+  longshore-sim --seeds 0..10000                   a batch, with counts of faults and coverage marks
+  longshore-sim --minimize 42                      reduce faults and containers, keep the failure
+  longshore-sim --minimize 42 --trace small.jsonl  the same, and save the trace of the result
   longshore-sim --replay out.jsonl                 feed a saved trace to the core again
   longshore-sim --seed 0 --profile scale           10,000 VMs, 100,000 containers
-  longshore-sim --seed 0 --profile day             a day of 1,000 VMs: how fast is it?
+  longshore-sim --seed 0 --profile day             one day with 1,000 VMs, a speed test
   longshore-sim plan --config config.yml --workload trace.jsonl
-                                                   what a workload would cost
+                                                   forecast of the cost of a workload
 
-Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 3 two runs differed, 4 wrong usage,
-5 all is well, but in a batch of 2,000 seeds or more some fault or mark was never seen."
+Exit codes: 0 ok, 1 a rule was broken, 2 some work never ended, 3 two runs differed, 4 wrong usage,
+5 no run failed, but some fault or coverage mark never occurred in a batch of 2,000 seeds or more."
 )]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[cfg(feature = "plan")]
     #[command(subcommand)]
     command: Option<Subcommand>,
-    /// One seed to run.
+    /// Seed of a single run.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
-    /// Seeds to run, the last one excluded.
+    /// Range of seeds to run, the end excluded.
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     seeds: Option<(u64, u64)>,
-    /// Runs at a time; as many as there are cores if nothing is said.
+    /// Number of runs in parallel; the default is the number of CPU cores.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: Option<u64>,
-    /// How large and how rough the runs are.
+    /// Size of the simulated world and frequency of faults.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) profile: Profile,
-    /// Write every event of the run here, one JSON object a line: of one seed, or of what is left of
-    /// it with --minimize.
+    /// Write every event of the run to this file, one JSON object per line; with --minimize, the
+    /// trace of the minimized run.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "replay"])]
     trace: Option<PathBuf>,
-    /// Run each seed twice and compare.
+    /// Run each seed twice and compare the two traces.
     #[arg(long)]
     check_determinism: bool,
-    /// Make this failing seed's faults and workload smaller while it fails in the same way.
+    /// Reduce the faults and the workload of this failing seed as far as the same failure remains.
     #[arg(long, value_name = "SEED", conflicts_with_all = ["seed", "seeds", "replay"])]
     minimize: Option<u64>,
-    /// Feed a trace written by --trace, or a journal of the daemon, to the core again and compare.
+    /// Feed a trace written by --trace, or a journal of the daemon, to the core again and compare
+    /// the results.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "seeds"])]
     replay: Option<PathBuf>,
-    /// Submit what this file says instead of drawn work: JSON lines, see docs/simulator.md.
+    /// Submit the containers of this file instead of a generated workload; JSON lines, described in
+    /// docs/simulator.md.
     #[arg(long, value_name = "FILE", conflicts_with = "replay")]
     pub(crate) workload: Option<PathBuf>,
-    /// Add failing seeds to the file of their profile in this directory, where tests find them.
+    /// Append failing seeds to the file of the profile in this directory, where the tests read
+    /// them.
     #[arg(long, value_name = "DIR", requires = "seeds")]
     corpus: Option<PathBuf>,
-    /// Go on after a failing seed.
+    /// Continue after a failing seed.
     #[arg(long)]
     keep_going: bool,
 }
 
-/// What else can be done.
+/// Subcommands.
 #[cfg(feature = "plan")]
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
-    /// Tell what a workload would cost, and how long its containers would wait.
+    /// Predict the cost of a workload and the waiting times of its containers.
     Plan(crate::run::forecast::Args),
 }
 
-/// Runs the command line.
+/// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
     ExitCode::from(run(std::env::args_os(), None, &mut std::io::stdout()))
 }
 
-/// Runs a command line, whose first word is the program's name, and writes to `out`; the exit code.
-/// `hand` is laid on every dispatcher before it hears anything: so a bug is planted, to see whether
-/// the simulator notices.
+/// Runs a command line, beginning with the name of the program, writes results to `out`, and
+/// returns the exit code. `hook` is applied to every dispatcher before the first input: a test
+/// injects a bug with `hook`, to prove that the simulator detects the bug.
 pub fn run<W: Write + Send>(
     words: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     hook: Option<Arc<CoreHook>>,
@@ -117,7 +121,8 @@ pub fn run<W: Write + Send>(
     if let Some(path) = &args.replay {
         return replay_file(path, hook.as_deref(), out);
     }
-    // A panic of the core is reported with its seed; the usual message would only get in the way.
+    // A panic of the core is reported with its seed; the default message would only clutter the
+    // output.
     std::panic::set_hook(Box::new(|_| {}));
     let work = match args.workload.as_deref().map(read_work).transpose() {
         Ok(work) => work,
@@ -220,13 +225,13 @@ fn write_trace(path: &Path, rows: &[String]) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// Wall time, for the summary alone.
+/// Wall-clock time, for the summary only.
 struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
     #[expect(
         clippy::disallowed_methods,
-        reason = "how fast the simulation is, never what happens in it"
+        reason = "measures the speed of the simulation and never influences a run"
     )]
     fn start() -> Self {
         Self(std::time::Instant::now())
@@ -249,7 +254,7 @@ fn batch(
     let out = Mutex::new(out);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let jobs = args.jobs.unwrap_or(cores.min(64));
-    // Seeds are handed out in order, so the first that fails is always among those that were tried.
+    // Seeds are handed out in ascending order, so the lowest failing seed is always tried.
     let first_failure: Mutex<Option<(u64, String)>> = Mutex::new(None);
     std::thread::scope(|scope| {
         for _ in 0..jobs.min(to - from) {
@@ -307,7 +312,7 @@ fn progress(runs: u64) -> ProgressBar {
     bar
 }
 
-/// Runs one seed, twice if that is wanted.
+/// Runs one seed; twice with `--check-determinism`.
 fn one(args: &Args, plan: &Plan) -> (Report, u8) {
     let keeps = args.trace.is_some() || args.check_determinism;
     let mut report = run_plan(plan, keeps);
@@ -349,7 +354,7 @@ mod tests {
     use crate::run::batch::NEVER_SEEN;
 
     #[test]
-    fn whichever_job_is_quicker_the_exit_code_and_the_list_are_the_same() {
+    fn batch_any_job_order_same_result() {
         let failed = vec![
             (9, Verdict::Liveness, 2),
             (7, Verdict::Safety, 3),
@@ -363,13 +368,17 @@ mod tests {
         assert_eq!(batch.code, 1);
         assert!(batch.failed.is_sorted());
         batch.settle(false);
-        assert_eq!((batch.failed.len(), batch.code), (1, 3), "the first alone");
+        assert_eq!(
+            (batch.failed.len(), batch.code),
+            (1, 3),
+            "only the lowest failed seed"
+        );
     }
 
     #[test]
-    fn seeds_that_failed_are_kept_once() {
+    fn failed_seed_repeated_kept_once() {
         let directory = std::env::temp_dir().join(format!("longshore-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).expect("it can be made");
+        std::fs::create_dir_all(&directory).expect("directory can be created");
         let failed = vec![(7, Verdict::Safety, 1), (9, Verdict::Liveness, 2)];
         let batch = Batch {
             failed,
@@ -377,15 +386,15 @@ mod tests {
         };
         for _ in 0..2 {
             let kept = batch.keep_failures(&directory, Profile::Swarm);
-            kept.expect("it can be written");
+            kept.expect("corpus file can be written");
         }
         let text = std::fs::read_to_string(directory.join("swarm.txt"));
-        assert_eq!(text.expect("it was written"), "7\n9\n");
-        std::fs::remove_dir_all(&directory).expect("it can be removed");
+        assert_eq!(text.expect("corpus file exists"), "7\n9\n");
+        std::fs::remove_dir_all(&directory).expect("directory can be removed");
     }
 
     #[test]
-    fn a_large_batch_must_have_seen_everything() {
+    fn large_batch_unseen_mark_fails() {
         let args = Args::parse_from(["longshore-sim", "--seeds", "0..2000"]);
         let mut batch = Batch {
             runs: 2000,
@@ -401,14 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_seeds_is_read_and_an_empty_one_refused() {
+    fn seed_range_empty_or_malformed_rejected() {
         assert_eq!(parse_range("3..10"), Ok((3, 10)));
         assert!(parse_range("10..3").is_err());
         assert!(parse_range("ten").is_err());
     }
 
     #[test]
-    fn the_arguments_are_consistent() {
+    fn arguments_consistent() {
         use clap::CommandFactory as _;
         Args::command().debug_assert();
     }

@@ -1,4 +1,4 @@
-//! What a workload would cost and how long it would wait, by an operator's own configuration.
+//! Forecast of the cost and the waiting times of a workload, with the configuration of an operator.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::world::plan::{Plan, Profile};
 use crate::world::trace::Trace;
 use crate::world::workload::Arrival;
 
-/// Runs a workload by a configuration, and tells what it would cost.
+/// Runs a workload with a given configuration and predicts cost and waiting times.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   longshore-sim plan --config /etc/arvados/config.yml --workload trace.jsonl
@@ -28,29 +28,29 @@ use crate::world::workload::Arrival;
 Each line of the workload is one container: {\"at\": 0, \"vcpus\": 2, \"ram\": 4000000000,
 \"duration\": 300}; docs/simulator.md has all fields. Prices are those of InstanceTypes.
 
-Exit codes: 0 ok, 1 a rule was broken, 2 something never ended, 4 wrong usage.")]
+Exit codes: 0 ok, 1 a rule was broken, 2 some work never ended, 4 wrong usage.")]
 pub(crate) struct Args {
-    /// The cluster configuration, as the dispatcher reads it.
+    /// Cluster configuration file, the same as for the dispatcher.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// The containers, one JSON object a line.
+    /// Workload file: containers, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     workload: PathBuf,
-    /// How many seconds a VM takes to boot, at least and at most.
+    /// Shortest and longest boot time of a VM, in seconds.
     #[arg(long, value_name = "A..B", default_value = "45..90", value_parser = parse_range)]
     boot: (u64, u64),
-    /// Let clouds, VMs and the queue fail now and then, as in the profile `swarm`.
+    /// Inject occasional failures of clouds, VMs and the queue, as in the profile `swarm`.
     #[arg(long)]
     faults: bool,
-    /// What is left to chance is drawn from this.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Print one JSON object.
+    /// Print the forecast as one JSON object.
     #[arg(long)]
     json: bool,
 }
 
-/// What a workload comes to. Money in millionths of a dollar, times in seconds.
+/// Forecast for a workload. Money in millionths of a dollar, times in seconds.
 #[derive(Debug, Serialize)]
 struct Forecast {
     containers: usize,
@@ -61,9 +61,9 @@ struct Forecast {
     instances: usize,
     instances_at_peak: usize,
     wait_seconds: Waits,
-    /// From the first submission to the last end.
+    /// Time from the first submission to the last end.
     makespan_seconds: f64,
-    /// Why containers were cancelled, each reason once.
+    /// Distinct reasons for cancelled containers.
     reasons: Vec<String>,
 }
 
@@ -75,7 +75,8 @@ struct TypeUse {
     cost_microdollars: u64,
 }
 
-/// From submission until the program runs, over those that ran.
+/// Percentiles of the time from submission to start of the program, over the containers with a
+/// started program.
 #[derive(Debug, Default, Serialize)]
 struct Waits {
     p50: f64,
@@ -167,7 +168,7 @@ fn forecast(world: &World) -> Forecast {
     }
 }
 
-/// What a VM of this price an hour costs, to the second begun.
+/// Cost of a VM with this hourly price, billed per started second.
 fn cost(price: u64, time: Duration) -> u64 {
     let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let micros = u128::from(price) * u128::from(seconds) / 3600;
@@ -177,7 +178,8 @@ fn cost(price: u64, time: Duration) -> u64 {
 impl Waits {
     fn of(mut waits: Vec<Duration>) -> Self {
         waits.sort_unstable();
-        // The smallest wait that so many of a hundred do not exceed.
+        // Smallest wait not exceeded by `share` per cent of the containers (nearest-rank
+        // percentile).
         let at = |share: usize| {
             let rank = (waits.len() * share).div_ceil(100).max(1);
             waits.get(rank - 1).map_or(0.0, Duration::as_secs_f64)
@@ -233,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn money_and_percentiles_are_what_they_should_be() {
+    fn forecast_cost_and_percentiles_exact() {
         assert_eq!(cost(3_600_000, Duration::from_millis(9_001)), 10_000);
         assert_eq!(dollars(1_239_999), "$1.23");
         let waits = Waits::of((1..=200).map(Duration::from_secs).collect());

@@ -1,5 +1,5 @@
-//! The smallest plan that still breaks the same rule: fewer faults for a shorter time, fewer
-//! containers.
+//! Minimization of a failing plan: fewer faults for a shorter time and fewer containers, with the
+//! same rule broken.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use crate::run::{Report, Verdict, run};
 use crate::world::faults::Fault;
 use crate::world::plan::Plan;
 
-/// What is left of a failing plan.
+/// Result of a minimization.
 #[derive(Clone, Debug)]
 pub struct Minimized {
-    /// What is left.
+    /// Minimized plan.
     pub plan: Plan,
-    /// The run of what is left.
+    /// Report of the run of the minimized plan.
     pub report: Report,
-    /// The faults that are still needed.
+    /// Faults needed for the failure.
     pub faults: Vec<Fault>,
-    /// Containers that are still submitted.
+    /// Number of containers still submitted.
     pub containers: u32,
-    /// Runs that it took.
+    /// Number of runs executed during the search.
     pub runs: u32,
 }
 
-/// Makes a failing plan smaller while it fails in the same way; `None` if it does not fail.
+/// Reduces a failing plan as far as the failure remains the same; `None` if the plan does not fail.
 #[must_use]
 pub fn minimize(plan: &Plan) -> Option<Minimized> {
     let mut report = run(plan, false);
@@ -49,17 +49,17 @@ pub fn minimize(plan: &Plan) -> Option<Minimized> {
     })
 }
 
-/// No world heals sooner.
+/// Lower bound of the time with faults.
 const FAULT_TIME_MIN: Duration = Duration::from_secs(10);
 
-/// In which way a run failed.
+/// Kind of failure of a run: the verdict and the first broken rule.
 fn failure(report: &Report) -> Option<(Verdict, Option<&'static str>)> {
     let rule = report.violations.first().map(|v| v.rule);
     (report.verdict != Verdict::Ok).then_some((report.verdict, rule))
 }
 
-/// Plans that are a little smaller, the boldest first. Each of them is smaller in a finite measure,
-/// so the search ends.
+/// Slightly smaller plans, the largest reductions first. Each candidate is smaller in a finite
+/// measure, so the search ends.
 fn candidates(plan: &Plan) -> Vec<Plan> {
     let mut all = Vec::new();
     for index in 0..plan.workloads.len() {
@@ -98,9 +98,9 @@ mod tests {
     use crate::world::plan::Profile;
 
     #[test]
-    fn a_plan_that_cannot_end_is_reduced_to_what_keeps_it_from_ending() {
+    fn minimize_endless_plan_keeps_failure() {
         let mut plan = Plan::generate(3, Profile::Lite);
-        // Nothing ever boots in time, so nothing ever ends.
+        // No VM boots within the timeout, so no container ever ends.
         plan.config.timeouts.booting = Duration::from_millis(1);
         for fault in [Fault::Reconfigured, Fault::RestartReconfigured] {
             plan.faults.ratios.remove(&fault);
@@ -108,7 +108,7 @@ mod tests {
         let never_matters = crate::world::rng::Ratio::new(1, 3);
         plan.faults.ratios.insert(Fault::NoHint, never_matters);
         let before = plan.workloads.iter().map(|w| w.left).sum::<u32>();
-        let small = minimize(&plan).expect("it fails");
+        let small = minimize(&plan).expect("plan fails");
         assert_eq!(small.report.verdict, Verdict::Liveness);
         assert!(small.containers < before, "{} left", small.containers);
         assert!(small.faults.len() < plan.faults.ratios.len());
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fail_is_left_alone() {
+    fn minimize_successful_plan_returns_none() {
         assert!(minimize(&Plan::generate(3, Profile::Lite)).is_none());
     }
 }

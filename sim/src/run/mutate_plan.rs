@@ -1,4 +1,5 @@
-//! What a test does to a plan before it runs: other weather, other wishes, or a hand on the core.
+//! Changes of a plan by tests before the run: different faults, limits or workload, or a hook on
+//! the core.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::world::plan::Plan;
 use crate::world::rng::Ratio;
 
 impl Plan {
-    /// The same, but `hand` is laid on every dispatcher before it hears anything: so a test plants
-    /// a bug, and sees whether the run notices.
+    /// Applies `hook` to every dispatcher before the first input: a test injects a bug with `hook`
+    /// and checks that the run detects the bug.
     #[must_use]
     pub fn with_core_hook(
         mut self,
@@ -25,7 +26,7 @@ impl Plan {
         self
     }
 
-    /// The same, but these faults are part of the weather, twice as often as usual.
+    /// Adds faults, at twice the usual rate.
     #[must_use]
     pub fn with_faults(mut self, faults: &[Fault]) -> Self {
         for fault in faults {
@@ -36,7 +37,8 @@ impl Plan {
         self
     }
 
-    /// The same, but all instances together may cost no more than this many of the dearest type.
+    /// Limits the total hourly price of all instances to the price of `count` instances of the most
+    /// expensive type.
     #[must_use]
     pub fn with_money_for(mut self, count: u64) -> Self {
         let prices = self.config.types.values().map(|offer| offer.price.0);
@@ -45,8 +47,7 @@ impl Plan {
         self
     }
 
-    /// The same, but within half an hour no more may be spent than the dearest type costs in ten
-    /// minutes.
+    /// Limits spending within half an hour to the cost of ten minutes of the most expensive type.
     #[must_use]
     pub fn with_small_budget(mut self) -> Self {
         let prices = self.config.types.values().map(|offer| offer.price);
@@ -58,21 +59,21 @@ impl Plan {
         self
     }
 
-    /// The same, but creates are as rare as this.
+    /// Limits the rate of create requests.
     #[must_use]
     pub fn with_create_rate(mut self, rate: Rate) -> Self {
         self.config.limits.creates = Some(rate);
         self
     }
 
-    /// The same, but probes are as rare as this.
+    /// Limits the rate of probes.
     #[must_use]
     pub fn with_probe_rate(mut self, rate: Rate) -> Self {
         self.config.limits.probes = Some(rate);
         self
     }
 
-    /// The same, but every type is preemptible, and so is all work.
+    /// Makes every instance type and all work preemptible.
     #[must_use]
     pub fn with_preemptible_types(mut self) -> Self {
         for offer in self.config.types.values_mut() {
@@ -85,14 +86,14 @@ impl Plan {
         self
     }
 
-    /// The same, but what failed to boot so often in a row rests.
+    /// Backs off an instance type after `max` consecutive boot failures.
     #[must_use]
     pub fn with_boot_failures(mut self, max: u32) -> Self {
         self.config.limits.boot_failures = Some(max);
         self
     }
 
-    /// The same, but half of the work asks for VMs of another image than the configured one.
+    /// Requests a VM image other than the configured image for half of the work.
     #[must_use]
     pub fn with_images(mut self) -> Self {
         for workload in &mut self.workloads {

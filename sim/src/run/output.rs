@@ -1,4 +1,4 @@
-//! Helpers of the commands: arguments, files, printed lines and exit codes.
+//! Helpers of the subcommands: arguments, files, printed lines and exit codes.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,9 +7,9 @@ use crate::run::Verdict;
 use crate::run::recorded::read_workload;
 use crate::world::workload::Arrival;
 
-/// Exit code: wrong usage, or an unreadable or unwritable file.
+/// Exit code: wrong usage, an unreadable file or an unwritable file.
 pub(crate) const USAGE: u8 = 4;
-/// Exit code: two runs differ.
+/// Exit code: two runs of the same seed differ.
 pub(crate) const NONDETERMINISM: u8 = 3;
 
 pub(crate) fn parse_range(text: &str) -> Result<(u64, u64), String> {

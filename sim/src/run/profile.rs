@@ -1,4 +1,4 @@
-//! What a run is made of: drawn from its seed, by the rules of a profile.
+//! Generation of a plan from a seed, by the rules of a profile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::world::workload::{Arrival, Pattern, Workload};
 
 const HOUR: u64 = 3600;
 impl Plan {
-    /// Draws a plan.
+    /// Generates the plan of a seed.
     #[must_use]
     pub fn generate(seed: u64, profile: Profile) -> Self {
         let mut rng = Rng::new(seed, "plan");
@@ -41,8 +41,8 @@ impl Plan {
         }
     }
 
-    /// The same world with this work instead of its own. Faults go on until the last of it is
-    /// submitted, at least.
+    /// Replaces the generated workload by a given workload. Faults continue at least until the last
+    /// submission.
     #[must_use]
     pub fn with_workload(mut self, arrivals: &[Arrival]) -> Self {
         let last = arrivals.iter().map(|arrival| arrival.at).max();
@@ -52,7 +52,7 @@ impl Plan {
         self
     }
 
-    /// A healthy world without work, for stories.
+    /// Plan of a healthy world without work, for stories.
     #[must_use]
     pub fn calm(seed: u64) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Plan {
         for fault in Fault::ALL {
             if rng.below(10) < share {
                 let usual = fault.usual();
-                // Mostly as usual, now and then far more or far less often.
+                // Most faults have the usual rate; a few are far more or far less frequent.
                 let of = match rng.below(6) {
                     0 => usual.of.div_ceil(4).max(2),
                     1 => usual.of * 8,
@@ -150,7 +150,8 @@ impl Plan {
         plan
     }
 
-    /// As much at a time as 1,000 VMs hold: 10,000 containers, each of which runs for two hours or so.
+    /// Plan of a day at the capacity of 1,000 VMs: 10,000 containers, each with a run time of about
+    /// two hours.
     fn day(seed: u64, rng: &mut Rng) -> Self {
         let flow = Pattern::Steady {
             gap: Duration::from_millis(8500),
@@ -160,11 +161,11 @@ impl Plan {
         plan
     }
 
-    /// A mostly healthy world with so many VMs, and ten times as many containers of twenty shapes.
+    /// Plan of a mostly healthy world with `vms` VMs and ten containers of twenty shapes per VM.
     fn large(seed: u64, rng: &mut Rng, vms: u32, pattern: Pattern, run_secs: (u64, u64)) -> Self {
         let mut plan = Self::calm(seed);
         plan.config.limits.instances = Some(vms);
-        // A hint for each change would have the queue read all the time.
+        // A hint after each change would make the dispatcher poll the queue all the time.
         plan.pushes = false;
         plan.config.limits.containers_per_instance = Some(1);
         for fault in [Fault::Vanishes, Fault::CreateFails, Fault::StartAnswerLost] {
@@ -182,7 +183,7 @@ impl Plan {
     }
 }
 
-/// An instance type with the usual proportions.
+/// Instance type with the usual proportions of memory, disk and price to cores.
 #[must_use]
 pub(crate) fn offer(vcpus: u32, cents: u64, spot: bool) -> InstanceType {
     InstanceType {
@@ -223,7 +224,8 @@ fn small_demand(rng: &mut Rng) -> Demand {
     }
 }
 
-/// Limits of what is spent and of how much runs. A budget always lets one VM run on and on.
+/// Draws limits on spending and on the number of running containers. Every budget is large enough
+/// for one VM to run without interruption.
 fn draw_thrift(rng: &mut Rng, config: &mut Config) {
     let prices = config.types.values().map(|offer| offer.price.0);
     let dearest = prices.max().unwrap_or_default();
@@ -303,7 +305,8 @@ fn draw_config(rng: &mut Rng) -> Config {
     }
 }
 
-/// How VMs that do not boot, or are taken back, are dealt with: a stream of its own.
+/// Draws the settings for VMs with failed boots and for preempted VMs, from a separate random
+/// stream.
 fn draw_loss(rng: &mut Rng, config: &mut Config) {
     let failures = u32::try_from(rng.between(1, 5)).ok();
     config.limits.boot_failures = failures.filter(|_| !rng.one_in(4));

@@ -1,4 +1,4 @@
-//! A recorded workload: JSON lines, one container each.
+//! Reader of recorded workloads: JSON lines, one container per line.
 //!
 //! ```
 //! use longshore_sim::read_workload;
@@ -18,17 +18,17 @@ use serde_json::{Map, Value};
 
 use crate::world::workload::Arrival;
 
-/// What is wrong with a workload.
+/// Error in a workload file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}")]
 pub struct WorkloadError {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// Which field, what was found, what was expected.
+    /// Field, found value and expected value.
     pub what: String,
 }
 
-/// The fields that a line may have.
+/// Known fields of a line.
 const FIELDS: &[&str] = &[
     "at",
     "uuid",
@@ -48,20 +48,20 @@ const FIELDS: &[&str] = &[
     "parent",
 ];
 
-/// Fits any calendar and any arithmetic.
+/// Upper bound of times, ten years: free of overflow in all time arithmetic.
 const SECONDS_MAX: f64 = 10.0 * 365.0 * 86_400.0;
 
 /// Reads a workload; empty lines are skipped.
 ///
 /// Each line is an object with `at` (seconds since the beginning), `vcpus`, `ram` (bytes) and
-/// `duration` (seconds that the program runs), and may have `uuid`, `priority` (500), `preemptible`
-/// and `supervisor` (false), `tmp`, `keep_cache_ram`, `keep_cache_disk` and `image_size` (bytes, 0),
-/// `gpu` (an object with `stack`, `driver`, `targets`, `count` and `vram`), `vm_image`,
-/// `cancel_after` (seconds after `at`) and `parent` (the `uuid` of an earlier line, which ends only
-/// after this one).
+/// `duration` (run time of the program in seconds). Optional fields: `uuid`, `priority` (500),
+/// `preemptible` and `supervisor` (false), `tmp`, `keep_cache_ram`, `keep_cache_disk` and
+/// `image_size` (bytes, 0), `gpu` (an object with `stack`, `driver`, `targets`, `count` and
+/// `vram`), `vm_image`, `cancel_after` (seconds after `at`) and `parent` (the `uuid` of an earlier
+/// line; the parent ends after all its children).
 ///
 /// # Errors
-/// At the first line that cannot be used.
+/// An error for the first invalid line.
 pub fn read_workload(text: &str) -> Result<Vec<Arrival>, WorkloadError> {
     let mut arrivals = Vec::new();
     let mut names = BTreeSet::new();
@@ -126,7 +126,7 @@ fn read_line(row: &str) -> Result<Arrival, String> {
     })
 }
 
-/// The fields of one line; null counts as absent.
+/// Fields of one line; null counts as absent.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -197,16 +197,16 @@ mod tests {
     fn complaint(row: &str) -> String {
         let good = r#"{"at": 0, "vcpus": 1, "ram": 1, "duration": 1, "uuid": "zzzzz-dz642-000000000000001"}"#;
         read_workload(&format!("{good}\n\n{row}"))
-            .expect_err("it is wrong")
+            .expect_err("line is invalid")
             .to_string()
     }
 
     #[test]
-    fn every_field_is_read() {
+    fn workload_all_fields_parsed() {
         let text = r#"
             {"at": 1.5, "uuid": "zzzzz-dz642-00000000000000a", "vcpus": 1, "ram": 1, "duration": 9, "supervisor": true}
             {"at": 2, "vcpus": 4, "ram": 8000000000, "tmp": 5, "keep_cache_ram": 6, "keep_cache_disk": 7, "image_size": 8, "preemptible": true, "priority": 3, "duration": 60.25, "cancel_after": 30, "parent": "zzzzz-dz642-00000000000000a", "vm_image": "image-2", "gpu": {"stack": "cuda", "driver": {"major": 12, "minor": 0}, "targets": ["8.0"], "count": 1, "vram": 9}}"#;
-        let arrivals = read_workload(text).expect("it is right");
+        let arrivals = read_workload(text).expect("workload is valid");
         let [parent, child] = arrivals.as_slice() else {
             panic!("{arrivals:?}");
         };
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_names_the_line_and_the_field() {
+    fn workload_error_names_line_and_field() {
         let cases = [
             (r#"{"at": 0"#, "line 3: not JSON"),
             (r#"[1]"#, "line 3: expected an object"),

@@ -1,5 +1,5 @@
-//! Placement as one would write it down: each container in turn looks at every VM. Slow and
-//! obviously right, to compare the real one with.
+//! Reference implementation of placement: checks every VM for each container in turn. Slow and
+//! evidently correct, for comparison with the placement of the core.
 
 use std::cmp::Reverse;
 
@@ -10,31 +10,31 @@ use longshore_core::input::IdleBehavior;
 use longshore_core::resources::Resources;
 use longshore_core::view::View;
 
-/// A container that waits for a VM.
+/// Container waiting for a VM.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Its uuid.
+    /// Container uuid.
     pub id: ContainerId,
-    /// Higher comes first.
+    /// Priority; higher values are placed first.
     pub priority: u64,
-    /// What it takes.
+    /// Required resources.
     pub need: Resources,
-    /// Types that can hold it, in the order of preference.
+    /// Types with sufficient resources, in order of preference.
     pub eligible: Vec<TypeName>,
-    /// What its VM must have been booted from.
+    /// Required boot image of the VM.
     pub image: ImageId,
 }
 
-/// What a VM can be used for.
+/// Usability of a VM for placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     /// Containers start at once.
     Ready,
-    /// Containers may wait for it.
+    /// Not ready yet: containers may wait for the VM.
     Arriving,
-    /// Nothing more is placed on it.
+    /// No further container is placed on the VM.
     Closed,
-    /// It is being given back.
+    /// The VM is being destroyed.
     Leaving,
 }
 
@@ -47,39 +47,40 @@ struct Vm {
     total: Resources,
     standing: Standing,
     unanswered: bool,
-    /// Something runs on it already.
+    /// True if a container runs on the VM.
     runs: bool,
     needs: Vec<Resources>,
-    /// It is to have room for one that is blocked: nobody of lower priority gets it.
+    /// True if the VM is reserved for a blocked container: no container of lower priority is placed
+    /// on the VM.
     kept: bool,
 }
 
-/// What becomes of a container.
+/// Decision about a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// It is locked, to start on this VM.
+    /// Lock the container and start the container on this VM.
     Starts(String),
-    /// It waits for this VM, which is on its way.
+    /// Wait for this VM, not ready yet.
     Awaits(String),
-    /// It waits, since nothing more may be created.
+    /// Wait: no create request is possible.
     Waits,
 }
 
-/// The instances, oldest first, and what may be added.
+/// Instances, oldest first, and the limits of creation.
 #[derive(Clone, Debug)]
 pub struct ReferencePlacement<'a> {
     config: &'a Config,
     vms: Vec<Vm>,
-    /// What is asked for, in order. The VMs on their way are named `new 0`, `new 1`, ….
+    /// Create requests, in order. The new VMs are named `new 0`, `new 1`, ….
     pub creates: Vec<(TypeName, ImageId)>,
-    /// What is given back to make room.
+    /// VM destroyed to make room.
     pub given_back: Option<String>,
-    /// What waits for a limit, of the priority being placed: whether it does so in the end.
+    /// True if the container being placed is blocked by the limit on instances or price.
     lacks_room: bool,
 }
 
 impl<'a> ReferencePlacement<'a> {
-    /// The instances that a dispatcher shows.
+    /// Copies the instances from the view of a dispatcher.
     #[must_use]
     pub fn of(view: &View<'_>, config: &'a Config) -> Self {
         let vms = view.instances().into_iter().map(|shown| {
@@ -87,7 +88,7 @@ impl<'a> ReferencePlacement<'a> {
             let needs: Option<Vec<Resources>> = needs.collect();
             let standing = match shown.phase {
                 Phase::Cordoned | Phase::Shutdown => Standing::Leaving,
-                // A container of which nothing is known may need all there is.
+                // A container without a known record may need the whole VM.
                 _ if shown.idle_behavior != IdleBehavior::Run || needs.is_none() => {
                     Standing::Closed
                 }
@@ -119,8 +120,8 @@ impl<'a> ReferencePlacement<'a> {
         }
     }
 
-    /// Places each container in turn, the most urgent first, then by uuid. All must have been seen
-    /// at the same time. O(containers · instances).
+    /// Places the containers by descending priority, then by uuid. All containers must have been
+    /// read in the same poll. O(containers · instances).
     pub fn place(&mut self, wanted: &[Wanted]) -> Vec<(ContainerId, Choice)> {
         let mut order: Vec<&Wanted> = wanted.iter().collect();
         order.sort_by_key(|one| (Reverse(one.priority), one.id));
@@ -181,7 +182,7 @@ impl<'a> ReferencePlacement<'a> {
         Choice::Waits
     }
 
-    /// The VMs of this standing that have room, oldest first.
+    /// Indexes of the VMs with this standing and sufficient room, oldest first.
     fn fitting(&self, one: &Wanted, standing: Standing) -> Vec<usize> {
         let max = self.config.limits.containers_per_instance;
         let fits = |vm: &Vm| {
@@ -232,8 +233,8 @@ impl<'a> ReferencePlacement<'a> {
         choice
     }
 
-    /// The dearest idle VM goes, the oldest of those, unless one is going already; false if none is
-    /// going then.
+    /// Destroys the most expensive idle VM, the oldest of equals, unless a VM is being destroyed
+    /// already. Returns false if no VM is being destroyed afterwards.
     fn make_room(&mut self) -> bool {
         if self.vms.iter().any(|vm| vm.standing == Standing::Leaving) {
             return true;
@@ -248,7 +249,7 @@ impl<'a> ReferencePlacement<'a> {
         true
     }
 
-    /// The busy VM with most room is kept, unless one that would do is kept already.
+    /// Reserves the busy VM with most free resources, unless a suitable VM is reserved already.
     fn keep_one_for(&mut self, one: &Wanted) {
         let would_do = |vm: &Vm| {
             let busy = vm.standing == Standing::Ready && !vm.needs.is_empty();
@@ -270,7 +271,8 @@ impl<'a> ReferencePlacement<'a> {
     }
 }
 
-/// What containers take together: those that ask for no core share one.
+/// Sum of the resources of containers on one VM: all containers without a requested core share one
+/// core.
 fn used(needs: &[Resources]) -> Resources {
     let mut sum = Resources::default();
     for need in needs {

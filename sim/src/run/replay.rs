@@ -1,5 +1,5 @@
-//! A saved trace, fed again to the core: it must do and say the same, line by line. Or a journal of
-//! the daemon, whose commands and check sums must be the same.
+//! Replay of a saved trace: the core must emit the same commands, events and fingerprints, line by
+//! line. A journal of the daemon is replayed too: commands and checksums must be the same.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,54 +11,54 @@ use longshore_journal as journal;
 use crate::world::core_hook::CoreHook;
 use crate::world::trace::{Line, Stamped};
 
-/// Why a trace could not be replayed.
+/// Failure of a replay.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
-    /// A line is not one of a trace: was the file written by `--trace`, by this version?
+    /// A line does not parse: the file was not written by `--trace`, or by another version.
     #[error("line {line} is not a line of a trace: {why}")]
     Unreadable {
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
-        /// The parser's words.
+        /// Message of the JSON parser.
         why: String,
     },
-    /// A journal is not as it was written, or of another format.
+    /// The journal is damaged or of another format.
     #[error("{0}")]
     Journal(String),
-    /// The core did something else: it changed since, or it is not deterministic.
+    /// The core behaved differently: the code has changed since, or is not deterministic.
     #[error("line {line}: the file has {expected}, the core {found}")]
     Differs {
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
-        /// By the trace.
+        /// Value in the trace.
         expected: String,
-        /// By the core.
+        /// Value produced by the core.
         found: String,
     },
 }
 
-/// A core with the commands that were taken out of it ahead of their lines.
+/// Core, with the commands polled ahead of the corresponding trace lines.
 struct Replayed {
     core: Dispatcher,
     held: VecDeque<Command>,
 }
 
 impl Replayed {
-    /// Lets the core decide, so that its events are there before its commands are asked for.
+    /// Polls the core for commands: events become available only after a decision of the core.
     fn decide(&mut self) {
         self.held.extend(self.core.poll_command());
     }
 }
 
-/// Replays a trace, or a journal; how many lines, or steps, were compared.
+/// Replays a trace or a journal, and returns the number of lines or steps compared.
 ///
 /// # Errors
-/// At the first line that cannot be read, or where the core differs.
+/// An error for the first unreadable line, or for the first difference.
 pub fn replay(text: &str) -> Result<usize, ReplayError> {
     replay_with(text, None)
 }
 
-/// The same with a hand on every core, as in the run that left the trace.
+/// Replays with a hook on every core; the hook must be the same as in the recorded run.
 pub(crate) fn replay_with(text: &str, hook: Option<&CoreHook>) -> Result<usize, ReplayError> {
     if text.lines().next().is_some_and(journal::is_header) {
         return replay_journal(text, hook);
@@ -87,8 +87,8 @@ pub(crate) fn replay_with(text: &str, hook: Option<&CoreHook>) -> Result<usize, 
     Ok(compared)
 }
 
-/// Replays a journal of the daemon: its commands are compared and its check sums verified; there are
-/// no events and no fingerprints in it.
+/// Replays a journal of the daemon: compares commands and verifies checksums. A journal contains no
+/// events and no fingerprints.
 fn replay_journal(text: &str, hook: Option<&CoreHook>) -> Result<usize, ReplayError> {
     let prepare = |core: &mut Dispatcher| {
         if let Some(hook) = hook {
@@ -111,7 +111,8 @@ fn replay_journal(text: &str, hook: Option<&CoreHook>) -> Result<usize, ReplayEr
     }
 }
 
-/// Replays one line; whether it was compared, or what was expected and found.
+/// Replays one line. Returns true if the line was compared; the error contains the expected and the
+/// found value.
 fn one(
     cores: &mut BTreeMap<usize, Replayed>,
     row: Stamped,
@@ -193,7 +194,7 @@ mod tests {
     use crate::world::plan::{Plan, Profile};
 
     #[test]
-    fn a_saved_trace_is_done_again_line_by_line() {
+    fn replay_own_trace_matches() {
         for seed in 0..10 {
             let trace = run(&Plan::generate(seed, Profile::Lite), true).trace;
             let compared = replay(&trace.join("\n"));
@@ -201,13 +202,13 @@ mod tests {
         }
     }
 
-    /// A journal as the daemon writes it, of a core that hears little.
+    /// Journal in the format of the daemon, of a core with few inputs.
     fn journal_of_a_short_run() -> String {
         let directory = std::env::temp_dir().join(format!("longshore-sim-{}", std::process::id()));
         let start = crate::world::events::START;
         let (config, seed) = (Plan::calm(1).config, [7; 32]);
         let header = journal::Header::new(&config, seed, start);
-        let mut writer = journal::Writer::create(&directory, &header).expect("it is writable");
+        let mut writer = journal::Writer::create(&directory, &header).expect("journal is writable");
         let mut core = Dispatcher::new(config, seed, start);
         for seconds in 0..30 {
             let now = start + Duration::from_secs(seconds * 10);
@@ -215,18 +216,18 @@ mod tests {
                 0 => vec![Input::Leadership { held: true }],
                 _ => vec![Input::QueueChanged],
             };
-            let commands = journal::Step::live(&mut core, now, inputs.clone());
+            let commands = journal::Step::apply(&mut core, now, inputs.clone());
             while core.poll_event().is_some() {}
             let step = journal::Step::new(now, inputs, commands);
-            writer.step(step).expect("it is writable");
+            writer.step(step).expect("journal is writable");
         }
-        let text = std::fs::read_to_string(&writer.path).expect("it was written");
-        std::fs::remove_dir_all(&directory).expect("it can be removed");
+        let text = std::fs::read_to_string(&writer.path).expect("journal file exists");
+        std::fs::remove_dir_all(&directory).expect("directory can be removed");
         text
     }
 
     #[test]
-    fn a_journal_of_the_daemon_is_replayed_and_any_change_of_it_found() {
+    fn replay_changed_journal_detected() {
         let text = journal_of_a_short_run();
         assert_eq!(replay(&text), Ok(30));
         let other = text.replacen(
@@ -234,7 +235,7 @@ mod tests {
             "\"Poll\":{\"queued_max\":9}",
             1,
         );
-        assert_ne!(other, text, "the first poll is there");
+        assert_ne!(other, text, "journal contains the first poll");
         let differs = replay(&other);
         assert!(
             matches!(differs, Err(ReplayError::Differs { line: 2, .. })),
@@ -253,10 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_the_core_would_not_write_is_found() {
+    fn replay_changed_trace_detected() {
         let mut trace = run(&Plan::generate(3, Profile::Lite), true).trace;
         let last = trace.iter().rposition(|row| row.contains("\"state\":"));
-        let last = last.expect("every drain leaves a fingerprint");
+        let last = last.expect("trace contains a fingerprint");
         trace[last] = r#"{"at":1,"state":{"process":0,"hash":7}}"#.to_owned();
         let differs = replay(&trace.join("\n"));
         assert!(

@@ -1,4 +1,4 @@
-//! What is there before a story begins, and how a story looks at numbers.
+//! Initial conditions of stories, and numeric queries.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::world::plan::Plan;
 use crate::world::rng::Ratio;
 use crate::world::trace::Trace;
 
-/// Strikes that a story with faults may have at most.
+/// Maximum number of injected faults in a story with random faults.
 const STRIKES_MAX: u64 = 1_000_000;
 
-/// Types `type1`, `type2`, … : each has as many cores as its number says, 1.1 GiB of memory and
-/// 1 GiB of disk for each core, and costs 12.3 cents for each.
+/// Instance types `type1`, `type2`, …: type n has n cores and, per core, 1.1 GiB of memory, 1 GiB
+/// of disk and a price of 12.3 cents an hour.
 #[must_use]
 pub fn numbered_types(numbers: &[u32]) -> BTreeMap<TypeName, InstanceType> {
     let named = numbers.iter().map(|number| {
@@ -46,8 +46,8 @@ pub fn numbered_types(numbers: &[u32]) -> BTreeMap<TypeName, InstanceType> {
     named.collect()
 }
 
-/// A configuration with such types, which adds nothing to what containers ask for, and under which
-/// idle VMs stay for an hour.
+/// Configures the types of [`numbered_types`], without additional memory on top of the demands of
+/// containers, and with an idle timeout of an hour.
 pub fn number_types(config: &mut Config, numbers: &[u32]) {
     config.types = numbered_types(numbers);
     config.sizing.reserve_extra_ram = 0;
@@ -55,7 +55,7 @@ pub fn number_types(config: &mut Config, numbers: &[u32]) {
     config.timeouts.idle = Duration::from_secs(3600);
 }
 
-/// A container that needs so many cores and next to nothing else.
+/// Demand of a container with `vcpus` cores and 16 MiB of memory.
 #[must_use]
 pub fn bare(vcpus: u32) -> Demand {
     Demand {
@@ -66,10 +66,10 @@ pub fn bare(vcpus: u32) -> Demand {
 }
 
 impl Story {
-    /// A world in which faults strike by chance, each so often on its occasions.
+    /// Creates a world with random faults, each with a ratio `(times, of)` of its opportunities.
     ///
     /// # Panics
-    /// If a ratio makes no sense.
+    /// If a ratio is invalid.
     #[must_use]
     pub fn with_faults(
         faults: &[(Fault, u32, u32)],
@@ -91,35 +91,36 @@ impl Story {
         Self { world }
     }
 
-    /// VMs boot within so many seconds.
+    /// Sets the shortest and longest boot time of VMs, in seconds.
     pub fn boots_take(&mut self, seconds: (u64, u64)) {
         self.world.vms.boot_secs = seconds;
     }
 
-    /// The cloud has nothing of a quota group for so long, and says so of the whole group.
+    /// Makes a quota group unavailable in the cloud for `span`; the errors of the cloud name the
+    /// whole group.
     pub fn sell_out(&mut self, group: &str, span: Duration) {
         let until = self.world.scheduler.now + span;
         let group = QuotaGroup::from(group);
         self.world.cloud.group_sold_out.insert(group, until);
     }
 
-    /// VMs of this type never boot.
+    /// Makes all VMs of a type fail to boot.
     pub fn never_boots(&mut self, type_name: &str) {
         self.world.vms.dead_types.insert(TypeName::from(type_name));
     }
 
-    /// The queue lets a container be locked so many times.
+    /// Limits the number of locks of each container in the queue.
     pub fn allow_attempts(&mut self, max: u32) {
         self.world.queue.attempts_max = max;
     }
 
-    /// The queue tells nobody that something changed.
+    /// Disables change hints of the queue.
     pub fn without_hints(&mut self) {
         self.world.queue.pushes = false;
     }
 
-    /// A VM of ours exists that nobody in this story asked for; its number. The dispatcher finds it
-    /// in its next list.
+    /// Creates a VM of this cluster without a request of the dispatcher, and returns the number of
+    /// the VM. The dispatcher adopts the VM after the next list.
     pub fn leave_vm(&mut self, type_name: &str) -> usize {
         let number = self.world.cloud.made.len();
         let intent = IntentId::new(0xf00d_0000 + number as u128);
@@ -132,10 +133,11 @@ impl Story {
         number
     }
 
-    /// Idle VMs of these types that are ready, by their numbers. Best at the beginning.
+    /// Creates idle VMs of these types, waits until all are ready, and returns the numbers of the
+    /// VMs. Intended for the beginning of a story.
     ///
     /// # Panics
-    /// If one does not become ready.
+    /// If a VM is not ready within 15 minutes.
     #[track_caller]
     pub fn idle_vms(&mut self, types: &[&str]) -> Vec<usize> {
         let numbers: Vec<usize> = types.iter().map(|name| self.leave_vm(name)).collect();
@@ -143,31 +145,31 @@ impl Story {
             let shown = story.shown_vm(*vm);
             shown.is_some_and(|vm| vm.phase == Phase::Ready)
         };
-        self.run_until("they are ready", minutes(15), |story| {
+        self.run_until("the VMs are ready", minutes(15), |story| {
             numbers.iter().all(|vm| ready(story, vm))
         });
         numbers
     }
 
-    /// The dispatcher dies now and comes back within half a minute with another configuration.
+    /// Crashes the dispatcher and restarts the dispatcher with a changed configuration within 30 s.
     pub fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.world.processes.all[0].config);
         self.restart();
     }
 
-    // What can be counted.
+    // Counts and explanations.
 
-    /// What the dispatcher tells of a container to whoever asks why.
+    /// Explanation of a container by the dispatcher.
     #[must_use]
     pub fn told(&self, id: ContainerId) -> Option<ContainerExplanation> {
         let core = self.world.processes.all[0].core.as_ref()?;
         core.view().explain_container(self.now(), id)
     }
 
-    /// What the dispatcher tells of the nth VM to whoever asks why.
+    /// Explanation of the nth VM by the dispatcher.
     ///
     /// # Panics
-    /// If none was made of that number.
+    /// If fewer VMs were created.
     #[must_use]
     pub fn told_vm(&self, vm: usize) -> Option<InstanceExplanation> {
         let core = self.world.processes.all[0].core.as_ref()?;
@@ -175,7 +177,7 @@ impl Story {
         core.view().explain_instance(self.now(), &name)
     }
 
-    /// All commands so far, each with the time since the story began.
+    /// All commands so far, each with the time since the beginning of the story.
     ///
     /// # Panics
     /// Never: every story keeps a history.
@@ -185,17 +187,17 @@ impl Story {
         commands.map(|(at, action)| (at.since(START), action))
     }
 
-    /// What the dispatcher's metrics are made of.
+    /// Source data of the dispatcher's metrics.
     ///
     /// # Panics
-    /// If the dispatcher is not up.
+    /// If the dispatcher is not running.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let core = self.world.processes.all[0].core.as_ref();
-        core.expect("it is up").view().totals()
+        core.expect("dispatcher is running").view().totals()
     }
 
-    /// Creates of a type that were asked for.
+    /// Number of create requests for a type.
     #[must_use]
     pub fn creates_of(&self, type_name: &str) -> usize {
         self.count_commands(|action| match action {
@@ -207,7 +209,7 @@ impl Story {
         })
     }
 
-    /// Cancels of a container that were asked for.
+    /// Number of cancel requests for a container.
     #[must_use]
     pub fn cancels_of(&self, container: ContainerId) -> usize {
         self.count_commands(|action| {
@@ -215,36 +217,36 @@ impl Story {
         })
     }
 
-    /// A time of the world, since the story began.
+    /// Time from the beginning of the story to `at`.
     #[must_use]
     pub fn since_begin(&self, at: Timestamp) -> Duration {
         at.since(START)
     }
 
-    /// Containers that are neither over nor deleted.
+    /// Number of containers neither finished nor deleted.
     #[must_use]
     pub fn open(&self) -> usize {
         self.world.queue.open
     }
 
-    /// Strikes of a fault so far.
+    /// Number of injections of a fault so far.
     #[must_use]
     pub fn strikes_of(&self, fault: Fault) -> u64 {
         self.world.scheduler.faults.count(fault)
     }
 
-    /// From here on nothing new goes wrong.
+    /// Stops the injection of new faults.
     pub fn stop_faults(&mut self) {
         self.world.scheduler.faults.stop();
     }
 
-    /// What the dispatcher says to a container's owner while it waits; empty if it does not.
+    /// Status text of a waiting container for the owner; empty without such a text.
     #[must_use]
     pub fn status(&self, id: ContainerId) -> String {
         self.shown(id).map(|shown| shown.status).unwrap_or_default()
     }
 
-    /// How many of these have a program that runs.
+    /// Number of containers among `ids` with a running program.
     #[must_use]
     pub fn how_many_run(&self, ids: &[ContainerId]) -> usize {
         ids.iter().filter(|id| self.runs_on(**id).is_some()).count()
@@ -252,18 +254,18 @@ impl Story {
 }
 
 impl VmHand<'_> {
-    /// Its boot probe fails from now on.
+    /// Makes the boot probe of the VM fail from now on.
     pub fn fail_boot_probe(mut self) {
         self.vm().ready_at = Timestamp::NEVER;
     }
 
-    /// Its boot probe passes from now on.
+    /// Makes the boot probe of the VM pass from now on.
     pub fn pass_boot_probe(mut self) {
         let now = self.story.world.scheduler.now;
         self.vm().ready_at = now;
     }
 
-    /// The next start on it hangs and does nothing.
+    /// Makes the next start on the VM hang without effect.
     pub fn hang_next_start(mut self) {
         self.vm().hangs_start = true;
     }

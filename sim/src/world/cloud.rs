@@ -1,5 +1,5 @@
-//! The cloud: instances, quota, capacity, throttling. Its lists are in `lists`, what becomes of the
-//! whole of it in `weather`.
+//! Cloud: instances, quota, capacity, throttling. Lists are in `lists`, faults of the whole cloud
+//! in `outages`.
 
 mod lists;
 mod outages;
@@ -23,7 +23,7 @@ use crate::world::faults::Fault;
 use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 
-/// An instance, as it really is.
+/// Instance in its true state.
 #[derive(Clone, Debug)]
 pub(crate) struct Instance {
     pub(crate) record: InstanceRecord,
@@ -31,10 +31,11 @@ pub(crate) struct Instance {
     pub(crate) offer: InstanceType,
     made_at: Timestamp,
     listed_from: Timestamp,
-    /// When lists began to lack it last.
+    /// Last time at which lists began to omit the instance.
     hidden_since: Timestamp,
     pub(crate) leaving: bool,
-    /// When it ended, and until when lists show it (as terminated, or as alive by a fault).
+    /// End of the instance, and the time of its last listing (as terminated, or as alive by a
+    /// fault).
     pub(crate) ended: Option<Ended>,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Ended {
     shown_alive: bool,
 }
 
-/// A limit on calls: a burst, refilled steadily.
+/// Token bucket for calls: a burst, refilled at a steady rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Throttle {
     pub(crate) interval: Duration,
@@ -52,7 +53,7 @@ pub(crate) struct Throttle {
     pub(crate) full_at: Timestamp,
 }
 
-/// The cloud.
+/// State of the cloud.
 #[derive(Debug)]
 pub(crate) struct Cloud {
     pub(crate) rng: Rng,
@@ -60,37 +61,37 @@ pub(crate) struct Cloud {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     last: u64,
     free_addresses: Vec<Address>,
-    /// Instances a group may have.
+    /// Maximum number of instances by quota group.
     pub(crate) quota: BTreeMap<QuotaGroup, u32>,
     shrunk: BTreeMap<QuotaGroup, (u32, Timestamp)>,
-    /// Instances of a type that exist at most.
+    /// Maximum number of existing instances by type.
     pub(crate) capacity: BTreeMap<TypeName, u32>,
     sold_out: BTreeMap<TypeName, Timestamp>,
     pub(crate) group_sold_out: BTreeMap<QuotaGroup, Timestamp>,
     all_sold_out: Timestamp,
-    /// What was last listed, and when.
+    /// Time and content of the last list.
     listed: Option<(Timestamp, Vec<InstanceRecord>)>,
-    /// Names of instances that ended, and when: the oldest first.
+    /// Reusable ids of ended instances with the time of the end, oldest first.
     free_ids: VecDeque<(Timestamp, InstanceId)>,
-    /// Names that were given again: what was known of the first bearer means nothing any more.
+    /// Reused ids: knowledge of the previous holder is void.
     pub(crate) reborn: Vec<InstanceId>,
     /// Shortest and longest create, in milliseconds.
     pub(crate) create_millis: (u64, u64),
     pub(crate) down_until: Timestamp,
     pub(crate) create_throttle: Option<Throttle>,
     pub(crate) alive: usize,
-    /// The same by name, and how many of each type.
+    /// Live instances by id; below, their number by type.
     alive_ids: DenseMap<InstanceId, ()>,
     alive_of: BTreeMap<TypeName, usize>,
     pub(crate) alive_peak: usize,
-    /// How long the instances of each type that ended have existed, and how many they were.
+    /// Number and total lifetime of ended instances, by type.
     pub(crate) used: BTreeMap<TypeName, (u64, Duration)>,
-    /// Every instance ever made, in order.
+    /// All instances ever created, in order.
     pub(crate) made: Vec<InstanceId>,
 }
 
 const TICK: Duration = Duration::from_secs(60);
-/// No name is given again sooner than this after its bearer's end.
+/// Minimum time between the end of an instance and the reuse of its id.
 const REUSE_MIN: Duration = Duration::from_secs(600);
 
 impl Cloud {
@@ -122,12 +123,12 @@ impl Cloud {
         }
     }
 
-    /// Whether an instance exists and has not ended.
+    /// True if an instance exists and has not ended.
     pub(crate) fn is_alive(&self, id: &InstanceId) -> bool {
         self.alive_ids.contains_key(id)
     }
 
-    /// Instances of a group that have not ended. O(types).
+    /// Number of live instances in a group. O(types).
     fn alive_in(&self, group: &QuotaGroup) -> usize {
         let types = self.types.iter();
         let names = types.filter(|(_, offer)| offer.quota_group == *group);
@@ -139,7 +140,7 @@ impl Cloud {
         self.instances.values().filter(|i| i.ended.is_none())
     }
 
-    /// A command has arrived.
+    /// Handles an arriving command.
     pub(crate) fn execute(
         &mut self,
         scheduler: &mut Scheduler,
@@ -297,7 +298,7 @@ impl Cloud {
         None
     }
 
-    /// Makes an instance, whatever the caller will be told.
+    /// Creates an instance, independent of the answer sent to the caller.
     pub(crate) fn make(
         &mut self,
         scheduler: &mut Scheduler,
@@ -351,7 +352,7 @@ impl Cloud {
         record
     }
 
-    /// A name for a new instance: a fresh one, or that of one which ended long ago.
+    /// Returns an id for a new instance: a fresh id, or the id of an instance ended long ago.
     fn name(&mut self, scheduler: &mut Scheduler) -> InstanceId {
         let oldest = self.free_ids.front();
         let long_ago = oldest.is_some_and(|(ended, _)| scheduler.now.since(*ended) > REUSE_MIN);
@@ -367,7 +368,7 @@ impl Cloud {
         InstanceId::from(format!("i-{:08x}", self.last).as_str())
     }
 
-    /// What will happen to an instance during its life.
+    /// Schedules the future events of an instance.
     fn fates(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         let late = scheduler.faults.strikes(&mut self.rng, Fault::AddressLate);
         let pause = if late {
@@ -450,7 +451,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// An instance ends, by whose doing ever.
+    /// Ends an instance, for any reason.
     pub(crate) fn end(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         let shown_alive = scheduler
             .faults
@@ -512,7 +513,7 @@ impl Cloud {
         Ok(())
     }
 
-    /// Sends an answer: late, twice or never, now and then.
+    /// Sends an answer; sometimes late, twice or never.
     fn reply(
         &mut self,
         scheduler: &mut Scheduler,

@@ -1,19 +1,20 @@
-//! Things that some run should reach: a branch that no seed ever takes is not tested.
+//! Coverage marks: conditions to be reached by at least one run. A branch taken by no seed is
+//! untested.
 
 use std::collections::BTreeMap;
 
 /// Declares the marks.
 macro_rules! marks {
     ($($(#[$doc:meta])* $mark:ident;)*) => {
-        /// One interesting thing that happened.
+        /// Condition reached in a run.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum CoverageMark { $($(#[$doc])* $mark,)* }
 
         impl CoverageMark {
-            /// All of them.
+            /// All marks.
             pub const ALL: &'static [Self] = &[$(Self::$mark,)*];
 
-            /// Its name.
+            /// Name of the mark.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$mark => stringify!($mark),)* }
@@ -27,95 +28,95 @@ marks! {
     Completed;
     /// Two containers shared a VM.
     Packed;
-    /// A container that fits nowhere was cancelled with the reason.
+    /// A container too large for every type was cancelled with the reason.
     UnsatisfiableCancelled;
-    /// A container was cancelled because its VM disappeared.
+    /// A container was cancelled after its VM disappeared.
     CancelledVmGone;
-    /// A container was cancelled because its runner left no result.
+    /// A container was cancelled after its runner left no result.
     CancelledNoResult;
     /// A container was cancelled by the queue after too many attempts.
     AttemptsExhausted;
-    /// A container was locked again after an attempt that failed.
+    /// A container was locked again after a failed attempt.
     Retried;
     /// A runner was stopped because its container had priority 0.
     StoppedAtPriorityZero;
     /// A runner of an earlier attempt was stopped.
     StoppedEarlierAttempt;
-    /// A runner was stopped that the queue does not know.
+    /// A runner unknown to the queue was stopped.
     StoppedUnknown;
-    /// A runner was stopped because its container was over.
+    /// A runner was stopped because its container was final.
     StoppedFinal;
     /// KILL was needed.
     KillNeeded;
-    /// Not even KILL helped.
+    /// KILL had no effect.
     KillFailed;
-    /// A VM was given back because of an unkillable container.
+    /// A VM was terminated because of an unkillable container.
     UnkillableVmDestroyed;
-    /// An unkillable container was left on a VM that is held.
+    /// An unkillable container was left on a held VM.
     UnkillableHeld;
-    /// A create whose answer was lost was found again by its intent.
+    /// A create with a lost answer was matched by its intent.
     LostCreateMatched;
-    /// A create whose answer was lost was written off.
+    /// A create with a lost answer was written off.
     CreateWrittenOff;
-    /// An instance was found that this process did not ask for.
+    /// An instance not created by the process was found.
     InstanceFound;
-    /// A running container was found again after a restart.
+    /// A running container was adopted after a restart.
     RunnerAdopted;
-    /// A runner was found that was taken for not started.
+    /// A start assumed to have failed turned out to have created a runner.
     StartUnsureFound;
-    /// A start of unknown outcome happened.
+    /// A start had an unknown outcome.
     StartUnsure;
-    /// A fenced VM was needed after all.
+    /// A cordoned VM was needed again.
     Uncordoned;
-    /// A VM was given back after idling.
+    /// An idle VM was terminated.
     IdleShutdown;
-    /// A VM was given back after draining.
+    /// A drained VM was terminated.
     DrainShutdown;
-    /// A VM was given back to make room.
+    /// A VM was terminated to make room.
     MadeRoom;
-    /// A VM was given back because it did not boot.
+    /// A VM was terminated after a boot timeout.
     BootTimeout;
-    /// A VM was given back because it did not answer.
+    /// An unresponsive VM was terminated.
     Unresponsive;
-    /// A VM was broken and drained.
+    /// A broken VM was drained.
     BrokenDrained;
-    /// A VM was broken and held.
+    /// A broken VM was held.
     BrokenHeld;
     /// A VM disappeared.
     Disappeared;
-    /// A destroy was repeated.
+    /// A destroy was retried.
     DestroyRepeated;
-    /// A quota was met.
+    /// A quota was reached.
     QuotaMet;
     /// Capacity was missing.
     CapacityMissing;
-    /// A VM was drained because the cloud takes it back.
+    /// A VM was drained after a preemption notice.
     PreemptionNotice;
-    /// A container was interrupted by the cloud.
+    /// A container was interrupted by a preemption.
     Interrupted;
-    /// One that was running went back into the line.
+    /// A running container was requeued.
     RequeuedRunning;
-    /// A container was interrupted so often that it takes types that are not preemptible.
+    /// A container was interrupted often enough to fall back to on-demand types.
     FellBack;
-    /// A preemptible container was started where it cannot be interrupted.
+    /// A preemptible container was started on an on-demand instance.
     StartedOnDemand;
-    /// A create succeeded for a type that had failed before.
+    /// A canary create succeeded for a type with an earlier failure.
     CanarySucceeded;
-    /// So many boots of a type and image failed that no more were created.
+    /// Boots of a type and image failed often enough to stop further creates.
     BootBackoffStarted;
-    /// What did not boot did after such a pause.
+    /// A boot succeeded after the back-off of its type and image.
     BootBackoffEnded;
-    /// Something waited for the end of such a pause.
+    /// A container waited for the end of a boot back-off.
     WaitedForBoots;
-    /// The cloud throttled us.
+    /// The cloud throttled the dispatcher.
     RateLimited;
-    /// Something waited for MaxInstances.
+    /// A container waited for MaxInstances.
     WaitedForInstances;
-    /// Something waited for MaxPricePerHour.
+    /// A container waited for MaxPricePerHour.
     WaitedForPrice;
-    /// Something waited for one of Budgets.
+    /// A container waited for an entry of Budgets.
     WaitedForBudget;
-    /// Something waited because the queue had been overloaded, or for InitialQuotaEstimate.
+    /// A container waited because of an earlier queue overload, or for InitialQuotaEstimate.
     WaitedForOverload;
     /// A supervisor waited for SupervisorFraction.
     WaitedForSupervisors;
@@ -127,27 +128,27 @@ marks! {
     LateAnswer;
     /// The dispatcher was restarted.
     Restarted;
-    /// The dispatcher was restarted while containers ran.
+    /// The dispatcher was restarted with containers running.
     RestartedWhileRunning;
     /// Leadership was lost and regained.
     LeadershipRegained;
-    /// A configuration was taken over.
+    /// A new configuration was applied.
     Reconfigured;
     /// A supervisor waited for its children.
     WaitedForChildren;
-    /// A supervisor ended before its children, which were cancelled.
+    /// A supervisor ended before its children, and the children were cancelled.
     Orphaned;
-    /// A type that was offered is not any more.
+    /// A type was removed from the configuration.
     TypeRemoved;
-    /// Fewer instances are allowed than before.
+    /// The maximum number of instances was lowered.
     LimitsCut;
     /// The API's guard refused a second runner.
     GuardRefused;
-    /// A record was deleted while its container ran.
+    /// A record was deleted with its container running.
     DeletedWhileRunning;
 }
 
-/// How often each mark was reached.
+/// Number of times each mark was reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Coverage(Vec<u64>);
 

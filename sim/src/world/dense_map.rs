@@ -1,18 +1,18 @@
-//! What the world and its rules know of each instance and each container: names that are numbered as
-//! the world numbers them are found like in an array.
+//! Maps keyed by instance or container, with array access for ids numbered by the world.
 
 use std::collections::BTreeMap;
 use std::ops::Index;
 
 use longshore_core::ids::{ContainerId, InstanceId};
 
-/// A name that mostly is a number, and which.
+/// Id with a number in most cases.
 pub(crate) trait Named: Clone + Ord {
-    /// Different names have different numbers. `None` for names that others have given.
+    /// Returns the number of the id, unique per id; `None` for ids not issued by the world.
     fn number(&self) -> Option<usize>;
 }
 
-/// Higher numbers are filed by name: no table grows with a number that somebody made up.
+/// Limit of the number table: higher numbers are stored by id, so a made-up number cannot enlarge
+/// the table.
 const NUMBER_MAX: usize = 1 << 22;
 
 impl Named for InstanceId {
@@ -44,18 +44,17 @@ impl Named for ContainerId {
     }
 }
 
-/// The uuid of the nth container.
+/// Returns the uuid of the nth container.
 pub(crate) fn container_id(number: u64) -> ContainerId {
     let text = format!("zzzzz-dz642-{number:015}");
     text.parse().expect("27 characters, digits at the end")
 }
 
-/// Like a `BTreeMap`, but in no order that means anything: equal histories give equal orders. Finding,
-/// adding and taking out cost O(1) for names that are numbers; going through all costs O(those that
-/// are there).
+/// Map like `BTreeMap` without a meaningful order: equal histories give equal orders. Lookup,
+/// insert and remove are O(1) for numbered ids; iteration is O(entries).
 #[derive(Clone, Debug)]
 pub(crate) struct DenseMap<K, T> {
-    /// The row of each number, plus one; 0 for none.
+    /// Row of each number, plus one; 0 for none.
     places: Vec<u32>,
     rows: Vec<(K, T)>,
     others: BTreeMap<K, T>,
@@ -95,7 +94,7 @@ impl<K: Named, T> DenseMap<K, T> {
         self.get(key).is_some()
     }
 
-    /// What was there, or else this.
+    /// Returns the existing value, or inserts a new value.
     pub(crate) fn or_insert_with(&mut self, key: &K, new: impl FnOnce() -> T) -> &mut T {
         let Some(number) = key.number() else {
             return self.others.entry(key.clone()).or_insert_with(new);
@@ -111,7 +110,7 @@ impl<K: Named, T> DenseMap<K, T> {
         &mut self.rows[row].1
     }
 
-    /// Sets it; what was there before.
+    /// Sets the value; returns the previous value.
     pub(crate) fn insert(&mut self, key: &K, value: T) -> Option<T> {
         if let Some(old) = self.get_mut(key) {
             return Some(std::mem::replace(old, value));
@@ -177,7 +176,7 @@ mod tests {
     use crate::world::dense_map::container_id;
     use crate::world::rng::Rng;
 
-    /// Names of either kind, and none that could be taken for another.
+    /// Returns ids of either kind, all distinct.
     fn name(number: u64) -> InstanceId {
         let text = match number % 4 {
             0 => format!("I-{number:08x}"),
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_a_map_holds() {
+    fn dense_map_random_operations_match_btree_map() {
         let mut rng = Rng::new(1, "table");
         let (mut table, mut map) = (DenseMap::default(), BTreeMap::new());
         for round in 0..20_000 {
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_read_only_where_the_world_wrote_it() {
+    fn number_foreign_id_is_none() {
         assert_eq!(container_id(1234).number(), Some(1234));
         assert_eq!(InstanceId::from("i-0000001f").number(), Some(31));
         for text in ["i-0000001F", "i-1f", "i-ffffffff", "j-0000001f", ""] {

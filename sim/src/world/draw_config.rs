@@ -1,5 +1,5 @@
-//! What of a configuration is drawn around its default: intervals, timeouts, our own rate of probes,
-//! and how needs are reckoned. Any of them may stand with any other.
+//! Settings drawn around the configuration's defaults: intervals, timeouts, probe rate and sizing.
+//! All combinations are valid.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use longshore_core::resources::MIB;
 
 use crate::world::rng::Rng;
 
-/// Each is mostly left as it is. What has a stream of its own never shifts another's draws.
+/// Draws each setting; most keep the default. A setting with a random stream of its own never
+/// shifts the draws of another setting.
 pub(crate) fn draw_settings(seed: u64, config: &mut Config) {
     draw_near(&mut Rng::new(seed, "knobs"), config);
     draw_far(seed, &mut config.intervals, &mut config.timeouts);
@@ -19,7 +20,7 @@ pub(crate) fn draw_settings(seed: u64, config: &mut Config) {
     }
 }
 
-/// Another wish of the operator while all goes on.
+/// Draws settings again, for a configuration change during the run.
 pub(crate) fn redraw_settings(rng: &mut Rng, config: &mut Config) {
     if rng.one_in(3) {
         config.intervals.probe = rng.secs(2, 60);
@@ -42,8 +43,8 @@ pub(crate) fn redraw_settings(rng: &mut Rng, config: &mut Config) {
     }
 }
 
-/// Around the default: each in half of the runs. What lists are behind by, and how long a create
-/// takes, bounds some of them from below.
+/// Draws settings near the default, each in half of the runs. The list delay and the create
+/// duration bound some from below.
 fn draw_near(rng: &mut Rng, config: &mut Config) {
     let mut draw = |knob: &mut Duration, low: u64, high: u64| {
         let drawn = rng.secs(low, high);
@@ -66,7 +67,8 @@ fn draw_near(rng: &mut Rng, config: &mut Config) {
     draw(&mut timeouts.cloud_answer, 20, 300);
     draw(&mut timeouts.vm_answer, 5, 60);
     if rng.one_in(3) {
-        // Every VM can be asked twice as often as it is to be, so that none falls silent for that.
+        // Allows every VM twice the configured probe rate, so that no VM becomes unresponsive for
+        // lack of probes.
         let vms = u64::from(config.limits.instances.unwrap_or(64));
         let needed = 2 * vms / config.intervals.probe.as_secs().max(1) + 2;
         let rate = u32::try_from(needed + rng.below(needed)).unwrap_or(u32::MAX);
@@ -74,7 +76,7 @@ fn draw_near(rng: &mut Rng, config: &mut Config) {
     }
 }
 
-/// Well above the default: each in one run of six.
+/// Draws settings well above the default, each in one run of six.
 fn draw_far(seed: u64, intervals: &mut Intervals, timeouts: &mut Timeouts) {
     let draw = |key: &str, knob: &mut Duration, low: u64, high: u64| {
         let mut rng = Rng::new(seed, &format!("knobs: {key}"));
@@ -103,7 +105,7 @@ fn draw_far(seed: u64, intervals: &mut Intervals, timeouts: &mut Timeouts) {
     draw("answers of VMs", &mut timeouts.vm_answer, 60, 180);
 }
 
-/// How needs are computed and types chosen.
+/// Draws the computation of needs and the choice of types.
 fn draw_sizing(seed: u64, sizing: &mut Sizing) {
     let draw = |key: &str, low: u64, high: u64| {
         let mut rng = Rng::new(seed, &format!("knobs: {key}"));
@@ -121,7 +123,8 @@ fn draw_sizing(seed: u64, sizing: &mut Sizing) {
     }
 }
 
-/// From a quarter of what all VMs that may be need to twice as much: they have to wait in line.
+/// Draws a probe rate between a quarter and twice the need of the maximum number of VMs, so that
+/// probes often wait.
 fn scarce_probes(rng: &mut Rng, config: &Config) -> Option<Rate> {
     let vms = u64::from(config.limits.instances.unwrap_or(64));
     let interval = u64::try_from(config.intervals.probe.as_millis()).unwrap_or(u64::MAX);

@@ -1,26 +1,26 @@
-//! Everything that can happen in the world, as entries of the scheduler's heap.
+//! Events of the world, as entries of the scheduler's heap.
 
 use longshore_core::command::Command;
 use longshore_core::ids::{Address, CommandId, ContainerId, ImageId, InstanceId, TypeName};
 use longshore_core::input::{ContainerRecord, IdleBehavior, Input, InstanceRecord};
 use longshore_core::time::Timestamp;
 
-/// When every run begins.
+/// Start time of every run.
 pub(crate) const START: Timestamp = Timestamp::from_nanos(1_800_000_000_000_000_000);
 
-/// Which dispatcher process sent a command: an answer to an earlier life of it reaches nobody.
+/// Process and incarnation that sent a command: an answer to an earlier incarnation is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Origin {
     pub(crate) process: usize,
     pub(crate) incarnation: u32,
 }
 
-/// One thing that will happen. Small, since many wait and are moved about: what is large is boxed.
+/// Scheduled event of the world. Large parts are boxed to keep the many heap entries small.
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
-    /// A command reaches the part of the world that it is for.
+    /// Arrival of a command at its part of the world.
     Arrive(Origin, Box<Command>),
-    /// An input reaches a process.
+    /// Delivery of an input to a process.
     Deliver(Origin, Box<Input>),
     Process(usize, ProcessStep),
     Cloud(CloudStep),
@@ -29,164 +29,164 @@ pub(crate) enum Happening {
     Queue(Box<QueueStep>),
     Users(Box<UserStep>),
     Operator(OperatorStep),
-    /// A VM is no more, and with it everything on it.
+    /// End of a VM and everything on it.
     VmEnds(InstanceId),
-    /// No fault strikes from now on.
+    /// End of all faults.
     StopFaults,
-    /// The oracles that are too dear for every event.
+    /// Run of the expensive checks.
     Look,
 }
 
-/// What happens in the cloud by itself.
+/// Spontaneous events of the cloud.
 #[derive(Clone, Debug)]
 pub(crate) enum CloudStep {
-    /// The weather changes, perhaps.
+    /// Draw of cloud-wide faults.
     Tick,
-    /// An instance gets its address, or another one.
+    /// Assignment or change of an instance's address.
     Address(InstanceId),
-    /// A tag is written at last.
+    /// Delayed write of a tag.
     Tagged(InstanceId, IdleBehavior),
-    /// A destroyed instance ends.
+    /// End of a destroyed instance.
     Ends(InstanceId),
-    /// An instance is taken away.
+    /// Loss of an instance without notice.
     Vanishes(InstanceId),
-    /// It is announced that an instance is taken back.
+    /// Preemption notice for an instance.
     Noticed(InstanceId),
-    /// An instance is taken back, after an announcement or without.
+    /// Preemption of an instance, with or without notice.
     Preempted { id: InstanceId, announced: bool },
-    /// The second page of a list is read.
+    /// Read of the second page of a list.
     ListRest(Box<FirstPage>),
 }
 
-/// A list of two pages, the second of which is not read yet.
+/// List of two pages, with the second not read yet.
 #[derive(Clone, Debug)]
 pub(crate) struct FirstPage {
     pub(crate) from: Origin,
     pub(crate) id: CommandId,
     pub(crate) records: Vec<InstanceRecord>,
-    /// The second page begins after this one.
+    /// Last id of the first page.
     pub(crate) last: InstanceId,
 }
 
-/// What happens to VMs by themselves.
+/// Spontaneous events of VMs.
 #[derive(Clone, Debug)]
 pub(crate) enum VmStep {
-    /// An instance begins to boot.
+    /// Start of an instance's boot.
     Born {
         instance: InstanceId,
         type_name: TypeName,
         image: ImageId,
     },
-    /// It has an address, or another one.
+    /// Assignment or change of the address.
     Moved {
         instance: InstanceId,
         address: Address,
     },
-    /// Its metadata tell that it is taken back.
+    /// Preemption notice in the VM's metadata.
     Noticed { instance: InstanceId, at: Timestamp },
-    /// It boots again.
+    /// Reboot of the VM.
     Reboots { instance: InstanceId },
-    /// A start that was given up takes effect all the same.
+    /// Delayed start of a runner, after the caller gave up.
     LateStart {
         instance: InstanceId,
         container: ContainerId,
     },
 }
 
-/// A runner process, never reused.
+/// Number of a runner process, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RunnerId(pub(crate) u64);
 
-/// What a runner does next.
+/// Next step of a runner.
 #[derive(Clone, Debug)]
 pub(crate) enum RunnerStep {
-    /// It asks whether it may run its container.
+    /// Request for permission to run the container.
     AskToRun,
-    /// Its container's program ends by itself.
+    /// End of the container's program.
     ProgramEnds,
-    /// It tells the result.
+    /// Report of the result.
     Report,
-    /// It is gone.
+    /// Exit of the runner.
     Exit,
-    /// It dies without a word.
+    /// Crash of the runner without a report.
     Crash,
-    /// What it once told comes a second time, wherever it was on its way.
+    /// Duplicate of an earlier report, delayed on its way.
     ToldAgain(Box<(ContainerId, Told)>),
 }
 
-/// What a runner tells the queue.
+/// Report of a runner to the queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Told {
-    /// That it runs its container.
+    /// Start of the container.
     Start,
-    /// How that ended.
+    /// Result of the container.
     Result(Report),
 }
 
-/// What a runner says in the end.
+/// Final result reported by a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     Complete,
     Cancelled,
-    /// It did not begin: somebody else may.
+    /// Container not begun and free for another attempt.
     Requeue,
 }
 
-/// What happens in the queue by itself.
+/// Spontaneous events of the queue.
 #[derive(Clone, Debug)]
 pub(crate) enum QueueStep {
-    /// The weather changes, perhaps.
+    /// Draw of queue-wide faults.
     Tick,
-    /// The second half of a reading: locked ones are read first, then queued ones.
+    /// Second half of a poll: locked containers are read first, then queued containers.
     PollRest {
         from: Origin,
         id: CommandId,
         locked: Vec<ContainerRecord>,
         queued_max: u32,
     },
-    /// Everybody is told that something changed.
+    /// Push of a change hint to all processes.
     Hint,
-    /// Somebody else gives back what they had locked.
+    /// Unlock of a container by another dispatcher.
     OtherUnlocks(ContainerId),
 }
 
-/// What users do.
+/// Events of users.
 #[derive(Clone, Debug)]
 pub(crate) enum UserStep {
-    /// One of the workloads goes on.
+    /// Next submission of a workload.
     Submit(usize),
-    /// A supervisor goes on.
+    /// Next step of a supervisor.
     Brood(ContainerId),
-    /// Somebody does not want these any more.
+    /// Cancellation of the containers by the user.
     GiveUp(Vec<ContainerId>),
-    /// Somebody changes their mind, perhaps.
+    /// Draw of user faults.
     Tick,
-    /// A priority that was 0 for a moment is back.
+    /// Restore of a priority set to 0 for a moment.
     Restore(ContainerId, u64),
 }
 
-/// What the operator does.
+/// Events of the operator.
 #[derive(Clone, Debug)]
 pub(crate) enum OperatorStep {
-    /// Looks whether something is to be done.
+    /// Draw of operator faults.
     Tick,
-    /// Lets go of a VM.
+    /// Release of a held VM.
     Release(InstanceId),
 }
 
-/// What happens to a process by itself.
+/// Spontaneous events of a process.
 #[derive(Clone, Debug)]
 pub(crate) enum ProcessStep {
-    /// The weather changes, perhaps.
+    /// Draw of process faults.
     Tick,
-    /// Its next deadline is due.
+    /// Core deadline of the given incarnation.
     Wake(u32),
-    /// It drains its commands at last.
+    /// Delayed drain of the commands.
     Drain(u32),
-    /// It is started, or started again.
+    /// Start or restart of the process.
     Restart,
-    /// It is told whether it may act.
+    /// Gain or loss of leadership.
     Leader(u32, bool),
-    /// It ends for good.
+    /// Final end of the process.
     Retire,
 }

@@ -1,4 +1,4 @@
-//! What may go wrong, how often, and how often it did.
+//! Faults of the world: kinds, rates and number of strikes.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,27 @@ use crate::world::rng::{Ratio, Rng};
 /// Declares the faults with their parts, names and usual rates.
 macro_rules! faults {
     ($($(#[$doc:meta])* $fault:ident: $part:literal, $times:literal / $of:literal;)*) => {
-        /// One way in which the world misbehaves.
+        /// Fault of the simulated world.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Fault { $($(#[$doc])* $fault,)* }
 
         impl Fault {
-            /// All of them.
+            /// All faults.
             pub const ALL: &'static [Self] = &[$(Self::$fault,)*];
 
-            /// The part of the world that it belongs to.
+            /// Part of the world with the fault.
             #[must_use]
             pub fn part(self) -> &'static str {
                 match self { $(Self::$fault => $part,)* }
             }
 
-            /// Its name.
+            /// Name of the fault.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$fault => stringify!($fault),)* }
             }
 
-            /// How often it strikes, per occasion, in a run that has it.
+            /// Strikes per occasion in a run with the fault.
             #[must_use]
             pub fn usual(self) -> Ratio {
                 match self { $(Self::$fault => Ratio::new($times, $of),)* }
@@ -37,168 +37,168 @@ macro_rules! faults {
 }
 
 faults! {
-    /// A create fails for no particular reason.
+    /// A create fails without a particular reason.
     CreateFails: "cloud", 1 / 10;
-    /// A create is refused for good.
+    /// A create is refused permanently.
     CreateRefused: "cloud", 1 / 20;
-    /// A create is made and its answer is lost.
+    /// A create succeeds and its answer is lost.
     CreateAnswerLost: "cloud", 1 / 8;
-    /// A create is made and answered with an error.
+    /// A create succeeds and is answered with an error.
     CreateMadeButFailed: "cloud", 1 / 12;
-    /// One create makes two instances.
+    /// A single create makes two instances.
     CreateTwice: "cloud", 1 / 20;
     /// A create takes minutes.
     CreateSlow: "cloud", 1 / 10;
-    /// The account's quota shrinks for a while, perhaps below what exists.
+    /// The account's quota shrinks for a while, perhaps below the current usage.
     QuotaShrinks: "cloud", 1 / 8;
     /// A type is sold out for a while.
     SoldOut: "cloud", 1 / 6;
     /// All types of a group, or of a zone, are sold out for a while.
     SoldOutGroup: "cloud", 1 / 10;
-    /// Nothing at all is to be had for a while.
+    /// All types are sold out for a while.
     SoldOutEverywhere: "cloud", 1 / 20;
     /// A call is throttled.
     Throttled: "cloud", 1 / 25;
-    /// A call is throttled, and told when to come again.
+    /// A call is throttled with a time for the retry.
     ThrottledUntil: "cloud", 1 / 25;
     /// The cloud's API is down for a while.
     CloudDown: "cloud", 1 / 40;
     /// A list lacks some instance.
     ListPartial: "cloud", 1 / 15;
-    /// A list is the one of a moment ago.
+    /// A list is stale.
     ListStale: "cloud", 1 / 10;
-    /// A list comes in pages, between which the world goes on.
+    /// A list comes in pages, with changes of the world between the pages.
     ListPaged: "cloud", 1 / 8;
     /// New instances are listed late.
     ListLate: "cloud", 1 / 5;
-    /// Dead instances are listed as alive for a while.
+    /// Ended instances are listed as alive for a while.
     ListShowsDead: "cloud", 1 / 5;
     /// A list fails.
     ListFails: "cloud", 1 / 15;
     /// A tag is written late.
     TagLate: "cloud", 1 / 5;
-    /// Writing a tag is answered well and not done.
+    /// A tag write is acknowledged and not done.
     TagLost: "cloud", 1 / 8;
-    /// Writing a tag fails.
+    /// A tag write fails.
     TagFails: "cloud", 1 / 5;
     /// A destroy fails.
     DestroyFails: "cloud", 1 / 6;
-    /// A destroy is answered well and not done.
+    /// A destroy is acknowledged and not done.
     DestroyLies: "cloud", 1 / 8;
     /// A destroy takes many minutes.
     DestroySlow: "cloud", 1 / 10;
-    /// An instance is taken away without notice.
+    /// An instance disappears without notice.
     Vanishes: "cloud", 1 / 12;
-    /// A preemptible instance is announced to be taken back, and is two minutes later.
+    /// A preemptible instance gets a preemption notice and is preempted two minutes later.
     SpotNotice: "cloud", 1 / 5;
-    /// A preemptible instance is taken back without any notice.
+    /// A preemptible instance is preempted without notice.
     SpotTaken: "cloud", 1 / 8;
     /// An address is assigned late.
     AddressLate: "cloud", 1 / 8;
     /// An instance's address changes.
     AddressChanges: "cloud", 1 / 15;
-    /// A new instance gets the name of one that ended a while ago.
+    /// A new instance gets the id of an instance ended a while ago.
     IdReused: "cloud", 1 / 4;
-    /// A new instance gets the address of a dead one.
+    /// A new instance gets the address of an ended instance.
     AddressReused: "cloud", 1 / 4;
     /// The answer of a cloud call other than create is lost.
     CloudAnswerLost: "cloud", 1 / 25;
-    /// The answer of a cloud call comes twice.
+    /// The answer of a cloud call is delivered twice.
     CloudAnswerTwice: "cloud", 1 / 25;
-    /// The answer of a cloud call comes late, perhaps after its deadline.
+    /// The answer of a cloud call is late, perhaps after its deadline.
     CloudAnswerLate: "cloud", 1 / 25;
 
     /// A VM never boots.
     NeverBoots: "vm", 1 / 12;
     /// A VM boots late.
     BootsLate: "vm", 1 / 8;
-    /// A VM's boot probe fails for ever.
+    /// A VM's boot probe fails permanently.
     BootProbeFails: "vm", 1 / 12;
     /// A VM cannot prove its identity.
     Impostor: "vm", 1 / 20;
-    /// A VM shows another host key than before, some time after its boot.
+    /// A VM's host key changes some time after its boot.
     HostKeyChanges: "vm", 1 / 25;
-    /// A VM boots again, some time after its boot: nothing on it survives.
+    /// A VM reboots some time after its boot, and all running processes are lost.
     Reboots: "vm", 1 / 12;
-    /// A VM's disk is full for a while: nothing can be started.
+    /// A VM's disk is full for a while, and starts fail.
     DiskFull: "vm", 1 / 15;
-    /// The runner's program is deleted from a VM, until a boot probe puts it back.
+    /// The runner's program is deleted from a VM, until a boot probe restores the program.
     RunnerMissing: "vm", 1 / 25;
-    /// A VM keeps a runner of an old version, which does not understand how it is told to stop.
+    /// A VM keeps a runner of an old version without support for signals.
     RunnerOld: "vm", 1 / 25;
-    /// A VM hangs for good some time after its boot.
+    /// A VM hangs permanently some time after its boot.
     Freezes: "vm", 1 / 15;
-    /// A VM cannot be reached for a while.
+    /// A VM is unreachable for a while.
     Silent: "vm", 1 / 8;
     /// A VM reports itself broken some time after its boot.
     Breaks: "vm", 1 / 12;
-    /// Every start on this VM fails.
+    /// Every start on the VM fails.
     RefusesStarts: "vm", 1 / 20;
-    /// A connection hangs before either side has proved who it is.
+    /// A connection hangs before the authentication of either side.
     HangsBeforeAuth: "vm", 1 / 60;
-    /// A command is done, and the end of what it says is cut off.
+    /// A command is done, and the end of its output is cut off.
     OutputTruncated: "vm", 1 / 60;
-    /// A connection drops in the middle of a command; it was perhaps run.
+    /// A connection drops in the middle of a command, before or after the command ran.
     ConnectionDrops: "vm", 1 / 40;
     /// A command hangs.
     CommandHangs: "vm", 1 / 60;
     /// The runners of a VM cannot be listed.
     NoRunnerList: "vm", 1 / 40;
-    /// The answer of a VM comes twice.
+    /// The answer of a VM is delivered twice.
     VmAnswerTwice: "vm", 1 / 50;
-    /// The answer of a VM comes late, perhaps after its deadline.
+    /// The answer of a VM is late, perhaps after its deadline.
     VmAnswerLate: "vm", 1 / 50;
 
     /// A start is done and its answer is lost.
     StartAnswerLost: "runner", 1 / 10;
     /// A start is refused by the VM.
     StartRefused: "runner", 1 / 12;
-    /// A start is given up, and the runner appears later all the same.
+    /// A start is given up, and the runner nevertheless appears later.
     DetachLate: "runner", 1 / 40;
-    /// A runner needs long until its container runs.
+    /// A runner takes long to set up its container.
     SlowSetup: "runner", 1 / 8;
-    /// A runner dies before it reports Running.
+    /// A runner crashes before the report of Running.
     CrashBeforeRunning: "runner", 1 / 12;
-    /// A runner dies while its container runs.
+    /// A runner crashes with its container running.
     CrashWhileRunning: "runner", 1 / 15;
-    /// A runner dies when its program has ended, before it tells the result.
+    /// A runner crashes after the end of the program, before the report of the result.
     CrashBeforeReport: "runner", 1 / 20;
-    /// A runner dies as soon as it has told the result, and leaves its lock behind.
+    /// A runner crashes right after the report of the result, and leaves its lock behind.
     CrashAfterComplete: "runner", 1 / 15;
-    /// A runner stays after it reported the result.
+    /// A runner lingers after the report of the result.
     LingersAfterComplete: "runner", 1 / 12;
-    /// A runner ends and something keeps its lock.
+    /// A runner ends and some other process keeps its lock.
     StaleLock: "runner", 1 / 20;
     /// A container ignores TERM.
     IgnoresTerm: "runner", 1 / 6;
-    /// A container cannot be killed either.
+    /// A container ignores KILL.
     IgnoresKill: "runner", 1 / 12;
-    /// What a runner reports comes a second time, up to five minutes later.
+    /// A runner's report is repeated, up to five minutes later.
     ReportsTwice: "runner", 1 / 8;
 
-    /// The queue refuses everything with 503 for a while.
+    /// The queue refuses all calls with 503 for a while.
     QueueStorm: "queue", 1 / 10;
-    /// The queue needs long for everything for a while.
+    /// The queue answers slowly for a while.
     QueueSlow: "queue", 1 / 15;
-    /// Our token is refused for a while.
+    /// The dispatcher's token is refused for a while.
     TokenExpired: "queue", 1 / 25;
-    /// Somebody else locks a container in the moment in which we do.
+    /// Another dispatcher locks a container at the moment of the dispatcher's own lock.
     LockConflict: "queue", 1 / 25;
-    /// The queue's clock is far from ours: a record seems to be of another time.
+    /// The queue's clock is far off: the time of a record is wrong.
     ClockSkew: "queue", 1 / 10;
     /// A single call to the queue gets 503.
     QueueBusy: "queue", 1 / 25;
     /// A change is made and its answer is lost.
     UpdateAnswerLost: "queue", 1 / 25;
-    /// A change is not made and there is no answer.
+    /// A change is lost, with no answer.
     UpdateLost: "queue", 1 / 25;
-    /// The answer of the queue comes twice.
+    /// The answer of the queue is delivered twice.
     QueueAnswerTwice: "queue", 1 / 25;
-    /// The answer of the queue comes late, perhaps after its deadline.
+    /// The answer of the queue is late, perhaps after its deadline.
     QueueAnswerLate: "queue", 1 / 40;
-    /// A reading of the queue lacks some containers.
+    /// A poll of the queue lacks some containers.
     ShortPoll: "queue", 1 / 15;
-    /// The queue does not tell that something changed.
+    /// The queue omits a change hint.
     NoHint: "queue", 1 / 3;
 
     /// A user sets a priority to 0.
@@ -209,13 +209,13 @@ faults! {
     UserReprioritizes: "users", 1 / 4;
     /// A user sets a priority to 0 and back.
     UserFlaps: "users", 1 / 12;
-    /// A priority becomes 0 in the moment of a lock, an unlock, a start or a report.
+    /// A priority becomes 0 at the moment of a lock, an unlock, a start or a report.
     CancelledAtWorst: "users", 1 / 60;
     /// A record is deleted from the database.
     RecordDeleted: "users", 1 / 25;
     /// A record is malformed.
     RecordMalformed: "users", 1 / 25;
-    /// A container asks for more than any type has.
+    /// A container asks for more than every type has.
     Unsatisfiable: "users", 1 / 25;
 
     /// An operator holds a VM for a while.
@@ -227,51 +227,50 @@ faults! {
     /// An operator kills a container.
     OperatorKillsContainer: "operator", 1 / 15;
 
-    /// The dispatcher dies between two commands.
+    /// The dispatcher crashes between two commands.
     CrashAtCommand: "process", 1 / 600;
-    /// The dispatcher dies at any time.
+    /// The dispatcher crashes at any time.
     Crash: "process", 1 / 15;
     /// A restart takes minutes.
     RestartSlow: "process", 1 / 4;
-    /// The configuration changes while it runs.
+    /// The configuration changes in a running process.
     Reconfigured: "process", 1 / 15;
-    /// The configuration is another one after a restart.
+    /// The configuration differs after a restart.
     RestartReconfigured: "process", 1 / 4;
-    /// The host's clock is set, back or forth: seen by the next process, as the daemon's clock is
-    /// steady within a life.
+    /// The host's clock is set back or forth, with effect from the next process on, as the daemon's
+    /// clock is steady within a process.
     ClockSteps: "process", 1 / 4;
-    /// The dispatcher's host stands still for a while, and everything that came meanwhile is heard
-    /// at once.
+    /// The dispatcher's host stalls for a while, and all inputs of the time are delivered at once.
     Stalls: "process", 1 / 30;
-    /// The dispatcher loses the right to act for a while.
+    /// The dispatcher loses leadership for a while.
     LeadershipLost: "process", 1 / 20;
-    /// Two dispatchers believe that they may act.
+    /// Two dispatchers hold leadership at once.
     TwoLeaders: "process", 1 / 60;
-    /// Several inputs are taken before commands are drained.
+    /// Several inputs are delivered before commands are drained.
     DrainsLate: "process", 1 / 10;
 }
 
-/// Which faults a run has, and how often each strikes.
+/// Faults of a run, with the rate of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultPlan {
-    /// Absent means never.
+    /// Rate by fault; an absent fault never strikes.
     pub ratios: BTreeMap<Fault, Ratio>,
 }
 
 impl FaultPlan {
-    /// No faults at all.
+    /// Returns a plan without faults.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 }
 
-/// The faults of a run: drawn while the world is stormy, counted always.
+/// Fault state of a run: strikes are drawn until the end of faults, and always counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Faults {
     ratios: Vec<Ratio>,
     counts: Vec<u64>,
-    /// Strikes that a story asked for, whatever the ratios say.
+    /// Strikes requested by a story, independent of the ratios.
     scripted: Vec<u32>,
     /// Strikes left; at 0 no more are drawn.
     pub(crate) budget: u64,
@@ -290,7 +289,7 @@ impl Faults {
         }
     }
 
-    /// Whether it strikes on this occasion.
+    /// True if the fault strikes on the current occasion.
     pub(crate) fn strikes(&mut self, rng: &mut Rng, fault: Fault) -> bool {
         let index = fault as usize;
         let scripted = self.scripted[index] > 0;
@@ -305,17 +304,17 @@ impl Faults {
         true
     }
 
-    /// Whether it may ever strike again by chance.
+    /// True if the fault can still strike by chance.
     pub(crate) fn may_strike(&self, fault: Fault) -> bool {
         !self.stopped && self.ratios[fault as usize].times > 0
     }
 
-    /// The next `times` occasions strike.
+    /// Makes the next `times` occasions strike.
     pub(crate) fn script(&mut self, fault: Fault, times: u32) {
         self.scripted[fault as usize] = times;
     }
 
-    /// From here on nothing new goes wrong.
+    /// Ends the drawing of faults.
     pub(crate) fn stop(&mut self) {
         self.stopped = true;
     }

@@ -1,4 +1,4 @@
-//! The operator: holds, drains and kills, and lets go of what is held.
+//! Operator: holds, drains, kills and releases of held VMs.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::world::faults::Fault;
 use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 
-/// The operator.
+/// State of the operator.
 #[derive(Debug)]
 pub(crate) struct OperatorPart {
     rng: Rng,
 }
 
-/// What an operator sees of the dispatcher.
+/// Operator's view of the dispatcher.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OperatorView {
     pub(crate) instances: Vec<InstanceId>,
@@ -33,7 +33,7 @@ impl OperatorPart {
         }
     }
 
-    /// What is wished now.
+    /// Returns the operator's requests of the current step.
     pub(crate) fn step(
         &mut self,
         scheduler: &mut Scheduler,
@@ -45,7 +45,8 @@ impl OperatorPart {
             OperatorStep::Tick => {
                 scheduler.after(TICK, Happening::Operator(OperatorStep::Tick));
                 if scheduler.faults.stopped() {
-                    // Whatever was held is let go, as often as needed until it is heard.
+                    // Releases all held VMs, repeated on every tick until the dispatcher has
+                    // applied the requests.
                     let held = operator_view.held.iter().cloned();
                     return held.map(|id| set(id, IdleBehavior::Run)).collect();
                 }
@@ -94,7 +95,7 @@ fn set(instance: InstanceId, behavior: IdleBehavior) -> OperatorRequest {
     OperatorRequest::SetIdleBehavior { instance, behavior }
 }
 
-/// What the dispatcher shows to its operator.
+/// Returns the operator's part of the dispatcher's view.
 pub(crate) fn operator_view(view: &longshore_core::view::View<'_>) -> OperatorView {
     let mut operator_view = OperatorView::default();
     for instance in view.instances() {

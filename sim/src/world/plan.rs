@@ -1,4 +1,4 @@
-//! Everything on which a run depends.
+//! Plan: everything a run depends on.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::world::core_hook::OptionalHook;
 use crate::world::faults::FaultPlan;
 use crate::world::workload::Workload;
 
-/// How large and how rough a run is.
+/// Size and fault rate of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
     /// Small and short: part of every test run.
@@ -26,11 +26,11 @@ pub enum Profile {
     Soak,
 }
 
-/// All that a run depends on. Equal plans give equal runs.
+/// Complete input of a run. Equal plans give equal runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub(crate) seed: u64,
-    /// By whose rules it was drawn; none in a story.
+    /// Profile of the draw; none in a story.
     pub(crate) profile: Option<Profile>,
     pub(crate) config: Config,
     pub(crate) faults: FaultPlan,
@@ -43,22 +43,22 @@ pub struct Plan {
     pub(crate) requeues: bool,
     pub(crate) attempts_max: u32,
     pub(crate) workloads: Vec<Workload>,
-    /// Faults stop then; never in a story.
+    /// Time from the start to the end of faults; never in a story.
     pub(crate) faults_stop_after: Option<Duration>,
     pub(crate) core_hook: OptionalHook,
 }
 
-/// The longest of the core's own pauses after failures.
+/// Longest back-off of the core after failures.
 const PAUSES: Duration = Duration::from_secs(30 * 60);
-/// What it takes to get a container started, and its VM away, where each needs its own.
+/// Time to start a container and to terminate its VM, with a VM per container.
 const EACH: Duration = Duration::from_secs(600);
-/// As many probes are needed for that, for which our own rate may be low.
+/// Probes needed per container; the dispatcher's probe rate may be low.
 const PROBES: u32 = 4;
-/// Where no limit says how many.
+/// Assumed number of VMs without a configured limit.
 const VMS_USUAL: u32 = 64;
 
 impl Plan {
-    /// What was drawn, in a line.
+    /// Returns a summary of the plan on a single line.
     #[must_use]
     pub fn summary(&self) -> String {
         let config = &self.config;
@@ -97,9 +97,10 @@ impl Plan {
         )
     }
 
-    /// By when a healed world must be at rest that has this much work left, of so many containers:
-    /// four fifths of the time in which all of it is done one after the other and every wait that the
-    /// configuration allows passes twice. Some three times as long as the slowest of thousands takes.
+    /// Returns the time allowed between the end of faults and rest, from the remaining work and
+    /// number of containers: four fifths of the time of all work done serially plus twice every
+    /// wait of the configuration. About three times the duration of the slowest of thousands of
+    /// runs.
     #[must_use]
     pub(crate) fn patience(&self, work: Duration, containers: u64) -> Duration {
         let (intervals, timeouts) = (&self.config.intervals, &self.config.timeouts);

@@ -1,4 +1,4 @@
-//! Preemptible instances, which the cloud takes back when it likes.
+//! Preemptible instances, subject to preemption by the cloud at any time.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::world::events::{CloudStep, Happening, VmStep};
 use crate::world::faults::Fault;
 use crate::world::scheduler::Scheduler;
 
-/// From the announcement to the end.
+/// Time from the preemption notice to the preemption.
 const SPOT_NOTICE: Duration = Duration::from_secs(120);
 
 impl Cloud {
-    /// Whether and when a new instance will be taken back.
+    /// Draws the preemption of a new instance and schedules the notice and the end.
     pub(crate) fn spot_fates(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         if !self.instances.get(id).is_some_and(|i| i.offer.preemptible) {
             return;
@@ -34,7 +34,7 @@ impl Cloud {
         }
     }
 
-    /// The VM, lists or both tell that an instance is taken back in two minutes.
+    /// Announces a preemption in two minutes through the VM, through lists, or through both.
     pub(crate) fn announce_loss(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         let Some(instance) = self.instances.get_mut(id).filter(|i| i.ended.is_none()) else {
             return;
@@ -56,7 +56,7 @@ impl Cloud {
         scheduler.after(SPOT_NOTICE, Happening::Cloud(end));
     }
 
-    /// An instance is taken back; mostly the cloud says that it was not by our doing.
+    /// Preempts an instance; in three of four cases later lists mark the instance as preempted.
     pub(crate) fn take_back(&mut self, scheduler: &mut Scheduler, id: &InstanceId) {
         if self.is_alive(id) {
             scheduler.note(|| format!("{id} is taken back"));

@@ -1,4 +1,4 @@
-//! The dispatcher processes: they hold the core, and may die between any two commands.
+//! Dispatcher processes: owners of the core, subject to a crash between any two commands.
 
 use longshore_core::Dispatcher;
 use longshore_core::config::Config;
@@ -13,7 +13,7 @@ use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 use crate::world::trace::Line;
 
-/// A dispatcher process, through its lives.
+/// Dispatcher process across all incarnations.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) incarnation: u32,
@@ -21,19 +21,20 @@ pub(crate) struct Process {
     pub(crate) config: Config,
     wake_at: Option<Timestamp>,
     pub(crate) drain_due: bool,
-    /// How far its clock is ahead of the world's, in nanoseconds: steady within a life.
+    /// Offset of the process clock from the world clock, in nanoseconds: constant within an
+    /// incarnation.
     ahead: i64,
-    /// It stands still until then.
+    /// End of the current stall.
     pub(crate) stalled_until: Timestamp,
 }
 
 impl Process {
-    /// What its clock shows.
+    /// Converts a world time to a time of the process clock.
     pub(crate) fn clock(&self, world: Timestamp) -> Timestamp {
         shifted(world, self.ahead)
     }
 
-    /// When its clock shows this.
+    /// Converts a time of the process clock to a world time.
     pub(crate) fn world_time(&self, own: Timestamp) -> Timestamp {
         shifted(own, -self.ahead)
     }
@@ -46,14 +47,14 @@ fn shifted(at: Timestamp, nanos: i64) -> Timestamp {
     }
 }
 
-/// No clock is further off than this.
+/// Maximum offset of a clock, in nanoseconds.
 const AHEAD_MAX: u64 = 6 * 3600 * 1_000_000_000;
 
 /// All processes.
 #[derive(Debug)]
 pub(crate) struct Processes {
     pub(crate) rng: Rng,
-    /// What an operator changes while all goes on.
+    /// Random stream of configuration changes during a run.
     pub(crate) wishes: Rng,
     pub(crate) all: Vec<Process>,
     pub(crate) inputs: u64,
@@ -80,7 +81,7 @@ impl Processes {
         }
     }
 
-    /// Where a command of this process comes from.
+    /// Returns the origin for commands of the process.
     pub(crate) fn origin(&self, index: usize) -> Origin {
         Origin {
             process: index,
@@ -88,7 +89,7 @@ impl Processes {
         }
     }
 
-    /// Processes that are up.
+    /// Returns the running processes.
     pub(crate) fn up(&self) -> Vec<Origin> {
         let all = self.all.iter().enumerate();
         all.filter(|(_, process)| process.core.is_some())
@@ -96,7 +97,7 @@ impl Processes {
             .collect()
     }
 
-    /// A process begins, knowing nothing.
+    /// Starts a process with an empty state.
     pub(crate) fn begin(&mut self, scheduler: &mut Scheduler, index: usize) {
         let seed = self.rng.seed();
         let process = &mut self.all[index];
@@ -122,7 +123,7 @@ impl Processes {
         });
     }
 
-    /// A process is no more.
+    /// Ends a process.
     pub(crate) fn end(&mut self, scheduler: &mut Scheduler, index: usize) {
         let process = &mut self.all[index];
         if process.core.take().is_some() {
@@ -133,7 +134,7 @@ impl Processes {
         }
     }
 
-    /// The core hears something; commands are drained by the caller.
+    /// Feeds an input to the core; the caller drains the commands.
     pub(crate) fn hear(&mut self, scheduler: &mut Scheduler, index: usize, input: Input) {
         let process = &mut self.all[index];
         let Some(core) = &mut process.core else {
@@ -152,18 +153,18 @@ impl Processes {
         core.handle_input(now, input);
     }
 
-    /// The next thing that the core tells.
+    /// Returns the next event of the core.
     pub(crate) fn event(&mut self, index: usize) -> Option<Event> {
         self.all[index].core.as_mut()?.poll_event()
     }
 
-    /// Whether the core has asked to be woken by now, and has not been.
+    /// True if a requested wake-up is due and not yet delivered.
     pub(crate) fn is_wake_due(&self, scheduler: &Scheduler, index: usize) -> bool {
         let wake_at = self.all[index].wake_at;
         wake_at.is_some_and(|at| at <= scheduler.now)
     }
 
-    /// The process stands still until then: what it should do now, it does then.
+    /// Defers a due wake-up of a stalled process to the end of the stall.
     pub(crate) fn put_off(&mut self, scheduler: &mut Scheduler, index: usize) {
         let process = &mut self.all[index];
         if process.wake_at == Some(scheduler.now) {
@@ -173,7 +174,7 @@ impl Processes {
         }
     }
 
-    /// Lets the deadlines of the core pass, unless the core has asked for another time since. True if
+    /// Passes the core's deadlines, unless the core has since requested another wake-up time. True if
     /// the deadlines have passed.
     pub(crate) fn wake(&mut self, scheduler: &mut Scheduler, index: usize) -> bool {
         let process = &mut self.all[index];
@@ -191,7 +192,7 @@ impl Processes {
         true
     }
 
-    /// Sees to it that the process is woken when it wants to.
+    /// Schedules the process's next requested wake-up.
     pub(crate) fn set_alarm(&mut self, scheduler: &mut Scheduler, index: usize) {
         let process = &mut self.all[index];
         let Some(core) = &process.core else { return };
@@ -207,7 +208,7 @@ impl Processes {
     }
 }
 
-/// Points in time that adapters reckon from spans are by the clock of their process.
+/// Converts times computed from durations by the adapters to the clock of the process.
 fn by_own_clock(mut input: Input, ahead: i64) -> Input {
     if let Input::Answer { answer, .. } = &mut input {
         let error = match answer {

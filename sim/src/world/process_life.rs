@@ -1,4 +1,4 @@
-//! Crashes, restarts, stalls and changes of leader and configuration of the processes.
+//! Crashes, restarts, stalls, leadership changes and configuration changes of the processes.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::world::events::{Happening, ProcessStep};
 use crate::world::faults::Fault;
 use crate::world::observation::Observation;
 
-/// So long after the reign of a second process everything that it has asked for has been done, and is
-/// known to the one that is left: longer than any command's deadline, a late answer or a late start,
-/// and than two looks at everything. What it has started is excused for good.
+/// Time after the end of a second leader until all its commands are done and known to the remaining
+/// process: longer than any command's deadline, a late answer or a late start, and longer than two
+/// complete polls. Containers started by the second leader stay excused for the whole run.
 const RIVALS_LAST: Duration = Duration::from_secs(15 * 60);
 pub(super) const PROCESS_TICK: Duration = Duration::from_secs(60);
 
 impl World {
-    /// A process dies and is started again.
+    /// Crashes a process and schedules its restart.
     pub(crate) fn crash(&mut self, index: usize) {
         if self.processes.all[index].core.is_none() {
             return;
@@ -90,12 +90,13 @@ impl World {
         }
     }
 
-    /// Whether two processes act, or what a second one has done may still come as a surprise.
+    /// True if two processes act, or if actions of a second process may still be unknown to the
+    /// first.
     pub(crate) fn rivals(&self) -> bool {
         self.scheduler.now < self.rivals_until
     }
 
-    /// Whether a process stands still.
+    /// True if a process is stalled.
     pub(crate) fn stalls(&self, index: usize) -> bool {
         self.scheduler.now < self.processes.all[index].stalled_until
     }
@@ -156,7 +157,7 @@ impl World {
         self.deliver(to, Input::Reconfigured(Box::new(config)));
     }
 
-    /// Another configuration that an operator may want: a type less or more, other limits.
+    /// Returns a changed configuration: types added or removed, other limits.
     fn other_config(&mut self) -> Config {
         let rng = &mut self.processes.rng;
         let mut config = self.plan.config.clone();

@@ -1,4 +1,4 @@
-//! The containers API: the records, and answers that fail or get lost. What may follow what is in
+//! Containers API: records, with failing and lost answers. Permitted state transitions are in
 //! `changes`.
 
 mod changes;
@@ -22,38 +22,38 @@ use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 use crate::world::workload::Arrival;
 
-/// A container, as it really is.
+/// Container in its true state.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) state: ContainerState,
     pub(crate) priority: u64,
     pub(crate) ours: bool,
     pub(crate) lock_count: u32,
-    /// By the queue's clock, which may be wrong.
+    /// Creation time by the queue's clock, possibly wrong.
     pub(crate) created_at: Timestamp,
     pub(crate) submitted_at: Timestamp,
     pub(crate) demand: Result<Demand, String>,
-    /// The runner that was allowed to run it.
+    /// Runner with permission to run the container.
     runner: Option<RunnerId>,
-    /// What its owner reads in the end.
+    /// Error text of the final record, for the owner.
     pub(crate) error: Option<String>,
-    /// What its owner reads meanwhile.
+    /// Warning text of the open record, for the owner.
     pub(crate) warning: Option<String>,
     pub(crate) deleted: bool,
     pub(crate) completed: bool,
     pub(crate) runs_for: Duration,
     pub(crate) ended_at: Option<Timestamp>,
-    /// What it submitted, how much more will come, and how long it waits for all that.
+    /// Submitted children, number of children still to come, and maximum wait for all children.
     children: Vec<ContainerId>,
     unborn: u32,
     pub(crate) patience: Duration,
-    /// When its program began.
+    /// Start time of the container's program.
     pub(crate) began_at: Option<Timestamp>,
-    /// Its user once did not want it any more.
+    /// True if the user has cancelled the container at any time.
     pub(crate) unwanted: bool,
 }
 
-/// The queue.
+/// State of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     rng: Rng,
@@ -62,22 +62,22 @@ pub(crate) struct Queue {
     locked: BTreeSet<ContainerId>,
     pub(crate) last: u64,
     pub(crate) attempts_max: u32,
-    /// Whether what was running can go back into the line, as in the built-in queue. The peer's API
-    /// ends it, and its request asks again.
+    /// True if a running container can be requeued, as in the built-in queue. The peer's API
+    /// cancels such a container, and its request submits a new container.
     pub(crate) requeues: bool,
-    /// Whether it pushes hints at all.
+    /// True if the queue pushes change hints.
     pub(crate) pushes: bool,
     hint_due: bool,
     storm_until: Timestamp,
     slow_until: Timestamp,
     token_bad_until: Timestamp,
-    /// Records that are neither over nor deleted.
+    /// Number of records neither final nor deleted.
     pub(crate) open: usize,
     pub(crate) open_peak: usize,
 }
 
 const TICK: Duration = Duration::from_secs(60);
-/// While it is slow, an answer takes up to this.
+/// Maximum duration of an answer from a slow queue, in seconds.
 const SLOW_SECS_MAX: u64 = 50;
 
 impl Queue {
@@ -100,7 +100,7 @@ impl Queue {
         }
     }
 
-    /// A user submits a container.
+    /// Submits a container for a user.
     pub(crate) fn submit(
         &mut self,
         scheduler: &mut Scheduler,
@@ -117,7 +117,7 @@ impl Queue {
         id
     }
 
-    /// What was recorded is submitted again.
+    /// Submits a container of a recorded workload.
     pub(crate) fn submit_as(
         &mut self,
         scheduler: &mut Scheduler,
@@ -187,7 +187,7 @@ impl Queue {
         self.hint(scheduler);
     }
 
-    /// Whether another dispatcher than the one that is tested holds its lock.
+    /// True if another dispatcher holds the container's lock.
     pub(crate) fn is_locked_elsewhere(&self, id: ContainerId) -> bool {
         let record = self.records.get(&id);
         record.is_some_and(|record| record.state == ContainerState::Locked && !record.ours)
@@ -209,7 +209,7 @@ impl Queue {
             .unwrap_or_default()
     }
 
-    /// Records that are neither over nor deleted.
+    /// Returns the records neither final nor deleted.
     pub(crate) fn open_records(&self) -> impl Iterator<Item = (&ContainerId, &Record)> {
         let queued = self.queued.iter().map(|(_, _, id)| id);
         let ids = queued.chain(self.locked.iter());
@@ -242,7 +242,7 @@ impl Queue {
         self.hint(scheduler);
     }
 
-    /// Changes a record; the indexes follow.
+    /// Changes a record and updates the indexes.
     fn change<R>(&mut self, id: ContainerId, change: impl FnOnce(&mut Record) -> R) -> Option<R> {
         let record = self.records.get(&id)?;
         let was_open = !record.deleted && !record.state.is_final();
@@ -283,7 +283,7 @@ impl Queue {
         }
     }
 
-    /// True if a hint is to be told.
+    /// Handles an event of the queue; true if a hint must be pushed.
     pub(crate) fn step(&mut self, scheduler: &mut Scheduler, step: QueueStep) -> bool {
         match step {
             QueueStep::Tick => {
@@ -311,7 +311,7 @@ impl Queue {
                 let wanted = self.queued.iter().filter(|(Reverse(p), ..)| *p > 0);
                 let wanted = wanted.take(queued_max as usize);
                 let queued = wanted.map(|(_, _, id)| self.show(*id));
-                // One that was given back meanwhile is shown once.
+                // Shows a container unlocked between the two halves only once.
                 let is_there = |r: &ContainerRecord| {
                     r.lock_count > 0 && locked.binary_search_by_key(&r.id, |r| r.id).is_ok()
                 };
@@ -347,12 +347,12 @@ impl Queue {
         self.token_bad_until = Timestamp::EPOCH;
     }
 
-    /// Whether it refuses us everything.
+    /// True if the queue refuses all calls of the dispatcher.
     pub(crate) fn is_stormy(&self, now: Timestamp) -> bool {
         now < self.storm_until.max(self.token_bad_until)
     }
 
-    /// Whether its answers may come when nobody waits for them any more.
+    /// True if answers may arrive after the given timeout.
     pub(crate) fn outlasts(&self, now: Timestamp, patience: Duration) -> bool {
         now < self.slow_until && patience.as_secs() <= SLOW_SECS_MAX
     }
@@ -375,7 +375,7 @@ impl Queue {
             || scheduler.faults.strikes(&mut self.rng, Fault::QueueBusy)
     }
 
-    /// A command has arrived.
+    /// Handles an arriving command.
     pub(crate) fn execute(
         &mut self,
         scheduler: &mut Scheduler,

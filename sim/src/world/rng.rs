@@ -1,37 +1,37 @@
-//! One source of chance for each part of the world, named after it, so that an extra draw of one
-//! part never shifts another's.
+//! Random streams: a stream per part of the world, seeded by name, so that an extra draw in a part
+//! never shifts the draws of another part.
 
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-/// A chance as an integer ratio. `0/n` never happens and costs no draw.
+/// Probability as an integer ratio. `0/n` never happens and costs no draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ratio {
-    /// So many times …
+    /// Numerator.
     pub times: u32,
-    /// … out of so many.
+    /// Denominator.
     pub of: u32,
 }
 
 impl Ratio {
-    /// Never.
+    /// Probability 0.
     pub const NEVER: Self = Self { times: 0, of: 1 };
 
-    /// `times` out of `of`.
+    /// Creates the ratio `times` out of `of`.
     #[must_use]
     pub const fn new(times: u32, of: u32) -> Self {
         Self { times, of }
     }
 }
 
-/// A stream of draws.
+/// Stream of random draws.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(ChaCha8Rng);
 
 impl Rng {
-    /// The stream that belongs to `name` under `seed`.
+    /// Creates the stream for `name` under `seed`.
     pub(crate) fn new(seed: u64, name: &str) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -40,18 +40,19 @@ impl Rng {
         Self(rng)
     }
 
-    /// From 0 to `n` - 1; 0 if `n` is 0.
+    /// Draws from 0 to `n` - 1; 0 if `n` is 0.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         let wide = u128::from(self.0.next_u64()) * u128::from(n);
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 
-    /// From `low` to `high`, both included.
+    /// Draws from `low` to `high`, both included.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// From `low` to `high`, small values as likely as large ones in each order of magnitude.
+    /// Draws from `low` to `high` on a roughly logarithmic scale: a random bit width, then a value
+    /// within the width.
     pub(crate) fn uneven(&mut self, low: u64, high: u64) -> u64 {
         let bits = |n: u64| 64 - n.leading_zeros();
         let width = self.between(bits(low).into(), bits(high).into());
@@ -65,12 +66,12 @@ impl Rng {
         Duration::from_nanos(self.between(nanos(low), nanos(high)))
     }
 
-    /// From `low` to `high` milliseconds.
+    /// Draws from `low` to `high` milliseconds.
     pub(crate) fn millis(&mut self, low: u64, high: u64) -> Duration {
         Duration::from_micros(self.between(low * 1000, high * 1000))
     }
 
-    /// From `low` to `high` seconds.
+    /// Draws from `low` to `high` seconds.
     pub(crate) fn secs(&mut self, low: u64, high: u64) -> Duration {
         self.millis(low * 1000, high * 1000)
     }
@@ -79,7 +80,7 @@ impl Rng {
         ratio.times > 0 && self.below(ratio.of.into()) < u64::from(ratio.times)
     }
 
-    /// Once in `n`.
+    /// True with probability 1/`n`.
     pub(crate) fn one_in(&mut self, n: u32) -> bool {
         self.happens(Ratio::new(1, n))
     }
@@ -89,7 +90,7 @@ impl Rng {
         from.get(index)
     }
 
-    /// A seed for the core.
+    /// Draws a seed for the core.
     pub(crate) fn seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.0.fill_bytes(&mut seed);
@@ -97,12 +98,12 @@ impl Rng {
     }
 }
 
-/// FNV-1a: the same on every machine.
+/// Returns the FNV-1a hash: the same on every machine.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     fnv_on(0xcbf2_9ce4_8422_2325, bytes)
 }
 
-/// Goes on with a hash.
+/// Continues an FNV-1a hash.
 pub(crate) fn fnv_on(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn draws_stay_within_their_bounds_and_streams_differ() {
+    fn rng_draws_in_bounds_streams_differ() {
         let (mut a, mut b) = (Rng::new(1, "a"), Rng::new(1, "b"));
         assert_ne!(a.seed(), b.seed());
         for _ in 0..1000 {

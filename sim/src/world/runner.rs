@@ -1,4 +1,4 @@
-//! The runners on the VMs and the user processes they care for.
+//! Runners on the VMs, and their user processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::world::queue::Queue;
 use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 
-/// How far a runner is.
+/// Phase of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    /// It prepares: no user code runs.
+    /// Setup, with no user code running.
     Setup,
-    /// User code runs.
+    /// User code running.
     Running,
-    /// User code has ended; the result is being told.
+    /// User code ended, with the report of the result in progress.
     Reporting(Report),
-    /// Everything is done.
+    /// All work done, before the exit.
     Leaving,
 }
 
@@ -37,7 +37,7 @@ struct Runner {
     ignores_kill: bool,
     lingers: bool,
     leaves_lock: bool,
-    /// Reports that failed so far.
+    /// Number of failed reports so far.
     failures: u32,
 }
 
@@ -57,18 +57,18 @@ pub(crate) enum RunnerOutcome {
     },
 }
 
-/// All runners alive.
+/// All live runners.
 #[derive(Debug)]
 pub(crate) struct Runners {
     rng: Rng,
-    /// How much later something comes a second time.
+    /// Random stream for the delay of repeated reports.
     echoes: Rng,
     last: u64,
     alive: BTreeMap<RunnerId, Runner>,
-    /// The runners on each VM, the oldest first, and their containers.
+    /// Runners on each VM with their containers, oldest first.
     by_vm: DenseMap<InstanceId, Vec<(RunnerId, ContainerId)>>,
     by_container: BTreeSet<(ContainerId, RunnerId)>,
-    /// User processes alive, by container.
+    /// Live user processes, by container.
     programs: BTreeMap<ContainerId, RunnerId>,
     pub(crate) peak: usize,
 }
@@ -98,24 +98,24 @@ impl Runners {
         on_vm.find(|(_, of)| *of == container).map(|(id, _)| *id)
     }
 
-    /// Whether a runner of this container is alive on that VM.
+    /// True if a runner of the container is alive on the VM.
     pub(crate) fn holds(&self, vm: &InstanceId, container: ContainerId) -> bool {
         self.runner_on(vm, container).is_some()
     }
 
-    /// The containers of all runners alive on a VM.
+    /// Returns the containers of all live runners on a VM.
     pub(crate) fn containers_on(&self, vm: &InstanceId) -> impl Iterator<Item = ContainerId> {
         self.on_vm(vm).iter().map(|(_, container)| *container)
     }
 
-    /// The VMs on which a container's runners are alive.
+    /// Returns the VMs with a live runner of the container.
     pub(crate) fn vms_of(&self, container: ContainerId) -> Vec<InstanceId> {
         let range = (container, RunnerId(0))..=(container, RunnerId(u64::MAX));
         let ids = self.by_container.range(range).map(|(_, id)| id);
         ids.map(|id| self.alive[id].instance.clone()).collect()
     }
 
-    /// The VM on which a container's user process is alive.
+    /// Returns the VM with the container's live user process.
     pub(crate) fn program_on(&self, container: ContainerId) -> Option<&InstanceId> {
         let id = self.programs.get(&container)?;
         self.alive.get(id).map(|runner| &runner.instance)
@@ -125,7 +125,7 @@ impl Runners {
         self.programs.len()
     }
 
-    /// A runner has taken its lock.
+    /// Spawns a runner holding its lock.
     pub(crate) fn spawn(
         &mut self,
         scheduler: &mut Scheduler,
@@ -174,7 +174,7 @@ impl Runners {
         self.peak = self.peak.max(self.alive.len());
     }
 
-    /// A runner appears in the middle of its work, whoever started it.
+    /// Adds a runner in the middle of its work, with no start by the dispatcher.
     pub(crate) fn plant(&mut self, vm: &InstanceId, container: ContainerId) {
         self.last += 1;
         let id = RunnerId(self.last);
@@ -192,7 +192,7 @@ impl Runners {
         self.programs.insert(container, id);
     }
 
-    /// Everything on a VM ignores TERM from now on, and KILL too if so wanted.
+    /// Makes all runners on a VM ignore TERM, and KILL if `kill_too`.
     pub(crate) fn harden(&mut self, vm: &InstanceId, kill_too: bool) {
         let hardened = self.alive.values_mut().filter(|r| r.instance == *vm);
         for runner in hardened {
@@ -201,7 +201,7 @@ impl Runners {
         }
     }
 
-    /// Every runner on a VM dies without a word.
+    /// Crashes all runners on a VM without reports.
     pub(crate) fn crash_on(&mut self, scheduler: &mut Scheduler, vm: &InstanceId) {
         self.vm_ended(scheduler, vm);
     }
@@ -284,8 +284,8 @@ impl Runners {
         Some(RunnerOutcome::ProgramStart { container, other })
     }
 
-    /// Perhaps what a runner has just told comes a second time, after seconds or minutes: the runner
-    /// may have ended by then, and its container may be in another attempt.
+    /// Schedules a repeat of the runner's latest report after seconds or minutes, if the fault
+    /// strikes. By then the runner may have ended, and its container may be in another attempt.
     fn tell_again(
         &mut self,
         scheduler: &mut Scheduler,
@@ -300,7 +300,7 @@ impl Runners {
         }
     }
 
-    /// Nobody hears what the queue says to it.
+    /// Handles a repeated report; the queue's answer is dropped.
     fn told_again(
         scheduler: &mut Scheduler,
         queue: &mut Queue,
@@ -375,7 +375,7 @@ impl Runners {
         scheduler.after(pause, Happening::Runner(id, RunnerStep::Exit));
     }
 
-    /// Ends a runner. Returns its lock if something keeps the lock.
+    /// Ends a runner. Returns its lock if some other process keeps the lock.
     fn leave(&mut self, scheduler: &mut Scheduler, id: RunnerId) -> Option<RunnerOutcome> {
         let runner = self.remove(scheduler, id)?;
         runner.leaves_lock.then(|| RunnerOutcome::StaleLock {
@@ -406,7 +406,7 @@ impl Runners {
         Some(runner)
     }
 
-    /// A VM is no more.
+    /// Ends all runners on an ended VM.
     pub(crate) fn vm_ended(&mut self, scheduler: &mut Scheduler, vm: &InstanceId) {
         let ids: Vec<RunnerId> = self.on_vm(vm).iter().map(|(id, _)| *id).collect();
         for id in ids {
@@ -414,7 +414,8 @@ impl Runners {
         }
     }
 
-    /// A signal reaches a container's runner; until when its lock stays held, if it leaves it so.
+    /// Sends a signal to a container's runner. Returns the end of the hold time if the runner
+    /// leaves its lock held.
     pub(crate) fn signal(
         &mut self,
         scheduler: &mut Scheduler,

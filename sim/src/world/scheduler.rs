@@ -1,5 +1,4 @@
-//! What all parts of the world share: the clock, the heap of what will happen, faults, marks and the
-//! trace.
+//! State shared by all parts of the world: clock, event heap, faults, marks and trace.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -41,18 +40,18 @@ impl Ord for Slot {
     }
 }
 
-/// A broken rule.
+/// Violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
+    /// Name of the rule.
     pub rule: &'static str,
-    /// When, since the start of the run.
+    /// Time since the start of the run.
     pub after: Duration,
-    /// What happened.
+    /// Description of the violation.
     pub what: String,
 }
 
-/// What all parts share.
+/// State shared by all parts.
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     pub(crate) now: Timestamp,
@@ -64,7 +63,7 @@ pub(crate) struct Scheduler {
     pub(crate) violations: Vec<Violation>,
 }
 
-/// Violations kept of one run; the first one is what matters.
+/// Maximum number of violations kept per run; the first matters most.
 const VIOLATIONS_MAX: usize = 20;
 
 impl Scheduler {
@@ -90,19 +89,19 @@ impl Scheduler {
         self.at(self.now + pause, what);
     }
 
-    /// When the next thing happens.
+    /// Time of the next event.
     pub(crate) fn next_at(&self) -> Option<Timestamp> {
         self.heap.peek().map(|Reverse(slot)| slot.at)
     }
 
-    /// Takes the next thing out and moves the clock to it.
+    /// Takes the next event and moves the clock to its time.
     pub(crate) fn pop(&mut self) -> Option<Happening> {
         let Reverse(slot) = self.heap.pop()?;
         self.now = slot.at;
         Some(slot.what)
     }
 
-    /// An answer travels back.
+    /// Schedules the delivery of an answer.
     pub(crate) fn answer(&mut self, to: Origin, id: CommandId, answer: Answer, after: Duration) {
         let input = Box::new(Input::Answer { id, answer });
         self.after(after, Happening::Deliver(to, input));
@@ -112,7 +111,7 @@ impl Scheduler {
         self.marks.reach(mark);
     }
 
-    /// A line for the trace; made only if somebody may read it.
+    /// Adds a note to the trace; the text is built only if the trace keeps lines.
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         self.trace.line(self.now, || Line::Note(text()));
     }
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_will_happen_is_small() {
+    fn slot_size_is_bounded() {
         assert!(std::mem::size_of::<Slot>() <= 48);
     }
 }

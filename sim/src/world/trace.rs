@@ -1,4 +1,4 @@
-//! What happened, line by line: the last few always, all of it when asked for.
+//! Trace of a run, line by line: always the last lines, the whole run on request.
 
 use std::collections::VecDeque;
 
@@ -9,36 +9,36 @@ use longshore_core::input::{Answer, Input};
 use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Lines kept to be shown beside a violation.
+/// Number of lines kept for the report of a violation.
 const LINES_KEPT: usize = 60;
 
-/// One line of a trace.
+/// Line of a trace.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
-    /// A dispatcher process begins.
+    /// Start of a dispatcher process.
     Begin {
         process: usize,
         config: Box<Config>,
         seed: Seed,
     },
-    /// It learns something.
+    /// Input of a process.
     Input { process: usize, input: Input },
-    /// Its deadlines pass.
+    /// Pass of a process's deadlines.
     Timeout { process: usize },
-    /// It asks for something.
+    /// Command of a process.
     Command { process: usize, command: Command },
-    /// It tells something.
+    /// Event of a process.
     Event { process: usize, event: Event },
-    /// A fingerprint of all that it knows.
+    /// Hash of a process's complete state.
     State { process: usize, hash: u64 },
-    /// It is no more.
+    /// End of a process.
     End { process: usize },
-    /// The world did something.
+    /// Note on a change in the world.
     Note(String),
 }
 
-/// A line with its time.
+/// Trace line with its time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Stamped {
     pub(crate) at: Timestamp,
@@ -77,7 +77,7 @@ fn brief(input: &Input) -> String {
     }
 }
 
-/// Where lines go.
+/// Sink of trace lines.
 #[derive(Debug)]
 pub(crate) struct Trace {
     last: VecDeque<Stamped>,
@@ -97,7 +97,7 @@ impl Default for Trace {
 }
 
 impl Trace {
-    /// Keeps everything.
+    /// Creates a trace with all lines kept.
     pub(crate) fn full() -> Self {
         Self {
             all: Some(Vec::new()),
@@ -105,7 +105,7 @@ impl Trace {
         }
     }
 
-    /// Keeps nothing: no line is even made, since a run can be repeated.
+    /// Creates a trace with no lines kept or even built; a run can be repeated with a trace.
     pub(crate) fn silent() -> Self {
         Self {
             last_max: 0,
@@ -134,12 +134,12 @@ impl Trace {
         self.last.push_back(stamped);
     }
 
-    /// The last lines, readable.
+    /// Returns the last lines as readable text.
     pub(crate) fn tail(&self) -> Vec<String> {
         self.last.iter().map(Stamped::text).collect()
     }
 
-    /// Everything, one JSON object a line; nothing unless it was kept.
+    /// Returns all lines as JSON objects, an object per line; empty without a full trace.
     pub(crate) fn take_all(&mut self) -> Vec<String> {
         self.all.take().unwrap_or_default()
     }

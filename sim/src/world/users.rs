@@ -1,4 +1,4 @@
-//! The users: what they submit, and what they change their minds about.
+//! Users: submissions, cancellations and priority changes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,22 +15,23 @@ use crate::world::rng::Rng;
 use crate::world::scheduler::Scheduler;
 use crate::world::workload::{Pattern, Workload};
 
-/// Children that a supervisor has still to submit.
+/// Children still to be submitted by a supervisor.
 #[derive(Clone, Copy, Debug)]
 struct Brood {
     workload: usize,
     left: u32,
 }
 
-/// All users.
+/// State of all users.
 #[derive(Debug)]
 pub(crate) struct Users {
     rng: Rng,
     pub(crate) workloads: Vec<Workload>,
     broods: BTreeMap<ContainerId, Brood>,
-    /// How many of a recorded workload were submitted: there is at most one.
+    /// Number of submitted containers of the recorded workload; a run has at most a single recorded
+    /// workload.
     replayed: usize,
-    /// Time that all containers submitted so far run for, one after the other.
+    /// Sum of the run times of all containers submitted so far.
     pub(crate) work: Duration,
 }
 
@@ -60,7 +61,7 @@ impl Users {
         scheduler.after(TICK, Happening::Users(Box::new(UserStep::Tick)));
     }
 
-    /// Nothing more is submitted.
+    /// Ends all submissions.
     pub(crate) fn stop(&mut self, queue: &mut Queue) {
         for workload in &mut self.workloads {
             workload.left = 0;
@@ -122,7 +123,7 @@ impl Users {
         }
     }
 
-    /// Submits the next of what was recorded, and all that come at the same time.
+    /// Submits the next arrival of the recorded workload, and all arrivals at the same time.
     fn replay(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, index: usize) {
         let workload = &mut self.workloads[index];
         let Pattern::Recorded(arrivals) = &workload.pattern else {
@@ -152,7 +153,7 @@ impl Users {
         self.workloads[index].left -= many;
     }
 
-    /// Submits a supervisor; its children come while it runs.
+    /// Submits a supervisor; its children follow during its run.
     fn supervise(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, index: usize, many: u32) {
         let workload = &self.workloads[index];
         let Some(demand) = self.rng.pick(&workload.demands) else {
@@ -166,7 +167,8 @@ impl Users {
         };
         let runs_for = Duration::from_secs(self.rng.uneven(1, workload.run_secs.1));
         let priority = 1 + self.rng.below(workload.priorities);
-        // It may take the room that its children need: then its patience ends, not the world.
+        // A supervisor may occupy the room needed by its children: a bounded patience ends the
+        // deadlock.
         let patience = self.rng.secs(20 * 60, 2 * 3600);
         self.work += runs_for + patience;
         let id = queue.submit(scheduler, Ok(demand), priority, runs_for);
@@ -181,7 +183,8 @@ impl Users {
         scheduler.after(pause, Happening::Users(Box::new(UserStep::Brood(id))));
     }
 
-    /// What a supervisor does now: it submits some children, or has ended, and they with it.
+    /// Handles a supervisor's step: submits some children, or cancels the children of an ended
+    /// supervisor.
     fn brood(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, id: ContainerId) {
         let state = queue.state(id);
         let Some(brood) = self.broods.get(&id).copied() else {
@@ -213,7 +216,7 @@ impl Users {
         scheduler.after(pause, Happening::Users(Box::new(UserStep::Brood(id))));
     }
 
-    /// Submits many, and cancels most of them soon after.
+    /// Submits many containers, and cancels most of them soon after.
     fn storm(&mut self, scheduler: &mut Scheduler, queue: &mut Queue, index: usize, many: u32) {
         let ids = (0..many).filter_map(|_| self.submit(scheduler, queue, index));
         let mut ids: Vec<ContainerId> = ids.collect();
@@ -300,14 +303,15 @@ impl Users {
         }
     }
 
-    /// Whether a container is given up in the moment in which something decisive is done.
+    /// Draws the cancellation of a container at the moment of a lock, an unlock, a start or a
+    /// report.
     pub(crate) fn loses_patience(&mut self, scheduler: &mut Scheduler) -> bool {
         scheduler
             .faults
             .strikes(&mut self.rng, Fault::CancelledAtWorst)
     }
 
-    /// Whether all has been submitted.
+    /// True if all workloads are submitted.
     pub(crate) fn idle(&self) -> bool {
         self.workloads.iter().all(|w| w.left == 0) && self.broods.values().all(|b| b.left == 0)
     }

@@ -1,4 +1,4 @@
-//! The VMs as SSH sees them: whether they boot, answer, are who they should be, and what they list.
+//! VMs as seen over SSH: boot, reachability, identity and runner lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,53 +15,54 @@ use crate::world::rng::Rng;
 use crate::world::runner::Runners;
 use crate::world::scheduler::Scheduler;
 
-/// A VM, as it really is.
+/// VM in its true state.
 #[derive(Clone, Debug)]
 pub(crate) struct Vm {
     pub(crate) type_name: TypeName,
     pub(crate) image: ImageId,
     up_at: Timestamp,
     pub(crate) ready_at: Timestamp,
-    /// Hangs for good from then on.
+    /// Start of a permanent hang.
     pub(crate) freezes_at: Timestamp,
-    /// Not reached within this span.
+    /// Time span without reachability.
     pub(crate) silent: (Timestamp, Timestamp),
     pub(crate) broken_at: Timestamp,
-    /// What its runners' list says of its end.
+    /// Preemption time reported with the VM's runner list.
     pub(crate) preempted_at: Option<Timestamp>,
     pub(crate) impostor: bool,
     pub(crate) refuses_starts: bool,
-    /// The next start hangs and does nothing.
+    /// True if the next start hangs without effect.
     pub(crate) hangs_start: bool,
-    /// Shows another host key from then on.
+    /// Time of the host key change.
     key_changes_at: Timestamp,
-    /// Has no room left on its disk within this span.
+    /// Time span with a full disk.
     pub(crate) disk_full: (Timestamp, Timestamp),
-    /// The runner's program is missing from then on, until it is put back.
+    /// Start of the absence of the runner's program, until a boot probe restores the program.
     runner_missing_at: Timestamp,
-    /// Its runner does not understand signals.
+    /// True if the VM's runner does not support signals.
     runner_old: bool,
-    /// Locks whose runners are gone, and until when something keeps them.
+    /// Locks of ended runners, with the time of release by the other holder.
     pub(crate) stale: BTreeMap<ContainerId, Timestamp>,
 }
 
-/// All VMs that have not ended.
+/// All VMs not yet ended.
 #[derive(Debug)]
 pub(crate) struct Vms {
     rng: Rng,
     pub(crate) alive: DenseMap<InstanceId, Vm>,
     by_address: BTreeMap<Address, InstanceId>,
-    /// The same the other way round.
+    /// Inverse map, from instance to address.
     addresses: DenseMap<InstanceId, Address>,
     /// Shortest and longest boot, in seconds.
     pub(crate) boot_secs: (u64, u64),
-    /// Types whose VMs never boot.
+    /// Types with VMs that never boot.
     pub(crate) dead_types: BTreeSet<TypeName>,
-    /// Containers whose start once came after it was given up: nobody can promise much of them.
+    /// Containers with a start taking effect after the caller gave up: a runner may be unknown to
+    /// every process.
     pub(crate) late: BTreeSet<ContainerId>,
 }
 
-/// A command on its way to a VM.
+/// Command on its way to a VM.
 #[derive(Clone, Debug)]
 pub(crate) struct VmCall<'a> {
     pub(crate) from: Origin,
@@ -126,7 +127,7 @@ impl Vms {
         }
     }
 
-    /// A VM ends with everything on it.
+    /// Ends a VM with everything on the VM.
     pub(crate) fn end(
         &mut self,
         scheduler: &mut Scheduler,
@@ -138,14 +139,14 @@ impl Vms {
         runners.vm_ended(scheduler, id);
     }
 
-    /// Nobody finds it at its address any more.
+    /// Removes the VM from its address.
     fn leave_address(&mut self, id: &InstanceId) {
         if let Some(address) = self.addresses.remove(id) {
             self.by_address.remove(&address);
         }
     }
 
-    /// Whom a call really reaches.
+    /// Returns the instance actually reached by a call.
     fn reached<'a>(&'a self, call: &VmCall<'a>) -> Option<&'a InstanceId> {
         let home = self.addresses.get(call.instance);
         if home.is_some_and(|address| address == call.address) {
@@ -154,7 +155,7 @@ impl Vms {
         self.by_address.get(call.address)
     }
 
-    /// A VM boots again: its address and its disk stay, everything else is new.
+    /// Reboots a VM: address and disk stay, all processes are lost.
     pub(crate) fn reboot(
         &mut self,
         scheduler: &mut Scheduler,
@@ -222,7 +223,7 @@ impl Vms {
         }
     }
 
-    /// A command has arrived where its address points to.
+    /// Handles a command at its destination address.
     pub(crate) fn execute(
         &mut self,
         scheduler: &mut Scheduler,
@@ -296,7 +297,7 @@ impl Vms {
         }
     }
 
-    /// What a VM without a usable runner says; a boot probe puts a missing one back.
+    /// Returns the error of a VM without a usable runner; a boot probe restores a missing runner.
     fn lacks_runner(&mut self, scheduler: &mut Scheduler, call: &VmCall<'_>) -> Option<VmError> {
         let vm = self.alive.get_mut(call.instance)?;
         let missing = vm.runner_missing_at <= scheduler.now;
@@ -417,7 +418,7 @@ impl Vms {
         }
     }
 
-    /// A runner has left its lock behind.
+    /// Records the lock left behind by a runner.
     pub(crate) fn leave_stale(
         &mut self,
         instance: &InstanceId,
@@ -439,7 +440,8 @@ impl Vms {
         self.reply(scheduler, call, answer, pause);
     }
 
-    /// Nothing is done, and the adapter knows that: it had not yet sent anything.
+    /// Hangs a call without effect, before the adapter has sent anything; the adapter knows of the
+    /// lack of effect.
     fn hang_early(&mut self, scheduler: &mut Scheduler, call: &VmCall<'_>) {
         let error = VmError::Unreachable("no key exchange in time".to_owned());
         let answer = match call.action {
@@ -451,7 +453,7 @@ impl Vms {
         scheduler.answer(call.from, call.id, answer, pause);
     }
 
-    /// Nothing is done; the adapter gives up at the deadline, or never tells.
+    /// Hangs a call without effect; the adapter gives up at the deadline, or never answers.
     fn hang(&mut self, scheduler: &mut Scheduler, call: &VmCall<'_>) {
         if self.rng.one_in(2) {
             let error = VmError::Lost("timed out".to_owned());

@@ -1,4 +1,4 @@
-//! What users submit, and when.
+//! Workloads: content and times of submissions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,55 +6,56 @@ use std::time::Duration;
 use longshore_core::ids::ContainerId;
 use longshore_core::resources::Demand;
 
-/// How work comes in.
+/// Pattern of arrivals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// One now and then.
+    /// Single containers at intervals.
     Steady { gap: Duration },
-    /// Many at once, seldom.
+    /// Rare bursts of many containers.
     Bursty { gap: Duration, size: u32 },
-    /// A supervisor that submits its children step by step while it runs, and ends after them.
+    /// Supervisors with children submitted step by step during the supervisor's run, before its
+    /// end.
     Workflow { gap: Duration, children: u32 },
-    /// One now and then, by a user who changes priorities with each.
+    /// Single containers at intervals, from a user who changes priorities at each submission.
     Churn { gap: Duration },
-    /// Many at once, most of which are cancelled soon after.
+    /// Bursts of many containers, most of them cancelled soon after.
     Storm { gap: Duration, size: u32 },
-    /// What was recorded elsewhere, or written by hand.
+    /// Arrivals recorded elsewhere or written by hand.
     Recorded(Arc<[Arrival]>),
 }
 
-/// One user's work.
+/// Work of a single user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Workload {
     pub(crate) pattern: Pattern,
-    /// Containers still to be submitted.
+    /// Number of containers still to be submitted.
     pub(crate) left: u32,
     pub(crate) demands: Vec<Demand>,
     pub(crate) run_secs: (u64, u64),
     pub(crate) priorities: u64,
 }
 
-/// One container of a recorded workload.
+/// Container of a recorded workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When it is submitted, after the beginning.
+    /// Submission time, from the start of the run.
     pub at: Duration,
-    /// Its name, if it has one.
+    /// Uuid of the container, if known.
     pub id: Option<ContainerId>,
-    /// What it needs.
+    /// Resource needs.
     pub demand: Demand,
-    /// Higher goes first; 0 is not wanted.
+    /// Priority; higher goes first, 0 means cancelled.
     pub priority: u64,
-    /// How long its program runs.
+    /// Run time of the container's program.
     pub runs_for: Duration,
-    /// Its user gives it up so long after submitting it.
+    /// Time from the submission to the user's cancellation, if any.
     pub cancel_after: Option<Duration>,
-    /// The container that submits it and ends after it.
+    /// Supervisor submitting the container; ends after the container.
     pub parent: Option<ContainerId>,
 }
 
 impl Workload {
-    /// In a few words.
+    /// Returns a short summary.
     pub(crate) fn summary(&self) -> String {
         let name = match self.pattern {
             Pattern::Steady { .. } => "steady",
@@ -67,7 +68,7 @@ impl Workload {
         format!("{} {name}", self.left)
     }
 
-    /// Exactly what was recorded.
+    /// Creates a workload with exactly the recorded arrivals.
     pub(crate) fn recorded(arrivals: &[Arrival]) -> Self {
         let mut arrivals = arrivals.to_vec();
         arrivals.sort_by_key(|arrival| arrival.at);

@@ -43,13 +43,13 @@ fn every_subnet_is_tried_and_the_wrong_one_is_told() {
     let [create] = failed[..] else {
         panic!("{failed:#?}");
     };
-    assert_eq!(create["point"], "create");
-    let words = create["words"].as_str().expect("words");
+    assert_eq!(create["check"], "create");
+    let words = create["message"].as_str().expect("a message");
     assert!(
         words.contains("InvalidSubnetID.NotFound") && words.contains(WRONG),
         "{words}"
     );
-    let checks = create["check"].as_array().expect("what to check");
+    let checks = create["hints"].as_array().expect("hints");
     assert!(checks.iter().any(|check| check == "subnet"), "{create}");
 
     // What went over the wire: each run stayed in its subnet, one after the other.

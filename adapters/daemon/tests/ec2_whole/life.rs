@@ -67,7 +67,7 @@ fn a_list_that_lags_costs_no_second_instance() {
     let before = lists();
     until("lists came without it", || lists() >= before + 4);
     assert_eq!(api.state(&first), "Queued");
-    whole.proxy.heal();
+    whole.proxy.clear_faults();
     api.until_state(&first, "Complete");
     // Lists lag again, after they have shown it: it is not gone, and takes the next container.
     whole

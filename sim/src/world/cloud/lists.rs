@@ -1,4 +1,4 @@
-//! Lists of the instances: partial, paged, behind the truth, or the ones of a while ago.
+//! Instance lists: partial, paged, delayed or stale.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::world::scheduler::Scheduler;
 
 const HIDDEN_MAX: Duration = Duration::from_secs(30);
 const SHOWN_MIN: Duration = Duration::from_secs(120);
-/// A cache shows nothing older than this.
+/// Maximum age of a cached list.
 const STALE_MAX: Duration = Duration::from_secs(25);
 
 impl Cloud {
@@ -38,7 +38,7 @@ impl Cloud {
         self.reply(scheduler, from, id, Answer::Instances(Ok(records)), pause);
     }
 
-    /// What lists would show if they were complete.
+    /// Returns the content of a complete list.
     fn shown(&self, now: Timestamp) -> Vec<InstanceRecord> {
         let shown = self.instances.values().filter(|i| i.listed_from <= now);
         let shown = shown.map(|i| {
@@ -49,7 +49,7 @@ impl Cloud {
         shown.collect()
     }
 
-    /// The list of a moment ago, if the cloud saves itself the work.
+    /// Returns the previous list if the fault of stale lists strikes.
     fn cached(&mut self, scheduler: &mut Scheduler) -> Option<Vec<InstanceRecord>> {
         let now = scheduler.now;
         if let Some((at, records)) = &self.listed
@@ -66,7 +66,8 @@ impl Cloud {
         None
     }
 
-    /// The first page of two: until the second is read, the world goes on.
+    /// Builds the first of two pages and schedules the read of the second; the world changes in
+    /// between.
     fn first_page(
         &mut self,
         scheduler: &mut Scheduler,
@@ -116,8 +117,8 @@ impl Cloud {
         records
     }
 
-    /// Lists are behind for a while, not for ever: what was hidden for half a minute is shown for
-    /// the next two.
+    /// True if a list may omit the instance. Bounds the delay: after 30 s of omission, an instance
+    /// is listed for the next two minutes.
     fn may_hide(&mut self, now: Timestamp, id: &InstanceId) -> bool {
         let Some(instance) = self.instances.get_mut(id) else {
             return true;

@@ -1,4 +1,4 @@
-//! What becomes of the cloud as a whole: outages, quota, capacity, throttling.
+//! Faults of the whole cloud: outages, quota, capacity, throttling.
 
 use longshore_core::ids::{QuotaGroup, TypeName};
 use longshore_core::input::{CapacityScope, CloudError};
@@ -10,7 +10,7 @@ use crate::world::faults::Fault;
 use crate::world::scheduler::Scheduler;
 
 impl Cloud {
-    /// From here on the cloud works.
+    /// Ends all outages; the cloud works from now on.
     pub(crate) fn end_outages(&mut self) {
         self.shrunk.clear();
         self.sold_out.clear();
@@ -60,7 +60,7 @@ impl Cloud {
         }
     }
 
-    /// Which part of the cloud has nothing left for this type.
+    /// Returns the scope without capacity for a type, if any.
     pub(super) fn lacking(
         &self,
         now: Timestamp,
@@ -77,7 +77,7 @@ impl Cloud {
         }
     }
 
-    /// What stands in the way of any call.
+    /// Returns the error of a refused call, if any; applies to calls of every kind.
     pub(super) fn refuse(&mut self, scheduler: &mut Scheduler) -> Option<CloudError> {
         if scheduler.now < self.down_until {
             let message = "service unavailable".to_owned();

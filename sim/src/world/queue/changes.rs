@@ -1,4 +1,4 @@
-//! What may follow what: locks, unlocks, cancels, and the guard that lets one runner in.
+//! Permitted state transitions: locks, unlocks, cancels, and the guard admitting a single runner.
 
 use longshore_core::ids::ContainerId;
 use longshore_core::input::ContainerState;
@@ -57,7 +57,7 @@ impl Queue {
         self.give_back(scheduler, id, ContainerState::Locked)
     }
 
-    /// Ends an attempt: back into the line, unless it was the last.
+    /// Ends an attempt: requeues the container, unless the attempt was the last.
     pub(super) fn give_back(
         &mut self,
         scheduler: &mut Scheduler,
@@ -92,7 +92,8 @@ impl Queue {
         .unwrap_or(Ok(()))
     }
 
-    /// An admin may cancel anything, even what completed: the rules see to it that nobody does.
+    /// Cancels a container. An admin may cancel any container, even a completed container; the
+    /// rules forbid such a cancel to a process.
     pub(super) fn cancel(
         &mut self,
         now: Timestamp,
@@ -115,10 +116,10 @@ impl Queue {
         .unwrap_or(Ok(()))
     }
 
-    /// A runner asks to run its container: the guard against running twice.
+    /// Asks for permission to run a container: the guard against double runs.
     ///
     /// # Errors
-    /// When the queue is overloaded.
+    /// If the queue is overloaded.
     pub(crate) fn may_run(
         &mut self,
         scheduler: &mut Scheduler,
@@ -133,7 +134,7 @@ impl Queue {
         }
         let now = scheduler.now;
         let taken = self.change(id, |record| match record.state {
-            // What somebody else locked is theirs to run.
+            // Refuses a container locked by another dispatcher.
             ContainerState::Locked if record.ours => {
                 record.state = ContainerState::Running;
                 record.runner = Some(runner);
@@ -147,10 +148,10 @@ impl Queue {
         Ok(taken == Some(true))
     }
 
-    /// A runner tells the result. What the queue refuses is settled too.
+    /// Reports a runner's result. A report refused by the queue counts as settled.
     ///
     /// # Errors
-    /// When the queue is overloaded.
+    /// If the queue is overloaded.
     pub(crate) fn report(
         &mut self,
         scheduler: &mut Scheduler,

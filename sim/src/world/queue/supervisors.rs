@@ -8,8 +8,8 @@ use super::Queue;
 use crate::world::scheduler::Scheduler;
 
 impl Queue {
-    /// A supervisor will submit so many children, and wait for them at most so long once its own
-    /// work is done.
+    /// Sets the number of children of a supervisor, and the maximum wait for children after the end
+    /// of the supervisor's own work.
     pub(crate) fn await_children(&mut self, id: ContainerId, many: u32, patience: Duration) {
         if let Some(record) = self.records.get_mut(&id) {
             record.unborn = many;
@@ -17,7 +17,7 @@ impl Queue {
         }
     }
 
-    /// A supervisor has submitted a child.
+    /// Records the submission of a child by a supervisor.
     pub(crate) fn adopt(&mut self, id: ContainerId, child: ContainerId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.children.push(child);
@@ -25,14 +25,14 @@ impl Queue {
         }
     }
 
-    /// A supervisor submits no more.
+    /// Marks a supervisor as finished with submitting children.
     pub(crate) fn weaned(&mut self, id: ContainerId) {
         if let Some(record) = self.records.get_mut(&id) {
             record.unborn = 0;
         }
     }
 
-    /// The children that are neither over nor given up.
+    /// Returns the children neither final nor cancelled.
     pub(crate) fn open_children(&self, id: ContainerId) -> Vec<ContainerId> {
         let children = self.records.get(&id).map(|record| &record.children);
         let open = |id: &&ContainerId| {
@@ -47,7 +47,7 @@ impl Queue {
             .collect()
     }
 
-    /// Whether a program whose own work is done goes on for the sake of its children.
+    /// True if a program with its own work done still waits for children.
     pub(crate) fn waits_for_children(&self, scheduler: &Scheduler, id: ContainerId) -> bool {
         let Some(record) = self.records.get(&id) else {
             return false;
