@@ -1,4 +1,4 @@
-//! Where an instance is in its life, in the peer's words.
+//! State of an instance in the peer's terms.
 
 use longshore_core::Phase;
 
@@ -20,7 +20,7 @@ impl WorkerState {
         Self::Shutdown,
     ];
 
-    /// A fenced instance is still idle, or running again: it may stay.
+    /// State by phase. A cordoned instance counts as idle or running, since it may be uncordoned.
     pub(crate) fn new(phase: Phase, busy: bool) -> Self {
         match phase {
             Phase::Creating | Phase::Booting => Self::Booting,

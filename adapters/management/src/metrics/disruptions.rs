@@ -1,5 +1,4 @@
-//! What is counted of VMs that never boot, of those that had to be given up, and of those that the
-//! cloud takes back.
+//! Counters of failed boots, unexpected terminations and preemptions.
 
 use longshore_core::ShutdownReason;
 use longshore_core::event::Event;
@@ -8,7 +7,7 @@ use prometheus::{IntCounterVec, Registry};
 
 use super::{counters, register};
 
-/// Why an instance is given up that was to stay.
+/// Reasons of an unexpected termination.
 const REASONS: [&str; 4] = ["boot_timeout", "unresponsive", "unkillable", "broken"];
 
 /// Counters by instance type.
@@ -48,7 +47,7 @@ impl Disruptions {
         }
     }
 
-    /// Counts an event, if it is about any of this.
+    /// Counts an event of these kinds.
     pub(super) fn observe(&self, event: &Event) {
         if let Some((reason, name)) = given_up(event) {
             let labels = [reason, name.as_str()];
@@ -63,7 +62,7 @@ impl Disruptions {
         counter.with_label_values(&[name.as_str()]).inc();
     }
 
-    /// Shows a type that nothing has happened to yet.
+    /// Shows zero for a type without events.
     pub(super) fn begin_at_zero(&self, name: &TypeName) {
         for counter in [&self.boot_backoffs, &self.announced, &self.interruptions] {
             counter.with_label_values(&[name.as_str()]);

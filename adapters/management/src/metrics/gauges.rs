@@ -1,4 +1,4 @@
-//! Gauges from the dispatcher's sums and the server's settings.
+//! Gauges from the dispatcher's totals and the server's settings.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ const STATES: [ContainerState; 5] = [
     ContainerState::Complete,
     ContainerState::Cancelled,
 ];
-/// What may be in flight. Kinds that are missing here are shown only while there are any.
+/// Kinds of commands always shown. Other kinds appear only while in flight.
 const KINDS: [&str; 10] = [
     "poll", "lookup", "update", "list", "create", "destroy", "tag", "probe", "start", "signal",
 ];
@@ -160,7 +160,7 @@ fn boot_backoffs(totals: &Totals) -> Vec<Metric> {
     each.collect()
 }
 
-/// When the queue was last overloaded; 0 is never.
+/// Time of the queue's last overload; 0 means never.
 pub(super) fn last_503(at: Timestamp) -> MetricFamily {
     single(
         "last_503_time",
@@ -265,7 +265,7 @@ fn prices(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
     by_category_and_type(settings, prices.map(|(place, sum)| (place, dollars(*sum))))
 }
 
-/// Zeros included.
+/// Values by category and type, including zeros.
 fn by_category_and_type<'a>(
     settings: &'a ManagementSettings,
     values: impl Iterator<Item = (&'a (Category, TypeName), f64)>,
@@ -321,7 +321,7 @@ fn in_flight(totals: &Totals) -> Vec<Metric> {
     counts.into_iter().map(metric).collect()
 }
 
-/// The largest and the lower middle one; 0 if nobody is probed.
+/// Maximum and lower median of probe ages; 0 without probed instances.
 fn probe_ages(dated: &AsOf<Totals>) -> (f64, f64) {
     let last_probes = dated.value.last_probes.iter();
     let mut ages: Vec<f64> = last_probes.map(|last| age(dated.at, *last)).collect();
@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probe_ages_are_those_of_the_longest_and_of_the_middle() {
+    fn probe_ages_are_maximum_and_median() {
         let ago = |secs: u64| Timestamp::from_nanos(1 << 60) - Duration::from_secs(secs);
         let ages = |last_probes: &[u64]| {
             let value = Totals {
