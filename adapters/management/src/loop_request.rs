@@ -1,4 +1,4 @@
-//! What the server asks of the loop that owns the dispatcher.
+//! Requests of the server to the loop owning the dispatcher.
 
 use longshore_core::ids::ContainerId;
 use longshore_core::input::OperatorRequest;
@@ -7,100 +7,100 @@ use longshore_core::view::{BootBackoff, ContainerView, InstanceView, Totals, Vie
 use longshore_core::{ContainerExplanation, InstanceExplanation};
 use tokio::sync::{mpsc, oneshot};
 
-/// LoopRequests that wait for the loop at most; whoever comes then waits for a place, within the same
-/// time limit.
+/// Capacity of the channel. A sender to a full channel waits, within the timeout of its reply.
 const REQUESTS_MAX: usize = 64;
 
-/// Where one answer goes. Nobody listens any more once it is closed.
+/// Sender of one reply; closed once the HTTP request has timed out.
 pub type Reply<T> = oneshot::Sender<T>;
 
-/// The channel from the server to the loop.
+/// Creates the channel from the server to the loop.
 #[must_use]
 pub fn loop_requests() -> (mpsc::Sender<LoopRequest>, mpsc::Receiver<LoopRequest>) {
     mpsc::channel(REQUESTS_MAX)
 }
 
-/// One question, with the place for its answer.
+/// One request, with the sender of its reply.
 #[derive(Debug)]
 pub enum LoopRequest {
-    /// All containers; `None` while queue and clouds have not each been seen whole.
+    /// All containers; `None` until queue and clouds have each been read completely.
     Containers(Reply<Option<Vec<ContainerView>>>),
-    /// One container, if it is known.
+    /// One container; `None` if unknown.
     Container(ContainerId, Reply<Option<ContainerView>>),
-    /// All instances, and what none is created of.
+    /// All instances, and the types and images backed off after failed boots.
     Instances(Reply<AsOf<Instances>>),
-    /// Why the container or the instance of this name is as it is, if it is known.
+    /// Explanation of the container or instance of this name; `None` if unknown.
     Explain(String, Reply<Option<Explanation>>),
-    /// Sums for metrics.
+    /// Totals for metrics.
     Totals(Reply<AsOf<Totals>>),
-    /// An operator's wish, to be carried out if its object exists.
+    /// Request of an operator, to be executed if its container or instance exists.
     Operate(OperatorRequest, Reply<Outcome>),
-    /// Whether the dispatcher is able to work, and what it gives a rest.
+    /// Health of the dispatcher, and the types and images backed off after failed boots.
     Health(Reply<HealthReport>),
 }
 
-/// An answer, and when it was true.
+/// A value with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AsOf<T> {
-    /// The loop's time.
+    /// Time of the value, by the clock of the loop.
     pub at: Timestamp,
-    /// The answer.
+    /// The value.
     pub value: T,
 }
 
-/// What there is, and what there is none of for a while.
+/// Instances, with the types and images backed off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instances {
-    /// Those that exist, and wishes.
+    /// Existing instances, and create requests.
     pub all: Vec<InstanceView>,
-    /// Types and images that do not boot.
+    /// Types and images backed off after failed boots.
     pub boot_backoffs: Vec<BootBackoff>,
 }
 
-/// How the dispatcher is.
+/// Health of the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthReport {
-    /// Whether it is able to work.
+    /// State of the dispatcher as a whole.
     pub health: Health,
-    /// Types and images that do not boot. It works on with all others, so this is no failure.
+    /// Types and images backed off after failed boots. Not a failure: all others still work.
     pub boot_backoffs: Vec<BootBackoff>,
 }
 
-/// Why something is as it is.
+/// Explanation of the state of a container or an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
-    /// A container.
+    /// Of a container.
     Container(Box<ContainerExplanation>),
-    /// An instance, or the wish for one.
+    /// Of an instance or a create request.
     Instance(Box<InstanceExplanation>),
 }
 
-/// What becomes of an operator's wish.
+/// Outcome of a request of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is being carried out.
+    /// In execution.
     Accepted,
-    /// There is no such instance, or no instance has that container.
+    /// Refused: the instance does not exist, or no instance hosts the container.
     Missing,
-    /// Its object is not known, but neither is the whole world yet, or another process is in
-    /// charge.
+    /// Refused for now: queue and clouds are not yet read completely, or another process is the
+    /// leader.
     NotReady,
 }
 
-/// Whether the dispatcher is able to work.
+/// State of the dispatcher as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It is.
+    /// Working.
     Ok,
-    /// It is not, and why: for instance, the runner's program cannot be read.
+    /// Not working, with the reason, such as an unreadable runner program.
     Failing(String),
 }
 
 impl LoopRequest {
-    /// Answers, unless nobody listens any more. A wish that can be carried out is returned: hand it
-    /// to the dispatcher as [`Input::OperatorRequest`](longshore_core::input::Input::Operator). `now` is
-    /// the loop's time.
-    #[must_use = "a returned wish must be handed to the dispatcher"]
+    /// Sends the reply, unless the HTTP request has timed out. Returns an accepted request of an
+    /// operator, to be passed to the dispatcher as
+    /// [`Input::OperatorRequest`](longshore_core::input::Input::OperatorRequest). `now` is the time by
+    /// the clock of the loop.
+    #[must_use = "a returned request must be passed to the dispatcher"]
     pub fn answer(
         self,
         now: Timestamp,
@@ -110,7 +110,7 @@ impl LoopRequest {
         if self.is_abandoned() {
             return None;
         }
-        // A send fails when the asker has just given up: then nobody misses the answer.
+        // A send fails if the HTTP request has just timed out: then no reply is missing.
         match self {
             Self::Containers(reply) => {
                 let _ = reply.send(view.is_synced().then(|| view.containers()));
@@ -132,11 +132,11 @@ impl LoopRequest {
                 let value = view.totals();
                 let _ = reply.send(AsOf { at: now, value });
             }
-            Self::Operate(wish, reply) => {
-                let outcome = outcome(view, &wish);
-                // Whoever gave up was told that nothing is known to have happened: keep it true.
-                let told = reply.send(outcome).is_ok();
-                return (told && outcome == Outcome::Accepted).then_some(wish);
+            Self::Operate(request, reply) => {
+                let outcome = outcome(view, &request);
+                // After a timeout the caller has got an error: do not execute the request later.
+                let is_delivered = reply.send(outcome).is_ok();
+                return (is_delivered && outcome == Outcome::Accepted).then_some(request);
             }
             Self::Health(reply) => {
                 let _ = reply.send(HealthReport {
@@ -148,7 +148,7 @@ impl LoopRequest {
         None
     }
 
-    /// Whether the asker has given up. A loop that was held up skips such questions.
+    /// True if the HTTP request has timed out. A delayed loop skips abandoned requests.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         match self {
@@ -165,15 +165,15 @@ impl LoopRequest {
 
 fn explain(now: Timestamp, view: View<'_>, name: &str) -> Option<Explanation> {
     if let Ok(id) = name.parse::<ContainerId>() {
-        let told = view.explain_container(now, id)?;
-        return Some(Explanation::Container(Box::new(told)));
+        let explanation = view.explain_container(now, id)?;
+        return Some(Explanation::Container(Box::new(explanation)));
     }
-    let told = view.explain_instance(now, name)?;
-    Some(Explanation::Instance(Box::new(told)))
+    let explanation = view.explain_instance(now, name)?;
+    Some(Explanation::Instance(Box::new(explanation)))
 }
 
-fn outcome(view: View<'_>, wish: &OperatorRequest) -> Outcome {
-    let exists = match wish {
+fn outcome(view: View<'_>, request: &OperatorRequest) -> Outcome {
+    let exists = match request {
         OperatorRequest::SetIdleBehavior { instance, .. }
         | OperatorRequest::KillInstance { instance, .. } => view.instance(instance).is_some(),
         OperatorRequest::KillContainer { container, .. } => view.is_hosted(*container),
