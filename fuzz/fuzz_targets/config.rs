@@ -1,4 +1,4 @@
-//! Any text is a configuration or a list of what is wrong with it.
+//! Fuzz target: any text is either a configuration or a list of errors.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,5 +1,5 @@
-//! No sequence of inputs makes the core panic. One JSON input a line; each comes a second after the
-//! one before, and answers go to the commands by their number.
+//! Fuzz target: no sequence of inputs makes the core panic. One JSON input per line; the interval
+//! is one second, and answers refer to commands by number.
 #![no_main]
 
 use std::time::Duration;

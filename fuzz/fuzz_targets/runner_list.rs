@@ -1,4 +1,4 @@
-//! Whatever a VM prints is a list of runners.
+//! Fuzz target: any output of a VM is parsed as a list of runners.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
