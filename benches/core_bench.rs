@@ -1,4 +1,4 @@
-//! What the core's work costs: `cargo bench -p longshore-benches`.
+//! Benchmarks of the core: `cargo bench -p longshore-benches`.
 #![allow(missing_docs, reason = "the macros of criterion make public items")]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 use longshore_benches::{Bench, Busy, Size, containers, wanted};
 use longshore_sim::reference_placement::ReferencePlacement;
 
-/// One answer of a steady VM, with what leaves because of it.
+/// One answer of an idle-state probe, with the resulting commands.
 fn steady_probe(c: &mut Criterion) {
     let mut group = c.benchmark_group("steady_probe");
     for instances in [100, 1000, 10_000] {
@@ -30,7 +30,7 @@ fn steady_probe(c: &mut Criterion) {
     group.finish();
 }
 
-/// From a full queue and idle VMs to every decision.
+/// First placement pass with a full queue and idle instances.
 fn place_from_scratch(c: &mut Criterion) {
     let mut group = c.benchmark_group("place_from_scratch");
     group.sample_size(10);
@@ -48,7 +48,7 @@ fn place_from_scratch(c: &mut Criterion) {
         };
         let mut bench = Bench::with_instances(size);
         bench.queue_shows(containers(size));
-        let name = format!("{queued} containers of {shapes} shapes on {instances} instances");
+        let name = format!("{queued} containers of {shapes} classes on {instances} instances");
         group.bench_function(name, |b| {
             b.iter_batched(
                 || bench.clone(),
@@ -63,8 +63,8 @@ fn place_from_scratch(c: &mut Criterion) {
     group.finish();
 }
 
-/// One container ends where everything is busy and 100,000 wait: the pass that follows, and what
-/// leaves because of it.
+/// End of one container with all instances busy and 100,000 waiting containers: the following pass
+/// and the resulting commands.
 fn place_after_one_change(c: &mut Criterion) {
     let mut group = c.benchmark_group("place_after_one_change");
     group.sample_size(10);
@@ -84,7 +84,7 @@ fn place_after_one_change(c: &mut Criterion) {
                 let mut took = Duration::ZERO;
                 let mut left = changes;
                 while left > 0 {
-                    // Each change uses a container up.
+                    // Each change consumes a container.
                     let some = left.min(100);
                     let (mut bench, mut busy) = (bench.clone(), busy.clone());
                     let begin = Instant::now();
@@ -101,7 +101,7 @@ fn place_after_one_change(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same work, container by container and VM by VM: what the indexes of the real pass save.
+/// The same placement by the reference implementation without indexes, for comparison.
 fn place_naively(c: &mut Criterion) {
     let mut group = c.benchmark_group("place_naively");
     group.sample_size(10);

@@ -1,5 +1,5 @@
-//! Builds the runner and hands it to the program, which copies it to every VM: one static file, so
-//! that nothing else needs to be installed there.
+//! Builds the runner and embeds the binary in the program, which copies it to every VM: a single
+//! static file, so that a VM needs no other installation.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,15 +17,19 @@ fn main() {
         Some(prebuilt) => PathBuf::from(prebuilt),
         None => build(&runner),
     };
-    assert!(binary.is_file(), "no runner at {}", binary.display());
+    assert!(
+        binary.is_file(),
+        "the runner binary does not exist: {}",
+        binary.display()
+    );
     println!(
         "cargo::rustc-env=LONGSHORE_RUNNER_FILE={}",
         binary.display()
     );
 }
 
-/// Builds it in a target directory of its own, shared by all profiles, since this build holds the
-/// lock of the other one.
+/// Builds the runner in a separate target directory, shared by all profiles, since the outer build
+/// holds the lock of its own target directory.
 fn build(runner: &Path) -> PathBuf {
     let target = var("TARGET");
     let out_dir = PathBuf::from(var("OUT_DIR"));
@@ -44,7 +48,7 @@ fn build(runner: &Path) -> PathBuf {
         .arg("--target-dir")
         .arg(&target_dir)
         .args(["--target", &target]);
-    // What the outer build set for itself is not for this one.
+    // Variables that cargo set for the outer build do not apply to the inner build.
     for (name, _) in env::vars_os() {
         let name_text = name.to_string_lossy();
         let inner = [
@@ -64,7 +68,7 @@ fn build(runner: &Path) -> PathBuf {
         .then_some("-C target-feature=+crt-static");
     cargo.env("RUSTFLAGS", static_libc.unwrap_or_default());
     let status = cargo.status().expect("cargo runs");
-    assert!(status.success(), "the runner did not build: {status}");
+    assert!(status.success(), "building the runner failed: {status}");
     target_dir.join(target).join("runner/longshore-runner")
 }
 

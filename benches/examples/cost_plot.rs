@@ -1,5 +1,5 @@
-//! Draws what a change costs, by how much there is:
-//! `cargo run --release -p longshore-benches --example cost_plot -- docs/cost.svg`.
+//! Plots the cost of a change by the size of the cluster: `cargo run --release -p longshore-benches
+//! --example cost_plot -- docs/cost.svg`.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use plotters::prelude::*;
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Containers that wait; a tenth as many instances.
+/// Numbers of waiting containers; there are a tenth as many instances.
 const SIZES: [u32; 7] = [100, 316, 1000, 3162, 10_000, 31_623, 100_000];
 
-/// Each sample is the mean of so many changes.
+/// Number of changes per sample; a sample is the mean.
 const CHANGES: u32 = 50;
 const SAMPLES: u32 = 60;
 
-/// What is measured at each size, in microseconds.
+/// Measured times by size, in microseconds.
 struct Line {
     name: &'static str,
     colour: RGBColor,
@@ -62,11 +62,11 @@ fn main() -> Result<(), Failure> {
         }
     }
     draw(&path, &lines)?;
-    println!("{path} is written");
+    println!("{path} written");
     Ok(())
 }
 
-/// The fastest of many samples: what else the machine does only ever adds to it.
+/// Minimum of many samples: interference by other processes only adds time.
 fn fastest(samples: u32, sample: impl FnMut() -> Duration) -> Duration {
     let all = std::iter::repeat_with(sample).take(samples as usize);
     all.min().unwrap_or_default()
@@ -76,7 +76,7 @@ fn after_one_change(size: Size) -> Duration {
     let mut bench = Bench::with_instances(size);
     bench.queue_shows(containers(size));
     let busy = Busy::of(&mut bench);
-    // Each change uses a container up.
+    // Each change consumes a container.
     let changes = CHANGES.min(size.instances);
     let left = SAMPLES.min(size.containers / 4 / changes).max(1);
     let (mut bench, mut busy) = (bench.clone(), busy);
@@ -119,7 +119,7 @@ fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Both axes are logarithmic, so that what grows with the size would rise by a decade in each.
+/// Both axes are logarithmic, so that linear growth is a rise by one decade per decade.
 fn draw(path: &str, lines: &[Line]) -> Result<(), Failure> {
     let area = SVGBackend::new(path, (860, 520)).into_drawing_area();
     area.fill(&WHITE)?;

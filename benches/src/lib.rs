@@ -1,4 +1,4 @@
-//! Dispatchers of a given size for benchmarks, made through the public face alone.
+//! Dispatchers of a given size for benchmarks, built through the public interface only.
 
 use std::time::Duration;
 
@@ -14,34 +14,35 @@ use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_sim::reference_placement::Wanted;
 
-/// A dispatcher and its time.
+/// Dispatcher and simulated time.
 #[derive(Clone, Debug)]
 pub struct Bench {
-    /// The dispatcher.
+    /// Dispatcher.
     pub core: Dispatcher,
-    /// Its time.
+    /// Simulated time.
     pub now: Timestamp,
     size: Size,
 }
 
-/// How large.
+/// Size of a benchmark.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Ready instances.
+    /// Number of ready instances.
     pub instances: u32,
-    /// Queued containers.
+    /// Number of queued containers.
     pub containers: u32,
-    /// Kinds of container, by need.
+    /// Number of container classes.
     pub shapes: u32,
-    /// Instance types.
+    /// Number of instance types.
     pub types: u32,
 }
 
 impl Bench {
-    /// Ready, idle instances of the smallest type, and an empty queue.
+    /// Builds a dispatcher with ready, idle instances of the smallest type and an empty queue.
     ///
     /// # Panics
-    /// If the core does not ask for what it needs.
+    ///
+    /// If the core does not issue the expected commands.
     #[must_use]
     pub fn with_instances(size: Size) -> Self {
         let now = Timestamp::from_nanos(1);
@@ -71,15 +72,16 @@ impl Bench {
         bench
     }
 
-    /// A list of all instances, as the cloud answers it.
+    /// Cloud list of all instances.
     fn instances(&self) -> Vec<InstanceRecord> {
         (0..self.size.instances).map(instance).collect()
     }
 
-    /// Answers a look at the queue, which is empty, or at the cloud, which has all instances.
+    /// Answers a poll of the queue with an empty list, or a list of the cloud with all instances.
     ///
     /// # Panics
-    /// If it is something else.
+    ///
+    /// For any other command.
     pub fn answer_look(&mut self, look: &Command) {
         let answer = match &look.action {
             Action::Queue(QueueAction::Poll { .. }) => Answer::Containers(Ok(Vec::new())),
@@ -87,27 +89,27 @@ impl Bench {
                 action: CloudAction::List,
                 ..
             } => Answer::Instances(Ok(self.instances())),
-            other => panic!("only looks are expected here: {other:?}"),
+            other => panic!("unexpected command: {other:?}"),
         };
         let id = look.id;
         self.core
             .handle_input(self.now, Input::Answer { id, answer });
     }
 
-    /// Lets so many seconds pass.
+    /// Advances the time by a number of seconds.
     pub fn pass(&mut self, secs: u64) {
         self.now = self.now + Duration::from_secs(secs);
         self.core.handle_timeout(self.now);
     }
 
-    /// Everything that is to be done, in order; events are dropped.
+    /// Returns all commands, in order; events are dropped.
     pub fn drain(&mut self) -> Vec<Command> {
         let commands = std::iter::from_fn(|| self.core.poll_command()).collect();
         while self.core.poll_event().is_some() {}
         commands
     }
 
-    /// Lets the core say all that it wants to, and keeps the last probe of it.
+    /// Drains the commands, and returns the last probe.
     pub fn drain_to_probe(&mut self) -> Option<Command> {
         let mut last = None;
         while let Some(command) = self.core.poll_command() {
@@ -119,10 +121,11 @@ impl Bench {
         last
     }
 
-    /// The queue shows these; nothing is decided yet.
+    /// Answers a poll with these records; the core has not run a pass yet.
     ///
     /// # Panics
-    /// If the core does not read the queue within a minute.
+    ///
+    /// If the core does not poll the queue within a minute.
     pub fn queue_shows(&mut self, records: Vec<ContainerRecord>) {
         self.pass(60);
         let commands = self.drain();
@@ -157,13 +160,14 @@ impl Bench {
             .handle_input(self.now, Input::Answer { id, answer });
     }
 
-    /// The next probe that leaves.
+    /// Advances the time to the next probe.
     ///
     /// # Panics
-    /// If none leaves within an hour.
+    ///
+    /// If no probe is issued within an hour.
     pub fn next_probe(&mut self) -> Command {
         for _ in 0..3600 {
-            let (at, _) = self.core.poll_timeout().expect("something is always due");
+            let (at, _) = self.core.poll_timeout().expect("a timer is always due");
             self.now = self.now.max(at);
             self.core.handle_timeout(self.now);
             if let Some(found) = self.drain_to_probe() {
@@ -174,14 +178,14 @@ impl Bench {
     }
 }
 
-/// What is locked and waits to be answered, one container after the other.
+/// Unanswered lock commands, answered one after another.
 #[derive(Clone, Debug)]
 pub struct Busy {
     locks: std::collections::VecDeque<(CommandId, ContainerId)>,
 }
 
 impl Busy {
-    /// Lets the core decide; every lock stays unanswered.
+    /// Runs the core; all locks stay unanswered.
     pub fn of(bench: &mut Bench) -> Self {
         let commands = bench.drain();
         Self {
@@ -189,11 +193,12 @@ impl Busy {
         }
     }
 
-    /// The oldest lock is answered: its container was cancelled meanwhile. The place that was kept
-    /// for it goes to another one, whose lock leaves.
+    /// Answers the oldest lock: the container was cancelled meanwhile. The reservation goes to
+    /// another container, whose lock is issued.
     ///
     /// # Panics
-    /// If no lock is open.
+    ///
+    /// If there is no unanswered lock.
     pub fn one_ends(&mut self, bench: &mut Bench) {
         let (id, _) = self.locks.pop_front().expect("a lock is open");
         let update = ContainerUpdate {
@@ -223,7 +228,7 @@ fn lock(command: &Command) -> Option<(CommandId, ContainerId)> {
     }
 }
 
-/// Queued containers of `size.shapes` kinds, of rising priority.
+/// Queued containers of `size.shapes` classes, of rising priority.
 #[must_use]
 pub fn containers(size: Size) -> Vec<ContainerRecord> {
     let record = |n: u32| {
@@ -245,19 +250,22 @@ pub fn containers(size: Size) -> Vec<ContainerRecord> {
     (0..size.containers).map(record).collect()
 }
 
-/// The same containers as the reference placement sees them, once the queue has shown them.
+/// Same containers in the format of the reference placement, after a poll.
 ///
 /// # Panics
-/// If the core does not know one of them.
+///
+/// If a container is unknown to the core.
 #[must_use]
 pub fn wanted(bench: &Bench, size: Size) -> Vec<Wanted> {
     let view = bench.core.view();
     let wanted = |n: u32| {
-        let shown = view.container(container_id(n)).expect("the queue shows it");
+        let shown = view
+            .container(container_id(n))
+            .expect("the poll contains the container");
         Wanted {
             id: shown.id,
             priority: shown.priority,
-            need: shown.need.expect("its record is well formed"),
+            need: shown.need.expect("the record is well formed"),
             eligible: shown.eligible,
             image: bench.core.config().image.clone(),
         }
@@ -265,9 +273,10 @@ pub fn wanted(bench: &Bench, size: Size) -> Vec<Wanted> {
     (0..size.containers).map(wanted).collect()
 }
 
-/// The nth container's uuid.
+/// Uuid of the nth container.
 ///
 /// # Panics
+///
 /// Never: the text is well formed.
 #[must_use]
 pub fn container_id(n: u32) -> ContainerId {

@@ -1,4 +1,4 @@
-//! What the core keeps in memory, and what it asks for while nothing changes.
+//! Memory use of the core, and allocations in the steady state.
 
 use allocation_counter::{AllocationInfo, measure};
 use longshore_benches::{Bench, Size, containers};
@@ -7,7 +7,7 @@ use longshore_core::command::Action;
 const MEGABYTE: i64 = 1_000_000;
 
 #[test]
-fn ten_thousand_instances_and_a_hundred_thousand_containers_take_less_than_300_mb() {
+fn full_core_takes_less_than_300_mb() {
     let size = Size {
         instances: 10_000,
         containers: 100_000,
@@ -33,12 +33,12 @@ fn ten_thousand_instances_and_a_hundred_thousand_containers_take_less_than_300_m
         mb(empty.bytes_current + i64::try_from(full.bytes_max).expect("it is less")),
     );
     assert!(kept < 300 * MEGABYTE, "{kept} bytes");
-    // Were nothing counted, or nothing kept, the bound would say nothing.
+    // A lower bound, as a check of the measurement.
     assert!(kept > 10 * MEGABYTE, "{kept} bytes");
 }
 
 #[test]
-fn a_steady_probe_asks_for_no_memory() {
+fn steady_probe_allocates_nothing() {
     let size = Size {
         instances: 1000,
         containers: 0,
@@ -46,7 +46,7 @@ fn a_steady_probe_asks_for_no_memory() {
         types: 10,
     };
     let mut bench = Bench::with_instances(size);
-    // Long enough for everything that grows to have its size: some 60 probes of each instance.
+    // Enough time for all buffers to reach their size: about 60 probes of each instance.
     let mut probes = 0;
     while probes < 60 * size.instances {
         probes += u32::from(step(&mut bench).is_some());
@@ -61,12 +61,13 @@ fn a_steady_probe_asks_for_no_memory() {
     }
     assert_eq!(asked.count_total, 0, "in {probes} probes: {asked:?}");
     let found = measure(|| drop(std::hint::black_box(Box::new(1))));
-    assert_eq!(found.count_total, 1, "what is asked for is counted");
+    assert_eq!(found.count_total, 1, "allocations are counted");
 }
 
-/// Whatever is due next. If that is a probe, what it took to send it and to take in its answer.
+/// Handles the next due command. For a probe, returns the allocations of the command and of the
+/// answer.
 fn step(bench: &mut Bench) -> Option<AllocationInfo> {
-    let (at, _) = bench.core.poll_timeout().expect("something is always due");
+    let (at, _) = bench.core.poll_timeout().expect("a timer is always due");
     bench.now = bench.now.max(at);
     let mut probe = None;
     let mut others = Vec::new();

@@ -1,4 +1,4 @@
-//! A client of the queue or of the management API.
+//! Client of the queue or of the management API.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::wait::until_some;
 
 const CONTAINERS: &str = "/arvados/v1/containers";
 
-/// Calls one API with one token.
+/// Client of one API with one token.
 #[derive(Clone, Debug)]
 pub struct Api {
     agent: Agent,
@@ -19,26 +19,27 @@ pub struct Api {
     token: String,
 }
 
-/// What came back.
+/// Response to a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status of HTTP.
+    /// HTTP status.
     pub status: u16,
-    /// The body.
+    /// Body.
     pub text: String,
 }
 
 impl Answer {
-    /// The body as JSON; null if it is none.
+    /// Body as JSON; null if the body is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// Itself, if it says that all went well.
+    /// Returns the answer if the status is 200.
     ///
     /// # Panics
-    /// If it does not.
+    ///
+    /// With any other status.
     #[must_use]
     pub fn ok(self) -> Self {
         assert_eq!(self.status, 200, "{}", self.text);
@@ -47,7 +48,7 @@ impl Answer {
 }
 
 impl Api {
-    /// On a port of this host; an empty token is not sent.
+    /// Client of a port of this host; an empty token is not sent.
     #[must_use]
     pub fn new(port: u16, token: impl Into<String>) -> Self {
         let agent = Agent::config_builder()
@@ -62,7 +63,7 @@ impl Api {
         }
     }
 
-    /// The same API for somebody else.
+    /// Same API with another token.
     #[must_use]
     pub fn with_token(&self, token: impl Into<String>) -> Self {
         Self {
@@ -71,10 +72,11 @@ impl Api {
         }
     }
 
-    /// Sends a request; an error means that nobody answers.
+    /// Sends a request; an error means that the server is unreachable.
     ///
     /// # Errors
-    /// The reason, in words.
+    ///
+    /// The reason as text.
     pub fn send(
         &self,
         method: &str,
@@ -105,10 +107,11 @@ impl Api {
         })
     }
 
-    /// Reads.
+    /// Sends a GET request.
     ///
     /// # Panics
-    /// If nobody answers.
+    ///
+    /// If the server is unreachable.
     #[must_use]
     pub fn get(&self, path: &str) -> Answer {
         let answer = self.send("GET", path, "", "");
@@ -118,27 +121,30 @@ impl Api {
     /// Sends JSON.
     ///
     /// # Panics
-    /// If nobody answers.
+    ///
+    /// If the server is unreachable.
     #[must_use]
     pub fn json(&self, method: &str, path: &str, body: &Value) -> Answer {
         let answer = self.send(method, path, "application/json", body.to_string());
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    /// Posts a form that is written already.
+    /// Posts a URL-encoded form.
     ///
     /// # Panics
-    /// If nobody answers.
+    ///
+    /// If the server is unreachable.
     #[must_use]
     pub fn form(&self, path: &str, form: &str) -> Answer {
         let answer = self.send("POST", path, "application/x-www-form-urlencoded", form);
         answer.unwrap_or_else(|error| panic!("POST {path}: {error}"))
     }
 
-    /// Submits a container and returns its uuid.
+    /// Submits a container and returns the uuid.
     ///
     /// # Panics
-    /// If it is refused.
+    ///
+    /// If the queue refuses the container.
     #[must_use]
     pub fn submit(&self, container: &Container) -> String {
         let answer = self.json("POST", CONTAINERS, &container.body()).ok();
@@ -146,38 +152,40 @@ impl Api {
         uuid.expect("a new container has a uuid")
     }
 
-    /// A container's record.
+    /// Record of a container.
     ///
     /// # Panics
-    /// If there is none.
+    ///
+    /// If there is no such container.
     #[must_use]
     pub fn record(&self, uuid: &str) -> Value {
         self.get(&format!("{CONTAINERS}/{uuid}")).ok().json()
     }
 
-    /// A container's state.
+    /// State of a container.
     #[must_use]
     pub fn state(&self, uuid: &str) -> String {
         self.record(uuid)["state"].as_str().unwrap_or("").to_owned()
     }
 
-    /// Changes a container's priority; 0 stops it.
+    /// Changes the priority of a container; 0 cancels the container.
     pub fn set_priority(&self, uuid: &str, priority: i64) {
         let body = json!({ "container": { "priority": priority } });
         let path = format!("{CONTAINERS}/{uuid}");
         let _ = self.json("PUT", &path, &body).ok();
     }
 
-    /// What a container has printed so far.
+    /// Output of a container so far.
     #[must_use]
     pub fn log(&self, uuid: &str) -> String {
         self.get(&format!("{CONTAINERS}/{uuid}/log")).ok().text
     }
 
-    /// Waits until a container is in a state, and returns its record.
+    /// Waits until a container is in a state, and returns the record.
     ///
     /// # Panics
-    /// If it never is.
+    ///
+    /// After a timeout, or if the container ends in another state.
     pub fn until_state(&self, uuid: &str, state: &str) -> Value {
         until_some(&format!("{uuid} is {state}"), || {
             let record = self.record(uuid);
@@ -191,10 +199,11 @@ impl Api {
         })
     }
 
-    /// Waits until a container has run to its end, and returns its exit code.
+    /// Waits until a container has completed, and returns the exit code.
     ///
     /// # Panics
-    /// If it never has.
+    ///
+    /// After a timeout.
     #[must_use]
     pub fn exit_code(&self, uuid: &str) -> Option<i64> {
         self.until_state(uuid, "Complete")["exit_code"].as_i64()

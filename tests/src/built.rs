@@ -1,4 +1,4 @@
-//! The program under test.
+//! Program under test.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// What a build of the program leaves.
+/// Executables of a build.
 struct Built {
     longshore: PathBuf,
     runner: PathBuf,
@@ -15,13 +15,13 @@ struct Built {
 
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// Makes the tests of this process use this program, if none has been used yet.
+/// Sets the program for all tests of this process, unless a program was set before.
 pub fn use_program(path: &Path) {
     PROGRAM.get_or_init(|| path.to_owned());
 }
 
-/// The program: the one that [`use_program`] named, `LONGSHORE_BIN`, or else this workspace's, built
-/// now if need be.
+/// Program under test: set by [`use_program`], `LONGSHORE_BIN`, or else the program of this
+/// workspace, built if out of date.
 #[must_use]
 pub fn longshore() -> &'static Path {
     PROGRAM.get_or_init(|| match env::var_os("LONGSHORE_BIN") {
@@ -30,7 +30,7 @@ pub fn longshore() -> &'static Path {
     })
 }
 
-/// The runner that the program copies to VMs: `LONGSHORE_RUNNER`, or else this workspace's.
+/// Runner deployed on VMs by the program: `LONGSHORE_RUNNER`, or else the runner of this workspace.
 #[must_use]
 pub fn runner() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
@@ -40,7 +40,7 @@ pub fn runner() -> &'static Path {
     })
 }
 
-/// Builds once in each test process; where everything is fresh, that is a look at some files.
+/// Builds once in each test process; cheap if the build is up to date.
 fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(build)
@@ -57,7 +57,7 @@ fn build() -> Built {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    // What cargo tells this test of itself would make build scripts run again.
+    // Variables that cargo sets for this test would make build scripts run again.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let own = [
@@ -70,7 +70,7 @@ fn build() -> Built {
         }
     }
     let output = cargo.output().expect("cargo runs");
-    assert!(output.status.success(), "longshore does not build");
+    assert!(output.status.success(), "building longshore failed");
     let messages = String::from_utf8_lossy(&output.stdout);
     let messages: Vec<Value> = messages
         .lines()

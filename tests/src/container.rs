@@ -1,15 +1,15 @@
-//! What is submitted.
+//! Container records for submission.
 
 use serde_json::{Value, json};
 
-/// A container to be.
+/// Container to submit.
 #[derive(Clone, Debug)]
 pub struct Container {
     record: Value,
 }
 
 impl Container {
-    /// Runs a script by `sh`, on one core and 64 MiB.
+    /// Container that runs a script with `sh`, on one core and 64 MiB.
     #[must_use]
     pub fn sh(script: impl AsRef<str>) -> Self {
         Self {
@@ -22,21 +22,21 @@ impl Container {
         }
     }
 
-    /// With so many cores.
+    /// Sets the number of cores.
     #[must_use]
     pub fn vcpus(mut self, count: u32) -> Self {
         self.record["runtime_constraints"]["vcpus"] = count.into();
         self
     }
 
-    /// With another attribute.
+    /// Sets another attribute.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.record[name] = value.into();
         self
     }
 
-    /// As the API takes it.
+    /// Body of the request to the API.
     #[must_use]
     pub fn body(&self) -> Value {
         json!({ "container": self.record })

@@ -1,4 +1,4 @@
-//! A process that runs until it is told to end.
+//! Long-running background processes.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::procs::{Process, send};
 use crate::wait::until_some;
 
-/// A process in the background whose output goes to a file. It is killed when the value is dropped.
+/// Background process with output to a file. Killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -17,10 +17,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it; the file grows over several starts.
+    /// Starts a process; the output is appended to the file.
     ///
     /// # Panics
-    /// If it cannot be started.
+    ///
+    /// If the process cannot be started.
     #[must_use]
     pub fn start(command: &mut Command, log: &Path) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log);
@@ -37,10 +38,11 @@ impl Daemon {
         }
     }
 
-    /// The process.
+    /// Process ID and start time.
     ///
     /// # Panics
-    /// If it has ended.
+    ///
+    /// If the process has ended.
     #[must_use]
     pub fn process(&self) -> Process {
         let pid = i32::try_from(self.child.id()).ok();
@@ -48,24 +50,26 @@ impl Daemon {
         process.expect("the process lives")
     }
 
-    /// What it and those before it wrote.
+    /// Output of this process and of earlier processes with the same file.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// How it ended, if it has.
+    /// Exit status, if the process has ended.
     ///
     /// # Panics
-    /// If the system does not tell.
+    ///
+    /// If the system call fails.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child is waited for")
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Sends TERM and waits for the end.
     ///
     /// # Panics
-    /// If it does not end.
+    ///
+    /// If the process does not end.
     pub fn terminate(mut self) -> ExitStatus {
         if self.ended().is_none() {
             send(self.process(), Signal::TERM);
@@ -73,7 +77,7 @@ impl Daemon {
         until_some("the process ends after TERM", || self.ended())
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process with SIGKILL, like a crash.
     pub fn kill(self) {
         drop(self);
     }
@@ -81,7 +85,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both calls fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

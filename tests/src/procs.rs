@@ -1,4 +1,4 @@
-//! Processes of this host: finding those of VMs, and ending them.
+//! Processes of this host: search for processes of VMs, and termination.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait::PATIENCE;
+use crate::wait::TIMEOUT;
 
-/// A process, safe against the reuse of its number.
+/// Process identity, safe against the reuse of process IDs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Its number.
+    /// Process ID.
     pub pid: i32,
-    /// When it began, in clock ticks since the host booted.
+    /// Start time, in clock ticks since the host booted.
     pub started: u64,
 }
 
@@ -25,29 +25,29 @@ struct Stat {
 }
 
 impl Process {
-    /// The living process with this number.
+    /// Running process with this ID.
     #[must_use]
     pub fn with_pid(pid: i32) -> Option<Self> {
         stat(pid).filter(|s| !s.ended).map(|s| s.process)
     }
 }
 
-/// Whether it lives; one that has ended and waits for its parent does not.
+/// True if the process runs; false for zombies.
 #[must_use]
 pub fn is_alive(process: Process) -> bool {
     stat(process.pid).is_some_and(|s| s.process == process && !s.ended)
 }
 
-/// Sends a signal, if it still lives.
+/// Sends a signal if the process still runs.
 pub fn send(process: Process, signal: Signal) {
     if let Some(pid) = Pid::from_raw(process.pid).filter(|_| is_alive(process)) {
-        // A failure means that it has just ended.
+        // A failure means that the process has just ended.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// Every living process of a loopback VM whose directory is `dir` or below it, and everything that
-/// descends from one.
+/// Running processes of the loopback VMs with directory `dir` or a directory below, and all
+/// descendants.
 #[must_use]
 pub fn of_vms(dir: &Path) -> Vec<Process> {
     let below = format!("LONGSHORE_VM_DIR={}/", dir.display());
@@ -60,7 +60,7 @@ pub fn of_vms(dir: &Path) -> Vec<Process> {
     find(bears)
 }
 
-/// A living process with everything that descends from it.
+/// Running process with all descendants.
 #[must_use]
 pub fn tree_of(root: Process) -> Vec<Process> {
     find(|pid| pid == root.pid && is_alive(root))
@@ -91,12 +91,12 @@ fn find(is_root: impl Fn(i32) -> bool) -> Vec<Process> {
     found.into_keys().collect()
 }
 
-/// Kills what `find` finds until it finds nothing; each is stopped first, so that it starts nothing
-/// more meanwhile. Returns those that do not end.
+/// Kills the processes returned by `find` until `find` returns none; each process is first stopped,
+/// so that the process cannot start others. Returns the processes still running after the timeout.
 #[must_use]
 pub fn end(find: impl Fn() -> Vec<Process>) -> Vec<Process> {
-    let deadline = Instant::now() + PATIENCE;
-    // What is just being started shows a little later.
+    let deadline = Instant::now() + TIMEOUT;
+    // A process being started may become visible a little later.
     let mut quiet_rounds = 0;
     while quiet_rounds < 2 {
         let found = find();
@@ -119,7 +119,7 @@ pub fn end(find: impl Fn() -> Vec<Process>) -> Vec<Process> {
 fn stat(pid: i32) -> Option<Stat> {
     let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text);
-    // The program's name, in parentheses, may hold anything.
+    // The program name, in parentheses, may contain any characters.
     let (_, rest) = text.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
     Some(Stat {

@@ -1,8 +1,8 @@
-//! The configuration of a site.
+//! Configuration of a test cluster.
 
 use std::path::Path;
 
-/// Choices for a site's configuration; the rest is in `site.yml`.
+/// Configuration of a test cluster, based on `cluster.yml`.
 #[derive(Clone, Debug)]
 pub struct Setup {
     text: String,
@@ -11,22 +11,23 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         Self {
-            text: include_str!("site.yml").to_owned(),
+            text: include_str!("cluster.yml").to_owned(),
         }
     }
 }
 
 impl Setup {
-    /// Gives a key of `site.yml` another value.
+    /// Changes the value of a key of `cluster.yml`.
     ///
     /// # Panics
-    /// If the key does not stand there exactly once.
+    ///
+    /// Unless the key occurs exactly once.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("{key}:");
         let is_it = |line: &&str| line.trim_start().starts_with(&name);
         let lines = self.text.lines();
-        assert_eq!(lines.filter(is_it).count(), 1, "{key} in site.yml");
+        assert_eq!(lines.filter(is_it).count(), 1, "{key} in cluster.yml");
         let replaced = self.text.lines().map(|line| {
             let indent = line.len() - line.trim_start().len();
             match is_it(&line) {
@@ -41,15 +42,16 @@ impl Setup {
     /// Replaces any text.
     ///
     /// # Panics
-    /// If it does not stand there.
+    ///
+    /// If the text does not occur.
     #[must_use]
     pub fn replace(mut self, from: &str, to: &str) -> Self {
-        assert!(self.text.contains(from), "{from} in site.yml");
+        assert!(self.text.contains(from), "{from} in cluster.yml");
         self.text = self.text.replace(from, to);
         self
     }
 
-    /// The text of the file for a directory, two ports and two tokens.
+    /// Content of the configuration file for a directory, two ports and two tokens.
     #[must_use]
     pub fn fill(&self, dir: &Path, ports: [u16; 2], tokens: [&str; 2]) -> String {
         self.text

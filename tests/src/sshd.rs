@@ -1,4 +1,4 @@
-//! OpenSSH's server: somebody else's idea of what SSH is.
+//! OpenSSH's server, as an independent SSH implementation.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use crate::daemon::Daemon;
 use crate::wait::until;
 
-/// Where Debian puts it.
+/// Path of the server on Debian.
 pub const SSHD: &str = "/usr/sbin/sshd";
 
-/// A server on this host, with its files in a directory of the caller's.
+/// Server on this host, with files in a directory of the caller.
 #[derive(Debug)]
 pub struct Sshd {
     daemon: Daemon,
@@ -20,18 +20,19 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// Starts it on a port; `settings` are further lines of its configuration. `dir` gets a host key
-    /// of its own; whoever is in its file `authorized` may log in.
+    /// Starts a server on a port; `settings` are additional lines of the configuration. The host
+    /// key is created in `dir`; the keys in the file `authorized` may log in.
     ///
     /// # Panics
-    /// If it is not installed or does not start.
+    ///
+    /// If the server is not installed or does not start.
     #[must_use]
     pub fn start(dir: &Path, port: u16, settings: &str) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is missing: install it by `apt-get update && apt-get install -y openssh-server`"
         );
-        // As root it wants its empty directory, which the service's start would make.
+        // As root the server needs an empty directory, normally created by the system service.
         if rustix::process::geteuid().is_root() {
             fs::create_dir_all("/run/sshd").expect("a directory for sshd");
         }
@@ -58,28 +59,29 @@ impl Sshd {
         }
     }
 
-    /// What it wrote.
+    /// Log of the server.
     #[must_use]
     pub fn log(&self) -> String {
         self.daemon.log()
     }
 
-    /// Its files.
+    /// Directory of the server's files.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where it is.
+    /// Address of the server.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 }
 
-/// Makes a key pair, `path` and `path.pub`.
+/// Creates a key pair, `path` and `path.pub`.
 ///
 /// # Panics
+///
 /// If `ssh-keygen` is missing.
 pub fn keygen(path: &Path) {
     let status = Command::new("ssh-keygen")
@@ -91,9 +93,10 @@ pub fn keygen(path: &Path) {
     assert!(status.success(), "ssh-keygen: {status}");
 }
 
-/// A port of this host that nobody uses now.
+/// Unused port of this host.
 ///
 /// # Panics
+///
 /// If there is none.
 #[must_use]
 pub fn free_port() -> u16 {

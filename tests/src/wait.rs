@@ -1,43 +1,49 @@
-//! Waiting for what no event tells.
+//! Polling for conditions without notification.
 
 use std::time::{Duration, Instant};
 
-/// Whatever a test waits for has happened by then, or will not.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of all conditions.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-const PAUSE: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// Waits until it happens.
+/// Waits until the condition holds.
 ///
 /// # Panics
-/// If it has not happened within [`PATIENCE`].
-pub fn until(what: &str, mut happens: impl FnMut() -> bool) {
-    until_some(what, || happens().then_some(()));
+///
+/// After [`TIMEOUT`].
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    until_some(what, || holds().then_some(()));
 }
 
-/// Waits until there is a value.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
-/// If there is none within [`PATIENCE`].
+///
+/// After [`TIMEOUT`].
 pub fn until_some<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    until_some_within(PATIENCE, what, look)
+    until_some_within(TIMEOUT, what, look)
 }
 
-/// Waits until there is a value, for as long as this.
+/// Waits until `look` returns a value, with another timeout.
 ///
 /// # Panics
-/// If there is none by then.
+///
+/// After the timeout.
 pub(crate) fn until_some_within<T>(
-    patience: Duration,
+    timeout: Duration,
     what: &str,
     mut look: impl FnMut() -> Option<T>,
 ) -> T {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + timeout;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
-        std::thread::sleep(PAUSE);
+        assert!(
+            Instant::now() < deadline,
+            "timeout after {timeout:?}: {what}"
+        );
+        std::thread::sleep(POLL_INTERVAL);
     }
 }

@@ -1,34 +1,38 @@
-//! Whatever is wrong is said so that its owner can put it right.
+//! Error messages about invalid input name the place and the remedy.
 
 use std::net::TcpListener;
 
-use longshore_tests::{Api, Container, Ran, Setup, Site, run, run_with_input};
+use longshore_tests::{Api, CommandOutput, Container, Setup, TestCluster, run, run_with_input};
 use serde_json::{Value, json};
 
 const CONTAINERS: &str = "/arvados/v1/containers";
 
-/// Refused as the caller's mistake, with all of these words.
-fn assert_refused(what: &str, ran: &Ran, words: &[&str]) {
-    assert!(!ran.stderr.contains("panicked"), "{what}: {}", ran.stderr);
+/// Asserts exit status 2 and the presence of all `words` in the error text.
+fn assert_refused(what: &str, output: &CommandOutput, words: &[&str]) {
+    assert!(
+        !output.stderr.contains("panicked"),
+        "{what}: {}",
+        output.stderr
+    );
     for word in words {
         assert!(
-            ran.stderr.contains(word),
+            output.stderr.contains(word),
             "{what}: {word:?} is not in: {}",
-            ran.stderr
+            output.stderr
         );
     }
-    assert_eq!(ran.code(), Some(2), "{what}: {ran:?}");
+    assert_eq!(output.code(), Some(2), "{what}: {output:?}");
 }
 
 type WrongSetup = (&'static str, Setup, &'static [&'static str]);
 
-/// What is wrong, the configuration, and what has to be said.
+/// Description, configuration, and expected words of the error text.
 fn wrong_parts() -> [WrongSetup; 10] {
     let change = |from: &str, to: &str| Setup::default().replace(from, to);
     let set = |key: &str, value: &str| Setup::default().set(key, value);
     [
         (
-            "no YAML",
+            "invalid YAML",
             change("Clusters:", "Clusters: ["),
             &["config.yml", "not valid YAML", "line"],
         ),
@@ -63,7 +67,7 @@ fn wrong_parts() -> [WrongSetup; 10] {
             &["CloudVMs.Driver", "ec2", "not in this build"],
         ),
         (
-            "an engine that the runner does not have",
+            "engine unsupported by the runner",
             set("RuntimeEngine", "docker"),
             &[
                 "Containers.RuntimeEngine",
@@ -105,7 +109,7 @@ fn wrong_values() -> [WrongSetup; 6] {
             &["InstanceTypes.small.RAM", "1Gib", "expected"],
         ),
         (
-            "key twice",
+            "duplicate key",
             change(
                 "TimeoutIdle: 60s",
                 "TimeoutIdle: 60s\n        TimeoutIdle: 5s",
@@ -126,26 +130,27 @@ fn wrong_values() -> [WrongSetup; 6] {
 }
 
 #[test]
-fn a_wrong_configuration_is_refused_with_the_place_and_what_was_expected() {
-    let site = Site::prepare(Setup::default());
+fn invalid_configuration_error_names_key_and_expectation() {
+    let cluster = TestCluster::prepare(Setup::default());
     for (what, setup, words) in wrong_parts().into_iter().chain(wrong_values()) {
         println!("{what}");
-        site.configure(setup);
-        assert_refused(what, &site.longshore(&["dispatch"]), words);
+        cluster.configure(setup);
+        assert_refused(what, &cluster.longshore(&["dispatch"]), words);
     }
 }
 
 #[test]
-fn no_secret_is_shown_when_it_is_wrong() {
-    let site = Site::prepare(Setup::default().set("SystemRootToken", "[very, secret, words]"));
-    let ran = site.longshore(&["dispatch"]);
-    assert_refused("token", &ran, &["SystemRootToken", "expected"]);
-    assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
+fn invalid_secret_is_not_shown() {
+    let cluster =
+        TestCluster::prepare(Setup::default().set("SystemRootToken", "[very, secret, words]"));
+    let output = cluster.longshore(&["dispatch"]);
+    assert_refused("token", &output, &["SystemRootToken", "expected"]);
+    assert!(!output.stderr.contains("secret"), "{}", output.stderr);
 }
 
 #[test]
-fn files_that_are_missing_or_cannot_be_used_are_named() {
-    let site = Site::prepare(Setup::default());
+fn unusable_file_is_named() {
+    let cluster = TestCluster::prepare(Setup::default());
     let path = "/no/such/config.yml";
     let cases: [&[&str]; 4] = [
         &["queue", "--config", path],
@@ -154,84 +159,84 @@ fn files_that_are_missing_or_cannot_be_used_are_named() {
         &["instances", "--config", path, "list"],
     ];
     for args in cases {
-        let ran = site.longshore(args);
-        assert_refused(args[0], &ran, &[path, "cannot be read"]);
-        assert_eq!(ran.stderr.matches(path).count(), 1, "{}", ran.stderr);
+        let output = cluster.longshore(args);
+        assert_refused(args[0], &output, &[path, "cannot be read"]);
+        assert_eq!(output.stderr.matches(path).count(), 1, "{}", output.stderr);
     }
-    let ran = run_with_input(
-        &mut site.command(&["dispatch", "--config", "-"]),
+    let output = run_with_input(
+        &mut cluster.command(&["dispatch", "--config", "-"]),
         "Clusters: 5\n",
     );
-    assert_refused("standard input", &ran, &["Clusters", "expected"]);
-    site.configure(Setup::default().replace(
+    assert_refused("standard input", &output, &["Clusters", "expected"]);
+    cluster.configure(Setup::default().replace(
         "      Queue:\n        Database: {dir}/queue.db\n",
         "      Queue: {}\n",
     ));
     assert_refused(
         "no database",
-        &site.longshore(&["queue"]),
+        &cluster.longshore(&["queue"]),
         &["Longshore.Queue.Database"],
     );
 
-    // These are tried and do not work: it is not the text that is wrong.
-    site.configure(Setup::default().set("Database", "/no/such/dir/queue.db"));
+    // Failures at run time with a valid configuration.
+    cluster.configure(Setup::default().set("Database", "/no/such/dir/queue.db"));
     for args in [&["queue"][..], &["token", "list"]] {
-        let ran = site.longshore(args);
-        assert!(matches!(ran.code(), Some(1 | 2)), "{ran:?}");
+        let output = cluster.longshore(args);
+        assert!(matches!(output.code(), Some(1 | 2)), "{output:?}");
         assert!(
-            ran.stderr.contains("/no/such/dir/queue.db"),
+            output.stderr.contains("/no/such/dir/queue.db"),
             "{}",
-            ran.stderr
+            output.stderr
         );
-        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     }
-    site.configure(Setup::default());
-    let ran = site.longshore(&["dispatch", "--state-dir", "/proc/no"]);
-    assert!(matches!(ran.code(), Some(1 | 2)), "{ran:?}");
-    assert!(ran.stderr.contains("/proc/no"), "{}", ran.stderr);
-    let ran = site.longshore(&["dispatch", "--journal", "/proc/no"]);
-    assert!(matches!(ran.code(), Some(1 | 2)), "{ran:?}");
-    assert!(ran.stderr.contains("/proc/no"), "{}", ran.stderr);
+    cluster.configure(Setup::default());
+    let output = cluster.longshore(&["dispatch", "--state-dir", "/proc/no"]);
+    assert!(matches!(output.code(), Some(1 | 2)), "{output:?}");
+    assert!(output.stderr.contains("/proc/no"), "{}", output.stderr);
+    let output = cluster.longshore(&["dispatch", "--journal", "/proc/no"]);
+    assert!(matches!(output.code(), Some(1 | 2)), "{output:?}");
+    assert!(output.stderr.contains("/proc/no"), "{}", output.stderr);
 }
 
 #[test]
-fn a_port_that_somebody_else_uses_is_named() {
-    let site = Site::prepare(Setup::default());
+fn occupied_port_is_named() {
+    let cluster = TestCluster::prepare(Setup::default());
     for (command, port, key) in [
-        ("queue", site.queue_port(), "Longshore.Queue.Listen"),
+        ("queue", cluster.queue_port(), "Longshore.Queue.Listen"),
         (
             "dispatch",
-            site.management_port(),
+            cluster.management_port(),
             "Services.DispatchCloud.InternalURLs",
         ),
     ] {
-        let _somebody = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let ran = site.longshore(&[command]);
-        assert_refused(command, &ran, &[&format!("127.0.0.1:{port}"), key]);
+        let _occupant = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let output = cluster.longshore(&[command]);
+        assert_refused(command, &output, &[&format!("127.0.0.1:{port}"), key]);
     }
 }
 
 #[test]
-fn an_unknown_key_is_warned_of_with_the_nearest_name_and_the_site_works() {
+fn unknown_key_warns_and_cluster_works() {
     let setup = Setup::default().replace(
         "TimeoutIdle: 60s",
         "TimeoutIdle: 60s\n        TimeoutIdel: 5s",
     );
-    let site = Site::start_with(setup);
-    let log = site.dispatch_log();
+    let cluster = TestCluster::start_with(setup);
+    let log = cluster.dispatch_log();
     let warning = log.lines().find(|line| line.contains("TimeoutIdel"));
     let warning = warning.unwrap_or_else(|| panic!("no warning in {log}"));
     assert!(
         warning.contains("warning") && warning.contains("TimeoutIdle"),
         "{warning}"
     );
-    let uuid = site.api().submit(&Container::sh("echo works"));
-    assert_eq!(site.api().exit_code(&uuid), Some(0));
+    let uuid = cluster.api().submit(&Container::sh("echo works"));
+    assert_eq!(cluster.api().exit_code(&uuid), Some(0));
 }
 
 #[test]
-fn a_wrong_command_line_is_refused_with_what_was_expected() {
-    let site = Site::prepare(Setup::default());
+fn invalid_command_line_error_names_expectation() {
+    let cluster = TestCluster::prepare(Setup::default());
     let cases: [(&[&str], &[&str]); 17] = [
         (&[], &["Usage"]),
         (&["frobnicate"], &["frobnicate"]),
@@ -247,8 +252,8 @@ fn a_wrong_command_line_is_refused_with_what_was_expected() {
         ),
         (&["submit", "--ram=-1", "--", "true"], &["--ram", "-1"]),
         (
-            &["submit", "--scratch", "1.5GB", "--", "true"],
-            &["--scratch", "1.5GB", "whole number"],
+            &["submit", "--scratch", "1.5Gib", "--", "true"],
+            &["--scratch", "1.5Gib", "unknown unit"],
         ),
         (&["submit", "--vcpus=-1", "--", "true"], &["--vcpus", "-1"]),
         (
@@ -279,40 +284,48 @@ fn a_wrong_command_line_is_refused_with_what_was_expected() {
         ),
     ];
     for (args, words) in cases {
-        let ran = site.longshore(args);
-        assert_refused(&format!("{args:?}"), &ran, words);
-        assert!(ran.stdout.is_empty(), "{args:?}: {}", ran.stdout);
+        let output = cluster.longshore(args);
+        assert_refused(&format!("{args:?}"), &output, words);
+        assert!(output.stdout.is_empty(), "{args:?}: {}", output.stdout);
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_or_refuses_is_told_in_words() {
-    let mut site = Site::prepare(Setup::default());
+fn unreachable_or_refusing_server_is_reported() {
+    let mut cluster = TestCluster::prepare(Setup::default());
     for args in [
         &["ps"][..],
         &["instances", "list"],
         &["submit", "--", "true"],
     ] {
-        let ran = site.longshore(args);
-        assert_eq!(ran.code(), Some(1), "{ran:?}");
-        assert!(ran.stderr.contains("does not answer"), "{}", ran.stderr);
-        assert!(ran.stderr.contains("http://127.0.0.1:"), "{}", ran.stderr);
+        let output = cluster.longshore(args);
+        assert_eq!(output.code(), Some(1), "{output:?}");
+        assert!(
+            output.stderr.contains("does not answer"),
+            "{}",
+            output.stderr
+        );
+        assert!(
+            output.stderr.contains("http://127.0.0.1:"),
+            "{}",
+            output.stderr
+        );
     }
-    site.start_queue();
-    let wrong = run(site
+    cluster.start_queue();
+    let wrong = run(cluster
         .command(&["ps"])
         .env("ARVADOS_API_TOKEN", "wrong-token"));
     assert_eq!(wrong.code(), Some(1), "{wrong:?}");
     assert!(wrong.stderr.contains("401"), "{}", wrong.stderr);
     assert!(!wrong.stderr.contains("wrong-token"), "{}", wrong.stderr);
-    let unknown = site.longshore(&["logs", "tests-dz642-000000000000000"]);
+    let unknown = cluster.longshore(&["logs", "tests-dz642-000000000000000"]);
     assert_eq!(unknown.code(), Some(1), "{unknown:?}");
     assert!(
         unknown.stderr.contains("tests-dz642-000000000000000"),
         "{}",
         unknown.stderr
     );
-    let large = site.longshore(&[
+    let large = cluster.longshore(&[
         "submit",
         "--priority",
         "1",
@@ -331,7 +344,7 @@ fn a_server_that_is_not_there_or_refuses_is_told_in_words() {
     );
 }
 
-/// A good record with one thing changed.
+/// Valid record with one change.
 fn record(pointer: &str, value: impl Into<Value>) -> Value {
     let mut body = Container::sh("true").body();
     let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -339,7 +352,7 @@ fn record(pointer: &str, value: impl Into<Value>) -> Value {
     body
 }
 
-/// What is submitted, the status of the answer, and what it has to name.
+/// Record, expected status, and expected part of the error text.
 fn wrong_records() -> Vec<(Value, u16, &'static str)> {
     let long = "x".repeat(5 << 20);
     vec![
@@ -423,10 +436,10 @@ fn wrong_records() -> Vec<(Value, u16, &'static str)> {
 }
 
 #[test]
-fn a_wrong_container_is_refused_with_the_path_of_what_is_wrong() {
-    let mut site = Site::prepare(Setup::default());
-    site.start_queue();
-    let api = site.api();
+fn invalid_container_error_names_path() {
+    let mut cluster = TestCluster::prepare(Setup::default());
+    cluster.start_queue();
+    let api = cluster.api();
     for (body, status, part) in wrong_records() {
         let answer = api.json("POST", CONTAINERS, &body);
         let shown: String = body.to_string().chars().take(200).collect();
@@ -438,14 +451,14 @@ fn a_wrong_container_is_refused_with_the_path_of_what_is_wrong() {
     }
     let all = api.get(CONTAINERS).ok().json();
     assert_eq!(all["items"].as_array().map(Vec::len), Some(0), "{all:#}");
-    assert!(!site.read("queue.log").contains("panicked"));
+    assert!(!cluster.read("queue.log").contains("panicked"));
 }
 
 #[test]
-fn a_request_that_makes_no_sense_is_refused_with_the_right_status() {
-    let mut site = Site::prepare(Setup::default());
-    site.start_queue();
-    let api = site.api();
+fn invalid_request_gets_client_error_status() {
+    let mut cluster = TestCluster::prepare(Setup::default());
+    cluster.start_queue();
+    let api = cluster.api();
     let send = |api: &Api, method: &str, path: &str, kind: &str, body: &str| {
         let answer = api.send(method, path, kind, body).unwrap();
         let errors = answer.json()["errors"].as_array().map_or(0, Vec::len);
@@ -490,8 +503,12 @@ fn a_request_that_makes_no_sense_is_refused_with_the_right_status() {
         );
     }
     for token in ["", "wrong", "v2/tests-gj3su-000000000000000/wrong"] {
-        let stranger = api.with_token(token);
-        assert_eq!(send(&stranger, "GET", CONTAINERS, "", ""), 401, "{token:?}");
+        let unauthorized = api.with_token(token);
+        assert_eq!(
+            send(&unauthorized, "GET", CONTAINERS, "", ""),
+            401,
+            "{token:?}"
+        );
     }
     let uuid = api.submit(&Container::sh("true"));
     let path = format!("{CONTAINERS}/{uuid}");
@@ -511,5 +528,5 @@ fn a_request_that_makes_no_sense_is_refused_with_the_right_status() {
         assert!(answer.text.contains(part), "{change}: {}", answer.text);
     }
     assert_eq!(api.state(&uuid), "Queued");
-    assert!(!site.read("queue.log").contains("panicked"));
+    assert!(!cluster.read("queue.log").contains("panicked"));
 }

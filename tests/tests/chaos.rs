@@ -1,4 +1,4 @@
-//! The demo in a storm: every container is accounted for.
+//! Demo with fault injection: every container is accounted for.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use longshore_tests::{longshore, of_vms, run_within};
 use serde_json::Value;
 
-/// The demo gives up by itself after ten minutes, and says what it waited for.
-const PATIENCE: Duration = Duration::from_secs(660);
+/// Longer than the demo's own timeout of ten minutes, whose error names the missing results.
+const TIMEOUT: Duration = Duration::from_secs(660);
 
 #[test]
-fn every_container_is_accounted_for_whatever_breaks() {
+fn chaos_demo_accounts_for_every_container() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(longshore());
     command
@@ -25,8 +25,8 @@ fn every_container_is_accounted_for_whatever_breaks() {
         ])
         .env("TMPDIR", dir.path())
         .env_remove("RUST_LOG");
-    let ran = run_within(&mut command, PATIENCE).succeeded();
-    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let output = run_within(&mut command, TIMEOUT).succeeded();
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
     let chaos = &report["chaos"];
     assert_eq!(chaos["seed"], 3);
     assert_eq!(
@@ -42,8 +42,8 @@ fn every_container_is_accounted_for_whatever_breaks() {
     );
     let faults = chaos["faults"].as_object().unwrap();
     assert_eq!(faults.len(), 12);
-    // So many VMs are needed, and so much is asked of the queue, that each of these is dealt, and what
-    // met nothing is dealt again.
+    // VMs and queue requests are numerous enough to draw each of these faults; a fault without a
+    // target is drawn again.
     for fault in [
         "VM never ready",
         "VM vanishes",
@@ -58,7 +58,7 @@ fn every_container_is_accounted_for_whatever_breaks() {
     ] {
         assert!(faults[fault].as_u64().unwrap() > 0, "{fault}: {chaos:#}");
     }
-    // How often the cloud is asked for these in a run this short is up to the host.
+    // The number of these calls in a short run depends on the host.
     let others = ["cloud: list failed", "cloud: destroy refused"];
     for fault in others {
         assert!(faults[fault].is_u64(), "{fault}: {chaos:#}");
@@ -67,9 +67,9 @@ fn every_container_is_accounted_for_whatever_breaks() {
 }
 
 #[test]
-fn a_seed_without_chaos_is_refused() {
+fn seed_without_chaos_is_refused() {
     let mut command = Command::new(longshore());
-    let ran = run_within(command.args(["demo", "--seed", "3"]), PATIENCE);
-    assert_eq!(ran.code(), Some(2));
-    assert!(ran.stderr.contains("--chaos"), "{}", ran.stderr);
+    let output = run_within(command.args(["demo", "--seed", "3"]), TIMEOUT);
+    assert_eq!(output.code(), Some(2));
+    assert!(output.stderr.contains("--chaos"), "{}", output.stderr);
 }

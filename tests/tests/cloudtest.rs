@@ -1,18 +1,20 @@
-//! `longshore cloudtest`: an account is tried before it is used.
+//! `longshore cloudtest`: test of a cloud account before use.
 
-use longshore_tests::{Daemon, Setup, Signal, Site, run_with_input, send, until, until_some};
+use longshore_tests::{
+    Daemon, Setup, Signal, TestCluster, run_with_input, send, until, until_some,
+};
 use serde_json::Value;
 
-/// What a step came to.
+/// Result of a step.
 fn result<'a>(table: &'a str, title: &str) -> &'a str {
     let rest = table.lines().find_map(|line| line.strip_prefix(title));
     let rest = rest.unwrap_or_else(|| panic!("{title} in {table}"));
     rest.split_whitespace().next().unwrap_or_default()
 }
 
-/// The VMs of the site that are alive, whoever made them.
-fn living(site: &Site) -> Vec<String> {
-    let vms = std::fs::read_dir(site.path("vms/vms"));
+/// Running VMs of the cluster, of any instance set.
+fn living(cluster: &TestCluster) -> Vec<String> {
+    let vms = std::fs::read_dir(cluster.path("vms/vms"));
     let vms = vms.into_iter().flatten().flatten();
     let alive = vms.filter(|vm| !vm.path().join("terminated.json").exists());
     let mut names: Vec<String> = alive
@@ -22,23 +24,23 @@ fn living(site: &Site) -> Vec<String> {
     names
 }
 
-/// A cloudtest whose command does not end, and the VM on which it runs.
-fn busy(site: &Site) -> (Daemon, String) {
+/// Starts a cloudtest with an endless command; returns the VM of the command.
+fn busy(cluster: &TestCluster) -> (Daemon, String) {
     let command = "echo \"$LONGSHORE_VM_DIR\" >\"$LONGSHORE_VM_DIR/busy\"; sleep 1000";
-    let mut cloudtest = site.command(&["cloudtest", "--command", command]);
-    let daemon = Daemon::start(&mut cloudtest, &site.path("cloudtest.log"));
+    let mut cloudtest = cluster.command(&["cloudtest", "--command", command]);
+    let daemon = Daemon::start(&mut cloudtest, &cluster.path("cloudtest.log"));
     let vm = until_some("the command runs", || {
-        let vms = living(site);
-        let busy = |vm: &String| site.path("vms/vms").join(vm).join("busy").exists();
+        let vms = living(cluster);
+        let busy = |vm: &String| cluster.path("vms/vms").join(vm).join("busy").exists();
         vms.into_iter().find(busy)
     });
     (daemon, vm)
 }
 
 #[test]
-fn a_fit_account_passes_and_nothing_is_left() {
-    let site = Site::prepare(Setup::default());
-    let done = site.longshore(&["cloudtest", "--command", "echo the $(id -un) says hello"]);
+fn cloudtest_passes_and_leaves_nothing() {
+    let cluster = TestCluster::prepare(Setup::default());
+    let done = cluster.longshore(&["cloudtest", "--command", "echo the $(id -un) says hello"]);
     let done = done.succeeded();
     for title in [
         "list instances",
@@ -68,23 +70,23 @@ fn a_fit_account_passes_and_nothing_is_left() {
     assert!(done.stdout.contains("says hello"), "{}", done.stdout);
     assert!(
         done.stdout.contains("type small"),
-        "the cheapest: {}",
+        "cheapest type: {}",
         done.stdout
     );
-    assert_eq!(living(&site), Vec::<String>::new());
-    assert_eq!(site.processes(), []);
+    assert_eq!(living(&cluster), Vec::<String>::new());
+    assert_eq!(cluster.processes(), []);
 }
 
 #[test]
-fn a_vm_that_never_gets_ready_is_told_in_its_own_words() {
+fn failed_boot_probe_output_is_shown() {
     let setup = Setup::default()
         .set(
             "BootProbeCommand",
             "\"echo disk not mounted yet >&2; exit 7\"",
         )
         .set("TimeoutBooting", "2s");
-    let site = Site::prepare(setup);
-    let done = site.longshore(&["cloudtest", "--command", "true"]);
+    let cluster = TestCluster::prepare(setup);
+    let done = cluster.longshore(&["cloudtest", "--command", "true"]);
     assert_eq!(done.code(), Some(1), "{done:#?}");
     let table = &done.stdout;
     assert_eq!(result(table, "identity verified over SSH"), "ok");
@@ -92,38 +94,42 @@ fn a_vm_that_never_gets_ready_is_told_in_its_own_words() {
     assert!(table.contains("exit status 7"), "{table}");
     assert!(table.contains("disk not mounted yet"), "{table}");
     assert!(table.contains("check boot probe:"), "{table}");
-    assert_eq!(result(table, "command"), "-", "it is not ready");
+    assert_eq!(
+        result(table, "command"),
+        "-",
+        "skipped without a successful boot probe"
+    );
     assert_eq!(result(table, "destroy the instance"), "ok");
     assert!(
         done.stderr.contains("failed: boot probe"),
         "{}",
         done.stderr
     );
-    assert_eq!(living(&site), Vec::<String>::new());
+    assert_eq!(living(&cluster), Vec::<String>::new());
 }
 
 #[test]
-fn a_command_that_fails_is_told_in_its_own_words() {
-    let site = Site::prepare(Setup::default());
+fn failed_command_output_is_shown() {
+    let cluster = TestCluster::prepare(Setup::default());
     let command = "echo looking; echo no such disk >&2; exit 3";
-    let done = site.longshore(&["cloudtest", "--command", command]);
+    let done = cluster.longshore(&["cloudtest", "--command", command]);
     assert_eq!(done.code(), Some(1), "{done:#?}");
     assert_eq!(result(&done.stdout, "command"), "FAILED");
     for words in ["exit status 3", "looking", "no such disk", "check command:"] {
         assert!(done.stdout.contains(words), "{words}: {}", done.stdout);
     }
-    assert_eq!(living(&site), Vec::<String>::new());
+    assert_eq!(living(&cluster), Vec::<String>::new());
 }
 
 #[test]
-fn what_the_cloud_refuses_is_told_in_its_own_words() {
-    // The peer's choice where images bring the key: these VMs cannot.
+fn refused_create_error_is_shown() {
+    // Valid for images that contain the key, but loopback VMs need a public key.
     let setup = Setup::default().replace(
         "Driver: loopback",
         "Driver: loopback\n        DeployPublicKey: false",
     );
-    let site = Site::prepare(setup);
-    let done = site.longshore(&["cloudtest"]);
+    let cluster = TestCluster::prepare(setup);
+    let done = cluster.longshore(&["cloudtest"]);
     assert_eq!(done.code(), Some(1), "{done:#?}");
     assert_eq!(result(&done.stdout, "create an instance"), "FAILED");
     let words = "a loopback VM needs a public key";
@@ -132,12 +138,12 @@ fn what_the_cloud_refuses_is_told_in_its_own_words() {
 }
 
 #[test]
-fn leftovers_stop_it_until_it_is_told_to_destroy_them() {
-    let site = Site::prepare(Setup::default());
-    let (crashed, left) = busy(&site);
+fn existing_instances_fail_without_destroy_option() {
+    let cluster = TestCluster::prepare(Setup::default());
+    let (crashed, left) = busy(&cluster);
     crashed.kill();
 
-    let refused = site.longshore(&["cloudtest"]);
+    let refused = cluster.longshore(&["cloudtest"]);
     assert_eq!(refused.code(), Some(1), "{refused:#?}");
     assert_eq!(
         result(&refused.stdout, "no instances left from before"),
@@ -150,43 +156,43 @@ fn leftovers_stop_it_until_it_is_told_to_destroy_them() {
         refused.stdout
     );
     assert_eq!(
-        living(&site),
+        living(&cluster),
         std::slice::from_ref(&left),
-        "nothing was done"
+        "the instance was not touched"
     );
 
-    // Those of another set are nobody's business here.
-    let other = site.longshore(&["cloudtest", "--instance-set-id", "somebody@somewhere"]);
+    // Instances of another instance set are ignored.
+    let other = cluster.longshore(&["cloudtest", "--instance-set-id", "user@host"]);
     let _ = other.succeeded();
-    assert_eq!(living(&site), std::slice::from_ref(&left));
+    assert_eq!(living(&cluster), std::slice::from_ref(&left));
 
-    let done = site
+    let done = cluster
         .longshore(&["cloudtest", "--destroy-existing"])
         .succeeded();
     let gone = format!("destroyed {left}");
     assert!(done.stdout.contains(&gone), "{}", done.stdout);
-    assert_eq!(living(&site), Vec::<String>::new());
-    assert_eq!(site.processes(), []);
+    assert_eq!(living(&cluster), Vec::<String>::new());
+    assert_eq!(cluster.processes(), []);
 }
 
 #[test]
-fn a_stop_destroys_what_was_made() {
-    let site = Site::prepare(Setup::default());
-    let (mut cloudtest, vm) = busy(&site);
+fn term_destroys_test_instances() {
+    let cluster = TestCluster::prepare(Setup::default());
+    let (mut cloudtest, vm) = busy(&cluster);
     send(cloudtest.process(), Signal::TERM);
-    let status = until_some("it ends", || cloudtest.ended());
+    let status = until_some("the cloudtest ends", || cloudtest.ended());
     assert_eq!(status.code(), Some(1));
     let log = cloudtest.log();
     assert_eq!(result(&log, "destroy the instance"), "ok", "{log}");
     assert_eq!(result(&log, "instance is terminated"), "ok", "{log}");
-    assert_eq!(living(&site), Vec::<String>::new(), "{vm}");
-    until("nothing runs", || site.processes().is_empty());
+    assert_eq!(living(&cluster), Vec::<String>::new(), "{vm}");
+    until("no processes run", || cluster.processes().is_empty());
 }
 
 #[test]
-fn a_pause_tells_how_to_log_in() {
-    let site = Site::prepare(Setup::default());
-    let mut command = site.command(&["cloudtest", "--pause-before-destroy"]);
+fn pause_prints_ssh_command() {
+    let cluster = TestCluster::prepare(Setup::default());
+    let mut command = cluster.command(&["cloudtest", "--pause-before-destroy"]);
     let done = run_with_input(&mut command, "\n").succeeded();
     assert_eq!(result(&done.stdout, "pause"), "ok");
     let hint = done.stdout.lines().find(|line| line.contains("ssh -p "));
@@ -195,21 +201,21 @@ fn a_pause_tells_how_to_log_in() {
 }
 
 #[test]
-fn a_dispatcher_at_work_is_not_disturbed() {
-    let site = Site::start();
-    let uuid = site.api().submit(&site.gated("work"));
-    let vm = site.until_runs(&uuid);
-    let _ = site
+fn running_dispatcher_is_not_disturbed() {
+    let cluster = TestCluster::start();
+    let uuid = cluster.api().submit(&cluster.gated("work"));
+    let vm = cluster.until_runs(&uuid);
+    let _ = cluster
         .longshore(&["cloudtest", "--destroy-existing"])
         .succeeded();
-    assert_eq!(living(&site), [vm]);
-    site.open_gate();
-    site.api().until_state(&uuid, "Complete");
+    assert_eq!(living(&cluster), [vm]);
+    cluster.open_gate();
+    cluster.api().until_state(&uuid, "Complete");
 }
 
 #[test]
-fn json_has_every_step_with_its_time_and_advice() {
-    let site = Site::prepare(Setup::default());
+fn json_contains_steps_times_and_advice() {
+    let cluster = TestCluster::prepare(Setup::default());
     let args = [
         "cloudtest",
         "--json",
@@ -218,7 +224,7 @@ fn json_has_every_step_with_its_time_and_advice() {
         "--image-id",
         "other",
     ];
-    let done = site.longshore(&[&args[..], &["--command", "exit 9"]].concat());
+    let done = cluster.longshore(&[&args[..], &["--command", "exit 9"]].concat());
     assert_eq!(done.code(), Some(1), "{done:#?}");
     let report: Value = serde_json::from_str(&done.stdout).expect("one JSON document");
     assert_eq!(report["passed"], false);
@@ -246,18 +252,23 @@ fn json_has_every_step_with_its_time_and_advice() {
 }
 
 #[test]
-fn wrong_options_are_told_before_anything_is_made() {
-    let site = Site::prepare(Setup::default());
-    let done = site.longshore(&["cloudtest", "--instance-type", "huge"]);
+fn invalid_options_create_nothing() {
+    let cluster = TestCluster::prepare(Setup::default());
+    let done = cluster.longshore(&["cloudtest", "--instance-type", "huge"]);
     assert_eq!(done.code(), Some(2), "{done:#?}");
     assert!(done.stderr.contains("large, small"), "{}", done.stderr);
-    // The hash of the root token: what a dispatcher's VMs bear.
+    // Hash of the root token: the instance set ID of the dispatcher's VMs.
     let mut md5 = std::process::Command::new("md5sum");
-    let sum = run_with_input(&mut md5, site.root_token()).succeeded();
+    let sum = run_with_input(&mut md5, cluster.root_token()).succeeded();
     let dispatchers = sum.text().split(' ').next().expect("a sum").to_owned();
     let args = ["cloudtest", "--destroy-existing", "--instance-set-id"];
-    let done = site.longshore(&[&args[..], &[&dispatchers]].concat());
+    let done = cluster.longshore(&[&args[..], &[&dispatchers]].concat());
     assert_eq!(done.code(), Some(2), "{done:#?}");
-    assert!(done.stderr.contains("dispatcher's own"), "{}", done.stderr);
-    assert_eq!(living(&site), Vec::<String>::new());
+    assert!(
+        done.stderr
+            .contains("the instance set ID of the dispatcher"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(living(&cluster), Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! The demo, and the replay of what it did.
+//! Demo, and replay of the journal of a demo.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use longshore_tests::{Ran, longshore, of_vms, run};
+use longshore_tests::{CommandOutput, longshore, of_vms, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// One run of the demo, which several tests look at.
+/// Run of the demo, shared by several tests.
 struct Demo {
     dir: TempDir,
     report: Value,
@@ -18,27 +18,27 @@ struct Demo {
     journal: String,
 }
 
-fn demo(dir: &Path, args: &[&str]) -> Ran {
+fn demo(dir: &Path, args: &[&str]) -> CommandOutput {
     let mut command = Command::new(longshore());
     command.arg("demo").args(args).env("TMPDIR", dir);
     run(command.env_remove("RUST_LOG"))
 }
 
-fn the_demo() -> &'static Demo {
+fn shared_demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
     DEMO.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        // Before the clock runs.
+        // Builds the program before the measurement.
         let _ = longshore();
         let begun = Instant::now();
         let journals = dir.path().join("journals");
         let args = ["--containers", "60", "--json", "--journal"];
-        let ran = demo(
+        let output = demo(
             dir.path(),
             &[&args[..], &[journals.to_str().unwrap()]].concat(),
         );
         let took = begun.elapsed();
-        let ran = ran.succeeded();
+        let output = output.succeeded();
         let files: Vec<PathBuf> = fs::read_dir(&journals)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -46,7 +46,7 @@ fn the_demo() -> &'static Demo {
         assert_eq!(files.len(), 1, "{files:?}");
         Demo {
             journal: fs::read_to_string(&files[0]).unwrap(),
-            report: serde_json::from_str(&ran.stdout).unwrap(),
+            report: serde_json::from_str(&output.stdout).unwrap(),
             dir,
             took,
         }
@@ -54,7 +54,7 @@ fn the_demo() -> &'static Demo {
 }
 
 /// Replays a journal with this text.
-fn replay(text: &str, args: &[&str]) -> Ran {
+fn replay(text: &str, args: &[&str]) -> CommandOutput {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
     fs::write(&file, text).unwrap();
@@ -73,16 +73,16 @@ fn with_line(text: &str, number: usize, change: impl Fn(&str) -> Option<String>)
     lines.map(|line| line + "\n").collect()
 }
 
-/// The number of the first line in the middle of the journal that contains this.
+/// Number of the first line in the last two thirds of the journal that contains `part`.
 fn line_with(text: &str, part: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let found = (lines.len() / 3..lines.len()).find(|i| lines[*i].contains(part));
-    found.unwrap_or_else(|| panic!("{part} stands nowhere")) + 1
+    found.unwrap_or_else(|| panic!("{part} is not in the journal")) + 1
 }
 
 #[test]
-fn sixty_containers_end_as_they_should_within_two_minutes() {
-    let Demo { report, took, .. } = the_demo();
+fn sixty_containers_end_as_expected_in_time() {
+    let Demo { report, took, .. } = shared_demo();
     assert!(*took < Duration::from_secs(120), "{took:?}");
     let rows = report["containers"].as_array().unwrap();
     assert_eq!(rows.len(), 60);
@@ -93,16 +93,17 @@ fn sixty_containers_end_as_they_should_within_two_minutes() {
         (56, 1, 3),
         "{report:#}"
     );
-    // The one that fits nowhere was never on a VM; the other two were stopped while they ran.
+    // The container too large for every type was never on a VM; the other two were cancelled while
+    // running.
     let cancelled = rows.iter().filter(|row| row["end"] == "cancelled");
-    let nowhere = cancelled.filter(|row| row["instance"].is_null());
-    let nowhere: Vec<&Value> = nowhere.collect();
-    assert_eq!(nowhere.len(), 1, "{report:#}");
-    assert!(nowhere[0]["ran_s"].is_null());
+    let unplaced = cancelled.filter(|row| row["instance"].is_null());
+    let unplaced: Vec<&Value> = unplaced.collect();
+    assert_eq!(unplaced.len(), 1, "{report:#}");
+    assert!(unplaced[0]["ran_s"].is_null());
 
     for row in rows.iter().filter(|row| row["end"] == "0") {
-        let ran = row["ran_s"].as_f64().unwrap();
-        assert!((0.9..30.0).contains(&ran), "{row}");
+        let seconds = row["ran_s"].as_f64().unwrap();
+        assert!((0.9..30.0).contains(&seconds), "{row}");
         assert!(row["cost"].as_f64().unwrap() > 0.0, "{row}");
     }
     assert!(report["vms"].as_u64().unwrap() >= 6);
@@ -112,8 +113,8 @@ fn sixty_containers_end_as_they_should_within_two_minutes() {
 }
 
 #[test]
-fn nothing_of_the_demo_is_left() {
-    let demo = the_demo();
+fn demo_leaves_nothing() {
+    let demo = shared_demo();
     assert_eq!(of_vms(demo.dir.path()), []);
     let left = fs::read_dir(demo.dir.path()).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
@@ -121,35 +122,39 @@ fn nothing_of_the_demo_is_left() {
 }
 
 #[test]
-fn for_people_it_prints_a_table_and_totals() {
+fn demo_prints_table_and_totals() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = demo(dir.path(), &["--containers", "8"]).succeeded();
-    let lines: Vec<&str> = ran.stdout.lines().collect();
+    let output = demo(dir.path(), &["--containers", "8"]).succeeded();
+    let lines: Vec<&str> = output.stdout.lines().collect();
     let head: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(head, ["CONTAINER", "VM", "WAITED", "RAN", "EXIT", "COST"]);
     let rows: Vec<&&str> = lines
         .iter()
         .filter(|line| line.contains("-dz642-"))
         .collect();
-    assert_eq!(rows.len(), 8, "{}", ran.stdout);
+    assert_eq!(rows.len(), 8, "{}", output.stdout);
     assert_eq!(
         rows.iter()
             .filter(|row| row.contains(" cancelled "))
             .count(),
         3
     );
-    assert!(ran.stdout.contains("8 containers in "), "{}", ran.stdout);
-    assert!(ran.stdout.contains("p50 "), "{}", ran.stdout);
+    assert!(
+        output.stdout.contains("8 containers in "),
+        "{}",
+        output.stdout
+    );
+    assert!(output.stdout.contains("p50 "), "{}", output.stdout);
     assert_eq!(of_vms(dir.path()), []);
 }
 
 #[test]
-fn a_demo_that_is_interrupted_leaves_nothing_either() {
+fn interrupted_demo_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(longshore());
     command.args(["demo", "--json"]).env("TMPDIR", dir.path());
     let daemon = longshore_tests::Daemon::start(&mut command, &dir.path().join("log"));
-    longshore_tests::until("it has VMs", || of_vms(dir.path()).len() > 3);
+    longshore_tests::until("the demo has VMs", || of_vms(dir.path()).len() > 3);
     let status = daemon.terminate();
     assert_eq!(status.code(), Some(1));
     assert_eq!(of_vms(dir.path()), []);
@@ -159,57 +164,61 @@ fn a_demo_that_is_interrupted_leaves_nothing_either() {
 }
 
 #[test]
-fn a_replay_brings_the_same_commands() {
-    let ran = replay(&the_demo().journal, &["--json"]).succeeded();
-    let verdict: Value = serde_json::from_str(&ran.stdout).unwrap();
+fn replay_issues_same_commands() {
+    let output = replay(&shared_demo().journal, &["--json"]).succeeded();
+    let verdict: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(verdict["same"], true);
     assert_eq!(verdict["cut_off"], false);
-    let lines = the_demo().journal.lines().count() as u64;
+    let lines = shared_demo().journal.lines().count() as u64;
     assert_eq!(verdict["steps"].as_u64(), Some(lines - 1));
-    // Lock and start at least, for each container that fits somewhere.
+    // At least a lock and a start for each container except the oversized container.
     assert!(verdict["commands"].as_u64().unwrap() > 59 * 2);
-    let ran = replay(&the_demo().journal, &[]).succeeded();
-    assert!(ran.stdout.contains("all"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("commands the same"), "{}", ran.stdout);
+    let output = replay(&shared_demo().journal, &[]).succeeded();
+    assert!(output.stdout.contains("all"), "{}", output.stdout);
+    assert!(
+        output.stdout.contains("commands the same"),
+        "{}",
+        output.stdout
+    );
 }
 
 #[test]
-fn a_journal_holds_no_secret() {
+fn journal_contains_no_secret() {
     for word in ["BEGIN OPENSSH", "ARVADOS_API_TOKEN", "Token", "secret\":\""] {
-        assert!(!the_demo().journal.contains(word), "{word}");
+        assert!(!shared_demo().journal.contains(word), "{word}");
     }
 }
 
 #[test]
-fn a_changed_input_is_found_at_its_line() {
-    let journal = &the_demo().journal;
+fn replay_finds_changed_input() {
+    let journal = &shared_demo().journal;
     let line = line_with(journal, "\"priority\":500");
     let change = |text: &str| Some(text.replacen("\"priority\":500", "\"priority\":499", 1));
-    let ran = replay(&with_line(journal, line, change), &[]);
-    assert_eq!(ran.code(), Some(1), "{ran:?}");
+    let output = replay(&with_line(journal, line, change), &[]);
+    assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(
-        ran.stderr.contains(&format!("line {line}")),
+        output.stderr.contains(&format!("line {line}")),
         "{}",
-        ran.stderr
+        output.stderr
     );
 }
 
 #[test]
-fn a_lost_line_is_found_where_it_was() {
-    let journal = &the_demo().journal;
+fn replay_finds_missing_line() {
+    let journal = &shared_demo().journal;
     let line = line_with(journal, "\"inputs\"");
-    let ran = replay(&with_line(journal, line, |_| None), &[]);
-    assert_eq!(ran.code(), Some(1), "{ran:?}");
+    let output = replay(&with_line(journal, line, |_| None), &[]);
+    assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(
-        ran.stderr.contains(&format!("line {line}")),
+        output.stderr.contains(&format!("line {line}")),
         "{}",
-        ran.stderr
+        output.stderr
     );
 }
 
 #[test]
-fn a_changed_command_is_shown_beside_the_right_one() {
-    let journal = &the_demo().journal;
+fn replay_shows_written_and_replayed_command() {
+    let journal = &shared_demo().journal;
     let line = line_with(journal, "\"commands\"");
     let change = |text: &str| {
         let mut step: Value = serde_json::from_str(text).unwrap();
@@ -218,17 +227,17 @@ fn a_changed_command_is_shown_beside_the_right_one() {
         Some(step.to_string())
     };
     let doctored = with_line(journal, line, change);
-    let ran = replay(&doctored, &["--json"]);
-    assert_eq!(ran.code(), Some(1), "{ran:?}");
+    let output = replay(&doctored, &["--json"]);
+    assert_eq!(output.code(), Some(1), "{output:?}");
     for part in [
         &*format!("line {line}"),
         "first difference",
         "written:",
         "replayed:",
     ] {
-        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+        assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
     }
-    let verdict: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let verdict: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(verdict["same"], false);
     assert_eq!(verdict["line"].as_u64(), Some(line as u64));
     let [written, replayed] = ["written", "replayed"].map(|key| verdict[key]["id"].as_u64());
@@ -236,10 +245,10 @@ fn a_changed_command_is_shown_beside_the_right_one() {
 }
 
 #[test]
-fn a_last_line_that_was_cut_off_is_left_out() {
-    let journal = &the_demo().journal;
-    let ran = replay(&journal[..journal.len() - 10], &["--json"]).succeeded();
-    let verdict: Value = serde_json::from_str(&ran.stdout).unwrap();
+fn replay_skips_truncated_last_line() {
+    let journal = &shared_demo().journal;
+    let output = replay(&journal[..journal.len() - 10], &["--json"]).succeeded();
+    let verdict: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
         (&verdict["same"], &verdict["cut_off"]),
         (&true.into(), &true.into())
@@ -249,8 +258,8 @@ fn a_last_line_that_was_cut_off_is_left_out() {
 }
 
 #[test]
-fn what_is_no_journal_is_refused() {
-    let other_version = the_demo()
+fn invalid_journal_is_refused() {
+    let other_version = shared_demo()
         .journal
         .replacen("\"version\":1", "\"version\":99", 1);
     let cases = [
@@ -261,18 +270,18 @@ fn what_is_no_journal_is_refused() {
         (&*other_version, "format 99"),
     ];
     for (text, part) in cases {
-        let ran = replay(text, &[]);
-        assert_eq!(ran.code(), Some(2), "{part}: {ran:?}");
-        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
-        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        let output = replay(text, &[]);
+        assert_eq!(output.code(), Some(2), "{part}: {output:?}");
+        assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
+        assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     }
-    let ran = run(Command::new(longshore()).args(["replay", "/no/such/file"]));
-    assert_eq!(ran.code(), Some(2));
-    assert!(ran.stderr.contains("/no/such/file"), "{}", ran.stderr);
-    // Not even text.
+    let output = run(Command::new(longshore()).args(["replay", "/no/such/file"]));
+    assert_eq!(output.code(), Some(2));
+    assert!(output.stderr.contains("/no/such/file"), "{}", output.stderr);
+    // A file that is not valid UTF-8.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
     fs::write(&file, [0xff, 0xfe, b'\n']).unwrap();
-    let ran = run(Command::new(longshore()).arg("replay").arg(&file));
-    assert_eq!(ran.code(), Some(2), "{ran:?}");
+    let output = run(Command::new(longshore()).arg("replay").arg(&file));
+    assert_eq!(output.code(), Some(2), "{output:?}");
 }

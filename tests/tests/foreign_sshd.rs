@@ -1,4 +1,4 @@
-//! The real runner behind OpenSSH's server, as on a VM that somebody else built.
+//! Runner on a VM served by OpenSSH instead of the loopback driver.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use longshore_core::input::{ProbeReport, SignalReport, VmError};
 use longshore_queue::{Database, QueueConfig, QueueServer};
 use longshore_secret::Secret;
 use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings, Target};
-use longshore_tests::{Api, Container, PATIENCE, Sshd, end, free_port, keygen, of_vms, runner};
+use longshore_tests::{Api, Container, Sshd, TIMEOUT, end, free_port, keygen, of_vms, runner};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
@@ -22,8 +22,8 @@ const CLUSTER: &str = "other";
 const TOKEN: &str = "roottoken1roottoken2roottoken3roottoken4roottoken5";
 const SECRET: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A queue, and a VM that OpenSSH serves.
-struct World {
+/// Queue, and a VM served by OpenSSH.
+struct SshdVm {
     dir: TempDir,
     queue: QueueServer,
     api: Api,
@@ -31,22 +31,22 @@ struct World {
     remote: Remote,
 }
 
-impl World {
+impl SshdVm {
     async fn new(boot_probe: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let vm = dir.path().join("vm");
+        let vm_dir = dir.path().join("vm");
         for name in ["vm/lock", "vm/scratch", "vm/log"] {
             fs::create_dir_all(dir.path().join(name)).unwrap();
         }
-        fs::write(vm.join("secret"), SECRET).unwrap();
+        fs::write(vm_dir.join("secret"), SECRET).unwrap();
         keygen(&dir.path().join("login"));
-        fs::copy(dir.path().join("login.pub"), vm.join("authorized")).unwrap();
+        fs::copy(dir.path().join("login.pub"), vm_dir.join("authorized")).unwrap();
         let variables = format!(
             "SetEnv HOME={vm} LONGSHORE_VM_DIR={vm} LONGSHORE_LOCK_DIR={vm}/lock \
              LONGSHORE_SCRATCH_DIR={vm}/scratch LONGSHORE_LOG_DIR={vm}/log",
-            vm = vm.display()
+            vm = vm_dir.display()
         );
-        let sshd = Sshd::start(&vm, free_port(), &variables);
+        let sshd = Sshd::start(&vm_dir, free_port(), &variables);
 
         let config = QueueConfig::new(CLUSTER, Database::File(dir.path().join("queue.db")));
         let queue = QueueServer::bind(([127, 0, 0, 1], 0).into(), config)
@@ -106,7 +106,7 @@ impl World {
         self.start_by(container, self.queue.local_addr()).await
     }
 
-    /// Starts a container whose runner finds the queue at this address.
+    /// Starts a container with this queue address for the runner.
     async fn start_by(&self, container: ContainerId, address: SocketAddr) -> Result<(), VmError> {
         let document = json!({
             "Env": {
@@ -117,22 +117,22 @@ impl World {
         });
         let document = Secret::new(document.to_string());
         self.remote
-            .start(&self.target(), container, document, soon())
+            .start(&self.target(), container, document, deadline())
             .await
     }
 
-    /// Which runners the VM says it has.
+    /// Containers whose runners are listed by the VM.
     async fn listed(&self) -> Vec<ContainerId> {
         let report = self
             .remote
-            .probe(&self.target(), false, soon())
+            .probe(&self.target(), false, deadline())
             .await
             .unwrap();
         names(&report)
     }
 
     async fn until_listed(&self, containers: &[ContainerId]) {
-        let deadline = soon();
+        let deadline = deadline();
         loop {
             let listed = self.listed().await;
             if listed == containers {
@@ -147,7 +147,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for SshdVm {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("{}", self.sshd.log());
@@ -158,15 +158,15 @@ impl Drop for World {
     }
 }
 
-/// The containers whose runners live; none is broken or stale.
+/// Containers of the listed runners; asserts that the VM is not broken.
 fn names(report: &ProbeReport) -> Vec<ContainerId> {
     let list = report.runners.as_ref().unwrap();
     assert!(!list.broken);
     list.runners.iter().map(|runner| runner.container).collect()
 }
 
-fn soon() -> Instant {
-    Instant::now() + PATIENCE
+fn deadline() -> Instant {
+    Instant::now() + TIMEOUT
 }
 
 fn user() -> String {
@@ -175,119 +175,115 @@ fn user() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_runner_is_deployed_and_runs_a_container_to_its_end() {
-    let world = World::new("true").await;
-    let report = world
+async fn deployed_runner_completes_container() {
+    let vm = SshdVm::new("true").await;
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
     assert_eq!(names(&report), []);
-    let bin: Vec<_> = fs::read_dir(world.sshd.dir().join("bin"))
-        .unwrap()
-        .collect();
+    let bin: Vec<_> = fs::read_dir(vm.sshd.dir().join("bin")).unwrap().collect();
     assert_eq!(bin.len(), 1, "{bin:?}");
 
-    let gate = world.dir.path().join("gate");
+    let gate = vm.dir.path().join("gate");
     let script = format!(
         "echo begun; while ! [ -e {} ]; do sleep 0.05; done; echo ended >&2; exit 5",
         gate.display()
     );
-    let id = world.locked(&Container::sh(script));
-    world.start(id).await.unwrap();
-    world.api.until_state(id.as_str(), "Running");
-    assert_eq!(world.listed().await, [id]);
+    let id = vm.locked(&Container::sh(script));
+    vm.start(id).await.unwrap();
+    vm.api.until_state(id.as_str(), "Running");
+    assert_eq!(vm.listed().await, [id]);
     fs::write(gate, "").unwrap();
-    assert_eq!(world.api.exit_code(id.as_str()), Some(5));
-    assert_eq!(world.api.log(id.as_str()), "begun\nended\n");
-    world.until_listed(&[]).await;
-    // A second look finds the runner in place.
-    let again = world
+    assert_eq!(vm.api.exit_code(id.as_str()), Some(5));
+    assert_eq!(vm.api.log(id.as_str()), "begun\nended\n");
+    vm.until_listed(&[]).await;
+    // A second probe finds the runner deployed.
+    let again = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(again.ready, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn term_and_kill_reach_the_container() {
-    let world = World::new("true").await;
-    let report = world
+async fn term_and_kill_reach_container() {
+    let vm = SshdVm::new("true").await;
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
-    let gentle = world.locked(&Container::sh("sleep 600"));
-    let stubborn = world.locked(&Container::sh(
+    let gentle = vm.locked(&Container::sh("sleep 600"));
+    let stubborn = vm.locked(&Container::sh(
         "trap '' TERM; (setsid sh -c 'trap \"\" TERM; while :; do sleep 0.2; done' &); \
          echo ready; while :; do sleep 0.2; done",
     ));
     let mut both = [gentle, stubborn];
     both.sort_unstable();
     for id in both {
-        world.start(id).await.unwrap();
-        world.api.until_state(id.as_str(), "Running");
+        vm.start(id).await.unwrap();
+        vm.api.until_state(id.as_str(), "Running");
     }
     longshore_tests::until("the trap is set", || {
-        world.api.log(stubborn.as_str()) == "ready\n"
+        vm.api.log(stubborn.as_str()) == "ready\n"
     });
-    let mut listed = world.listed().await;
+    let mut listed = vm.listed().await;
     listed.sort_unstable();
     assert_eq!(listed, both);
 
     let signal = async |id, signal| {
-        let target = world.target();
-        world
-            .remote
-            .signal(&target, id, signal, soon())
+        let target = vm.target();
+        vm.remote
+            .signal(&target, id, signal, deadline())
             .await
             .unwrap()
     };
     signal(gentle, Signal::Term).await;
-    world.until_listed(&[stubborn]).await;
+    vm.until_listed(&[stubborn]).await;
     assert_eq!(signal(stubborn, Signal::Term).await, SignalReport::Alive);
     assert_eq!(signal(stubborn, Signal::Kill).await, SignalReport::Gone);
-    assert_eq!(world.listed().await, []);
+    assert_eq!(vm.listed().await, []);
     assert_eq!(signal(stubborn, Signal::Kill).await, SignalReport::Gone);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_is_not_ready_says_why_and_runs_nothing() {
-    let world =
-        World::new("echo 'still formatting' >&2; test -e $LONGSHORE_VM_DIR/formatted").await;
-    let report = world
+async fn unready_vm_reports_reason() {
+    let vm = SshdVm::new("echo 'still formatting' >&2; test -e $LONGSHORE_VM_DIR/formatted").await;
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     let why = report.ready.unwrap_err();
     assert!(why.contains("still formatting"), "{why}");
-    fs::write(world.sshd.dir().join("formatted"), "").unwrap();
-    let report = world
+    fs::write(vm.sshd.dir().join("formatted"), "").unwrap();
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_runner_whose_file_is_replaced_goes_on() {
-    let world = World::new("true").await;
-    let report = world
+async fn runner_survives_replacement_of_file() {
+    let vm = SshdVm::new("true").await;
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
-    // Who starts the runner asks the queue first: that is the moment.
+    // The runner's first request to the queue triggers the replacement of the file.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let bin = world.sshd.dir().join("bin");
-    let queue = world.queue.local_addr();
+    let bin = vm.sshd.dir().join("bin");
+    let queue = vm.queue.local_addr();
     tokio::spawn(async move {
         loop {
             let (mut from, _) = listener.accept().await.unwrap();
@@ -296,30 +292,30 @@ async fn a_runner_whose_file_is_replaced_goes_on() {
             tokio::spawn(async move { copy_bidirectional(&mut from, &mut to).await });
         }
     });
-    let id = world.locked(&Container::sh("echo fine"));
-    world.start_by(id, address).await.unwrap();
-    assert_eq!(world.api.exit_code(id.as_str()), Some(0));
-    assert_eq!(world.api.log(id.as_str()), "fine\n");
-    assert!(!world.sshd.dir().join("bin").exists());
+    let id = vm.locked(&Container::sh("echo fine"));
+    vm.start_by(id, address).await.unwrap();
+    assert_eq!(vm.api.exit_code(id.as_str()), Some(0));
+    assert_eq!(vm.api.log(id.as_str()), "fine\n");
+    assert!(!vm.sshd.dir().join("bin").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_container_is_not_started_twice() {
-    let world = World::new("true").await;
-    let report = world
+async fn second_start_runs_nothing() {
+    let vm = SshdVm::new("true").await;
+    let report = vm
         .remote
-        .probe(&world.target(), true, soon())
+        .probe(&vm.target(), true, deadline())
         .await
         .unwrap();
     assert_eq!(report.ready, Ok(()));
-    let file = world.dir.path().join("begun");
+    let file = vm.dir.path().join("begun");
     let script = format!("echo x >>{}; sleep 600", file.display());
-    let id = world.locked(&Container::sh(script));
-    world.start(id).await.unwrap();
-    world.api.until_state(id.as_str(), "Running");
-    // Whatever a second start answers, it must not run.
-    let _ = world.start(id).await;
-    world.until_listed(&[id]).await;
-    assert_eq!(world.api.state(id.as_str()), "Running");
+    let id = vm.locked(&Container::sh(script));
+    vm.start(id).await.unwrap();
+    vm.api.until_state(id.as_str(), "Running");
+    // A second start may return any result but must not run the command again.
+    let _ = vm.start(id).await;
+    vm.until_listed(&[id]).await;
+    assert_eq!(vm.api.state(id.as_str()), "Running");
     assert_eq!(fs::read_to_string(&file).unwrap(), "x\n");
 }

@@ -1,99 +1,103 @@
-//! Whoever is at a VM's address must prove to be that VM.
+//! Identity check of the server at a VM's address.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use longshore_tests::{Setup, Site, Sshd, free_port, until};
+use longshore_tests::{Setup, Sshd, TestCluster, free_port, until};
 
-/// Somebody else's server that lets the dispatcher in, pretends to be very helpful and writes down
-/// what it is asked to run.
-fn stranger(site: &Site) -> Sshd {
-    let dir = site.path("stranger");
+/// Foreign server that accepts the dispatcher's login and records requested commands.
+fn foreign_server(cluster: &TestCluster) -> Sshd {
+    let dir = cluster.path("foreign_server");
     fs::create_dir(&dir).unwrap();
     let helper = dir.join("helper");
     let script = format!(
         "#!/bin/sh\nprintf '%s\\n' \"$SSH_ORIGINAL_COMMAND\" >>{}\necho wrong-secret\n",
-        dir.join("asked").display()
+        dir.join("received_commands").display()
     );
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::copy(site.path("dispatch_key.pub"), dir.join("authorized")).unwrap();
+    fs::copy(cluster.path("dispatch_key.pub"), dir.join("authorized")).unwrap();
     let force = format!("ForceCommand {}", helper.display());
     Sshd::start(&dir, free_port(), &force)
 }
 
-fn asked(stranger: &Sshd) -> String {
-    fs::read_to_string(stranger.dir().join("asked")).unwrap_or_default()
+fn received_commands(foreign_server: &Sshd) -> String {
+    fs::read_to_string(foreign_server.dir().join("received_commands")).unwrap_or_default()
 }
 
-fn site() -> Site {
+fn cluster() -> TestCluster {
     let setup = Setup::default()
         .set("SyncInterval", "500ms")
         .set("TimeoutProbe", "4s")
         .set("TimeoutBooting", "4s");
-    let site = Site::start_with(setup);
-    site.open_gate();
-    site
+    let cluster = TestCluster::start_with(setup);
+    cluster.open_gate();
+    cluster
 }
 
-/// Runs a container, and returns the VM that ran it.
-fn used_vm(site: &Site) -> String {
-    let uuid = site.api().submit(&site.gated("first"));
-    assert_eq!(site.api().exit_code(&uuid), Some(0));
-    let ids = site.instance_ids();
+/// Runs a container, and returns the VM of the container.
+fn used_vm(cluster: &TestCluster) -> String {
+    let uuid = cluster.api().submit(&cluster.gated("first"));
+    assert_eq!(cluster.api().exit_code(&uuid), Some(0));
+    let ids = cluster.instance_ids();
     assert_eq!(ids.len(), 1);
-    site.until_idle(&ids[0]);
+    cluster.until_idle(&ids[0]);
     ids[0].clone()
 }
 
-fn point_to(site: &Site, vm: &str, stranger: &Sshd) {
-    // As the driver writes it: beside, then renamed.
-    let beside = site.vm_dir(vm).join("address.test");
-    fs::write(&beside, stranger.address()).unwrap();
-    fs::rename(beside, site.vm_dir(vm).join("address")).unwrap();
+fn redirect(cluster: &TestCluster, vm: &str, foreign_server: &Sshd) {
+    // Replaced atomically, as by the driver.
+    let beside = cluster.vm_dir(vm).join("address.test");
+    fs::write(&beside, foreign_server.address()).unwrap();
+    fs::rename(beside, cluster.vm_dir(vm).join("address")).unwrap();
 }
 
 #[test]
-fn a_server_with_another_host_key_is_not_even_logged_in_to() {
-    let site = site();
-    let vm = used_vm(&site);
-    let stranger = stranger(&site);
-    point_to(&site, &vm, &stranger);
-    until("the dispatcher turns to the stranger", || {
-        stranger.log().contains("Connection from")
+fn changed_host_key_prevents_login() {
+    let cluster = cluster();
+    let vm = used_vm(&cluster);
+    let foreign_server = foreign_server(&cluster);
+    redirect(&cluster, &vm, &foreign_server);
+    until("the dispatcher connects to the foreign server", || {
+        foreign_server.log().contains("Connection from")
     });
-    let uuid = site.api().submit(&site.gated("second"));
-    assert_eq!(site.api().exit_code(&uuid), Some(0));
-    site.until_gone(&vm);
-    assert_eq!(asked(&stranger), "", "commands were run on the stranger");
-    assert!(!stranger.log().contains("Accepted publickey"));
-    assert_eq!(site.read("begun"), "first\nsecond\n");
+    let uuid = cluster.api().submit(&cluster.gated("second"));
+    assert_eq!(cluster.api().exit_code(&uuid), Some(0));
+    cluster.until_gone(&vm);
+    assert_eq!(
+        received_commands(&foreign_server),
+        "",
+        "commands were sent to the foreign server"
+    );
+    assert!(!foreign_server.log().contains("Accepted publickey"));
+    assert_eq!(cluster.read("begun"), "first\nsecond\n");
     assert!(
-        site.dispatch_log().contains("host key"),
-        "the log tells nothing"
+        cluster.dispatch_log().contains("host key"),
+        "the log does not name the reason"
     );
 }
 
 #[test]
-fn without_a_known_host_key_nothing_but_the_proof_of_identity_is_asked_for() {
-    let mut site = site();
-    let vm = used_vm(&site);
-    site.kill_dispatcher();
-    let stranger = stranger(&site);
-    point_to(&site, &vm, &stranger);
-    site.start_dispatcher();
-    until("the stranger is asked for its proof", || {
-        !asked(&stranger).is_empty()
-    });
-    let uuid = site.api().submit(&site.gated("second"));
-    assert_eq!(site.api().exit_code(&uuid), Some(0));
-    site.until_gone(&vm);
-    for command in asked(&stranger).lines() {
+fn unknown_host_key_allows_identity_check_only() {
+    let mut cluster = cluster();
+    let vm = used_vm(&cluster);
+    cluster.kill_dispatcher();
+    let foreign_server = foreign_server(&cluster);
+    redirect(&cluster, &vm, &foreign_server);
+    cluster.start_dispatcher();
+    until(
+        "the foreign server is received_commands for the secret",
+        || !received_commands(&foreign_server).is_empty(),
+    );
+    let uuid = cluster.api().submit(&cluster.gated("second"));
+    assert_eq!(cluster.api().exit_code(&uuid), Some(0));
+    cluster.until_gone(&vm);
+    for command in received_commands(&foreign_server).lines() {
         assert_eq!(command, "cat \"$LONGSHORE_VM_DIR/instance-secret\"");
     }
-    assert_eq!(site.read("begun"), "first\nsecond\n");
+    assert_eq!(cluster.read("begun"), "first\nsecond\n");
     assert!(
-        site.dispatch_log().contains("instance secret"),
-        "the log tells nothing"
+        cluster.dispatch_log().contains("instance secret"),
+        "the log does not name the reason"
     );
 }

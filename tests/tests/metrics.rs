@@ -1,13 +1,13 @@
-//! What monitoring reads.
+//! Metrics read by monitoring systems.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 
-use longshore_tests::{Setup, Site, until};
+use longshore_tests::{Setup, TestCluster, until};
 
 const PREFIX: &str = "arvados_dispatchcloud_";
 
-/// Three containers were run on three VMs, and a fourth runs on one of them.
+/// State after three containers on three VMs, with a fourth container running.
 const EXACT: &[(&str, f64)] = &[
     ("containers_running", 1.0),
     ("containers_allocated_not_started", 0.0),
@@ -60,7 +60,7 @@ const EXACT: &[(&str, f64)] = &[
     ("last_503_time", 0.0),
 ];
 
-/// The least and the most.
+/// Minimum and maximum.
 const PLAUSIBLE: &[(&str, f64, f64)] = &[
     (
         "driver_operations{error=\"0\",operation=\"List\"}",
@@ -82,7 +82,7 @@ const PLAUSIBLE: &[(&str, f64, f64)] = &[
     ),
 ];
 
-/// The same of our own, whose names are whole.
+/// Metrics of Longshore's own, with full names.
 const OWN_EXACT: &[(&str, f64)] = &[
     (
         "longshore_containers{instance_type=\"small\",state=\"Running\"}",
@@ -113,7 +113,7 @@ const OWN_PLAUSIBLE: &[(&str, f64, f64)] = &[
         3.0,
         10_000.0,
     ),
-    // A ten-dollar budget, and three VMs for a few minutes at most.
+    // Cost of three VMs for a few minutes at most, with a budget of ten dollars.
     (
         "longshore_budget_spent{window_seconds=\"86400\"}",
         1e-6,
@@ -126,7 +126,7 @@ const OWN_PLAUSIBLE: &[(&str, f64, f64)] = &[
     ),
 ];
 
-/// The value of a series, written as it stands before its value; `None` if there is none.
+/// Value of a series, by the exact text before the value; `None` if missing.
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find(|line| {
         let rest = line.strip_prefix(series);
@@ -135,7 +135,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// Requires values, and others between the least and the most.
+/// Asserts exact values, and values within ranges.
 #[track_caller]
 fn check(text: &str, prefix: &str, exact: &[(&str, f64)], plausible: &[(&str, f64, f64)]) {
     let get = |series: &str| {
@@ -144,7 +144,7 @@ fn check(text: &str, prefix: &str, exact: &[(&str, f64)], plausible: &[(&str, f6
     };
     for (series, expected) in exact {
         let value = get(series);
-        // Prices are sums of fractions.
+        // Prices are sums of floating-point numbers.
         assert!(
             (value - expected).abs() < 1e-9,
             "{series}: {value} in\n{text}"
@@ -157,37 +157,37 @@ fn check(text: &str, prefix: &str, exact: &[(&str, f64)], plausible: &[(&str, f6
 }
 
 #[test]
-fn the_peers_names_and_our_own_are_there_with_plausible_values() {
-    let site = Site::start_with(Setup::default().replace(
+fn metrics_have_plausible_values() {
+    let cluster = TestCluster::start_with(Setup::default().replace(
         "MaxInstances: 8\n        MaxRunning",
         "MaxInstances: 8\n        Budgets: [{Window: 24h, Limit: 10}]\n        MaxRunning",
     ));
-    let api = site.api();
+    let api = cluster.api();
     let words = ["a", "b", "c"];
-    let done = words.map(|word| api.submit(&site.gated(word)));
+    let done = words.map(|word| api.submit(&cluster.gated(word)));
     for uuid in &done {
-        let _ = site.until_runs(uuid);
+        let _ = cluster.until_runs(uuid);
     }
-    site.open_gate();
+    cluster.open_gate();
     for uuid in &done {
         assert_eq!(api.exit_code(uuid), Some(0));
     }
-    std::fs::remove_file(site.path("gate")).unwrap();
-    for id in site.instance_ids() {
-        site.until_idle(&id);
+    std::fs::remove_file(cluster.path("gate")).unwrap();
+    for id in cluster.instance_ids() {
+        cluster.until_idle(&id);
     }
-    let running = api.submit(&site.gated("running"));
-    until("the dispatcher knows that one runs", || {
-        let text = site.management().get("/metrics").ok().text;
+    let running = api.submit(&cluster.gated("running"));
+    until("the dispatcher lists the container as running", || {
+        let text = cluster.management().get("/metrics").ok().text;
         let entries = "queue_entries{instance_type=\"small\",state=\"Running\"}";
         value(&text, &format!("{PREFIX}{entries}")) == Some(1.0)
     });
 
-    assert_eq!(site.instance_ids().len(), 3);
-    let text = site.management().get("/metrics").ok().text;
+    assert_eq!(cluster.instance_ids().len(), 3);
+    let text = cluster.management().get("/metrics").ok().text;
     check(&text, PREFIX, EXACT, PLAUSIBLE);
     check(&text, "", OWN_EXACT, OWN_PLAUSIBLE);
-    let config = std::fs::read(site.config()).unwrap();
+    let config = std::fs::read(cluster.config()).unwrap();
     let sum = longshore_tests::run_with_input(
         std::process::Command::new("sha256sum").arg("-"),
         &String::from_utf8(config).unwrap(),
@@ -202,18 +202,18 @@ fn the_peers_names_and_our_own_are_there_with_plausible_values() {
     let calls =
         "longshore_cloud_call_duration_seconds_count{operation=\"Create\",outcome=\"done\"}";
     assert_eq!(value(&text, calls), Some(3.0), "{text}");
-    site.open_gate();
+    cluster.open_gate();
     assert_eq!(api.exit_code(&running), Some(0));
 }
 
 #[test]
-fn a_vm_that_is_killed_counts_as_disappeared() {
-    let site = Site::start();
-    let uuid = site.api().submit(&site.gated("x"));
-    let instance = site.until_runs(&uuid);
-    site.kill_vm(&instance);
-    site.until_gone(&instance);
-    let text = site.management().get("/metrics").ok().text;
+fn killed_vm_counts_as_disappeared() {
+    let cluster = TestCluster::start();
+    let uuid = cluster.api().submit(&cluster.gated("x"));
+    let instance = cluster.until_runs(&uuid);
+    cluster.kill_vm(&instance);
+    cluster.until_gone(&instance);
+    let text = cluster.management().get("/metrics").ok().text;
     let lost = text
         .lines()
         .filter(|l| l.starts_with("arvados_dispatchcloud_instances_disappeared"));
@@ -226,7 +226,7 @@ fn a_vm_that_is_killed_counts_as_disappeared() {
     assert_eq!(value(&text, by_type), Some(1.0), "{text}");
 }
 
-/// Reads one request and says that this is too much.
+/// Reads one request and responds 503.
 fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
     let lines = BufReader::new(stream.try_clone()?).lines();
     for line in lines {
@@ -240,50 +240,50 @@ fn refuse(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn an_overload_of_the_queue_is_dated_and_bounds_what_may_run() {
+fn queue_overload_limits_concurrency() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let queue = format!("http://{}/", listener.local_addr().unwrap());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A caller that has gone away hears nothing.
+            // The client may have closed the connection.
             let _ = refuse(stream);
         }
     });
-    let mut site =
-        Site::prepare(Setup::default().replace("http://127.0.0.1:{queue_port}/", &queue));
-    site.start_dispatcher();
+    let mut cluster =
+        TestCluster::prepare(Setup::default().replace("http://127.0.0.1:{queue_port}/", &queue));
+    cluster.start_dispatcher();
     let get = |series: &str| {
-        let text = site.management().get("/metrics").ok().text;
+        let text = cluster.management().get("/metrics").ok().text;
         value(&text, &format!("{PREFIX}{series}"))
     };
-    until("the overload is dated", || {
+    until("the time of the 503 is set", || {
         get("last_503_time").is_some_and(|at| at > 1.7e9)
     });
-    until("one may run, since none does", || {
+    until("the limit is one, since no container runs", || {
         get("max_concurrent_containers") == Some(1.0)
     });
 }
 
 #[test]
-fn nobody_reads_them_without_the_token() {
-    let site = Site::start();
+fn metrics_require_token() {
+    let cluster = TestCluster::start();
     for path in [
         "/metrics",
         "/metrics.json",
         "/arvados/v1/dispatch/instances",
     ] {
         assert_eq!(
-            site.management().with_token("").get(path).status,
+            cluster.management().with_token("").get(path).status,
             401,
             "{path}"
         );
         assert_eq!(
-            site.management().with_token("x").get(path).status,
+            cluster.management().with_token("x").get(path).status,
             403,
             "{path}"
         );
     }
-    let families = site.management().get("/metrics.json").ok().json();
+    let families = cluster.management().get("/metrics.json").ok().json();
     let names: Vec<&str> = families
         .as_array()
         .unwrap()
@@ -294,6 +294,6 @@ fn nobody_reads_them_without_the_token() {
         names.contains(&"arvados_dispatchcloud_instances_total"),
         "{names:?}"
     );
-    let health = site.management().get("/_health/ping").ok().json();
+    let health = cluster.management().get("/_health/ping").ok().json();
     assert_eq!(health["health"], "OK");
 }

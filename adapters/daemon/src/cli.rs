@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Hidden: runs one loopback VM.
+/// Hidden command: runs one loopback VM.
 pub(crate) const LOOPBACK_VM: &str = "loopback-vm";
 
-const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 the command line, the configuration or a \
-                          given file is wrong.";
+const EXIT_CODES: &str = "Exit status: 0 done, 1 failed, 2 invalid command line, configuration or \
+                          input file.";
 
 /// Dispatches containers to cloud VMs.
 #[derive(Debug, Parser)]
@@ -18,10 +18,10 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Where the configuration is.
+/// Option for the configuration file.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigArg {
-    /// Cluster configuration; `-` reads standard input.
+    /// Cluster configuration file; `-` reads standard input
     #[arg(
         long,
         short,
@@ -33,97 +33,100 @@ pub(crate) struct ConfigArg {
     pub(crate) config: PathBuf,
 }
 
-/// Output for scripts.
+/// Option for machine-readable output.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct JsonArg {
-    /// Print JSON, for scripts.
+    /// Print JSON, for scripts
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Write a commented configuration for this machine, with fresh tokens and keys.
+    /// Write a commented configuration for this machine, with new tokens and keys
     #[command(
         after_help = "Example:\n  longshore init --dir ~/longshore\n  longshore queue --config ~/longshore/config.yml"
     )]
     Init(InitArgs),
-    /// Serve the built-in queue.
+    /// Serve the built-in queue
     #[command(after_help = "Example:\n  longshore queue --config ~/longshore/config.yml")]
     Queue(QueueArgs),
-    /// Dispatch containers from the queue to VMs, until TERM or INT. HUP reads the configuration again.
+    /// Dispatch containers from the queue to VMs until TERM or INT; HUP reloads the configuration
     #[command(
         after_help = "Example:\n  longshore dispatch --config ~/longshore/config.yml --journal /var/log/longshore"
     )]
     Dispatch(DispatchArgs),
-    /// Run a queue, a dispatcher and VMs on this host, and watch 60 containers go through.
+    /// Run a queue, a dispatcher and VMs on this host, and process 60 containers
     #[command(
         after_help = "Examples:\n  longshore demo --journal /tmp/demo\n  longshore demo --chaos --seed 7"
     )]
     Demo(DemoArgs),
-    /// Try the cloud account, image and keys of the configuration before containers do: rent an
-    /// instance, reach it, give it back, and say what is wrong on the way.
+    /// Test the cloud account, image and keys of the configuration: create an instance, log in,
+    /// destroy the instance, and report every problem
     ///
-    /// It makes one instance at a time (in each configured subnet), which costs what a few minutes of
-    /// that type cost, and destroys whatever it made, also after a failure and on TERM or INT. Its
-    /// instances are of a set of their own: those of a dispatcher at work are not touched.
+    /// The test creates one instance at a time (in each configured subnet), at the cost of a few
+    /// minutes of the instance type, and destroys every instance that the test created, also after
+    /// a failure and on TERM or INT. The instances carry their own instance set ID: instances of a
+    /// running dispatcher are not touched.
     #[command(
-        after_help = "Example:\n  longshore cloudtest --config /etc/arvados/config.yml --command 'df -h /tmp'\n\nExit status: 0 all well, 1 a step failed or the test was stopped, 2 the command line or the configuration is wrong."
+        after_help = "Example:\n  longshore cloudtest --config /etc/arvados/config.yml --command 'df -h /tmp'\n\nExit status: 0 all steps passed, 1 a step failed or the test was stopped, 2 invalid command line or configuration."
     )]
     Cloudtest(CloudtestArgs),
-    /// Submit a container.
+    /// Submit a container
     #[command(
         after_help = "Example:\n  longshore submit --vcpus 2 --ram 1GiB --follow -- sh -c 'echo hello'"
     )]
     Submit(SubmitArgs),
-    /// List containers.
+    /// List containers
     #[command(after_help = "Example:\n  longshore ps --all --json")]
     Ps(PsArgs),
-    /// Show what a container has printed.
+    /// Print the output of a container
     #[command(after_help = "Example:\n  longshore logs -f zzzzz-dz642-0123456789abcde")]
     Logs(LogsArgs),
-    /// Stop containers: set their priority to 0.
+    /// Cancel containers: set the priority to 0
     #[command(after_help = "Example:\n  longshore cancel zzzzz-dz642-0123456789abcde")]
     Cancel(CancelArgs),
-    /// Tell why a container waits, or why an instance is there and when it goes.
+    /// Explain the state of a container (reason for waiting) or of an instance (purpose, planned
+    /// termination)
     #[command(
         after_help = "Example:\n  longshore explain zzzzz-dz642-0123456789abcde\n  longshore explain i-0123456789abcdef0"
     )]
     Explain(ExplainArgs),
-    /// Tell whether a running dispatcher is able to work, and which types rest because they do not boot.
+    /// Report the health of a running dispatcher, and instance types backed off after failed boots
     #[command(
-        after_help = "Example:\n  longshore health --json\n\nExit status: 0 it is able to work, 1 it is not or does not answer, 2 the command line or the configuration is wrong."
+        after_help = "Example:\n  longshore health --json\n\nExit status: 0 healthy, 1 unhealthy or unreachable, 2 invalid command line or configuration."
     )]
     Health(HealthArgs),
-    /// See and steer the instances of a running dispatcher.
+    /// List and control the instances of a running dispatcher
     Instances(InstancesArgs),
-    /// Create, list and revoke tokens of the built-in queue.
+    /// Create, list and revoke tokens of the built-in queue
     Token(TokenArgs),
-    /// Run a journal again and prove that the same commands come out.
+    /// Replay a journal and check that the core issues the same commands
     #[command(
-        after_help = "Example:\n  longshore replay /var/log/longshore/longshore-1790000000000000000.jsonl\n\nExit status: 0 the same, 1 another command came out or a line was changed, 2 not a journal."
+        after_help = "Example:\n  longshore replay /var/log/longshore/longshore-1790000000000000000.jsonl\n\nExit status: 0 all commands are the same, 1 a command differs or a line was modified, 2 not a journal."
     )]
     Replay(ReplayArgs),
-    /// Run one VM of the loopback driver.
+    /// Run one VM of the loopback driver
     #[command(name = LOOPBACK_VM, hide = true)]
     LoopbackVm {
-        /// Its directory.
+        /// Directory of the VM
         dir: PathBuf,
     },
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct InitArgs {
-    /// Where to write `config.yml`, the key and, later, the database; must not have a `config.yml`.
+    /// Directory for `config.yml`, the key and, later, the database; must not contain a
+    /// `config.yml`
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// Five characters of a-z and 0-9: the beginning of each container's uuid.
+    /// Cluster ID, five characters of a-z and 0-9: the prefix of every container UUID
     #[arg(long, default_value = "local", value_name = "ID")]
     pub(crate) cluster_id: String,
-    /// Port of the queue.
+    /// Port of the queue
     #[arg(long, default_value_t = 9005)]
     pub(crate) queue_port: u16,
-    /// Port of the management API.
+    /// Port of the management API
     #[arg(long, default_value_t = 9006)]
     pub(crate) management_port: u16,
 }
@@ -138,29 +141,29 @@ pub(crate) struct QueueArgs {
 pub(crate) struct DispatchArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
-    /// Record every input in a new file in this directory, for `longshore replay`. It grows until
-    /// the process ends.
+    /// Record every input in a new file in DIR, for `longshore replay`; the file grows until the
+    /// process ends
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
-    /// Where to keep the leadership lock and, for the loopback driver, the VMs. By default
-    /// /var/lib/longshore for root, else longshore in the user's state directory.
+    /// Directory for the leader lock and the VMs of the loopback driver [default:
+    /// /var/lib/longshore for root, else longshore in the user's state directory]
     #[arg(long, env = "LONGSHORE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// Containers to submit; at least 4, since four of them are special.
+    /// Number of containers to submit; at least 4, for the four special containers
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(4..=10_000))]
     pub(crate) containers: u32,
-    /// Let VMs freeze, vanish, break and refuse, and the queue and the cloud lose answers; then prove
-    /// that every container is accounted for.
+    /// Inject faults: VMs freeze, vanish, break and refuse, the queue and the cloud lose responses;
+    /// then check that every container is accounted for
     #[arg(long)]
     pub(crate) chaos: bool,
-    /// Which faults `--chaos` deals, and in which order.
+    /// Seed of the kinds and the order of the faults of `--chaos`
     #[arg(long, default_value_t = 1, requires = "chaos")]
     pub(crate) seed: u64,
-    /// Record every input in a new file in this directory, for `longshore replay`.
+    /// Record every input in a new file in DIR, for `longshore replay`
     #[arg(long, value_name = "DIR")]
     pub(crate) journal: Option<PathBuf>,
     #[command(flatten)]
@@ -171,40 +174,40 @@ pub(crate) struct DemoArgs {
 pub(crate) struct CloudtestArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
-    /// Value of the tag InstanceSetID on the instances of the test.
+    /// Value of the tag InstanceSetID on the instances of the test
     #[arg(long, value_name = "ID", default_value = "zzzzz-zzzzz-zzzzzzcloudtest",
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) instance_set_id: String,
-    /// The image to boot from, instead of ImageID.
+    /// Image to boot, instead of ImageID
     #[arg(long, value_name = "ID")]
     pub(crate) image_id: Option<String>,
-    /// A name under InstanceTypes; by default the cheapest.
+    /// Instance type, a name under InstanceTypes [default: the cheapest]
     #[arg(long, value_name = "NAME")]
     pub(crate) instance_type: Option<String>,
-    /// Destroy instances of the same set that are there already, such as those of an earlier test;
-    /// otherwise they end the test.
+    /// Destroy existing instances of the same instance set, such as the instances of an earlier
+    /// test; without the option, existing instances fail the test
     #[arg(long)]
     pub(crate) destroy_existing: bool,
-    /// Shell command to run on the instance once it is ready; the test fails if it does.
+    /// Shell command to run on the instance after the boot; a failure of the command fails the test
     #[arg(long, value_name = "COMMAND")]
     pub(crate) command: Option<String>,
-    /// Wait for Enter before the instance is destroyed, and tell how to log in.
+    /// Wait for Enter before destroying the instance, and print the command to log in
     #[arg(long)]
     pub(crate) pause_before_destroy: bool,
-    /// Where the loopback driver keeps its VMs. By default /var/lib/longshore for root, else
-    /// longshore in the user's state directory.
+    /// Directory of the VMs of the loopback driver [default: /var/lib/longshore for root, else
+    /// longshore in the user's state directory]
     #[arg(long, env = "LONGSHORE_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) json: JsonArg,
 }
 
-/// Where the queue is, for its users.
+/// Options of queue clients: location of the queue.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ClientArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArg,
-    /// URL of the queue, instead of the configuration's.
+    /// URL of the queue, instead of the URL in the configuration
     #[arg(long, env = "LONGSHORE_API_URL", value_name = "URL")]
     pub(crate) url: Option<String>,
 }
@@ -213,36 +216,37 @@ pub(crate) struct ClientArgs {
 pub(crate) struct SubmitArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Cores; 0 shares one with other such containers.
+    /// Number of cores; 0 shares a core with other containers of 0 cores
     #[arg(long, default_value_t = 1)]
     pub(crate) vcpus: u32,
-    /// Memory, such as 512MiB or 4GB.
+    /// Memory, such as 512MiB, 1.5GB or 4000000000
     #[arg(long, default_value = "256MiB", value_parser = crate::sizes::parse)]
     pub(crate) ram: u64,
-    /// Disk, such as 10GiB.
+    /// Disk space, such as 10GiB
     #[arg(long, default_value = "0", value_parser = crate::sizes::parse)]
     pub(crate) scratch: u64,
-    /// 1 to 1000; higher comes first.
+    /// Priority, 1 to 1000; higher priorities start first
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) priority: i64,
-    /// Environment variable for the command; may be given several times.
+    /// Environment variable of the command; repeatable
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_env)]
     pub(crate) env: Vec<(String, String)>,
-    /// A name to recognise it by.
+    /// Name to recognise the container by
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Run on preemptible instances.
+    /// Run on preemptible instances
     #[arg(long)]
     pub(crate) preemptible: bool,
-    /// Seconds after which it is stopped; 0 for no limit.
+    /// Time limit, such as 90s or 1h30m, or a number of seconds; 0 for no limit
     #[arg(long, default_value_t = 0)]
     pub(crate) max_run_time: u32,
-    /// Wait for its end, show what it prints, and exit with its exit status.
+    /// Wait for the end of the container, print the output, and exit with the exit status of the
+    /// command
     #[arg(long, short)]
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) json: JsonArg,
-    /// The command and its arguments.
+    /// Command and arguments
     #[arg(required = true, last = true)]
     pub(crate) command: Vec<String>,
 }
@@ -251,10 +255,10 @@ pub(crate) struct SubmitArgs {
 pub(crate) struct PsArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Also those that are over.
+    /// Also list finished containers
     #[arg(long, short)]
     pub(crate) all: bool,
-    /// At most so many, newest first.
+    /// Maximum number of containers, newest first
     #[arg(long, default_value_t = 100)]
     pub(crate) limit: u32,
     #[command(flatten)]
@@ -265,10 +269,10 @@ pub(crate) struct PsArgs {
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// Go on until the container is over.
+    /// Follow the output until the container has ended
     #[arg(long, short)]
     pub(crate) follow: bool,
-    /// The container.
+    /// UUID of the container
     pub(crate) uuid: String,
 }
 
@@ -276,7 +280,7 @@ pub(crate) struct LogsArgs {
 pub(crate) struct CancelArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
-    /// The containers.
+    /// UUIDs of the containers
     #[arg(required = true)]
     pub(crate) uuid: Vec<String>,
 }
@@ -287,7 +291,7 @@ pub(crate) struct ExplainArgs {
     pub(crate) config: ConfigArg,
     #[command(flatten)]
     pub(crate) json: JsonArg,
-    /// A container's uuid, an instance's name, or a wish as `intent …` in the log names it.
+    /// UUID of a container, name of an instance, or ID of a create request (`intent …` in the log)
     pub(crate) id: String,
 }
 
@@ -309,31 +313,31 @@ pub(crate) struct InstancesArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstancesCommand {
-    /// List instances, tab-separated: instance, address, state, idle behaviour, type, provider type,
-    /// price, containers.
+    /// List instances, tab-separated: instance, address, state, idle behavior, type, provider type,
+    /// price, containers, reason of the failure if broken
     #[command(after_help = "Example:\n  longshore instances list --header")]
     List {
-        /// Print the names of the columns first.
+        /// Print column names first
         #[arg(long)]
         header: bool,
         #[command(flatten)]
         json: JsonArg,
     },
-    /// Take no containers, and never shut down.
+    /// Hold instances: accept no containers, and never shut down
     #[command(after_help = "Example:\n  longshore instances hold i-0123456789abcdef0")]
     Hold(InstanceIds),
-    /// Take no containers, and shut down when the last one ends.
+    /// Drain instances: accept no containers, and shut down after the last container
     #[command(after_help = "Example:\n  longshore instances drain i-0123456789abcdef0")]
     Drain(InstanceIds),
-    /// Back to normal.
+    /// Return instances to normal operation
     #[command(after_help = "Example:\n  longshore instances run i-0123456789abcdef0")]
     Run(InstanceIds),
-    /// Destroy now, whatever runs there.
+    /// Destroy instances now, including running containers
     #[command(
         after_help = "Example:\n  longshore instances kill --reason 'disk errors' i-0123456789abcdef0"
     )]
     Kill {
-        /// For the log.
+        /// Reason for the log
         #[arg(long, default_value = "")]
         reason: String,
         #[command(flatten)]
@@ -343,7 +347,7 @@ pub(crate) enum InstancesCommand {
 
 #[derive(Args, Debug)]
 pub(crate) struct InstanceIds {
-    /// The instances, as `instances list` names them.
+    /// Names of the instances, as listed by `instances list`
     #[arg(required = true)]
     pub(crate) id: Vec<String>,
 }
@@ -358,32 +362,32 @@ pub(crate) struct TokenArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TokenCommand {
-    /// Make a token and print it, once.
+    /// Create a token and print the secret, once
     #[command(after_help = "Example:\n  longshore token create --role user alice")]
     Create {
-        /// admin: everything; dispatcher: lock and report; user: own containers only.
+        /// admin: all rights; dispatcher: lock and report; user: own containers only
         #[arg(long, value_parser = ["admin", "dispatcher", "user"], default_value = "user")]
         role: String,
-        /// Whose.
+        /// Name of the owner
         owner: String,
     },
-    /// List tokens, without their secrets.
+    /// List tokens, without secrets
     #[command(after_help = "Example:\n  longshore token list --json")]
     List {
         #[command(flatten)]
         json: JsonArg,
     },
-    /// End a token.
+    /// Revoke a token
     #[command(after_help = "Example:\n  longshore token revoke zzzzz-gj3su-0123456789abcde")]
     Revoke {
-        /// Its uuid, as `token list` shows it.
+        /// UUID of the token, as listed by `token list`
         uuid: String,
     },
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArgs {
-    /// The journal.
+    /// Journal file
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) json: JsonArg,

@@ -1,4 +1,4 @@
-//! A user's calls to the queue and an operator's to the management API.
+//! HTTP client of users (containers API of the queue) and of operators (management API).
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 
 use crate::cli::ClientArgs;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
-const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
-const ERROR_SHOWN_MAX: usize = 2000;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+const ERROR_CHARS_MAX: usize = 2000;
 
-/// Calls one API with one token.
+/// Client of one API with one token.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -23,9 +23,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// For the queue: the URL and token of the environment (`LONGSHORE_API_URL`,
-    /// `ARVADOS_API_TOKEN`), or else of the configuration.
-    pub(crate) fn for_queue(args: &ClientArgs) -> Outcome<Self> {
+    /// Client of the queue. URL and token come from the environment (`LONGSHORE_API_URL`,
+    /// `ARVADOS_API_TOKEN`), or else from the configuration.
+    pub(crate) fn for_queue(args: &ClientArgs) -> CliResult<Self> {
         let token = std::env::var("ARVADOS_API_TOKEN").ok().map(Secret::new);
         match (&args.url, token) {
             (Some(url), Some(token)) => Self::new(url, token, false),
@@ -39,10 +39,10 @@ impl Client {
         }
     }
 
-    /// For the management API of a running dispatcher.
-    pub(crate) fn for_management(cluster: &ClusterConfig) -> Outcome<Self> {
+    /// Client of the management API of a running dispatcher.
+    pub(crate) fn for_management(cluster: &ClusterConfig) -> CliResult<Self> {
         let Some(first) = cluster.services.dispatch_cloud.first() else {
-            return Err(Failure::Usage(
+            return Err(CliError::usage(
                 "Services.DispatchCloud.InternalURLs is empty: expected the dispatcher's URL"
                     .to_owned(),
             ));
@@ -51,9 +51,9 @@ impl Client {
         Self::new(&first.url, cluster.management_token.clone(), insecure)
     }
 
-    pub(crate) fn new(base: &str, token: Secret, insecure: bool) -> Outcome<Self> {
+    pub(crate) fn new(base: &str, token: Secret, insecure: bool) -> CliResult<Self> {
         let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_PATIENCE)
+            .connect_timeout(CONNECT_TIMEOUT)
             .tls_danger_accept_invalid_certs(insecure)
             .build()
             .failed("the HTTP client")?;
@@ -61,7 +61,7 @@ impl Client {
         Ok(Self { http, base, token })
     }
 
-    /// A request with the token; `path` begins with a slash.
+    /// Request with the token; `path` begins with a slash.
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("{}{path}", self.base);
         self.http
@@ -69,44 +69,52 @@ impl Client {
             .bearer_auth(self.token.expose())
     }
 
-    pub(crate) async fn get(&self, path: &str, params: &[(&str, String)]) -> Outcome<Value> {
+    pub(crate) async fn get(&self, path: &str, params: &[(&str, String)]) -> CliResult<Value> {
         let request = self.request(Method::GET, path).query(params);
-        json(self.send(request.timeout(ANSWER_PATIENCE)).await?).await
+        json(self.send(request.timeout(RESPONSE_TIMEOUT)).await?).await
     }
 
-    /// The same, where a thing that is not there is no failure.
+    /// GET; `None` if the response is 404.
     pub(crate) async fn find(
         &self,
         path: &str,
         params: &[(&str, String)],
-    ) -> Outcome<Option<Value>> {
+    ) -> CliResult<Option<Value>> {
         let request = self.request(Method::GET, path).query(params);
-        let response = self.answer(request.timeout(ANSWER_PATIENCE)).await?;
+        let response = self.response(request.timeout(RESPONSE_TIMEOUT)).await?;
         if response.status() == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         json(self.successful(response).await?).await.map(Some)
     }
 
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> Outcome<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> CliResult<Value> {
         let request = self.request(Method::POST, path).json(body);
-        json(self.send(request.timeout(ANSWER_PATIENCE)).await?).await
+        json(self.send(request.timeout(RESPONSE_TIMEOUT)).await?).await
     }
 
-    pub(crate) async fn put(&self, path: &str, body: &Value) -> Outcome<Value> {
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> CliResult<Value> {
         let request = self.request(Method::PUT, path).json(body);
-        json(self.send(request.timeout(ANSWER_PATIENCE)).await?).await
+        json(self.send(request.timeout(RESPONSE_TIMEOUT)).await?).await
     }
 
-    /// A form without an interesting answer; its status line.
-    pub(crate) async fn post_form(&self, path: &str, form: &[(&str, &str)]) -> Outcome<StatusCode> {
+    /// Posts a form; returns the status line.
+    pub(crate) async fn post_form(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+    ) -> CliResult<StatusCode> {
         let request = self.request(Method::POST, path).form(form);
-        let response = self.send(request.timeout(ANSWER_PATIENCE)).await?;
+        let response = self.send(request.timeout(RESPONSE_TIMEOUT)).await?;
         Ok(response.status())
     }
 
-    /// A stream of bytes, however long it takes.
-    pub(crate) async fn stream(&self, path: &str, params: &[(&str, String)]) -> Outcome<Response> {
+    /// Response as a stream of bytes, without a timeout.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        params: &[(&str, String)],
+    ) -> CliResult<Response> {
         self.send(self.request(Method::GET, path).query(params))
             .await
     }
@@ -116,46 +124,50 @@ impl Client {
         rest.split('/').next().unwrap_or(rest)
     }
 
-    /// Sends it; an answer other than success becomes an error with the server's words.
-    async fn send(&self, request: RequestBuilder) -> Outcome<Response> {
-        let response = self.answer(request).await?;
+    /// Sends a request; a status other than success is an error with the message of the server.
+    async fn send(&self, request: RequestBuilder) -> CliResult<Response> {
+        let response = self.response(request).await?;
         self.successful(response).await
     }
 
-    async fn answer(&self, request: RequestBuilder) -> Outcome<Response> {
+    async fn response(&self, request: RequestBuilder) -> CliResult<Response> {
         request.send().await.map_err(|error| {
             let cause = root_cause(&error);
-            Failure::Failed(format!("{} does not answer: {cause}", self.base))
+            let message = format!("{} does not answer: {cause}", self.base);
+            CliError::failed(message).because(error)
         })
     }
 
-    async fn successful(&self, response: Response) -> Outcome<Response> {
+    async fn successful(&self, response: Response) -> CliResult<Response> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
         let text = response.text().await.unwrap_or_default();
-        let words = error_words(&text);
-        Err(Failure::Failed(format!("{}: {status}: {words}", self.base)))
+        let message = error_message(&text);
+        Err(CliError::failed(format!(
+            "{}: {status}: {message}",
+            self.base
+        )))
     }
 }
 
-async fn json(response: Response) -> Outcome<Value> {
+async fn json(response: Response) -> CliResult<Value> {
     response.json().await.failed("the answer is not JSON")
 }
 
-/// The server's `errors`, or else the body as it is, cut.
-fn error_words(text: &str) -> String {
+/// Elements of `errors` in the response, or else the body as text, truncated.
+fn error_message(text: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(text).ok();
     let errors = parsed.as_ref().and_then(|body| body["errors"].as_array());
-    let words = match errors {
+    let message = match errors {
         Some(errors) => {
-            let words = errors.iter().filter_map(Value::as_str);
-            words.collect::<Vec<_>>().join("; ")
+            let messages = errors.iter().filter_map(Value::as_str);
+            messages.collect::<Vec<_>>().join("; ")
         }
         None => text.trim().to_owned(),
     };
-    words.chars().take(ERROR_SHOWN_MAX).collect()
+    message.chars().take(ERROR_CHARS_MAX).collect()
 }
 
 fn root_cause(error: &dyn std::error::Error) -> String {

@@ -1,11 +1,11 @@
-//! The time that inputs are stamped with.
+//! Clock of the timestamps of inputs.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use longshore_core::time::Timestamp;
 
-/// Wall time, read once, plus monotonic time since: it never goes back, whatever is done to the
-/// host's clock.
+/// Wall time at the start plus monotonic time since: never goes back, even if the host's clock is
+/// set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     wall: Timestamp,
@@ -25,7 +25,8 @@ impl Clock {
         self.wall + self.anchor.elapsed()
     }
 
-    /// The same moment for timers; far away for [`Timestamp::NEVER`].
+    /// Same moment for timers of the runtime; one year ahead at most, also for
+    /// [`Timestamp::NEVER`].
     pub(crate) fn instant(&self, at: Timestamp) -> tokio::time::Instant {
         let ahead = at.since(self.wall).min(Duration::from_secs(86_400 * 365));
         (self.anchor + ahead).into()

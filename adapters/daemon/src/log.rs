@@ -1,4 +1,4 @@
-//! Log lines on standard error, as the configuration says.
+//! Logger on standard error, set up by the configuration.
 
 use std::io::IsTerminal as _;
 
@@ -6,7 +6,7 @@ use longshore_cluster_config::{Log, LogFormat};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// Begins to write log lines. Libraries are heard from `warn` on, unless `RUST_LOG` says otherwise.
+/// Starts the logger. Libraries log from `warn` on, unless `RUST_LOG` is set.
 pub(crate) fn init(log: &Log) {
     let ours = [
         "",
@@ -27,7 +27,7 @@ pub(crate) fn init(log: &Log) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(filter);
-    // A second call, as by tests in one process, changes nothing.
+    // A second call, as by tests in one process, has no effect.
     let _ = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
         LogFormat::Text => lines.finish().try_init(),

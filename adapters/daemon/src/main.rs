@@ -1,13 +1,14 @@
 //! Dispatches containers to cloud VMs.
 
+mod address;
 mod cli;
 mod client;
 mod clock;
 mod commands;
 mod demo;
 mod engine;
-mod exit;
-mod lease;
+mod error;
+mod leader_lock;
 mod log;
 mod service;
 mod sizes;
@@ -17,21 +18,21 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
-use crate::exit::{Context as _, Outcome};
+use crate::error::{CliResult, Context as _};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.command) {
         Ok(status) => ExitCode::from(status),
-        Err(failure) => {
-            eprintln!("longshore: {failure}");
-            ExitCode::from(failure.status())
+        Err(error) => {
+            eprintln!("longshore: {}", error.chain());
+            ExitCode::from(error.status())
         }
     }
 }
 
-/// Runs one command; most end with 0, some pass on a status.
-fn run(command: Command) -> Outcome<u8> {
+/// Runs one command; returns the exit status.
+fn run(command: Command) -> CliResult<u8> {
     let done = match command {
         Command::Init(args) => commands::init::run(&args),
         Command::Queue(args) => commands::queue::run(&args),
@@ -52,7 +53,7 @@ fn run(command: Command) -> Outcome<u8> {
     done.map(|()| 0)
 }
 
-fn loopback_vm(dir: &std::path::Path) -> Outcome {
+fn loopback_vm(dir: &std::path::Path) -> CliResult {
     log::init(&longshore_cluster_config::Log {
         format: longshore_cluster_config::LogFormat::Text,
         level: longshore_cluster_config::LogLevel::Info,

@@ -1,4 +1,4 @@
-//! A dispatcher put together from a configuration: parts, loop, management API.
+//! Dispatcher assembled from a configuration: components, loop, management API.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::address::resolve;
 use crate::clock::Clock;
-use crate::commands::queue::resolve;
 use crate::engine::calls::timed;
-use crate::engine::parts::{self, Parts};
-use crate::engine::world::{Catalog, World};
+use crate::engine::executor::{Catalog, Executor};
+use crate::engine::wiring::{self, Components};
 use crate::engine::{Engine, EngineSettings, INPUTS_MAX};
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-const WATCHED_MAX: usize = 65_536;
+const EVENTS_MAX: usize = 65_536;
 
-/// Where a configuration came from.
+/// Origin of a configuration.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Source {
-    /// SHA-256 of the file, in hexadecimal; empty where there is none.
+    /// SHA-256 of the file, in hexadecimal; empty without a file.
     pub(crate) sha256: String,
     pub(crate) changed_at: Option<Timestamp>,
 }
 
 impl Source {
-    /// Looks at the file once more; standard input cannot be read twice.
+    /// Reads the file a second time, which is impossible for standard input.
     pub(crate) fn of(path: &Path) -> Self {
         let changed = std::fs::metadata(path).and_then(|meta| meta.modified());
         let since_epoch = |at: SystemTime| at.duration_since(UNIX_EPOCH).ok();
@@ -52,7 +52,7 @@ impl Source {
     }
 }
 
-/// A dispatcher at work.
+/// Running dispatcher.
 pub(crate) struct Service {
     stop: CancellationToken,
     engine: JoinHandle<()>,
@@ -61,42 +61,42 @@ pub(crate) struct Service {
     hints: JoinHandle<()>,
     events: broadcast::Sender<Event>,
     reload: Reload,
-    world: World,
+    executor: Executor,
 }
 
-/// What taking over a new configuration needs.
+/// State needed to reload the configuration.
 struct Reload {
     cluster: ClusterConfig,
     cloud: SharedCloud,
     inputs: mpsc::Sender<Input>,
     published: watch::Sender<Arc<ManagementSettings>>,
-    /// TLS is spoken where the server was bound.
+    /// True if the server was bound for TLS.
     encrypted: bool,
     clock: Clock,
 }
 
 impl Service {
-    /// Binds the management API, then begins to dispatch.
+    /// Binds the management API, then starts to dispatch.
     pub(crate) async fn start(
         cluster: &ClusterConfig,
         source: Source,
-        mut parts: Parts,
+        mut components: Components,
         journal: Option<PathBuf>,
-    ) -> Outcome<Self> {
+    ) -> CliResult<Self> {
         let clock = Clock::start();
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).failed("random numbers")?;
         let (answers, inputs) = mpsc::channel(INPUTS_MAX);
-        let (ask, questions) = longshore_management::loop_requests();
-        let events = broadcast::Sender::new(WATCHED_MAX);
+        let (request_sender, requests) = longshore_management::loop_requests();
+        let events = broadcast::Sender::new(EVENTS_MAX);
         let metrics = Arc::new(Metrics::new());
-        parts.cloud.cloud = timed(parts.cloud.cloud, Arc::clone(&metrics));
+        components.cloud.cloud = timed(components.cloud.cloud, Arc::clone(&metrics));
         let (server, encrypted) = bind(cluster).await?;
         let tls = certificate(cluster, encrypted)?;
         let settings = ManagementSettings {
             management_token: cluster.management_token.clone(),
             tls,
-            config: Arc::new(parts.core.clone()),
+            config: Arc::new(components.core.clone()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_sha256: source.sha256,
             config_changed_at: source.changed_at,
@@ -109,20 +109,20 @@ impl Service {
             metrics: Arc::clone(&metrics),
             limits: ServeLimits::default(),
         };
-        let hints = follow_hints(parts.api.clone(), answers.clone());
+        let hints = follow_hints(components.api.clone(), answers.clone());
         let reload = Reload {
             cluster: cluster.clone(),
-            cloud: Arc::clone(&parts.cloud.cloud),
+            cloud: Arc::clone(&components.cloud.cloud),
             inputs: answers.clone(),
             published,
             encrypted,
             clock,
         };
-        let world = World::new(
-            parts.api,
-            vec![parts.cloud],
-            Catalog::from(&parts.core),
-            parts.runner,
+        let executor = Executor::new(
+            components.api,
+            vec![components.cloud],
+            Catalog::from(&components.core),
+            components.runner,
             clock,
             answers,
         );
@@ -131,16 +131,23 @@ impl Service {
             .unwrap_or(Path::new(""))
             .display()
             .to_string();
-        let for_reload = world.clone();
+        let for_reload = executor.clone();
         let settings = EngineSettings {
-            config: parts.core,
+            config: components.core,
             seed,
             clock,
             journal,
             structured_log: cluster.log.format == LogFormat::Json,
         };
-        let engine = Engine::new(settings, world, metrics, inputs, questions, events.clone())
-            .usage(format!("--journal {journal_dir}"))?;
+        let engine = Engine::new(
+            settings,
+            executor,
+            metrics,
+            inputs,
+            questions,
+            events.clone(),
+        )
+        .usage(format!("--journal {journal_dir}"))?;
         let (stop, management_stop) = (CancellationToken::new(), CancellationToken::new());
         Ok(Self {
             engine: tokio::spawn(engine.run(stop.clone())),
@@ -150,21 +157,25 @@ impl Service {
             hints,
             events,
             reload,
-            world: for_reload,
+            executor: for_reload,
         })
     }
 
-    /// Everything that happens from now on.
+    /// Receiver of all events from now on.
     pub(crate) fn watch(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
-    /// Takes over a new configuration, whole or not at all. Running work is untouched.
-    pub(crate) async fn reconfigure(&mut self, cluster: ClusterConfig, source: Source) -> Outcome {
+    /// Applies a new configuration, completely or not at all. Running containers are not affected.
+    pub(crate) async fn reconfigure(
+        &mut self,
+        cluster: ClusterConfig,
+        source: Source,
+    ) -> CliResult {
         let reload = &mut self.reload;
-        let core = parts::reconfigured(&reload.cluster, &cluster, &reload.cloud)?;
+        let core = wiring::reconfigured(&reload.cluster, &cluster, &reload.cloud)?;
         let tls = certificate(&cluster, reload.encrypted)?;
-        self.world.reconfigure(Catalog::from(&core));
+        self.executor.reconfigure(Catalog::from(&core));
         let settings = ManagementSettings {
             management_token: cluster.management_token.clone(),
             tls,
@@ -185,8 +196,8 @@ impl Service {
         Ok(())
     }
 
-    /// Ends it: no more commands, then no more API. Containers go on.
-    pub(crate) async fn stop(self) -> Outcome {
+    /// Shuts down: first the commands, then the API. Containers continue to run on the VMs.
+    pub(crate) async fn stop(self) -> CliResult {
         self.stop.cancel();
         self.hints.abort();
         self.engine.await.failed("the dispatcher's loop")?;
@@ -196,35 +207,35 @@ impl Service {
     }
 }
 
-/// Binds the first of the configured addresses that can be bound; whether TLS is spoken there.
-async fn bind(cluster: &ClusterConfig) -> Outcome<(Server, bool)> {
+/// Binds the first configured address that can be bound; true if TLS is configured.
+async fn bind(cluster: &ClusterConfig) -> CliResult<(Server, bool)> {
     const KEY: &str = "Services.DispatchCloud.InternalURLs";
     let urls = &cluster.services.dispatch_cloud;
-    let mut refused = Vec::new();
+    let mut errors = Vec::new();
     for url in urls {
         match Server::bind(&[resolve(KEY, &url.listen)?]).await {
             Ok(server) => {
                 tracing::info!(address = ?server.local_addrs(), tls = url.tls, "management API");
                 return Ok((server, url.tls));
             }
-            Err(error) => refused.push(error.to_string()),
+            Err(error) => errors.push(error.to_string()),
         }
     }
-    Err(match refused.as_slice() {
-        [] => Failure::Usage(format!(
+    Err(match errors.as_slice() {
+        [] => CliError::usage(format!(
             "{KEY}: expected at least one URL, such as \"http://localhost:9006\": {{}}"
         )),
-        _ => Failure::Usage(format!("{KEY}: {}", refused.join("; "))),
+        _ => CliError::usage(format!("{KEY}: {}", errors.join("; "))),
     })
 }
 
-/// What the management API proves who it is with, where TLS is spoken.
-fn certificate(cluster: &ClusterConfig, encrypted: bool) -> Outcome<Option<ServerTls>> {
+/// Certificate and key of the management API, if TLS is configured.
+fn certificate(cluster: &ClusterConfig, encrypted: bool) -> CliResult<Option<ServerTls>> {
     if !encrypted {
         return Ok(None);
     }
     let files = cluster.tls.as_ref().ok_or_else(|| {
-        Failure::Usage(
+        CliError::usage(
             "TLS.Certificate and TLS.Key: expected both, since the URL of the management API \
              (Services.DispatchCloud.InternalURLs) begins with https"
                 .to_owned(),
@@ -248,8 +259,8 @@ fn serve(
     })
 }
 
-/// Turns the queue's push stream into hints for the loop. A hint that finds the loop busy is not
-/// missed: the loop polls all the same.
+/// Turns the push stream of the queue into hints for the loop. A hint dropped by a full channel
+/// does no harm: the loop also polls.
 fn follow_hints(
     api: longshore_queue_client::ApiClient,
     inputs: mpsc::Sender<Input>,
@@ -262,23 +273,17 @@ fn follow_hints(
     })
 }
 
-/// Where things are kept on this host, unless the operator chose.
-pub(crate) fn default_state_dir() -> Outcome<PathBuf> {
+/// Default directory for state on this host.
+pub(crate) fn default_state_dir() -> CliResult<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(Path::new("/var/lib/longshore").to_owned());
     }
-    let set = |name| std::env::var_os(name).map(PathBuf::from);
-    let base = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+    let variable = |name| std::env::var_os(name).map(PathBuf::from);
+    let base = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
     match base {
         Some(base) if base.is_absolute() => Ok(base.join("longshore")),
-        _ => Err(Failure::Usage(
+        _ => Err(CliError::usage(
             "neither XDG_STATE_HOME nor HOME is an absolute path: give --state-dir".to_owned(),
         )),
     }
-}
-
-/// Makes the parts ahead of [`Service::start`], so that a wrong configuration is told before
-/// anything runs.
-pub(crate) fn parts(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts> {
-    parts::build(cluster, state_dir)
 }

@@ -1,5 +1,4 @@
-//! Hints of the built-in queue that something changed: server-sent events, of which only the coming
-//! counts.
+//! Change hints of the built-in queue: server-sent events with ignored content.
 
 use std::time::Duration;
 
@@ -9,43 +8,43 @@ use reqwest::{Response, StatusCode};
 use super::transport::Transport;
 
 const PATH: &str = "arvados/v1/containers/events";
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Also for an API that has no such stream.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// The queue says something at least every 15 s; after so long it is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// Also the interval for an API without an event stream.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// Timeout without data; the queue sends data at least every 15 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How one attempt ended.
+/// Result of an attempt.
 enum End {
-    /// It was open for a while.
+    /// Stream was open and has ended.
     Closed,
-    /// It could not be opened.
+    /// Stream could not be opened.
     Failed,
-    /// The API has no such thing.
+    /// API has no event stream.
     Absent,
 }
 
-/// Follows the stream, again and again; never returns.
+/// Follows the stream, with reconnects; never returns.
 pub(super) async fn follow(transport: &Transport, mut hint: impl FnMut()) {
-    let mut pause = PAUSE_MIN;
+    let mut backoff = BACKOFF_MIN;
     loop {
         let end = follow_once(transport, &mut hint).await;
-        pause = match end {
-            End::Closed => PAUSE_MIN,
-            End::Failed => pause,
-            End::Absent => PAUSE_MAX,
+        backoff = match end {
+            End::Closed => BACKOFF_MIN,
+            End::Failed => backoff,
+            End::Absent => BACKOFF_MAX,
         };
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
 async fn follow_once(transport: &Transport, hint: &mut impl FnMut()) -> End {
-    let opened = tokio::time::timeout(SILENCE_MAX, transport.events(PATH)).await;
+    let opened = tokio::time::timeout(IDLE_TIMEOUT, transport.events(PATH)).await;
     let response = match opened {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => {
-            tracing::debug!(%error, "no stream of changes");
+            tracing::debug!(%error, "no event stream of changes");
             return End::Failed;
         }
         Err(_) => return End::Failed,
@@ -55,7 +54,7 @@ async fn follow_once(transport: &Transport, hint: &mut impl FnMut()) -> End {
         read_events(response, hint).await;
         return End::Closed;
     }
-    tracing::debug!(%status, "no stream of changes");
+    tracing::debug!(%status, "no event stream of changes");
     let busy = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
     if busy { End::Failed } else { End::Absent }
 }
@@ -69,7 +68,7 @@ fn is_event_stream(response: &Response) -> bool {
 async fn read_events(mut response: Response, hint: &mut impl FnMut()) {
     let mut lines = DataLines::default();
     loop {
-        let chunk = tokio::time::timeout(SILENCE_MAX, response.chunk()).await;
+        let chunk = tokio::time::timeout(IDLE_TIMEOUT, response.chunk()).await;
         let Ok(Ok(Some(chunk))) = chunk else {
             return;
         };
@@ -79,17 +78,18 @@ async fn read_events(mut response: Response, hint: &mut impl FnMut()) {
     }
 }
 
-/// Finds lines that begin with `data:`, of any length, in pieces of any size.
+/// Detects lines that begin with `data:`, of any length, in pieces of any size.
 #[derive(Default)]
 struct DataLines {
-    /// How many bytes of the current line were like [`Self::PREFIX`]; absent once one was not.
-    like: Like,
+    /// Number of leading bytes of the current line equal to [`Self::PREFIX`]; `None` after a
+    /// mismatch.
+    matched: Matched,
 }
 
 #[derive(Clone, Copy)]
-struct Like(Option<usize>);
+struct Matched(Option<usize>);
 
-impl Default for Like {
+impl Default for Matched {
     fn default() -> Self {
         Self(Some(0))
     }
@@ -98,13 +98,13 @@ impl Default for Like {
 impl DataLines {
     const PREFIX: &[u8] = b"data:";
 
-    /// Whether a line with data ended within this piece.
+    /// True if a data line ended within this piece.
     fn push(&mut self, piece: &[u8]) -> bool {
         let mut found = false;
         for byte in piece {
-            self.like.0 = match (*byte, self.like.0) {
-                (b'\n' | b'\r', like) => {
-                    found |= like == Some(Self::PREFIX.len());
+            self.matched.0 = match (*byte, self.matched.0) {
+                (b'\n' | b'\r', matched) => {
+                    found |= matched == Some(Self::PREFIX.len());
                     Some(0)
                 }
                 (_, Some(n)) if n == Self::PREFIX.len() => Some(n),
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_lines_of_data_count() {
+    fn only_complete_data_lines_count() {
         let mut lines = DataLines::default();
         assert!(!lines.push(b": keep-alive\n\nevent: change\n"));
         assert!(!lines.push(b"da"));

@@ -1,7 +1,7 @@
 //! Client of the containers API: the peer's controller or the built-in queue.
 //!
-//! One method, one answer: nothing is tried again here, the core decides. Every method takes the
-//! time it may last altogether, waiting for its turn included.
+//! Each method makes one attempt: retries are decisions of the core. Each method has a timeout that
+//! includes the wait for a permit of the limiter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,66 +24,67 @@ mod transport;
 pub use time::parse_time;
 use transport::{Params, Transport, Verb};
 
-/// Rows asked for at a time.
+/// Rows per page.
 const PAGE_ROWS: u32 = 1000;
-/// Containers asked for by name at a time: the names still fit into a URL.
+/// Containers per lookup request: the uuids still fit into a URL.
 const BATCH_IDS: usize = 20;
-/// Batches under way at a time; the limiter may allow less.
+/// Batches in flight at a time; the limiter may allow less.
 const BATCHES_AT_ONCE: usize = 8;
 const CONTAINERS: &str = "arvados/v1/containers";
 const SELECT: &str = r#"["uuid","state","priority","runtime_constraints","container_image","scheduling_parameters","created_at","lock_count","locked_by_uuid"]"#;
 
-/// Where the API is and how to speak to it.
+/// Connection settings of the API.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
-    /// `http` or `https` URL of the API; paths are put behind it.
+    /// `http` or `https` URL of the API; request paths are appended.
     pub base_url: String,
-    /// Sent with each call.
+    /// Token sent with each request.
     pub token: Secret,
-    /// Certificates are not checked.
+    /// Disables the verification of certificates.
     pub insecure: bool,
-    /// Calls under way at a time, at most; at least 1.
+    /// Maximum number of requests in flight; at least 1.
     pub concurrency_max: u32,
-    /// Further certificates to trust, in PEM.
+    /// Additional trusted certificates, in PEM.
     pub ca_pem: Option<Vec<u8>>,
 }
 
-/// Why there is no client.
+/// Error of the construction of a client.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The URL cannot be used: write an absolute one with http or https and a host.
+    /// Unusable URL: expected an absolute URL with http or https and a host.
     #[error("the API's URL {0:?} cannot be used: expected one such as https://zzzzz.example.com/")]
     BadUrl(String),
-    /// The token cannot be sent: write one of letters and digits.
+    /// Unusable token: expected letters and digits.
     #[error("the API token has characters that cannot be sent: expected letters and digits")]
     BadToken,
-    /// The certificates cannot be read: write PEM.
+    /// Unusable certificates: expected PEM.
     #[error("the certificates to trust cannot be read: expected PEM: {0}")]
     BadCertificates(reqwest::Error),
-    /// The system's encryption cannot be set up: see the message.
+    /// TLS of the system cannot be set up: see the message.
     #[error("no HTTP client: {0}")]
     NoClient(reqwest::Error),
 }
 
-/// A client of the containers API. Clones share connections, limits and memory.
+/// Client of the containers API. Clones share connections, limits and caches.
 #[derive(Clone, Debug)]
 pub struct ApiClient(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    /// The uuid of our token's record, by which locks are ours; it never changes.
+    /// Uuid of the token's record, which marks the dispatcher's own locks; never changes.
     own_uuid: OnceCell<String>,
-    /// Bytes of the `tmp` mounts of the containers of the last poll, which never change. An error is
-    /// a sentence for the owner.
+    /// Total size in bytes of the `tmp` mounts of each container of the last poll; sizes never
+    /// change. An error is a sentence for the container's owner.
     tmp_sizes: Mutex<BTreeMap<ContainerId, Result<u64, String>>>,
 }
 
 impl ApiClient {
-    /// Connects to nothing yet.
+    /// Builds a client; opens no connection yet.
     ///
     /// # Errors
-    /// Settings that cannot work.
+    ///
+    /// Unusable settings.
     pub fn new(settings: ApiSettings) -> Result<Self, ClientError> {
         Ok(Self(Arc::new(Inner {
             transport: Transport::new(settings)?,
@@ -92,71 +93,75 @@ impl ApiClient {
         })))
     }
 
-    /// All containers that we have locked, and the Queued ones with a priority above 0, highest
-    /// first, at most `queued_max` of them. Each appears once, in no particular order. A record
-    /// without readable uuid, state or priority is left out with a warning; one with other faults
-    /// has them in its demand.
+    /// Returns all containers locked by this dispatcher, and up to `queued_max` Queued containers
+    /// with a priority above 0, highest first. Each container appears once, in no particular order.
+    /// Records without readable uuid, state or priority are skipped with a warning; other faults of
+    /// a record are reported in the demand.
     ///
     /// # Errors
-    /// No answer `within` that time, or a wrong one; then nothing is known.
+    ///
+    /// No response within the timeout, or an invalid response; then nothing is known.
     pub async fn poll(
         &self,
         queued_max: u32,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Vec<ContainerRecord>, QueueError> {
-        deadline(within, self.0.poll(queued_max)).await
+        with_timeout(timeout, self.0.poll(queued_max)).await
     }
 
-    /// These containers, whatever their state; those that are missing from the answer do not exist.
-    /// Final ones come without the size of their mounts.
+    /// Returns the given containers in any state; containers missing from the result do not exist.
+    /// Records of final containers lack the size of the mounts.
     ///
     /// # Errors
-    /// No answer `within` that time, or a wrong one; an answer with a container that was not asked
-    /// for, or with one that cannot be read, is wrong.
+    ///
+    /// No response within the timeout, or an invalid response. Responses with unrequested
+    /// containers or unreadable records are invalid.
     pub async fn lookup(
         &self,
         ids: &[ContainerId],
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Vec<ContainerRecord>, QueueError> {
-        deadline(within, self.0.lookup(ids)).await
+        with_timeout(timeout, self.0.lookup(ids)).await
     }
 
-    /// Locks a container for us.
+    /// Locks a container for this dispatcher.
     ///
     /// # Errors
-    /// `Refused` where it was not done, `Unavailable` where it may have been.
+    ///
+    /// `Refused` if the lock was not taken, `Unavailable` if the lock may have been taken.
     pub async fn lock(
         &self,
         id: ContainerId,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ContainerUpdate, QueueError> {
         let path = format!("{CONTAINERS}/{id}/lock");
-        deadline(within, self.0.update(Verb::Post, &path, Params::new())).await
+        with_timeout(timeout, self.0.update(Verb::Post, &path, Params::new())).await
     }
 
-    /// Gives a container back. The answer may be that it was cancelled: it had been locked too often.
+    /// Unlocks a container. The response may report a cancelled container, after too many locks.
     ///
     /// # Errors
+    ///
     /// As [`Self::lock`].
     pub async fn unlock(
         &self,
         id: ContainerId,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ContainerUpdate, QueueError> {
         let path = format!("{CONTAINERS}/{id}/unlock");
-        deadline(within, self.0.update(Verb::Post, &path, Params::new())).await
+        with_timeout(timeout, self.0.update(Verb::Post, &path, Params::new())).await
     }
 
-    /// Ends a container for good, with an error for its owner if there is one. It must be locked by
-    /// us for that.
+    /// Cancels a container locked by this dispatcher, optionally with an error for the owner.
     ///
     /// # Errors
+    ///
     /// As [`Self::lock`].
     pub async fn cancel(
         &self,
         id: ContainerId,
         error: Option<&str>,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ContainerUpdate, QueueError> {
         let path = format!("{CONTAINERS}/{id}");
         let changes = match error {
@@ -164,63 +169,64 @@ impl ApiClient {
             None => json!({"state": "Cancelled"}),
         };
         let params = Params::from([("container", changes.to_string())]);
-        deadline(within, self.0.update(Verb::Put, &path, params)).await
+        with_timeout(timeout, self.0.update(Verb::Put, &path, params)).await
     }
 
-    /// Gives back a container whose VM the cloud has taken away, with the reason for its owner. The
-    /// built-in queue puts it into the line again. The peer's API has no such call: there it is
-    /// cancelled with the reason as its error, and its request gets another container as often as it
-    /// may.
+    /// Requeues a container of a preempted VM, with the reason for the owner. The built-in queue
+    /// puts the container into the state Queued. The peer's API has no such call: the container is
+    /// cancelled with the reason as the error, and the container request gets another container
+    /// within its limit of attempts.
     ///
     /// # Errors
+    ///
     /// As [`Self::lock`].
     pub async fn requeue(
         &self,
         id: ContainerId,
         why: &str,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<ContainerUpdate, QueueError> {
         let path = format!("{CONTAINERS}/{id}/requeue");
         let params = Params::from([("reason", why.to_owned())]);
         let work = async {
             match self.0.update(Verb::Post, &path, params).await {
                 Err(QueueError::Refused(text)) if lacks_call(&path, &text) => {
-                    self.cancel(id, Some(why), within).await
+                    self.cancel(id, Some(why), timeout).await
                 }
                 done => done,
             }
         };
-        deadline(within, work).await
+        with_timeout(timeout, work).await
     }
 
-    /// When the API last said that it was overloaded, by this host's clock.
+    /// Time of the last overload response of the API, by this host's clock.
     #[must_use]
     pub fn last_503(&self) -> Option<Timestamp> {
         self.0.transport.last_503()
     }
 
-    /// Calls `hint` whenever the built-in queue says that something changed; never returns. Where
-    /// the API has no such stream it asks again once a minute. A hint may be lost or unfounded: it
-    /// is a reason to poll soon, nothing more.
+    /// Calls `hint` on each change notification of the built-in queue; never returns. For an API
+    /// without an event stream, retries once a minute. Hints may be lost or spurious: a hint is a
+    /// reason to poll early.
     pub async fn changes(&self, hint: impl FnMut() + Send) {
         changes::follow(&self.0.transport, hint).await;
     }
 }
 
-/// Whether a refusal says that the API has no such call; it may also lack the container.
+/// True if a refusal means that the API has no such call; the container may also be missing.
 fn lacks_call(path: &str, refusal: &str) -> bool {
     ["404", "405"]
         .iter()
         .any(|status| refusal.starts_with(&format!("{path}: {status}")))
 }
 
-/// Gives up when the time is over.
-async fn deadline<T>(
-    within: Duration,
+/// Limits the duration of a request.
+async fn with_timeout<T>(
+    timeout: Duration,
     work: impl Future<Output = Result<T, QueueError>>,
 ) -> Result<T, QueueError> {
-    let timed_out = |_| QueueError::Unavailable(format!("no answer within {within:?}"));
-    tokio::time::timeout(within, work)
+    let timed_out = |_| QueueError::Unavailable(format!("no answer within {timeout:?}"));
+    tokio::time::timeout(timeout, work)
         .await
         .map_err(timed_out)?
 }
@@ -230,9 +236,9 @@ impl Inner {
         let own_uuid = self.own_uuid().await?;
         let mut found = BTreeMap::new();
         self.fetch_locked(own_uuid, &mut found).await?;
-        // What changed between both was seen here later, and this is the newer truth.
+        // Queued containers are fetched second: the later response is newer.
         self.fetch_queued(own_uuid, queued_max, &mut found).await?;
-        self.keep_sizes_of(&found);
+        self.retain_sizes(&found);
         let unknown = self.without_size(found.keys().copied());
         let sizes = self.fetch_tmp_sizes(&unknown, true).await?;
         self.fill_in(&mut found, &sizes);
@@ -262,7 +268,7 @@ impl Inner {
         let mut found: BTreeMap<_, _> = fetched.into_iter().flatten().collect();
         let open = found.values().filter(|r| !r.state.is_final());
         let unknown = self.without_size(open.map(|r| r.id));
-        // Not remembered: the memory is for what polls show.
+        // Not cached: the cache is for containers of polls.
         let sizes = self.fetch_tmp_sizes(&unknown, false).await?;
         self.fill_in(&mut found, &sizes);
         Ok(found.into_values().collect())
@@ -274,7 +280,7 @@ impl Inner {
         path: &str,
         params: Params,
     ) -> Result<ContainerUpdate, QueueError> {
-        // First, so that a change is never made without our understanding the answer.
+        // Fetched first, so that the response to the update can be interpreted.
         let own_uuid = self.own_uuid().await?;
         let answer = self.transport.call(verb, path, &params).await?;
         record::update(&answer, own_uuid)
@@ -292,8 +298,8 @@ impl Inner {
         Ok(self.own_uuid.get_or_try_init(fetch).await?)
     }
 
-    /// All that are locked by us, page by page in the order of their uuids, until a page is empty: a
-    /// short page is not the last one.
+    /// Fetches all containers locked by this dispatcher, page by page by uuid, until an empty page:
+    /// a short page is not the last page.
     async fn fetch_locked(
         &self,
         own_uuid: &str,
@@ -312,14 +318,14 @@ impl Inner {
             match uuids.max() {
                 None if items.is_empty() => return Ok(()),
                 Some(newest) if newest > last.as_str() => last = newest.to_owned(),
-                _ => return Err(paging_stands_still()),
+                _ => return Err(paging_does_not_advance()),
             }
-            take_readable(&items, own_uuid, found);
+            insert_readable(&items, own_uuid, found);
         }
     }
 
-    /// Queued ones in the order of their priority, page by page, until there are enough or a page is
-    /// empty. Rows may move between pages; a later poll or a lookup shows those that slip through.
+    /// Fetches Queued containers by priority, page by page, until `queued_max` rows or an empty
+    /// page. Rows may move between pages; a later poll or lookup returns missed rows.
     async fn fetch_queued(
         &self,
         own_uuid: &str,
@@ -343,15 +349,15 @@ impl Inner {
                 break;
             }
             items.truncate(limit as usize);
-            take_readable(&items, own_uuid, found);
+            insert_readable(&items, own_uuid, found);
             rows = rows.saturating_add(u32::try_from(items.len()).unwrap_or(u32::MAX));
         }
         Ok(())
     }
 
-    /// Sizes of these containers' mounts. A container costs a fraction of a call: the peer fetches
-    /// mounts one by one, which made long queues slow to load; a batch of 20 is no larger than many a
-    /// single one, since mounts are only large for few. Those that are gone are missing.
+    /// Fetches mount sizes. A container costs a fraction of a request: the peer's dispatcher
+    /// fetches mounts one by one, and so is slow to load long queues; a batch of 20 is rarely
+    /// larger than a single large record. Vanished containers are missing from the result.
     async fn fetch_tmp_sizes(
         &self,
         ids: &BTreeSet<ContainerId>,
@@ -362,7 +368,7 @@ impl Inner {
             let size = |(id, item): (&ContainerId, &Value)| (*id, record::tmp_size(item));
             let sizes: BTreeMap<_, _> = items.iter().map(size).collect();
             if remember {
-                // At once, so that a poll that runs out of time makes the next one shorter.
+                // Cached at once, so that a poll after a timeout needs fewer requests.
                 lock(&self.tmp_sizes).extend(sizes.clone());
             }
             Ok::<_, QueueError>(sizes)
@@ -375,7 +381,7 @@ impl Inner {
         Ok(all.into_iter().flatten().collect())
     }
 
-    /// At most [`BATCH_IDS`] containers by name, until all are there or a page is empty.
+    /// Fetches at most [`BATCH_IDS`] containers by uuid, until all are found or a page is empty.
     async fn fetch_batch(
         &self,
         ids: &[ContainerId],
@@ -395,9 +401,9 @@ impl Inner {
                 break;
             }
             for item in items {
-                let id = named_in(&item, ids)?;
+                let id = requested_id(&item, ids)?;
                 if last.is_some_and(|last| id <= last) {
-                    return Err(paging_stands_still());
+                    return Err(paging_does_not_advance());
                 }
                 last = Some(id);
                 found.insert(id, item);
@@ -416,8 +422,8 @@ impl Inner {
         }
     }
 
-    /// Forgets all containers but these.
-    fn keep_sizes_of(&self, found: &BTreeMap<ContainerId, ContainerRecord>) {
+    /// Forgets the sizes of other containers.
+    fn retain_sizes(&self, found: &BTreeMap<ContainerId, ContainerRecord>) {
         lock(&self.tmp_sizes).retain(|id, _| found.contains_key(id));
     }
 
@@ -426,7 +432,7 @@ impl Inner {
         ids.filter(|id| !known.contains_key(id)).collect()
     }
 
-    /// Puts sizes into demands. An open container whose size is not there vanished meanwhile.
+    /// Adds sizes to demands. Open containers without a size have vanished meanwhile.
     fn fill_in(
         &self,
         found: &mut BTreeMap<ContainerId, ContainerRecord>,
@@ -457,7 +463,7 @@ fn list_params(filters: &[Value], order: &str, select: &str) -> Params {
     ])
 }
 
-fn take_readable(
+fn insert_readable(
     items: &[Value],
     own_uuid: &str,
     found: &mut BTreeMap<ContainerId, ContainerRecord>,
@@ -475,8 +481,8 @@ fn take_readable(
     }
 }
 
-/// Which of these it is; any other is an error, since then the filter was not understood.
-fn named_in(item: &Value, ids: &[ContainerId]) -> Result<ContainerId, QueueError> {
+/// Container of a row; an unrequested container is an error, since the API has ignored the filter.
+fn requested_id(item: &Value, ids: &[ContainerId]) -> Result<ContainerId, QueueError> {
     let uuid = item.get("uuid").and_then(Value::as_str).unwrap_or_default();
     let id = uuid.parse().ok().filter(|id| ids.contains(id));
     id.ok_or_else(|| {
@@ -487,7 +493,7 @@ fn named_in(item: &Value, ids: &[ContainerId]) -> Result<ContainerId, QueueError
     })
 }
 
-fn paging_stands_still() -> QueueError {
+fn paging_does_not_advance() -> QueueError {
     QueueError::Unavailable(format!(
         "{CONTAINERS}: a page that does not follow the last"
     ))
@@ -498,7 +504,7 @@ fn in_batches(ids: BTreeSet<ContainerId>) -> Vec<Vec<ContainerId>> {
     ids.chunks(BATCH_IDS).map(<[_]>::to_vec).collect()
 }
 
-/// What a panicked task left behind is as good as before: each write is whole.
+/// Locks a mutex; poisoning is ignored, since each write is atomic.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

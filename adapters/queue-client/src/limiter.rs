@@ -1,5 +1,4 @@
-//! How many calls may be under way at a time: half as many after each cry of overload, slowly more
-//! while all goes well.
+//! Adaptive concurrency limit: halved on overload, raised by a tenth after successful requests.
 
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
@@ -10,10 +9,10 @@ use tokio::time::Instant;
 use super::lock;
 
 const START: u32 = 8;
-/// After an overload no call begins for so long, and no second one halves the limit again.
-const BAR: Duration = Duration::from_secs(1);
+/// Duration without new requests after an overload, and the minimum between two cuts of the limit.
+const OVERLOAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// The limit and who is within it.
+/// Concurrency limit and current number of requests.
 #[derive(Debug)]
 pub(super) struct Limiter {
     state: Mutex<State>,
@@ -24,12 +23,12 @@ pub(super) struct Limiter {
 #[derive(Debug)]
 struct State {
     limit: u32,
-    under_way: u32,
-    barred_until: Option<Instant>,
+    in_flight: u32,
+    paused_until: Option<Instant>,
     last_503: Option<SystemTime>,
 }
 
-/// The right to make one call; given back when dropped.
+/// Permit for one request; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Permit<'a>(&'a Limiter);
 
@@ -39,8 +38,8 @@ impl Limiter {
         Self {
             state: Mutex::new(State {
                 limit: START.min(ceiling),
-                under_way: 0,
-                barred_until: None,
+                in_flight: 0,
+                paused_until: None,
                 last_503: None,
             }),
             changed: Notify::new(),
@@ -48,51 +47,52 @@ impl Limiter {
         }
     }
 
-    /// Waits for a turn.
+    /// Waits for a permit.
     pub(super) async fn enter(&self) -> Permit<'_> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Before the look at the state, so that no change slips between both.
+            // Registered before the check of the state, so that no change is missed.
             changed.as_mut().enable();
-            let barred_until = {
+            let paused_until = {
                 let mut state = lock(&self.state);
-                let barred_until = state.barred_until.filter(|until| *until > Instant::now());
-                if barred_until.is_none() && state.under_way < state.limit {
-                    state.under_way += 1;
+                let paused_until = state.paused_until.filter(|until| *until > Instant::now());
+                if paused_until.is_none() && state.in_flight < state.limit {
+                    state.in_flight += 1;
                     return Permit(self);
                 }
-                barred_until
+                paused_until
             };
-            match barred_until {
+            match paused_until {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => changed.await,
             }
         }
     }
 
-    /// When the API was last overloaded.
+    /// Time of the last overload of the API.
     pub(super) fn last_503(&self) -> Option<SystemTime> {
         lock(&self.state).last_503
     }
 }
 
 impl Permit<'_> {
-    /// The API is overloaded.
+    /// Reports an overload of the API.
     pub(super) fn overloaded(&self) {
         let now = Instant::now();
         let mut state = lock(&self.0.state);
         state.last_503 = Some(SystemTime::now());
-        if state.barred_until.is_none_or(|until| until <= now) {
+        if state.paused_until.is_none_or(|until| until <= now) {
             state.limit = (state.limit / 2).max(1);
-            state.barred_until = Some(now + BAR);
+            state.paused_until = Some(now + OVERLOAD_PAUSE);
         }
     }
 
-    /// The call went well: a tenth more, but not beyond twice of what is used.
-    pub(super) fn went_well(&self) {
+    /// Reports a success: raises the limit by a tenth, but not above twice the number of requests
+    /// in flight.
+    pub(super) fn succeeded(&self) {
         let mut state = lock(&self.0.state);
         let more = state.limit.saturating_add((state.limit / 10).max(1));
-        let useful = state.under_way.saturating_mul(2).min(self.0.ceiling);
+        let useful = state.in_flight.saturating_mul(2).min(self.0.ceiling);
         if useful > state.limit {
             state.limit = more.min(useful);
             drop(state);
@@ -103,7 +103,7 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        lock(&self.0.state).under_way -= 1;
+        lock(&self.0.state).in_flight -= 1;
         self.0.changed.notify_waiters();
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn eight_may_begin_and_the_ninth_waits_for_one_to_end() {
+    async fn initial_limit_is_eight() {
         let limiter = Limiter::new(16);
         let mut permits = enter_all(&limiter, 8).await;
         assert!(must_wait(&limiter).await);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_is_woken_by_an_end_and_by_a_raised_limit() {
+    async fn waiter_is_woken_by_end_or_raise() {
         let limiter = Limiter::new(16);
         let mut permits = enter_all(&limiter, 8).await;
         let long = Duration::from_secs(3600);
@@ -148,12 +148,12 @@ mod tests {
         permits.extend(woken);
         assert_eq!(permits.len(), 8);
         let woken = tokio::time::timeout(long, limiter.enter());
-        let (woken, ()) = tokio::join!(woken, async { permits[0].went_well() });
+        let (woken, ()) = tokio::join!(woken, async { permits[0].succeeded() });
         assert!(woken.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_overload_halves_the_limit_once_a_second_and_bars_new_calls() {
+    async fn overload_halves_limit_and_pauses_requests() {
         let limiter = Limiter::new(16);
         let permits = enter_all(&limiter, 3).await;
         permits[0].overloaded();
@@ -165,27 +165,27 @@ mod tests {
         assert!(!must_wait(&limiter).await);
         for _ in 0..9 {
             permits[0].overloaded();
-            tokio::time::advance(BAR).await;
+            tokio::time::advance(OVERLOAD_PAUSE).await;
         }
         assert_eq!(limit(&limiter), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_limit_grows_to_twice_the_use_and_never_beyond_the_ceiling() {
+    async fn limit_grows_to_twice_use_or_ceiling() {
         let limiter = Limiter::new(11);
         let mut permits = enter_all(&limiter, 5).await;
         for _ in 0..9 {
-            permits[0].went_well();
+            permits[0].succeeded();
         }
         assert_eq!(limit(&limiter), 10);
         permits.push(limiter.enter().await);
         for _ in 0..9 {
-            permits[0].went_well();
+            permits[0].succeeded();
         }
         assert_eq!(limit(&limiter), 11);
         permits.clear();
-        limiter.enter().await.went_well();
-        assert_eq!(limit(&limiter), 11, "little use is no reason to shrink");
+        limiter.enter().await.succeeded();
+        assert_eq!(limit(&limiter), 11, "little use does not lower the limit");
         assert_eq!(limit(&Limiter::new(0)), 1);
     }
 }

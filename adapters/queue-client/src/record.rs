@@ -1,5 +1,5 @@
-//! A container's record, read field by field, so that one bad field spoils one container's demand and
-//! not the page it came in. Absent and null fields are as good as empty ones.
+//! Reader of container records, field by field, so that an invalid field affects the demand of one
+//! container and not the whole page. Absent and null fields are equivalent to empty fields.
 
 use longshore_core::ids::{ContainerId, ImageId};
 use longshore_core::input::{ContainerRecord, ContainerState, ContainerUpdate};
@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::parse_time;
 
-/// Reads a record; its demand lacks the size of the mounts, which comes from [`tmp_size`].
+/// Reads a record; the demand lacks the size of the mounts, provided by [`tmp_size`].
 ///
 /// # Errors
-/// Without uuid, state or priority there is no record. The error says what is wrong.
+///
+/// Missing uuid, state or priority. The error names the field.
 pub(super) fn container(item: &Value, own_uuid: &str) -> Result<ContainerRecord, String> {
     let update = update(item, own_uuid)?;
     let uuid = item.get("uuid").and_then(Value::as_str);
@@ -33,10 +34,11 @@ pub(super) fn container(item: &Value, own_uuid: &str) -> Result<ContainerRecord,
     })
 }
 
-/// Reads what a change leaves behind.
+/// Reads the fields changed by an update.
 ///
 /// # Errors
-/// Without state or priority. The error says what is wrong.
+///
+/// Missing state or priority. The error names the field.
 pub(super) fn update(item: &Value, own_uuid: &str) -> Result<ContainerUpdate, String> {
     let state = item
         .get("state")
@@ -50,8 +52,8 @@ pub(super) fn update(item: &Value, own_uuid: &str) -> Result<ContainerUpdate, St
         "Cancelled" => ContainerState::Cancelled,
         _ => return Err("no state that we know".into()),
     };
-    // Too large for a floating-point number: read as an integer or not at all. Less than 0 never
-    // happens and would mean "stop it" all the same.
+    // Too large for a floating-point number: read as an integer or not at all. Negative priorities
+    // never occur and would mean a cancellation as well, like 0.
     let priority = match item.get("priority") {
         Some(Value::Number(n)) => n.as_u64().or_else(|| n.as_i64().map(|_| 0)),
         _ => None,
@@ -67,6 +69,7 @@ pub(super) fn update(item: &Value, own_uuid: &str) -> Result<ContainerUpdate, St
 /// Sum of the capacities of a record's `tmp` mounts in bytes.
 ///
 /// # Errors
+///
 /// A sentence for the container's owner.
 pub(super) fn tmp_size(item: &Value) -> Result<u64, String> {
     let sum = || {
@@ -106,7 +109,7 @@ fn demand(item: &Value) -> Result<Demand, Fault> {
     })
 }
 
-/// None where the count is 0, whatever else is said.
+/// `None` for a count of 0; the other fields are ignored.
 fn gpu(gpu: &Fields<'_>) -> Result<Option<GpuDemand>, Fault> {
     let count = gpu.small("device_count")?;
     if count == 0 {
@@ -118,7 +121,7 @@ fn gpu(gpu: &Fields<'_>) -> Result<Option<GpuDemand>, Fault> {
         _ => return Err(gpu.fault("stack", "cuda or rocm")),
     };
     let driver = match gpu.text("driver_version")?.as_deref() {
-        // Any will do.
+        // Any version.
         None | Some("") => Version { major: 0, minor: 0 },
         Some(text) => text
             .parse()
@@ -133,7 +136,7 @@ fn gpu(gpu: &Fields<'_>) -> Result<Option<GpuDemand>, Fault> {
     }))
 }
 
-/// A field that is not what it has to be.
+/// Invalid field of a record.
 struct Fault {
     field: String,
     found: &'static str,
@@ -149,7 +152,7 @@ impl Fault {
     }
 }
 
-/// An object within a record; an absent one has no fields.
+/// Object within a record; an absent object has no fields.
 struct Fields<'a> {
     path: String,
     object: Option<&'a serde_json::Map<String, Value>>,
@@ -168,7 +171,7 @@ impl<'a> Fields<'a> {
             .map(|(name, _)| name.as_str())
     }
 
-    /// The value of a field, unless it is absent or null.
+    /// Value of a field; `None` if absent or null.
     fn get(&self, name: &str) -> Option<&'a Value> {
         self.object?.get(name).filter(|value| !value.is_null())
     }
@@ -233,7 +236,7 @@ impl<'a> Fields<'a> {
             Some(Value::Array(_)) => "a list",
             Some(Value::Object(_)) => "an object",
         };
-        // Texts that are texts, but the wrong ones.
+        // Text of the right type with an invalid value.
         let found = match (found, expected) {
             ("text", "cuda or rocm" | "a version such as \"12.2\"") => "some other text",
             _ => found,
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_record_is_read_to_the_last_digit() {
+    fn complete_record_is_read_exactly() {
         let record = read(&whole_record());
         assert_eq!(record.id.as_str(), UUID);
         assert_eq!(record.state, ContainerState::Locked);
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn absent_and_null_fields_are_empty_ones() {
+    fn absent_and_null_fields_are_empty() {
         let least = json!({"uuid": UUID, "state": "Queued", "priority": 1});
         let record = read(&least);
         assert_eq!(record.demand, Ok(Demand::default()));
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_of_the_wrong_kind_is_told_to_the_owner() {
+    fn field_of_wrong_type_is_reported() {
         for (field, inner, wrong, expected) in [
             (
                 "runtime_constraints",
@@ -394,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn without_uuid_state_or_priority_there_is_no_record() {
+    fn missing_key_field_is_an_error() {
         for field in ["uuid", "state", "priority"] {
             let mut item = whole_record();
             item[field] = Value::Null;
@@ -448,7 +451,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_of_any_field_panics(
+        fn any_field_value_does_not_panic(
             at in proptest::sample::select(vec!["/runtime_constraints", "/runtime_constraints/gpu", "/runtime_constraints/gpu/hardware_target", "/scheduling_parameters/supervisor", "/created_at", "/lock_count", "/priority", "/uuid"]),
             value in any_json(),
         ) {

@@ -1,4 +1,4 @@
-//! One HTTP call: how parameters travel, and what each answer means.
+//! HTTP requests: transfer of parameters, and meaning of responses.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -14,19 +14,19 @@ use serde_json::Value;
 use super::limiter::Limiter;
 use super::{ApiSettings, ClientError};
 
-/// Names with their values as they travel: JSON where they are no plain text.
+/// Parameters by name, as transferred: plain text or JSON.
 pub(super) type Params = BTreeMap<&'static str, String>;
 
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// Longer answers are wrong ones.
+/// Longer responses are invalid.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
-/// Parameters of so many bytes no longer travel in the URL.
+/// Parameters of this size or above are sent in the body instead of the URL.
 const QUERY_BYTES_MAX: usize = 1000;
-/// Errors are cut to so many characters.
+/// Longer error messages are truncated.
 const MESSAGE_CHARS_MAX: usize = 1000;
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// What a call does.
+/// Operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -34,7 +34,7 @@ pub(super) enum Verb {
     Put,
 }
 
-/// Sends calls, each once.
+/// Sends requests, without retries.
 #[derive(Debug)]
 pub(super) struct Transport {
     http: reqwest::Client,
@@ -49,7 +49,7 @@ impl Transport {
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_MAX)
             .tcp_keepalive(CONNECT_MAX)
-            // Nobody but the API itself gets to see the token.
+            // The token must not be sent to another server.
             .redirect(redirect::Policy::none())
             .tls_danger_accept_invalid_certs(settings.insecure);
         if let Some(pem) = &settings.ca_pem {
@@ -77,7 +77,7 @@ impl Transport {
         Some(Timestamp::from_nanos(nanos))
     }
 
-    /// Makes one call and returns its answer; null where there is none (204).
+    /// Sends a request and returns the response body; null for status 204.
     pub(super) async fn call(
         &self,
         verb: Verb,
@@ -90,12 +90,12 @@ impl Transport {
         let status = response.status();
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => permit.overloaded(),
-            _ if status.is_success() || status.is_redirection() => permit.went_well(),
+            _ if status.is_success() || status.is_redirection() => permit.succeeded(),
             _ => {}
         }
         let body = read_body(response, path).await;
         if !status.is_success() {
-            // The status alone decides: its body may well be missing.
+            // The status decides alone: the body may be missing.
             return Err(self.refusal(path, status, &body.unwrap_or_default()));
         }
         if status == StatusCode::NO_CONTENT {
@@ -105,7 +105,7 @@ impl Transport {
             .map_err(|e| unavailable(path, format!("an answer that is not JSON: {e}")))
     }
 
-    /// Opens the stream of events; outside the limiter, since it stays open.
+    /// Opens the event stream; not limited, since the stream stays open.
     pub(super) async fn events(&self, path: &str) -> Result<Response, reqwest::Error> {
         let url = self.base.join(path).unwrap_or_else(|_| self.base.clone());
         let request = self
@@ -156,12 +156,12 @@ impl Transport {
         Ok(request.body(encoded))
     }
 
-    /// What an answer means that is no success.
+    /// Error for a response other than success.
     fn refusal(&self, path: &str, status: StatusCode, body: &[u8]) -> QueueError {
-        let said = self.without_token(&api_message(body));
+        let text = self.without_token(&api_message(body));
         let message = format!(
-            "{path}: {status}{}{said}",
-            if said.is_empty() { "" } else { ": " }
+            "{path}: {status}{}{text}",
+            if text.is_empty() { "" } else { ": " }
         );
         match status {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
@@ -175,7 +175,7 @@ impl Transport {
         }
     }
 
-    /// A server may quote what it was sent.
+    /// Replaces the token, since servers may quote the request.
     fn without_token(&self, text: &str) -> String {
         if self.token.is_empty() {
             return text.to_owned();
@@ -186,7 +186,7 @@ impl Transport {
 
 fn base_url(text: &str) -> Result<Url, ClientError> {
     let bad = || ClientError::BadUrl(text.to_owned());
-    // Without the slash its last part would be replaced by what comes behind.
+    // Without the slash `join` would replace the last part of the path.
     let url = Url::parse(&format!("{}/", text.trim_end_matches('/'))).map_err(|_| bad())?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !url.username().is_empty() {
         return Err(bad());
@@ -205,7 +205,7 @@ async fn read_body(mut response: Response, path: &str) -> Result<Vec<u8>, QueueE
     Ok(body)
 }
 
-/// The texts under `errors` of a JSON body; of any other body, its beginning.
+/// Texts under `errors` of a JSON body; for other bodies, the beginning.
 fn api_message(body: &[u8]) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let errors = json
@@ -224,7 +224,8 @@ fn api_message(body: &[u8]) -> String {
     text.trim().chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
-/// No answer, with all of its causes but without the URL, whose parameters are long.
+/// Error of a request without response, with all causes but without the URL, whose parameters are
+/// long.
 fn failed(path: &str, error: &reqwest::Error) -> QueueError {
     let mut message = if error.is_connect() {
         "not connected".to_owned()
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_base_url_may_have_a_path_and_needs_a_host() {
+    fn base_url_requires_host() {
         let base = |text| base_url(text).map(|u| u.to_string()).ok();
         assert_eq!(base("https://a.b"), Some("https://a.b/".into()));
         assert_eq!(base("http://a.b/c"), Some("http://a.b/c/".into()));
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_taken_from_the_errors_of_the_body() {
+    fn error_message_comes_from_body() {
         assert_eq!(api_message(br#"{"errors":["a","b"]}"#), "a; b");
         assert_eq!(api_message(br#"{"errors":[{"x":1}]}"#), r#"{"x":1}"#);
         assert_eq!(api_message(b"<html>"), "<html>");

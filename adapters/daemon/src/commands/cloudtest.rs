@@ -1,6 +1,6 @@
-//! `longshore cloudtest`: is this account, image and type fit for use?
+//! `longshore cloudtest`: tests a cloud account, image and instance type.
 
-mod bench;
+mod harness;
 mod show;
 
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
 
-use self::bench::{CliBench, Wanted};
+use self::harness::{CliHarness, Options};
 use self::show::{Shown, Subnet};
 use super::{block_on, load, terminated};
 use crate::cli::CloudtestArgs;
-use crate::engine::parts;
-use crate::exit::{Failure, Outcome};
+use crate::engine::wiring;
+use crate::error::{CliError, CliResult};
 use crate::log;
 use crate::service::default_state_dir;
 
-pub(crate) fn run(args: &CloudtestArgs) -> Outcome {
+pub(crate) fn run(args: &CloudtestArgs) -> CliResult {
     let cluster = load(&args.config)?;
-    // Steps tell what happens: only what somebody should know comes between them.
+    // Progress is printed step by step: only warnings of the log are worth a line in between.
     log::init(&Log {
         format: LogFormat::Text,
         level: LogLevel::Warn,
@@ -35,41 +35,41 @@ pub(crate) fn run(args: &CloudtestArgs) -> Outcome {
     };
     block_on(async {
         let set = args.instance_set_id.as_str();
-        if set == parts::instance_set_id(&cluster.system_root_token) {
-            return Err(Failure::Usage(format!(
-                "--instance-set-id {set:?}: expected another one than the dispatcher's own, which \
-                 would take the test's instances for its own, and the test the dispatcher's"
+        if set == wiring::instance_set_id(&cluster.system_root_token) {
+            return Err(CliError::usage(format!(
+                "--instance-set-id {set:?}: expected an ID other than the instance set ID of the dispatcher: \
+                 the dispatcher would adopt the instances of the test, and the test the instances of the dispatcher"
             )));
         }
-        let cloud = parts::driver(&cluster, parts::settings(&cluster, set), &state_dir)?;
+        let cloud = wiring::driver(&cluster, wiring::settings(&cluster, set), &state_dir)?;
         let elsewhere = format!("{set}-other");
-        let other = parts::driver(&cluster, parts::settings(&cluster, &elsewhere), &state_dir)?;
+        let other = wiring::driver(&cluster, wiring::settings(&cluster, &elsewhere), &state_dir)?;
         let subject = Subject::choose(args, &cluster, &cloud)?;
         let stop = CancellationToken::new();
         let _ended = stop_on_signal(stop.clone());
         let shown = Shown::new(&cluster, args, &subject);
-        let site = Site {
+        let run = TestRun {
             args,
             cluster: &cluster,
             subject,
             other,
             stop,
         };
-        site.prove_all(&cloud, shown).await
+        run.prove_all(&cloud, shown).await
     })
 }
 
-/// TERM and INT end the test, not the process: what was made is destroyed first.
+/// Cancels the test on TERM or INT; the process continues and destroys the instances of the test.
 fn stop_on_signal(stop: CancellationToken) -> tokio_util::task::AbortOnDropHandle<()> {
     tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
         if terminated().await.is_ok() {
-            eprintln!("stopping: destroying what was made");
+            eprintln!("stopping: destroying the instances of the test");
             stop.cancel();
         }
     }))
 }
 
-/// What is made.
+/// Instance type and image under test.
 pub(super) struct Subject {
     pub(super) type_name: TypeName,
     pub(super) offer: InstanceType,
@@ -77,8 +77,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// What was asked for, or the cheapest type and the configured image.
-    fn choose(args: &CloudtestArgs, cluster: &ClusterConfig, cloud: &SharedCloud) -> Outcome<Self> {
+    /// Type and image of the options, or else the cheapest type and the configured image.
+    fn choose(
+        args: &CloudtestArgs,
+        cluster: &ClusterConfig,
+        cloud: &SharedCloud,
+    ) -> CliResult<Self> {
         let types = &cluster.core.types;
         let chosen = match &args.instance_type {
             Some(name) => types.get_key_value(&TypeName::from(name.as_str())),
@@ -86,7 +90,7 @@ impl Subject {
         };
         let Some((type_name, offer)) = chosen else {
             let names: Vec<&str> = types.keys().map(TypeName::as_str).collect();
-            return Err(Failure::Usage(match &args.instance_type {
+            return Err(CliError::usage(match &args.instance_type {
                 Some(name) => format!(
                     "--instance-type {name:?}: expected one of InstanceTypes: {}",
                     names.join(", ")
@@ -107,19 +111,19 @@ impl Subject {
     }
 }
 
-/// Everything but the driver under test.
-struct Site<'a> {
+/// State of one test run, apart from the driver under test.
+struct TestRun<'a> {
     args: &'a CloudtestArgs,
     cluster: &'a ClusterConfig,
     subject: Subject,
-    /// The same account, another set.
+    /// Same account with another instance set ID.
     other: SharedCloud,
     stop: CancellationToken,
 }
 
-impl Site<'_> {
-    /// Once for each subnet, or once.
-    async fn prove_all(&self, cloud: &SharedCloud, mut shown: Shown) -> Outcome {
+impl TestRun<'_> {
+    /// Runs the suite in each subnet, or once if the driver has no subnets.
+    async fn prove_all(&self, cloud: &SharedCloud, mut shown: Shown) -> CliResult {
         let subnets = cloud.subnets();
         if subnets.is_empty() {
             self.verify_identity(Arc::clone(cloud), None, &mut shown)
@@ -127,8 +131,8 @@ impl Site<'_> {
         }
         for (place, name) in subnets.into_iter().enumerate() {
             let Some(there) = cloud.for_subnet(place) else {
-                return Err(Failure::Failed(format!(
-                    "the driver names the subnet {name} and does not know it"
+                return Err(CliError::failed(format!(
+                    "the driver lists the subnet {name} and has no client for the subnet"
                 )));
             };
             if !self.stop.is_cancelled() {
@@ -143,16 +147,16 @@ impl Site<'_> {
         cloud: SharedCloud,
         subnet: Option<String>,
         shown: &mut Shown,
-    ) -> Outcome {
+    ) -> CliResult {
         let remote = self.remote(&cloud)?;
-        let bench = CliBench {
+        let harness = CliHarness {
             public_key: remote.public_key,
             remote: remote.remote,
             cloud,
             other: Arc::clone(&self.other),
             cluster: self.cluster,
             subject: &self.subject,
-            wanted: Wanted {
+            options: Options {
                 set: &self.args.instance_set_id,
                 command: self.args.command.as_deref(),
                 pause: self.args.pause_before_destroy,
@@ -166,30 +170,29 @@ impl Site<'_> {
             destroy_existing: self.args.destroy_existing,
         };
         let rows = shown.begin(subnet.as_deref());
-        let report = prove(&bench, plan, &rows).await;
+        let report = prove(&harness, plan, &rows).await;
         rows.finish();
         shown.add(Subnet { subnet, report });
         Ok(())
     }
 
-    fn remote(&self, cloud: &SharedCloud) -> Outcome<WayIn> {
-        let (parts, _) = parts::cloud_parts(self.cluster, Arc::clone(cloud))?;
-        Ok(WayIn {
-            remote: parts.remote,
-            public_key: parts.public_key,
+    fn remote(&self, cloud: &SharedCloud) -> CliResult<Access> {
+        let (components, _) = wiring::cloud_components(self.cluster, Arc::clone(cloud))?;
+        Ok(Access {
+            remote: components.remote,
+            public_key: components.public_key,
         })
     }
 }
 
-/// How instances are reached.
-struct WayIn {
+/// SSH access to instances.
+struct Access {
     remote: Remote,
     public_key: Option<String>,
 }
 
-/// What each driver capabilities beyond what every driver must do. Batches are left out: a second
-/// instance costs money and shows nothing about the account. So are prices, which the operator may
-/// have switched off.
+/// Optional features of each driver. Batches are not tested: a second instance costs money without
+/// testing the account. Prices are not tested either, since operators may have disabled them.
 fn capabilities(driver: &str) -> Capabilities {
     Capabilities {
         idempotent_create: matches!(driver, "loopback" | "ec2"),
@@ -205,7 +208,7 @@ fn timeouts(cluster: &ClusterConfig) -> Timeouts {
     Timeouts {
         boot: timeouts.booting,
         destroy_retry: timeouts.shutdown,
-        // VMs on this host are seen at once.
+        // The list of the loopback driver is consistent at once.
         absence: if local {
             default.poll_interval
         } else {

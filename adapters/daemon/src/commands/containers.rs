@@ -1,4 +1,4 @@
-//! `longshore submit`, `ps`, `logs` and `cancel`: what users of the queue do.
+//! `longshore submit`, `ps`, `logs` and `cancel`: commands of queue users.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::block_on;
 use crate::cli::{CancelArgs, LogsArgs, PsArgs, SubmitArgs};
 use crate::client::Client;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
 const CONTAINERS: &str = "/arvados/v1/containers";
 const POLL_PAUSE: Duration = Duration::from_millis(200);
-/// For a container that was cancelled: it has no exit status of its own.
+/// Exit status of `submit --follow` for a cancelled container, which has no exit status of its own.
 const CANCELLED_STATUS: u8 = 1;
 
-pub(crate) fn submit(args: &SubmitArgs) -> Outcome<u8> {
+pub(crate) fn submit(args: &SubmitArgs) -> CliResult<u8> {
     let client = Client::for_queue(&args.client)?;
     block_on(async {
         let record = client
@@ -26,7 +26,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Outcome<u8> {
         if args.json.json && !args.follow {
             println!("{record}");
         } else {
-            // With --follow, standard output belongs to the container.
+            // With --follow, standard output carries the container's output only.
             if args.follow {
                 eprintln!("{uuid}");
             } else {
@@ -45,7 +45,7 @@ pub(crate) fn submit(args: &SubmitArgs) -> Outcome<u8> {
     })
 }
 
-/// The record to create.
+/// Container record to create.
 fn record(args: &SubmitArgs) -> Value {
     let env: serde_json::Map<String, Value> = args
         .env
@@ -72,7 +72,7 @@ fn record(args: &SubmitArgs) -> Value {
     record
 }
 
-async fn wait_until_over(client: &Client, uuid: &str) -> Outcome<Value> {
+async fn wait_until_over(client: &Client, uuid: &str) -> CliResult<Value> {
     loop {
         let record = client.get(&format!("{CONTAINERS}/{uuid}"), &[]).await?;
         if matches!(record["state"].as_str(), Some("Complete" | "Cancelled")) {
@@ -95,7 +95,7 @@ fn exit_status(uuid: &str, record: &Value) -> u8 {
     CANCELLED_STATUS
 }
 
-pub(crate) fn ps(args: &PsArgs) -> Outcome {
+pub(crate) fn ps(args: &PsArgs) -> CliResult {
     let client = Client::for_queue(&args.client)?;
     block_on(async {
         let mut params = vec![
@@ -151,13 +151,13 @@ fn row(record: &Value) -> String {
     )
 }
 
-pub(crate) fn logs(args: &LogsArgs) -> Outcome {
+pub(crate) fn logs(args: &LogsArgs) -> CliResult {
     let client = Client::for_queue(&args.client)?;
     block_on(copy_log(&client, &args.uuid, args.follow))
 }
 
-/// Copies what a container printed to standard output.
-async fn copy_log(client: &Client, uuid: &str, follow: bool) -> Outcome {
+/// Copies the output of a container to standard output.
+async fn copy_log(client: &Client, uuid: &str, follow: bool) -> CliResult {
     let params = if follow {
         vec![("follow", "true".to_owned())]
     } else {
@@ -188,22 +188,22 @@ async fn copy_log(client: &Client, uuid: &str, follow: bool) -> Outcome {
     }
 }
 
-pub(crate) fn cancel(args: &CancelArgs) -> Outcome {
+pub(crate) fn cancel(args: &CancelArgs) -> CliResult {
     let client = Client::for_queue(&args.client)?;
     block_on(async {
         let mut failed = 0;
         for uuid in &args.uuid {
             match stop(&client, uuid).await {
                 Ok(()) => println!("{uuid}"),
-                Err(failure) => {
-                    eprintln!("{uuid}: {failure}");
+                Err(error) => {
+                    eprintln!("{uuid}: {}", error.chain());
                     failed += 1;
                 }
             }
         }
         match failed {
             0 => Ok(()),
-            n => Err(Failure::Failed(format!(
+            n => Err(CliError::failed(format!(
                 "{n} of {} failed",
                 args.uuid.len()
             ))),
@@ -211,8 +211,8 @@ pub(crate) fn cancel(args: &CancelArgs) -> Outcome {
     })
 }
 
-/// Asks for the end of a container.
-pub(crate) async fn stop(client: &Client, uuid: &str) -> Outcome {
+/// Cancels a container by setting the priority to 0.
+pub(crate) async fn stop(client: &Client, uuid: &str) -> CliResult {
     let path = format!("{CONTAINERS}/{uuid}");
     let priority = json!({ "container": { "priority": 0 } });
     client.put(&path, &priority).await.map(drop)

@@ -4,11 +4,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{block_on, load, terminated};
 use crate::cli::{ConfigArg, DispatchArgs};
-use crate::exit::{Context as _, Outcome};
-use crate::service::{self, Service, Source, default_state_dir};
-use crate::{lease, log};
+use crate::engine::wiring;
+use crate::error::{CliResult, Context as _};
+use crate::service::{Service, Source, default_state_dir};
+use crate::{leader_lock, log};
 
-pub(crate) fn run(args: &DispatchArgs) -> Outcome {
+pub(crate) fn run(args: &DispatchArgs) -> CliResult {
     let cluster = load(&args.config)?;
     let source = Source::of(&args.config.config);
     log::init(&cluster.log);
@@ -16,14 +17,15 @@ pub(crate) fn run(args: &DispatchArgs) -> Outcome {
         Some(dir) => dir.clone(),
         None => default_state_dir()?,
     };
-    let parts = service::parts(&cluster, &state_dir)?;
+    let components = wiring::build(&cluster, &state_dir)?;
     block_on(async {
-        let set = parts.instance_set_id.clone();
-        let _lease = tokio::select! {
-            lease = lease::acquire(&state_dir, &set) => lease?,
+        let set = components.instance_set_id.clone();
+        let _lock = tokio::select! {
+            lock = leader_lock::acquire(&state_dir, &set) => lock?,
             ended = terminated() => return ended,
         };
-        let mut service = Service::start(&cluster, source, parts, args.journal.clone()).await?;
+        let mut service =
+            Service::start(&cluster, source, components, args.journal.clone()).await?;
         tracing::info!(cluster = cluster.cluster_id, "dispatching");
         let mut hangups = signal(SignalKind::hangup()).failed("waiting for HUP")?;
         let mut ended = std::pin::pin!(terminated());
@@ -39,15 +41,15 @@ pub(crate) fn run(args: &DispatchArgs) -> Outcome {
     })
 }
 
-/// HUP: reads the configuration again. A wrong one changes nothing.
+/// Reads the configuration again on HUP. An invalid configuration changes nothing.
 async fn reload(service: &mut Service, config: &ConfigArg) {
     let source = Source::of(&config.config);
-    let taken = match load(config) {
+    let result = match load(config) {
         Ok(cluster) => service.reconfigure(cluster, source).await,
-        Err(failure) => Err(failure),
+        Err(error) => Err(error),
     };
-    match taken {
+    match result {
         Ok(()) => tracing::info!("HUP: the new configuration is in force"),
-        Err(failure) => tracing::error!("HUP: the old configuration stays: {failure}"),
+        Err(error) => tracing::error!("HUP: the old configuration stays: {}", error.chain()),
     }
 }

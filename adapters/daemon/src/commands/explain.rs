@@ -1,4 +1,4 @@
-//! `longshore explain`: why something is as it is.
+//! `longshore explain`: explains the state of a container or an instance.
 
 use longshore_core::ids::ContainerId;
 use serde_json::Value;
@@ -6,31 +6,32 @@ use serde_json::Value;
 use super::{block_on, load};
 use crate::cli::{ClientArgs, ExplainArgs};
 use crate::client::Client;
-use crate::exit::{Failure, Outcome};
+use crate::error::{CliError, CliResult};
 
 const EXPLAIN: &str = "/arvados/v1/dispatch/explain";
 
-pub(crate) fn run(args: &ExplainArgs) -> Outcome {
+pub(crate) fn run(args: &ExplainArgs) -> CliResult {
     let client = Client::for_management(&load(&args.config)?)?;
     block_on(async {
         let params = [("id", args.id.clone())];
-        let told = match client.find(EXPLAIN, &params).await? {
-            Some(told) => told,
-            None => return over(args).await,
+        let explanation = match client.find(EXPLAIN, &params).await? {
+            Some(explanation) => explanation,
+            None => return explain_untracked(args).await,
         };
-        match told["text"].as_str() {
+        match explanation["text"].as_str() {
             Some(text) if !args.json.json => println!("{text}"),
-            _ => println!("{told}"),
+            _ => println!("{explanation}"),
         }
         Ok(())
     })
 }
 
-/// The dispatcher does not know it: of a container, the queue may tell the end.
-async fn over(args: &ExplainArgs) -> Outcome {
+/// Handles an ID unknown to the dispatcher: the queue may still have the record of an ended
+/// container.
+async fn explain_untracked(args: &ExplainArgs) -> CliResult {
     let unknown = || {
-        Failure::Failed(format!(
-            "the dispatcher knows neither a container nor an instance of this name: {}",
+        CliError::failed(format!(
+            "the dispatcher knows neither a container nor an instance with this name: {}",
             args.id
         ))
     };
@@ -46,42 +47,42 @@ async fn over(args: &ExplainArgs) -> Outcome {
     if args.json.json {
         println!("{record}");
     } else {
-        println!("{}", last_words(&args.id, &record));
+        println!("{}", record_text(&args.id, &record));
     }
     Ok(())
 }
 
-/// What the queue's record says of a container that the dispatcher does not follow.
-fn last_words(id: &str, record: &Value) -> String {
+/// Text about a container from the queue's record, if the dispatcher does not track the container.
+fn record_text(id: &str, record: &Value) -> String {
     let state = record["state"].as_str().unwrap_or("of an unknown state");
-    let mut words = format!("{id}: {state}; the dispatcher does not follow it (any more)");
+    let mut text = format!("{id}: {state}; not tracked by the dispatcher (any more)");
     if let Some(code) = record["exit_code"].as_i64() {
-        words.push_str(&format!("\nexit code {code}"));
+        text.push_str(&format!("\nexit code {code}"));
     }
     for key in ["error", "warning", "activity"] {
-        if let Some(text) = record["runtime_status"][key].as_str() {
-            words.push_str(&format!("\n{key}: {text}"));
+        if let Some(value) = record["runtime_status"][key].as_str() {
+            text.push_str(&format!("\n{key}: {value}"));
         }
     }
-    words
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::last_words;
+    use super::record_text;
 
     #[test]
-    fn the_end_of_a_container_is_told_with_its_error() {
+    fn untracked_container_text_includes_error() {
         let record = json!({
             "state": "Cancelled", "exit_code": null,
             "runtime_status": { "error": "no type fits" },
         });
-        let words = last_words("x", &record);
+        let text = record_text("x", &record);
         assert_eq!(
-            words,
-            "x: Cancelled; the dispatcher does not follow it (any more)\nerror: no type fits"
+            text,
+            "x: Cancelled; not tracked by the dispatcher (any more)\nerror: no type fits"
         );
     }
 }

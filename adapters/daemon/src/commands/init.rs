@@ -1,4 +1,4 @@
-//! `longshore init`: a configuration that works on this machine.
+//! `longshore init`: writes a working configuration for this machine.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,15 +10,15 @@ use russh::keys::ssh_key::LineEnding;
 use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
 
 use crate::cli::InitArgs;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-pub(crate) fn run(args: &InitArgs) -> Outcome {
+pub(crate) fn run(args: &InitArgs) -> CliResult {
     let well_formed = |id: &str| {
         let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         id.len() == 5 && id.bytes().all(letter)
     };
     if !well_formed(&args.cluster_id) {
-        return Err(Failure::Usage(format!(
+        return Err(CliError::usage(format!(
             "--cluster-id {:?}: expected five characters of a-z and 0-9",
             args.cluster_id
         )));
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
     let dir = args.dir.canonicalize().usage(args.dir.display())?;
     let config = dir.join("config.yml");
     if config.exists() {
-        return Err(Failure::Usage(format!(
+        return Err(CliError::usage(format!(
             "{} exists already: remove it, or choose another --dir",
             config.display()
         )));
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
     Ok(())
 }
 
-/// What the configuration is filled with.
+/// Values of the configuration template.
 pub(crate) struct Template<'a> {
     pub(crate) cluster_id: &'a str,
     pub(crate) queue_port: u16,
@@ -73,14 +73,14 @@ impl Template<'_> {
     }
 }
 
-/// 50 characters of a-z and 0-9, from the operating system's chance.
-pub(crate) fn random_token() -> Outcome<String> {
+/// 50 characters of a-z and 0-9, from the random number generator of the operating system.
+pub(crate) fn random_token() -> CliResult<String> {
     const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut token = String::with_capacity(50);
     while token.len() < 50 {
         let mut bytes = [0; 64];
         getrandom::fill(&mut bytes).failed("random numbers")?;
-        // 252 is the largest multiple of 36: beyond it some letters would come more often.
+        // 252 is the largest multiple of 36 below 256: larger bytes would favour some letters.
         let fair = bytes.iter().filter(|b| **b < 252);
         let letters = fair.map(|b| char::from(LETTERS[usize::from(*b) % 36]));
         token.extend(letters.take(50 - token.len()));
@@ -88,8 +88,8 @@ pub(crate) fn random_token() -> Outcome<String> {
     Ok(token)
 }
 
-/// A new ED25519 key in OpenSSH's format.
-pub(crate) fn new_key() -> Outcome<String> {
+/// New ED25519 key in OpenSSH's format.
+pub(crate) fn new_key() -> CliResult<String> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).failed("random numbers")?;
     let pair = KeypairData::from(Ed25519Keypair::from_seed(&seed));
@@ -98,8 +98,8 @@ pub(crate) fn new_key() -> Outcome<String> {
     Ok(text.to_string())
 }
 
-/// Writes a new file that only we can read.
-pub(crate) fn write_private(path: &Path, text: &str) -> Outcome {
+/// Writes a new file, readable by the owner only.
+pub(crate) fn write_private(path: &Path, text: &str) -> CliResult {
     let mut open = fs::OpenOptions::new();
     let open = open.write(true).create_new(true).mode(0o600);
     let mut file = open.open(path).usage(path.display())?;

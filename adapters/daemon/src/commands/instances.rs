@@ -1,15 +1,15 @@
-//! `longshore instances`: what operators do.
+//! `longshore instances`: lists and controls instances.
 
 use serde_json::Value;
 
 use super::{block_on, load};
 use crate::cli::{InstancesArgs, InstancesCommand};
 use crate::client::Client;
-use crate::exit::{Failure, Outcome};
+use crate::error::{CliError, CliResult};
 
 const INSTANCES: &str = "/arvados/v1/dispatch/instances";
 
-pub(crate) fn run(args: &InstancesArgs) -> Outcome {
+pub(crate) fn run(args: &InstancesArgs) -> CliResult {
     let client = Client::for_management(&load(&args.config)?)?;
     block_on(async {
         match &args.command {
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &InstancesArgs) -> Outcome {
     })
 }
 
-async fn list(client: &Client, header: bool, json: bool) -> Outcome {
+async fn list(client: &Client, header: bool, json: bool) -> CliResult {
     let page = client.get(INSTANCES, &[]).await?;
     let items = page["items"].as_array().cloned().unwrap_or_default();
     if header && !json {
@@ -37,22 +37,22 @@ async fn list(client: &Client, header: bool, json: bool) -> Outcome {
             println!("{}", row(item));
         }
     }
-    // Beside the table, which programs read.
-    for pause in page["boot_pauses"].as_array().into_iter().flatten() {
-        eprintln!("{}", pause_text(pause));
+    // On standard error, since programs read the table.
+    for backoff in page["boot_backoffs"].as_array().into_iter().flatten() {
+        eprintln!("{}", backoff_text(backoff));
     }
     Ok(())
 }
 
-/// What is not created for a while, until when, and why.
-pub(crate) fn pause_text(pause: &Value) -> String {
-    let text = |key: &str| pause[key].as_str().unwrap_or_default();
+/// Text about an instance type and image backed off: until when, and the reason.
+pub(crate) fn backoff_text(backoff: &Value) -> String {
+    let text = |key: &str| backoff[key].as_str().unwrap_or_default();
     format!(
         "{} with image {}: no more until {}, since its last {} boots failed: {}",
         text("instance_type"),
         text("image"),
         text("until"),
-        pause["failures"].as_u64().unwrap_or_default(),
+        backoff["failures"].as_u64().unwrap_or_default(),
         text("message"),
     )
 }
@@ -86,23 +86,23 @@ fn row(item: &Value) -> String {
     .join("\t")
 }
 
-/// Does the same to each, and goes on when one fails.
-async fn each(client: &Client, what: &str, ids: &[String], reason: &str) -> Outcome {
+/// Applies an operation to each instance, and continues after failures.
+async fn each(client: &Client, operation: &str, ids: &[String], reason: &str) -> CliResult {
     let mut failed = 0;
     for id in ids {
-        let path = format!("{INSTANCES}/{what}");
+        let path = format!("{INSTANCES}/{operation}");
         let form = [("instance_id", id.as_str()), ("reason", reason)];
         match client.post_form(&path, &form).await {
             Ok(status) => eprintln!("{id}: {status} ({})", client.host()),
-            Err(failure) => {
-                eprintln!("{id}: {failure}");
+            Err(error) => {
+                eprintln!("{id}: {}", error.chain());
                 failed += 1;
             }
         }
     }
     match failed {
         0 => Ok(()),
-        n => Err(Failure::Failed(format!("{n} of {} failed", ids.len()))),
+        n => Err(CliError::failed(format!("{n} of {} failed", ids.len()))),
     }
 }
 
@@ -110,26 +110,29 @@ async fn each(client: &Client, what: &str, ids: &[String], reason: &str) -> Outc
 mod tests {
     use serde_json::json;
 
-    use super::{pause_text, row};
+    use super::{backoff_text, row};
 
     #[test]
-    fn a_pause_says_what_until_when_and_why() {
-        let pause = json!({
+    fn backoff_text_names_type_deadline_and_reason() {
+        let backoff = json!({
             "instance_type": "small", "image": "image-1", "failures": 5,
             "until": "2026-08-07T00:00:00Z", "message": "it never answered",
         });
         assert_eq!(
-            pause_text(&pause),
+            backoff_text(&backoff),
             "small with image image-1: no more until 2026-08-07T00:00:00Z, since its last 5 boots \
              failed: it never answered"
         );
     }
 
     #[test]
-    fn a_broken_one_says_why_in_its_last_column() {
-        let told = |item| row(&item).rsplit('\t').next().map(str::to_owned);
+    fn broken_instance_reason_is_last_column() {
+        let last_column = |item| row(&item).rsplit('\t').next().map(str::to_owned);
         let broken = json!({ "instance": "i-1", "broken": "it reports itself broken" });
-        assert_eq!(told(broken).as_deref(), Some("it reports itself broken"));
-        assert_eq!(told(json!({ "broken": null })).as_deref(), Some("-"));
+        assert_eq!(
+            last_column(broken).as_deref(),
+            Some("it reports itself broken")
+        );
+        assert_eq!(last_column(json!({ "broken": null })).as_deref(), Some("-"));
     }
 }

@@ -1,4 +1,4 @@
-//! One file for each command, or group of them.
+//! Implementations of the commands.
 
 pub(crate) mod cloudtest;
 pub(crate) mod containers;
@@ -14,10 +14,10 @@ pub(crate) mod token;
 use longshore_cluster_config::{ClusterConfig, load_file};
 
 use crate::cli::ConfigArg;
-use crate::exit::{Context as _, Outcome};
+use crate::error::{CliResult, Context as _};
 
-/// Reads the configuration; what is strange in it goes to standard error.
-pub(crate) fn load(arg: &ConfigArg) -> Outcome<ClusterConfig> {
+/// Reads the configuration; warnings go to standard error.
+pub(crate) fn load(arg: &ConfigArg) -> CliResult<ClusterConfig> {
     let loaded = load_file(&arg.config).usage(arg.config.display())?;
     for warning in &loaded.warnings {
         eprintln!("{}: warning: {warning}", arg.config.display());
@@ -25,8 +25,8 @@ pub(crate) fn load(arg: &ConfigArg) -> Outcome<ClusterConfig> {
     Ok(loaded.cluster)
 }
 
-/// Runs async work to its end.
-pub(crate) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+/// Runs a future to completion.
+pub(crate) fn block_on<T>(work: impl Future<Output = CliResult<T>>) -> CliResult<T> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -35,13 +35,13 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> 
 }
 
 /// Waits for TERM or INT.
-pub(crate) async fn terminated() -> Outcome {
+pub(crate) async fn terminated() -> CliResult {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).failed("waiting for TERM")?;
     let mut int = signal(SignalKind::interrupt()).failed("waiting for INT")?;
     tokio::select! {
-        _ = term.recv() => tracing::info!("TERM: ending"),
-        _ = int.recv() => tracing::info!("INT: ending"),
+        _ = term.recv() => tracing::info!("TERM: shutting down"),
+        _ = int.recv() => tracing::info!("INT: shutting down"),
     }
     Ok(())
 }

@@ -1,16 +1,15 @@
 //! `longshore queue`.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
-
 use longshore_cluster_config::{BuiltinQueue, ClusterConfig};
 use longshore_queue::{Database, QueueConfig, QueueError, QueueServer};
 
 use super::{block_on, load, terminated};
+use crate::address::resolve;
 use crate::cli::QueueArgs;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 use crate::log;
 
-pub(crate) fn run(args: &QueueArgs) -> Outcome {
+pub(crate) fn run(args: &QueueArgs) -> CliResult {
     let cluster = load(&args.config)?;
     log::init(&cluster.log);
     let queue = builtin(&cluster)?;
@@ -20,9 +19,9 @@ pub(crate) fn run(args: &QueueArgs) -> Outcome {
             .await
             .map_err(|error| match error {
                 QueueError::Bind { .. } => {
-                    Failure::Usage(format!("Longshore.Queue.Listen: {error}"))
+                    CliError::usage(format!("Longshore.Queue.Listen: {error}"))
                 }
-                _ => Failure::Failed(format!("the queue: {error}")),
+                _ => CliError::failed(format!("the queue: {error}")),
             })?;
         let root = &cluster.system_root_token;
         server.tokens().set_root(root).await.failed("the queue")?;
@@ -32,12 +31,12 @@ pub(crate) fn run(args: &QueueArgs) -> Outcome {
     })
 }
 
-/// The built-in queue's settings, or what to do about it that there are none.
-pub(crate) fn builtin(cluster: &ClusterConfig) -> Outcome<&BuiltinQueue> {
+/// Settings of the built-in queue, or an error with advice if the settings are missing.
+pub(crate) fn builtin(cluster: &ClusterConfig) -> CliResult<&BuiltinQueue> {
     cluster.queue.as_ref().ok_or_else(|| {
-        Failure::Usage(format!(
-            "Clusters.{}.Longshore.Queue.Database is not set: expected the path of a file, which \
-             will be made if need be",
+        CliError::usage(format!(
+            "Clusters.{}.Longshore.Queue.Database is not set: expected the path of a file, created \
+             if missing",
             cluster.cluster_id
         ))
     })
@@ -50,11 +49,4 @@ pub(crate) fn queue_config(cluster: &ClusterConfig, queue: &BuiltinQueue) -> Que
         max_items_per_response: cluster.api.max_items_per_response,
         ..QueueConfig::new(cluster.cluster_id.clone(), database)
     }
-}
-
-/// The first address of `host:port`.
-pub(crate) fn resolve(key: &str, listen: &str) -> Outcome<SocketAddr> {
-    let mut found = listen.to_socket_addrs().usage(format!("{key}: {listen}"))?;
-    let none = || Failure::Usage(format!("{key}: {listen}: no address found"));
-    found.next().ok_or_else(none)
 }

@@ -7,9 +7,9 @@ use longshore_journal::{ReplayError, Verdict, replay};
 use serde_json::json;
 
 use crate::cli::ReplayArgs;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-pub(crate) fn run(args: &ReplayArgs) -> Outcome {
+pub(crate) fn run(args: &ReplayArgs) -> CliResult {
     let name = args.file.display();
     let size = std::fs::metadata(&args.file).usage(&name)?.len();
     let bar = if std::io::stderr().is_terminal() {
@@ -58,15 +58,15 @@ pub(crate) fn run(args: &ReplayArgs) -> Outcome {
                 Some(command) => serde_json::to_string(command).unwrap_or_default(),
                 None => "nothing".to_owned(),
             };
-            Err(Failure::Failed(format!(
+            Err(CliError::failed(format!(
                 "{name}: line {line}, at {now}: the first difference\n  written:  {}\n  replayed: {}",
                 show(&written),
                 show(&replayed),
             )))
         }
         Err(error @ (ReplayError::Check { .. } | ReplayError::TimeGoesBack { .. })) => {
-            Err(Failure::Failed(format!("{name}: {error}")))
+            Err(CliError::failed(format!("{name}: {error}")))
         }
-        Err(error) => Err(Failure::Usage(format!("{name}: {error}"))),
+        Err(error) => Err(CliError::usage(format!("{name}: {error}"))),
     }
 }

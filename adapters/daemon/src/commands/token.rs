@@ -6,9 +6,9 @@ use serde_json::json;
 use super::queue::{builtin, queue_config};
 use super::{block_on, load};
 use crate::cli::{TokenArgs, TokenCommand};
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-pub(crate) fn run(args: &TokenArgs) -> Outcome {
+pub(crate) fn run(args: &TokenArgs) -> CliResult {
     let cluster = load(&args.config)?;
     let config = queue_config(&cluster, builtin(&cluster)?);
     block_on(async {
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &TokenArgs) -> Outcome {
             }
             TokenCommand::Revoke { uuid } => {
                 if !tokens.revoke(uuid).await.failed("the token")? {
-                    return Err(Failure::Failed(format!("there is no token {uuid}")));
+                    return Err(CliError::failed(format!("there is no token {uuid}")));
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! `longshore demo`: the whole way of 60 containers, on this host alone.
+//! `longshore demo`: runs 60 containers through a complete system on this host.
 //!
-//! Everything is real: the queue speaks HTTP over SQLite, VMs are SSH servers of their own, runners
-//! run processes. Only the scale is small.
+//! All components are real: the queue serves HTTP from SQLite, VMs are separate SSH servers,
+//! runners run processes. Only the scale is small.
 
 mod chaos;
 mod record;
@@ -25,40 +25,42 @@ use crate::cli::DemoArgs;
 use crate::client::Client;
 use crate::commands::init::{new_key, random_token, write_private};
 use crate::commands::{block_on, terminated};
-use crate::engine::parts::{self, Parts};
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::engine::wiring::{self, Components};
+use crate::error::{CliError, CliResult, Context as _};
 use crate::log;
-use crate::service::{self, Service, Source};
-use chaos::{ChaosLayer, Ledger, Proxy, Storm};
+use crate::service::{Service, Source};
+use chaos::{ChaosLayer, FaultInjector, Ledger, Proxy};
 use record::Recorder;
 use tokio::task::JoinHandle;
 use verdict::Verdict;
 use workload::Workload;
 
 const CLUSTER: &str = "demo1";
-/// The demo is over by then, or something is wrong.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Faults are dealt for so long; then everything may settle.
-const STORM: Duration = Duration::from_secs(60);
-const LOOK_PAUSE: Duration = Duration::from_millis(250);
-const LINE_PAUSE: Duration = Duration::from_secs(5);
-const DESTROY_PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit of the demo.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// Duration of the fault injection; the rest of the demo is for recovery.
+const FAULT_PERIOD: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(crate) fn run(args: &DemoArgs) -> Outcome {
+pub(crate) fn run(args: &DemoArgs) -> CliResult {
     let dir = tempfile::Builder::new().prefix("longshore-demo-").tempdir();
     let dir = dir.failed("a temporary directory")?;
     let report = block_on(async {
-        let storm = args.chaos.then(|| Storm::new(args.seed, STORM));
-        let stage = Stage::set(dir.path(), args, storm).await?;
-        let played = tokio::select! {
-            played = stage.play(args) => played,
+        let injector = args
+            .chaos
+            .then(|| FaultInjector::new(args.seed, FAULT_PERIOD));
+        let demo = Demo::start(dir.path(), args, injector).await?;
+        let outcome = tokio::select! {
+            outcome = demo.run(args) => outcome,
             ended = terminated() => ended.and_then(|()| {
-                Err(Failure::Failed("interrupted".to_owned()))
+                Err(CliError::failed("interrupted".to_owned()))
             }),
         };
-        let cleared = stage.clear(dir.path()).await;
-        let report = played?;
-        cleared.map(|()| report)
+        let shutdown = demo.shut_down(dir.path()).await;
+        let report = outcome?;
+        shutdown.map(|()| report)
     })?;
     drop(dir);
     if args.json.json {
@@ -68,30 +70,30 @@ pub(crate) fn run(args: &DemoArgs) -> Outcome {
     }
     match (report.surprises(), args.chaos) {
         ([], _) => Ok(()),
-        (unaccounted, true) => Err(Failure::Failed(format!(
+        (unaccounted, true) => Err(CliError::failed(format!(
             "{} containers are not accounted for:\n{}",
             unaccounted.len(),
             unaccounted.join("\n")
         ))),
-        (surprises, false) => Err(Failure::Failed(format!(
-            "{} containers ended otherwise than they should: {}",
+        (surprises, false) => Err(CliError::failed(format!(
+            "{} containers did not end as expected: {}",
             surprises.len(),
             surprises.join(", ")
         ))),
     }
 }
 
-/// What `--chaos` adds.
+/// Additional components of `--chaos`.
 struct Chaos {
-    storm: Storm,
+    injector: FaultInjector,
     ledger: Ledger,
-    /// Between the queue and everybody.
+    /// Proxy between the queue and all clients of the demo.
     _proxy: Proxy,
-    lots: JoinHandle<()>,
+    vm_faults: JoinHandle<()>,
 }
 
 /// Queue, cloud and dispatcher, all running.
-struct Stage {
+struct Demo {
     chaos: Option<Chaos>,
     queue: QueueServer,
     cloud: LoopbackCloud,
@@ -99,8 +101,12 @@ struct Stage {
     client: Client,
 }
 
-impl Stage {
-    async fn set(dir: &Path, args: &DemoArgs, storm: Option<Storm>) -> Outcome<Self> {
+impl Demo {
+    async fn start(
+        dir: &Path,
+        args: &DemoArgs,
+        injector: Option<FaultInjector>,
+    ) -> CliResult<Self> {
         let token = Secret::new(random_token()?);
         let database = Database::File(dir.join("queue.db"));
         let config = QueueConfig::new(CLUSTER, database);
@@ -110,34 +116,39 @@ impl Stage {
             .failed("the queue")?;
         queue.tokens().set_root(&token).await.failed("the queue")?;
         write_private(&dir.join("dispatch_key"), &new_key()?)?;
-        let proxy = match &storm {
-            Some(storm) => {
-                let proxy = Proxy::start(queue.local_addr(), storm.clone()).await;
-                Some(proxy.failed("the proxy before the queue")?)
+        let proxy = match &injector {
+            Some(injector) => {
+                let proxy = Proxy::start(queue.local_addr(), injector.clone()).await;
+                Some(proxy.failed("the proxy in front of the queue")?)
             }
             None => None,
         };
         let own_port = queue.local_addr().port();
-        let seen_port = proxy.as_ref().map_or(own_port, Proxy::port);
-        let cluster = configuration(dir, seen_port, &token, args.chaos)?;
+        let public_port = proxy.as_ref().map_or(own_port, Proxy::port);
+        let cluster = configuration(dir, public_port, &token, args.chaos)?;
         log::init(&cluster.log);
-        let mut parts = service::parts(&cluster, dir)?;
-        let cloud = cloud(&cluster, &parts, dir)?;
-        // Whoever watches is not part of the play.
+        let mut components = wiring::build(&cluster, dir)?;
+        let cloud = cloud(&cluster, &components, dir)?;
+        // The observing client bypasses the proxy.
         let client = Client::new(&format!("http://127.0.0.1:{own_port}/"), token, false)?;
-        if let Some(storm) = &storm {
-            let layer = ChaosLayer(storm.clone());
-            parts.cloud.cloud = Arc::new(Layered::new(parts.cloud.cloud, layer));
+        if let Some(injector) = &injector {
+            let layer = ChaosLayer(injector.clone());
+            components.cloud.cloud = Arc::new(Layered::new(components.cloud.cloud, layer));
         }
-        let service =
-            Service::start(&cluster, Source::default(), parts, args.journal.clone()).await?;
-        let chaos = match storm.zip(proxy) {
-            Some((storm, proxy)) => {
+        let service = Service::start(
+            &cluster,
+            Source::default(),
+            components,
+            args.journal.clone(),
+        )
+        .await?;
+        let chaos = match injector.zip(proxy) {
+            Some((injector, proxy)) => {
                 let vms = dir.canonicalize().failed(dir.display())?.join("vms/vms");
                 Some(Chaos {
-                    lots: chaos::strike(storm.clone(), vms, service.watch()),
+                    vm_faults: chaos::inject(injector.clone(), vms, service.watch()),
                     ledger: Ledger::create(dir.join("ledger")).failed("the ledger")?,
-                    storm,
+                    injector,
                     _proxy: proxy,
                 })
             }
@@ -152,60 +163,60 @@ impl Stage {
         })
     }
 
-    /// Submits everything and waits until it is over.
-    async fn play(&self, args: &DemoArgs) -> Outcome<report::Report> {
+    /// Submits all containers and waits for their end.
+    async fn run(&self, args: &DemoArgs) -> CliResult<report::Report> {
         let begun = Instant::now();
         let recorder = Recorder::start(self.service.watch());
         let ledger = self.chaos.as_ref().map(|chaos| &chaos.ledger);
         let mut workload = Workload::new(args.containers, ledger);
         workload.submit(&self.client).await?;
         let bar = progress_bar(u64::from(args.containers), args.json.json);
-        let mut line_due = Instant::now() + LINE_PAUSE;
+        let mut line_due = Instant::now() + LINE_INTERVAL;
         while !workload.is_over() {
-            if begun.elapsed() > PATIENCE {
-                return Err(Failure::Failed(format!(
-                    "not over after {PATIENCE:?}: {}",
+            if begun.elapsed() > TIMEOUT {
+                return Err(CliError::failed(format!(
+                    "not over after {TIMEOUT:?}: {}",
                     workload.progress()
                 )));
             }
-            tokio::time::sleep(LOOK_PAUSE).await;
-            workload.look(&self.client).await?;
+            tokio::time::sleep(POLL_INTERVAL).await;
+            workload.poll(&self.client).await?;
             bar.set_position(workload.over());
             let text = format!("{}; {}", workload.progress(), recorder.progress());
             if bar.is_hidden() && Instant::now() >= line_due {
                 eprintln!("{:>4} s  {text}", begun.elapsed().as_secs());
-                line_due = Instant::now() + LINE_PAUSE;
+                line_due = Instant::now() + LINE_INTERVAL;
             }
             bar.set_message(text);
         }
         bar.finish_and_clear();
         let (record, took) = (recorder.finish(), begun.elapsed());
-        let judged = self.chaos.as_ref().map(|chaos| {
-            let damage = chaos.storm.damage();
-            Verdict::new(args.seed, &workload, &record, &damage, &chaos.ledger)
+        let verdict = self.chaos.as_ref().map(|chaos| {
+            let faults = chaos.injector.injected();
+            Verdict::new(args.seed, &workload, &record, &faults, &chaos.ledger)
         });
-        Ok(report::Report::new(&workload, record, took, judged))
+        Ok(report::Report::new(&workload, record, took, verdict))
     }
 
-    /// Ends everything and proves that nothing is left.
-    async fn clear(self, dir: &Path) -> Outcome {
+    /// Stops all components and checks that no processes are left.
+    async fn shut_down(self, dir: &Path) -> CliResult {
         if let Some(chaos) = &self.chaos {
-            chaos.lots.abort();
+            chaos.vm_faults.abort();
         }
         self.service.stop().await?;
-        let destroyed = tokio::time::timeout(DESTROY_PATIENCE, self.cloud.destroy_all()).await;
+        let destroyed = tokio::time::timeout(DESTROY_TIMEOUT, self.cloud.destroy_all()).await;
         destroyed
             .failed("destroying the VMs")?
             .failed("destroying the VMs")?;
         self.queue.shutdown().await.failed("the queue")?;
         match leftovers(dir).as_slice() {
             [] => Ok(()),
-            pids => Err(Failure::Failed(format!("still running: {pids:?}"))),
+            pids => Err(CliError::failed(format!("still running: {pids:?}"))),
         }
     }
 }
 
-/// Processes that were started for VMs under `dir`, by what their environment says.
+/// Processes started for VMs under `dir`, found by their environment.
 fn leftovers(dir: &Path) -> Vec<u32> {
     let marker = format!("LONGSHORE_VM_DIR={}/", dir.display());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -225,8 +236,8 @@ fn configuration(
     queue_port: u16,
     token: &Secret,
     chaos: bool,
-) -> Outcome<ClusterConfig> {
-    // What fails on purpose is to be given up within the demo's time.
+) -> CliResult<ClusterConfig> {
+    // Timeouts short enough to detect injected faults within the demo.
     let (boot_probe, booting, silence, ambiguous) = match chaos {
         true => (chaos::boot_probe(), "15s", "10s", "10s"),
         false => ("true".to_owned(), "10m", "10m", "5m"),
@@ -244,14 +255,14 @@ fn configuration(
     Ok(load(&text).failed("the demo's configuration")?.cluster)
 }
 
-/// The same cloud once more, to clear up what the dispatcher leaves.
-fn cloud(cluster: &ClusterConfig, parts: &Parts, dir: &Path) -> Outcome<LoopbackCloud> {
+/// Second handle of the same cloud, to destroy the VMs left by the dispatcher.
+fn cloud(cluster: &ClusterConfig, components: &Components, dir: &Path) -> CliResult<LoopbackCloud> {
     let settings = CloudSettings {
-        instance_set_id: parts.instance_set_id.clone(),
+        instance_set_id: components.instance_set_id.clone(),
         tag_key_prefix: cluster.cloud.tag_key_prefix.clone(),
         resource_tags: cluster.cloud.resource_tags.clone(),
     };
-    parts::loopback(cluster, settings, dir)
+    wiring::loopback(cluster, settings, dir)
 }
 
 fn progress_bar(containers: u64, quiet: bool) -> ProgressBar {

@@ -1,4 +1,4 @@
-//! What happens in the demo, as the dispatcher tells it.
+//! Recorder of the demo's events.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,44 +9,45 @@ use longshore_core::ids::{ContainerId, TypeName, VmName};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinHandle;
 
-/// One container's way to its VM.
+/// Dispatch of one container to a VM.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Way {
+pub(super) struct Dispatch {
     pub(super) instance: String,
-    /// From its submission to the start of its runner.
+    /// Time from the submission of the container to the start of the runner.
     pub(super) waited: Duration,
-    /// From when both it and a ready VM with room were there to when its runner had taken it.
-    pub(super) dispatch: Option<Duration>,
+    /// Time from the presence of both the container and a ready VM with capacity to the
+    /// confirmation by the runner.
+    pub(super) latency: Option<Duration>,
     ready_wait: Duration,
     issued: Option<Instant>,
 }
 
-/// One VM's life.
+/// Lifetime of one VM.
 #[derive(Clone, Debug)]
-pub(super) struct Life {
+pub(super) struct Lifetime {
     pub(super) instance_type: TypeName,
     from: Instant,
     to: Option<Instant>,
 }
 
-impl Life {
+impl Lifetime {
     pub(super) fn lasted(&self, end: Instant) -> Duration {
         self.to.unwrap_or(end).saturating_duration_since(self.from)
     }
 }
 
-/// What was recorded.
+/// Recorded events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Record {
-    pub(super) ways: BTreeMap<ContainerId, Way>,
-    pub(super) lives: BTreeMap<VmName, Life>,
-    /// How often each container went into a state that is final.
+    pub(super) dispatches: BTreeMap<ContainerId, Dispatch>,
+    pub(super) lifetimes: BTreeMap<VmName, Lifetime>,
+    /// Number of transitions of each container into a final state.
     pub(super) ends: BTreeMap<ContainerId, u32>,
-    /// Events that came too fast to be recorded.
+    /// Number of events lost by the recorder as too slow a receiver.
     pub(super) lost: u64,
 }
 
-/// Records in the background.
+/// Records in a background task.
 pub(super) struct Recorder {
     record: Arc<Mutex<Record>>,
     task: JoinHandle<()>,
@@ -61,7 +62,7 @@ impl Recorder {
                 let event = events.recv().await;
                 let mut record = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match event {
-                    Ok(event) => record.hear(&event),
+                    Ok(event) => record.observe(&event),
                     Err(RecvError::Lagged(count)) => record.lost += count,
                     Err(RecvError::Closed) => break,
                 }
@@ -70,12 +71,16 @@ impl Recorder {
         Self { record, task }
     }
 
-    /// How many VMs there are, by type.
+    /// Number of VMs by type.
     pub(super) fn progress(&self) -> String {
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let mut alive: BTreeMap<&TypeName, usize> = BTreeMap::new();
-        for life in record.lives.values().filter(|life| life.to.is_none()) {
-            *alive.entry(&life.instance_type).or_default() += 1;
+        for lifetime in record
+            .lifetimes
+            .values()
+            .filter(|lifetime| lifetime.to.is_none())
+        {
+            *alive.entry(&lifetime.instance_type).or_default() += 1;
         }
         let counts = alive.iter().map(|(name, n)| format!("{n} {name}"));
         let counts: Vec<String> = counts.collect();
@@ -93,7 +98,7 @@ impl Recorder {
 }
 
 impl Record {
-    fn hear(&mut self, event: &Event) {
+    fn observe(&mut self, event: &Event) {
         let now = Instant::now();
         match event {
             Event::StartIssued {
@@ -103,20 +108,20 @@ impl Record {
                 ready_wait,
                 ..
             } => {
-                let way = Way {
+                let dispatch = Dispatch {
                     instance: instance.to_string(),
                     waited: *waited,
                     ready_wait: *ready_wait,
                     issued: Some(now),
-                    dispatch: None,
+                    latency: None,
                 };
-                self.ways.insert(*container, way);
+                self.dispatches.insert(*container, dispatch);
             }
             Event::Started { container, .. } => {
-                if let Some(way) = self.ways.get_mut(container)
-                    && let Some(issued) = way.issued
+                if let Some(dispatch) = self.dispatches.get_mut(container)
+                    && let Some(issued) = dispatch.issued
                 {
-                    way.dispatch = Some(way.ready_wait + (now - issued));
+                    dispatch.latency = Some(dispatch.ready_wait + (now - issued));
                 }
             }
             Event::Created {
@@ -124,19 +129,19 @@ impl Record {
                 instance_type,
                 ..
             } => {
-                let life = Life {
+                let lifetime = Lifetime {
                     instance_type: instance_type.clone(),
                     from: now,
                     to: None,
                 };
-                self.lives.insert(instance.clone(), life);
+                self.lifetimes.insert(instance.clone(), lifetime);
             }
             Event::ContainerState { container, to, .. } if to.is_final() => {
                 *self.ends.entry(*container).or_default() += 1;
             }
             Event::Gone { instance, .. } => {
-                if let Some(life) = self.lives.get_mut(instance) {
-                    life.to = Some(now);
+                if let Some(lifetime) = self.lifetimes.get_mut(instance) {
+                    lifetime.to = Some(now);
                 }
             }
             _ => {}

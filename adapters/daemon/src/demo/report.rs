@@ -1,4 +1,4 @@
-//! The table and the totals at the end of the demo.
+//! Table and totals at the end of the demo.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::record::Record;
 use super::verdict::Verdict;
 use super::workload::{Item, Workload};
 
-/// One line of the table.
+/// Row of the table.
 #[derive(Clone, Debug)]
 struct Row {
     uuid: String,
@@ -18,17 +18,17 @@ struct Row {
     waited: Option<Duration>,
     ran: Option<Duration>,
     end: String,
-    /// In dollars, as the runner reports it.
+    /// Cost in dollars, as reported by the runner.
     cost: f64,
 }
 
-/// What the demo shows at its end.
+/// Output at the end of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     rows: Vec<Row>,
     surprises: Vec<String>,
     took: Duration,
-    /// From queued to started on a ready VM, sorted.
+    /// Dispatch latencies (queued to started on a ready VM), sorted.
     dispatch: Vec<Duration>,
     vms: usize,
     vm_time: Duration,
@@ -47,12 +47,21 @@ impl Report {
         let now = Instant::now();
         let rows = workload.items.iter().map(|item| row(item, &record));
         let odd = workload.items.iter().filter(|item| !item.as_expected());
-        let mut dispatch: Vec<_> = record.ways.values().filter_map(|w| w.dispatch).collect();
+        let mut dispatch: Vec<_> = record
+            .dispatches
+            .values()
+            .filter_map(|d| d.latency)
+            .collect();
         dispatch.sort_unstable();
-        let lasted = || record.lives.values().map(|life| life.lasted(now));
-        let costs = record.lives.values().map(|life| {
-            let nanos = u64::try_from(life.lasted(now).as_nanos()).unwrap_or(u64::MAX);
-            price(life.instance_type.as_str()).for_nanos(nanos).0
+        let lasted = || {
+            record
+                .lifetimes
+                .values()
+                .map(|lifetime| lifetime.lasted(now))
+        };
+        let costs = record.lifetimes.values().map(|lifetime| {
+            let nanos = u64::try_from(lifetime.lasted(now).as_nanos()).unwrap_or(u64::MAX);
+            price(lifetime.instance_type.as_str()).for_nanos(nanos).0
         });
         Self {
             rows: rows.collect(),
@@ -65,7 +74,7 @@ impl Report {
             chaos,
             took,
             dispatch,
-            vms: record.lives.len(),
+            vms: record.lifetimes.len(),
             vm_time: lasted().sum(),
             vm_cost: MicroDollars(costs.sum()),
             lost: record.lost,
@@ -103,7 +112,7 @@ impl Report {
     }
 }
 
-/// As in the demo's configuration.
+/// Price of an instance type in the demo's configuration.
 fn price(instance_type: &str) -> MicroDollars {
     MicroDollars(match instance_type {
         "small" => 50_000,
@@ -114,22 +123,22 @@ fn price(instance_type: &str) -> MicroDollars {
 
 fn row(item: &Item, record: &Record) -> Row {
     let id = item.uuid.parse().ok();
-    let way = id.and_then(|id| record.ways.get(&id));
+    let dispatch = id.and_then(|id| record.dispatches.get(&id));
     let end = match (item.state(), item.record["exit_code"].as_i64()) {
         ("Complete", Some(code)) => code.to_string(),
         (state, _) => state.to_lowercase(),
     };
     Row {
         uuid: item.uuid.clone(),
-        instance: way.map(|way| way.instance.clone()),
-        waited: way.map(|way| way.waited),
+        instance: dispatch.map(|dispatch| dispatch.instance.clone()),
+        waited: dispatch.map(|dispatch| dispatch.waited),
         ran: ran(&item.record),
         end,
         cost: item.record["cost"].as_f64().unwrap_or(0.0),
     }
 }
 
-/// Between the queue's own times of start and end.
+/// Run time by the queue's own timestamps.
 fn ran(record: &Value) -> Option<Duration> {
     let nanos = |key: &str| {
         let text = record[key].as_str()?;
@@ -183,7 +192,11 @@ impl fmt::Display for Report {
             millis(99)
         )?;
         if self.lost > 0 {
-            write!(f, "\n{} events came too fast to be counted here", self.lost)?;
+            write!(
+                f,
+                "\n{} events were lost and are not counted here",
+                self.lost
+            )?;
         }
         match &self.chaos {
             Some(verdict) => write!(f, "\n\n{verdict}"),

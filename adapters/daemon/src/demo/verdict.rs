@@ -1,24 +1,24 @@
-//! Whether every container of `demo --chaos` is accounted for.
+//! Check that every container of `demo --chaos` is accounted for.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::chaos::{Damage, Fault, Ledger};
+use super::chaos::{Fault, InjectedFaults, Ledger};
 use super::record::Record;
 use super::workload::{Item, Kind, Workload};
 
-/// What became of the containers, and which faults struck.
+/// Results of the containers, and counts of injected faults.
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
     seed: u64,
-    struck: BTreeMap<Fault, u64>,
-    /// They ended as they would have without a storm.
+    injected: BTreeMap<Fault, u64>,
+    /// Number of containers with the same result as without faults.
     as_expected: usize,
-    /// Their VM vanished or froze while they ran, and their record says so.
+    /// Number of containers lost with a VM that vanished or froze, with a reason in the record.
     lost: usize,
-    /// Everything else; empty if all is well.
+    /// Containers with any other result; empty if the check passes.
     unaccounted: Vec<String>,
 }
 
@@ -27,19 +27,19 @@ impl Verdict {
         seed: u64,
         workload: &Workload,
         record: &Record,
-        damage: &Damage,
+        faults: &InjectedFaults,
         ledger: &Ledger,
     ) -> Self {
         let mut verdict = Self {
             seed,
-            struck: damage.struck.clone(),
+            injected: faults.injected.clone(),
             as_expected: 0,
             lost: 0,
             unaccounted: Vec::new(),
         };
         for (number, item) in (0..).zip(&workload.items) {
             let ran = ledger.of(number);
-            match judge(item, record, damage, ran) {
+            match judge(item, record, faults, ran) {
                 Ok(true) => verdict.as_expected += 1,
                 Ok(false) => verdict.lost += 1,
                 Err(why) => {
@@ -58,7 +58,7 @@ impl Verdict {
 
     pub(super) fn json(&self) -> Value {
         let faults = Fault::ALL.iter().map(|fault| {
-            let count = self.struck.get(fault).copied().unwrap_or_default();
+            let count = self.injected.get(fault).copied().unwrap_or_default();
             (fault.name().to_owned(), json!(count))
         });
         json!({
@@ -71,11 +71,11 @@ impl Verdict {
     }
 }
 
-/// Whether a container ended as it would have without faults, or was lost with its VM.
+/// True if a container ended as without faults, false if the container was lost with the VM.
 fn judge(
     item: &Item,
     record: &Record,
-    damage: &Damage,
+    faults: &InjectedFaults,
     (begun, ended): (usize, usize),
 ) -> Result<bool, &'static str> {
     let id = item.uuid.parse().ok();
@@ -84,26 +84,26 @@ fn judge(
         return Err("it ended more than once");
     }
     if begun > 1 {
-        return Err("its command was begun more than once");
+        return Err("its command was started more than once");
     }
     if item.as_expected() {
         let ran = matches!(item.kind, Kind::Plain | Kind::Fails);
         return match (ran, begun, ended) {
             (true, 1, 1) | (false, _, _) => Ok(true),
-            _ => Err("it has a result, and its command did not run once to its end"),
+            _ => Err("it has a result, although the command did not run to the end exactly once"),
         };
     }
-    let way = id.and_then(|id| record.ways.get(&id));
-    let fault = way.and_then(|way| damage.vms.get(&way.instance));
+    let dispatch = id.and_then(|id| record.dispatches.get(&id));
+    let fault = dispatch.and_then(|dispatch| faults.vms.get(&dispatch.instance));
     if item.state() != "Cancelled" {
-        return Err("it has not ended as it should");
+        return Err("it did not end as expected");
     }
     if item.error().is_empty() {
-        return Err("it was cancelled and nobody says why");
+        return Err("it was cancelled without an error in the record");
     }
     match fault {
         Some(fault) if fault.may_end_containers() => Ok(false),
-        _ => Err("it was cancelled, and no fault of its VM explains that"),
+        _ => Err("it was cancelled without a fault of the VM that explains the cancellation"),
     }
 }
 
@@ -116,12 +116,12 @@ impl fmt::Display for Verdict {
             "STRUCK"
         )?;
         for fault in Fault::ALL {
-            let count = self.struck.get(&fault).copied().unwrap_or_default();
+            let count = self.injected.get(&fault).copied().unwrap_or_default();
             writeln!(f, "{:30}  {count:>6}", fault.name())?;
         }
         write!(
             f,
-            "{} containers ended as if nothing had happened, {} were lost with their VM, {} are not \
+            "{} containers ended as without faults, {} were lost with their VM, {} are not \
              accounted for",
             self.as_expected,
             self.lost,

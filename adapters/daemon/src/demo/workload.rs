@@ -1,54 +1,54 @@
-//! The containers of the demo: what they do, and how they should end.
+//! Containers of the demo, with their expected results.
 
 use serde_json::{Value, json};
 
 use super::chaos::Ledger;
 use crate::client::Client;
 use crate::commands::containers::stop;
-use crate::exit::{Failure, Outcome};
+use crate::error::{CliError, CliResult};
 
 const CONTAINERS: &str = "/arvados/v1/containers";
 const MIB: u64 = 1 << 20;
-/// Of the answers of a list; the demo's own queue gives at most so many at a time.
+/// Page size of lists, the maximum of the demo's queue.
 const PAGE: usize = 1000;
 
-/// What a container is for.
+/// Purpose of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Works for a while and succeeds.
+    /// Works for a few seconds and succeeds.
     Plain,
     /// Exits with 3.
     Fails,
-    /// Needs more cores than any type has.
+    /// Needs more cores than any instance type has.
     TooBig,
-    /// Is cancelled by its owner when it runs.
-    CancelledHalfWay,
-    /// Is cancelled as well, and ignores TERM.
+    /// Is cancelled by the user while running.
+    CancelledRunning,
+    /// Is cancelled while running, and ignores TERM.
     IgnoresTerm,
 }
 
 impl Kind {
-    /// How it should end: state, and exit code if there is one.
+    /// Expected state, and exit code if the container has an exit code.
     fn expected(self) -> (&'static str, Option<i64>) {
         match self {
             Self::Plain => ("Complete", Some(0)),
             Self::Fails => ("Complete", Some(3)),
-            Self::TooBig | Self::CancelledHalfWay | Self::IgnoresTerm => ("Cancelled", None),
+            Self::TooBig | Self::CancelledRunning | Self::IgnoresTerm => ("Cancelled", None),
         }
     }
 
     fn to_be_cancelled(self) -> bool {
-        matches!(self, Self::CancelledHalfWay | Self::IgnoresTerm)
+        matches!(self, Self::CancelledRunning | Self::IgnoresTerm)
     }
 }
 
-/// One container of the demo.
+/// Container of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) kind: Kind,
     spec: Value,
     pub(super) uuid: String,
-    /// As the queue last showed it.
+    /// Record as last listed by the queue.
     pub(super) record: Value,
     cancelled: bool,
 }
@@ -62,7 +62,7 @@ impl Item {
         matches!(self.state(), "Complete" | "Cancelled")
     }
 
-    /// Why it did not go as its owner wanted, in the words of its record.
+    /// Error of the record: reason for a result other than success.
     pub(super) fn error(&self) -> &str {
         self.record["runtime_status"]["error"]
             .as_str()
@@ -75,14 +75,14 @@ impl Item {
     }
 }
 
-/// All of them.
+/// All containers of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Workload {
     pub(super) items: Vec<Item>,
 }
 
 impl Workload {
-    /// With a ledger, plain containers write down that they ran.
+    /// Creates the containers; with a ledger, plain containers record begin and end.
     pub(super) fn new(count: u32, ledger: Option<&Ledger>) -> Self {
         let item = Item {
             kind: Kind::Plain,
@@ -93,12 +93,12 @@ impl Workload {
         };
         let mut items = vec![item; count as usize];
         let special = [
-            Kind::CancelledHalfWay,
+            Kind::CancelledRunning,
             Kind::IgnoresTerm,
             Kind::Fails,
             Kind::TooBig,
         ];
-        // Spread over the whole, so that they meet company.
+        // Spread evenly, so that special containers share VMs with others.
         let stride = items.len() / special.len();
         for (i, kind) in special.into_iter().enumerate() {
             items[i * stride].kind = kind;
@@ -109,19 +109,20 @@ impl Workload {
         Self { items }
     }
 
-    pub(super) async fn submit(&mut self, client: &Client) -> Outcome {
+    pub(super) async fn submit(&mut self, client: &Client) -> CliResult {
         for item in &mut self.items {
             let body = json!({ "container": item.spec });
             item.record = client.post(CONTAINERS, &body).await?;
             let uuid = item.record["uuid"].as_str();
-            let missing = || Failure::Failed("the queue gave no uuid".to_owned());
+            let missing = || CliError::failed("the queue returned no uuid".to_owned());
             item.uuid = uuid.ok_or_else(missing)?.to_owned();
         }
         Ok(())
     }
 
-    /// Reads every record, and cancels what is to be cancelled and runs.
-    pub(super) async fn look(&mut self, client: &Client) -> Outcome {
+    /// Reads the records of unfinished containers, and cancels running containers due for
+    /// cancellation.
+    pub(super) async fn poll(&mut self, client: &Client) -> CliResult {
         let open: Vec<usize> = (0..self.items.len())
             .filter(|i| !self.items[*i].is_over())
             .collect();
@@ -165,7 +166,7 @@ impl Workload {
     }
 }
 
-/// What is submitted. Sizes and times are mixed but the same in each run.
+/// Container record to submit. Sizes and times are mixed, and the same in each run.
 fn spec(number: u32, kind: Kind, ledger: Option<&Ledger>) -> Value {
     let (vcpus, ram) = match number % 10 {
         0..=5 => (1, 256 * MIB),
@@ -179,7 +180,7 @@ fn spec(number: u32, kind: Kind, ledger: Option<&Ledger>) -> Value {
             "for step in $(seq {steps}); do echo \"step $step of {steps}\"; sleep 1; done; echo done"
         ),
         Kind::Fails => "echo 'something is wrong' >&2; exit 3".to_owned(),
-        Kind::CancelledHalfWay => "echo 'begun'; sleep 300; echo 'never reached'".to_owned(),
+        Kind::CancelledRunning => "echo 'begun'; sleep 300; echo 'never reached'".to_owned(),
         Kind::IgnoresTerm => {
             "trap '' TERM; echo 'not listening'; while :; do sleep 1; done".to_owned()
         }
@@ -204,14 +205,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_there_at_every_size() {
+    fn workload_contains_every_kind_at_any_size() {
         for count in [4, 5, 60, 61] {
             let workload = Workload::new(count, None);
             assert_eq!(workload.items.len(), count as usize);
             for kind in [
                 Kind::Fails,
                 Kind::TooBig,
-                Kind::CancelledHalfWay,
+                Kind::CancelledRunning,
                 Kind::IgnoresTerm,
             ] {
                 let of_kind = workload.items.iter().filter(|item| item.kind == kind);

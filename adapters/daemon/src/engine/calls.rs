@@ -1,4 +1,4 @@
-//! Times the calls of drivers.
+//! Measurement of driver calls.
 
 use std::sync::Arc;
 
@@ -6,15 +6,18 @@ use longshore_driver::layer::CallOutcome;
 use longshore_driver::{CallObserver, CallRecord, Instrument, Layered, SharedCloud};
 use longshore_management::Metrics;
 
-/// The same driver, with its calls counted from now on.
+/// Wraps the driver in a layer that counts and times calls.
 pub(crate) fn timed(cloud: SharedCloud, metrics: Arc<Metrics>) -> SharedCloud {
-    Arc::new(Layered::new(cloud, Instrument(Arc::new(Timed(metrics)))))
+    Arc::new(Layered::new(
+        cloud,
+        Instrument(Arc::new(CallMetrics(metrics))),
+    ))
 }
 
-/// Into the metrics.
-struct Timed(Arc<Metrics>);
+/// Observer that adds calls to the metrics.
+struct CallMetrics(Arc<Metrics>);
 
-impl CallObserver for Timed {
+impl CallObserver for CallMetrics {
     fn call_ended(&self, call: &CallRecord<'_>) {
         let outcome = match call.outcome {
             CallOutcome::Done => "done",

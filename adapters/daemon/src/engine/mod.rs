@@ -1,15 +1,15 @@
-//! The loop that drives the core: inputs in, commands out, events to log and metrics.
+//! Loop that drives the core: inputs in, commands out, events to log and metrics.
 //!
-//! One task owns the core; everything else sends it messages. Data flows one way: world → inputs →
-//! core → commands → world.
+//! A single task owns the core; all other tasks send messages to the loop. Data flows in one
+//! direction: executor → inputs → core → commands → executor.
 
 pub(crate) mod calls;
-pub(crate) mod parts;
+pub(crate) mod create_spec;
+pub(crate) mod executor;
+pub(crate) mod instance_secrets;
 mod prices;
 pub(crate) mod runner_config;
-pub(crate) mod vault;
-pub(crate) mod wish;
-pub(crate) mod world;
+pub(crate) mod wiring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,47 +26,47 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use world::World;
+use executor::Executor;
 
-/// Inputs handled before the commands are drained, at most.
+/// Maximum number of inputs handled before commands are drained.
 const BATCH_MAX: usize = 256;
-/// Answers on their way to the loop, before tasks wait.
+/// Capacity of the channel of answers; tasks wait when the channel is full.
 pub(crate) const INPUTS_MAX: usize = 1024;
-/// How long commands under way may take when the process is to end.
-const FINISH_PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for commands in flight during shutdown.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The running dispatcher.
+/// Running dispatcher.
 pub(crate) struct Engine {
     core: Dispatcher,
     clock: Clock,
-    world: World,
+    executor: Executor,
     metrics: Arc<Metrics>,
     journal: Option<Writer>,
     structured_log: bool,
     inputs: mpsc::Receiver<Input>,
-    questions: mpsc::Receiver<LoopRequest>,
-    /// For whoever wants to watch; events are lost when nobody does.
+    requests: mpsc::Receiver<LoopRequest>,
+    /// Event subscribers; events without subscribers are dropped.
     watchers: broadcast::Sender<Event>,
 }
 
-/// What an engine is made of, beside the world.
+/// Settings of an engine.
 pub(crate) struct EngineSettings {
     pub(crate) config: Config,
     pub(crate) seed: Seed,
     pub(crate) clock: Clock,
     pub(crate) journal: Option<std::path::PathBuf>,
-    /// Log lines carry the events themselves.
+    /// True if log lines carry the events in JSON.
     pub(crate) structured_log: bool,
 }
 
 impl Engine {
-    /// Begins the journal, if there is to be one; nothing is asked of the world yet.
+    /// Starts the journal, if configured; sends no commands yet.
     pub(crate) fn new(
         settings: EngineSettings,
-        world: World,
+        executor: Executor,
         metrics: Arc<Metrics>,
         inputs: mpsc::Receiver<Input>,
-        questions: mpsc::Receiver<LoopRequest>,
+        requests: mpsc::Receiver<LoopRequest>,
         watchers: broadcast::Sender<Event>,
     ) -> std::io::Result<Self> {
         let EngineSettings {
@@ -81,22 +81,22 @@ impl Engine {
         let journal = journal.map(|dir| Writer::create(&dir, &header));
         let journal = journal.transpose()?;
         if let Some(writer) = &journal {
-            tracing::info!(path = %writer.path.display(), "journal begun");
+            tracing::info!(path = %writer.path.display(), "journal started");
         }
         Ok(Self {
             core: Dispatcher::new(config, seed, now),
             clock,
-            world,
+            executor,
             metrics,
             journal,
             structured_log,
             inputs,
-            questions,
+            requests,
             watchers,
         })
     }
 
-    /// Runs until `stop`; then lets what is under way end. Containers go on without us.
+    /// Runs until `stop`, then waits for commands in flight. Containers continue to run on the VMs.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.step(vec![Input::Leadership { held: true }]);
         loop {
@@ -121,13 +121,15 @@ impl Engine {
                     }
                     self.step(batch);
                 }
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(request) = self.requests.recv() => self.answer(request),
                 () = sleep => self.step(Vec::new()),
             }
         }
         self.step(vec![Input::Leadership { held: false }]);
-        if !self.world.finish(FINISH_PATIENCE).await {
-            tracing::warn!("some commands were still under way; a restart finds out what they did");
+        if !self.executor.finish(SHUTDOWN_TIMEOUT).await {
+            tracing::warn!(
+                "commands were still in flight at shutdown; a restart detects their effects"
+            );
         }
     }
 
@@ -145,20 +147,21 @@ impl Engine {
         while let Some(event) = self.core.poll_event() {
             self.publish(now, event);
         }
-        if let Some(at) = self.world.last_503() {
+        if let Some(at) = self.executor.last_503() {
             self.metrics.set_last_503(at);
         }
         for command in commands {
-            self.world.carry_out(now, command);
+            self.executor.execute(now, command);
         }
     }
 
-    /// A journal that cannot be written is given up: dispatching goes on.
+    /// Appends a step to the journal. After a write error the journal is closed and dispatching
+    /// continues.
     fn record(&mut self, step: Step) {
         if let Some(writer) = &mut self.journal
             && let Err(error) = writer.step(step)
         {
-            tracing::error!(path = %writer.path.display(), %error, "the journal ends here");
+            tracing::error!(path = %writer.path.display(), %error, "writing the journal failed; the journal ends here");
             self.journal = None;
         }
     }
@@ -167,31 +170,31 @@ impl Engine {
         log(&event, self.structured_log);
         self.metrics.observe(now, &event);
         if let Event::Gone { instance, .. } = &event {
-            self.world.forget(&InstanceId::from(instance.as_str()));
+            self.executor.forget(&InstanceId::from(instance.as_str()));
         }
-        // An error means that nobody watches.
+        // An error means that there are no subscribers.
         let _ = self.watchers.send(event);
     }
 
-    fn answer(&mut self, question: LoopRequest) {
+    fn answer(&mut self, request: LoopRequest) {
         let now = self.clock.now();
         let health = health(&self.core.view().health_problems(now));
-        if let Some(wish) = question.answer(now, self.core.view(), &health) {
-            self.step(vec![Input::OperatorRequest(wish)]);
+        if let Some(request) = request.answer(now, self.core.view(), &health) {
+            self.step(vec![Input::OperatorRequest(request)]);
         }
     }
 }
 
-/// What monitors are told.
+/// Health for monitoring.
 fn health(health_problems: &[HealthProblem]) -> Health {
     if health_problems.is_empty() {
         return Health::Ok;
     }
-    let each: Vec<String> = health_problems.iter().map(ToString::to_string).collect();
-    Health::Failing(each.join("; "))
+    let problems: Vec<String> = health_problems.iter().map(ToString::to_string).collect();
+    Health::Failing(problems.join("; "))
 }
 
-/// One line for each event, in JSON logs with the event itself for whoever filters.
+/// Logs an event as one line; JSON logs also carry the event as a field, for filters.
 fn log(event: &Event, structured: bool) {
     if !structured {
         return match event.level() {

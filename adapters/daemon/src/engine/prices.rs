@@ -1,8 +1,8 @@
-//! What instances cost while they live, on its way to the runners, which count with it.
+//! Prices of running instances, delivered to the runners for cost accounting.
 //!
-//! Prices are asked for beside lists and creates, never within a probe: a probe only carries along
-//! what is here, and only what its VM has not been told yet. At most one question is under way for
-//! each cloud, and what comes meanwhile goes together into the next one.
+//! Prices are fetched in the background of lists and creates, never within a probe: a probe only
+//! delivers prices fetched before, and only prices not yet delivered to the VM. At most one fetch
+//! is in flight for each cloud; instances requested meanwhile are combined in the next fetch.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -17,46 +17,46 @@ use longshore_management::rfc3339;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// After a cloud refused to tell, it is not asked again for so long: lists may come every second.
-const PAUSE: Duration = Duration::from_secs(60);
+/// Back-off after a failed fetch, since lists may come every second.
+const BACKOFF: Duration = Duration::from_secs(60);
 
-/// How far back is asked for an instance that does not say when it was wished for.
-const PAST: Duration = Duration::from_secs(24 * 3600);
+/// Start of the fetched period before now, for an instance without the time of a create request.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
-/// The prices of one cloud's instances.
+/// Prices of the instances of one cloud.
 #[derive(Default)]
 pub(crate) struct Prices {
     state: Mutex<State>,
-    /// Whoever holds it asks; nobody does before the time in it.
-    turn: tokio::sync::Mutex<Option<Instant>>,
+    /// Held during a fetch; contains the end of the back-off.
+    fetching: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Those to ask for, with the time from which on it matters.
+    /// Instances to fetch, with the start of the period of interest.
     wanted: BTreeMap<InstanceId, Timestamp>,
     known: BTreeMap<InstanceId, Known>,
 }
 
 struct Known {
     document: Bytes,
-    /// Whether the VM has it.
-    told: bool,
+    /// True if the VM has the document.
+    delivered: bool,
 }
 
-/// An instance whose price may change, and when it began to matter.
+/// Instance with a variable price, and the start of the period of interest.
 pub(crate) fn priced(
     instance: &longshore_driver::Instance,
     intent: Option<IntentId>,
     now: Timestamp,
 ) -> (InstanceId, Timestamp) {
-    let since = intent.map_or(now - PAST, |intent| intent.asked_at().min(now));
+    let since = intent.map_or(now - DEFAULT_PERIOD, |intent| intent.asked_at().min(now));
     (instance.id.clone(), since)
 }
 
 impl Prices {
-    /// These are all that there are now. The others are forgotten, and the cloud is asked for these
-    /// beside what else happens.
+    /// Replaces the set of instances. Prices of other instances are forgotten; prices of the given
+    /// instances are fetched in the background.
     pub(crate) fn listed(
         self: &Arc<Self>,
         cloud: &SharedCloud,
@@ -65,28 +65,32 @@ impl Prices {
         let mut state = self.state();
         state.known.retain(|id, _| all.contains_key(id));
         state.wanted = all;
-        self.begin(state, cloud);
+        self.start_fetch(state, cloud);
     }
 
-    /// This one has come.
-    pub(crate) fn made(self: &Arc<Self>, cloud: &SharedCloud, one: (InstanceId, Timestamp)) {
+    /// Adds a new instance.
+    pub(crate) fn created(
+        self: &Arc<Self>,
+        cloud: &SharedCloud,
+        instance: (InstanceId, Timestamp),
+    ) {
         let mut state = self.state();
-        state.wanted.extend([one]);
-        self.begin(state, cloud);
+        state.wanted.extend([instance]);
+        self.start_fetch(state, cloud);
     }
 
-    fn begin(self: &Arc<Self>, state: MutexGuard<'_, State>, cloud: &SharedCloud) {
+    fn start_fetch(self: &Arc<Self>, state: MutexGuard<'_, State>, cloud: &SharedCloud) {
         if state.wanted.is_empty() {
             return;
         }
         drop(state);
         let (prices, cloud) = (Arc::clone(self), Arc::clone(cloud));
-        tokio::spawn(async move { prices.ask(&*cloud).await });
+        tokio::spawn(async move { prices.fetch(&*cloud).await });
     }
 
-    async fn ask(&self, cloud: &dyn Cloud) {
-        // Whoever asks already takes along what is wanted.
-        let Ok(mut not_before) = self.turn.try_lock() else {
+    async fn fetch(&self, cloud: &dyn Cloud) {
+        // A fetch in flight continues with the instances wanted meanwhile.
+        let Ok(mut not_before) = self.fetching.try_lock() else {
             return;
         };
         if not_before.is_some_and(|at| Instant::now() < at) {
@@ -99,13 +103,13 @@ impl Prices {
             };
             let ids: Vec<InstanceId> = wanted.into_keys().collect();
             match cloud.prices(&ids, since).await {
-                Ok(told) => self.took(&told),
+                Ok(prices) => self.store(&prices),
                 Err(error) => {
-                    *not_before = Some(Instant::now() + PAUSE);
+                    *not_before = Some(Instant::now() + BACKOFF);
                     tracing::warn!(
                         %error,
-                        "the cloud does not tell its prices; until it does, containers are \
-                         accounted at what was known before, or at the price of their type"
+                        "fetching prices from the cloud failed; until the next success, containers are \
+                         accounted at the last known price, or at the configured price of the type"
                     );
                     return;
                 }
@@ -113,31 +117,37 @@ impl Prices {
         }
     }
 
-    fn took(&self, told: &BTreeMap<InstanceId, Vec<PricePoint>>) {
+    fn store(&self, prices: &BTreeMap<InstanceId, Vec<PricePoint>>) {
         let mut state = self.state();
-        for (id, points) in told {
+        for (id, points) in prices {
             let document = document(points);
             let same = state.known.get(id).is_some_and(|k| k.document == document);
             if !same {
-                let told = false;
-                state.known.insert(id.clone(), Known { document, told });
+                let delivered = false;
+                state.known.insert(
+                    id.clone(),
+                    Known {
+                        document,
+                        delivered,
+                    },
+                );
             }
         }
     }
 
-    /// What a VM is to be told, if there is anything that it does not have.
-    pub(crate) fn news(&self, instance: &InstanceId) -> Option<Bytes> {
+    /// Document to deliver to a VM; `None` if the VM has the latest prices.
+    pub(crate) fn update_for(&self, instance: &InstanceId) -> Option<Bytes> {
         let state = self.state();
         let known = state.known.get(instance)?;
-        (!known.told).then(|| known.document.clone())
+        (!known.delivered).then(|| known.document.clone())
     }
 
-    /// The VM has got this.
-    pub(crate) fn told(&self, instance: &InstanceId, document: &Bytes) {
+    /// Marks the document as delivered to the VM.
+    pub(crate) fn delivered(&self, instance: &InstanceId, document: &Bytes) {
         if let Some(known) = self.state().known.get_mut(instance)
             && known.document == document
         {
-            known.told = true;
+            known.delivered = true;
         }
     }
 
@@ -146,7 +156,7 @@ impl Prices {
     }
 }
 
-/// As the runner and the peer's read it.
+/// Format of the runner and of the peer's runner.
 fn document(points: &[PricePoint]) -> Bytes {
     let point = |point: &PricePoint| {
         let price = point.price.0 as f64 / 1e6;

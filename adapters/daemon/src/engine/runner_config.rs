@@ -1,4 +1,4 @@
-//! What a runner is told on its standard input, in the peer's format.
+//! Document for the runner's standard input, in the peer's format.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use longshore_secret::Secret;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-/// What is the same for every runner.
+/// Settings common to all runners.
 #[derive(Clone, Debug)]
 pub(crate) struct RunnerConfig {
     /// `host[:port]` of the containers API.
     pub(crate) api_host: String,
-    /// Its whole URL, which our own runner prefers: it may be plain HTTP.
+    /// Full URL, preferred by Longshore's own runner: plain HTTP is possible.
     pub(crate) api_url: String,
     pub(crate) api_token: Secret,
     pub(crate) api_insecure: bool,
-    /// The driver is `ec2`, whose spot instances announce their end.
+    /// True for the driver `ec2`, whose spot instances announce their preemption.
     pub(crate) ec2: bool,
 }
 
 impl RunnerConfig {
-    /// The document for one start, as JSON. Secret, since it holds the API token.
+    /// Document for one start, as JSON. Secret, since the document contains the API token.
     pub(crate) fn document(
         &self,
         container: ContainerId,
@@ -44,8 +44,8 @@ impl RunnerConfig {
         }
         let document = json!({
             "Env": env,
-            // A keepstore of the runner's own would need the whole cluster configuration, root token
-            // included, on every VM.
+            // The runner's own keepstore would need the whole cluster configuration, including the
+            // root token, on every VM.
             "KeepBuffers": 0,
             "EC2SpotCheck": self.ec2 && offer.preemptible,
             "Cluster": Value::Null,
@@ -53,7 +53,7 @@ impl RunnerConfig {
         Secret::new(document.to_string())
     }
 
-    /// Lets the controller prove to the runner's gateway that it may connect.
+    /// Secret with which the controller authenticates to the runner's gateway.
     fn gateway_secret(&self, container: ContainerId) -> String {
         let key = self.api_token.expose().as_bytes();
         let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
@@ -62,7 +62,7 @@ impl RunnerConfig {
     }
 }
 
-/// The VM's host without its SSH port, and port 0: the runner chooses one.
+/// Host of the VM without the SSH port, and port 0: the runner chooses a port.
 fn gateway_address(address: &str) -> String {
     let host = match address.strip_prefix('[') {
         Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -76,7 +76,7 @@ fn gateway_address(address: &str) -> String {
     }
 }
 
-/// The type as the peer writes it: indented by four, one line feed at the end, no name.
+/// Instance type in the peer's format: indented by four, a line feed at the end, no name.
 fn instance_type_text(offer: &InstanceType) -> String {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_addresses_lose_their_port() {
+    fn gateway_address_drops_ssh_port() {
         assert_eq!(gateway_address("10.1.2.3:22"), "10.1.2.3:0");
         assert_eq!(gateway_address("10.1.2.3"), "10.1.2.3:0");
         assert_eq!(gateway_address("[fe80::1]:22"), "[fe80::1]:0");
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_the_peers_keys() {
+    fn document_contains_peer_keys() {
         let container = "zzzzz-dz642-0123456789abcde".parse().unwrap();
         let secret = config().document(container, &offer(), "h:22");
         let document: Value = serde_json::from_str(secret.expose()).unwrap();

@@ -1,4 +1,4 @@
-//! `longshore cloudtest` on EC2: once for each subnet.
+//! `longshore cloudtest` on EC2: one run per subnet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,25 +8,25 @@ use serde_json::Value;
 
 use super::{Whole, asked, elements};
 
-/// Three runs of the whole suite, which also waits for instances that should not come.
+/// Timeout of three runs of the suite, which includes waiting for unexpected instances.
 const LONG: Duration = Duration::from_secs(240);
 
 const WRONG: &str = "subnet-00000000";
 
 #[test]
-fn every_subnet_is_tried_and_the_wrong_one_is_told() {
+fn each_subnet_is_tested_and_wrong_subnet_fails() {
     let mut good = Vec::new();
     let whole = Whole::prepare(|setup| setup);
     let text = asked(&whole.runtime, "Action=DescribeSubnets");
     good.extend(elements(&text, "subnetId"));
     let (first, last) = (good[0], good[1]);
-    let config = whole.site.read("config.yml").replace(
+    let config = whole.cluster.read("config.yml").replace(
         "AdminUsername: root",
         &format!("AdminUsername: root\n          SubnetID: [{first}, {WRONG}, {last}]"),
     );
-    std::fs::write(whole.site.config(), config).expect("the configuration is written");
+    std::fs::write(whole.cluster.config(), config).expect("the configuration is written");
 
-    let done = run_within(&mut whole.site.command(&["cloudtest", "--json"]), LONG);
+    let done = run_within(&mut whole.cluster.command(&["cloudtest", "--json"]), LONG);
     assert_eq!(done.code(), Some(1), "{done:#?}");
     let report: Value = serde_json::from_str(&done.stdout).expect("one JSON document");
     let runs = report["runs"].as_array().expect("runs");
@@ -52,7 +52,7 @@ fn every_subnet_is_tried_and_the_wrong_one_is_told() {
     let checks = create["hints"].as_array().expect("hints");
     assert!(checks.iter().any(|check| check == "subnet"), "{create}");
 
-    // What went over the wire: each run stayed in its subnet, one after the other.
+    // On the wire: each run used its own subnet, one run after the other.
     let mut calls = BTreeMap::<String, usize>::new();
     let mut order = Vec::new();
     for call in whole.proxy.calls("RunInstances") {
@@ -65,6 +65,6 @@ fn every_subnet_is_tried_and_the_wrong_one_is_told() {
     assert_eq!(order, [first, WRONG, last]);
     assert_eq!(calls[WRONG], 1, "a subnet that is wrong is not asked again");
     assert_eq!(whole.vms.running(), [] as [String; 0]);
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }

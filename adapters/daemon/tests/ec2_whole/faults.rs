@@ -1,4 +1,4 @@
-//! Refusals in the middle of work.
+//! Refused creates while containers run.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use longshore_tests::{Container, Setup, until};
 use super::Whole;
 use super::support::proxy::Effect;
 
-/// A type of two cores, too dear for one and too small for four.
+/// Type of two cores, too expensive for one core and too small for four.
 const MEDIUM: &str = "InstanceTypes:\n      medium:\n        ProviderType: r5.large\n        \
                       VCPUs: 2\n        RAM: 2GiB\n        IncludedScratch: 20GiB\n        Price: 0.16\n";
 
@@ -16,8 +16,8 @@ fn refuse(code: &str) -> Effect {
     Effect::Refuse(400, code.to_owned(), words)
 }
 
-/// One create at a time, so that they arrive in the order in which they were decided.
-fn one_by_one(setup: Setup) -> Setup {
+/// Limits creates to one at a time, so that creates arrive in the order of the decisions.
+fn serialize_creates(setup: Setup) -> Setup {
     setup
         .set(
             "SyncInterval",
@@ -27,23 +27,23 @@ fn one_by_one(setup: Setup) -> Setup {
 }
 
 #[test]
-fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
-    let whole = Whole::start(one_by_one);
-    let (api, proxy) = (whole.site.api(), &whole.proxy);
-    let working = api.submit(&whole.site.gated("working"));
-    let _ = whole.site.until_runs(&working);
+fn refused_creates_block_only_affected_types() {
+    let whole = Whole::start(serialize_creates);
+    let (api, proxy) = (whole.cluster.api(), &whole.proxy);
+    let working = api.submit(&whole.cluster.gated("working"));
+    let _ = whole.cluster.until_runs(&working);
 
-    // While this create is held, nothing else can be asked for: what is submitted meanwhile is
-    // ordered by nothing but its priority.
+    // While this create is blocked, no other create is issued: containers submitted meanwhile are
+    // ordered by priority alone.
     let gate = proxy.hold("RunInstances", None);
-    let next = api.submit(&whole.site.gated("next"));
-    until("its create is held", || whole.asked().len() == 2);
+    let next = api.submit(&whole.cluster.gated("next"));
+    until("the create is blocked", || whole.asked().len() == 2);
     let low = api.submit(&Container::sh("true").with("priority", 100));
     let middle = api.submit(&Container::sh("true").vcpus(2).with("priority", 400));
     let high = api.submit(&Container::sh("true").vcpus(4).with("priority", 900));
-    until("the dispatcher knows of all", || {
+    until("the dispatcher lists all containers", || {
         let known = whole
-            .site
+            .cluster
             .management()
             .get("/arvados/v1/dispatch/containers");
         [&low, &middle, &high]
@@ -61,11 +61,11 @@ fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
     }
     gate.send(true).expect("the call waits");
 
-    // The cheapest one comes through, after EC2 listens again; so does what comes after it.
+    // The cheapest create succeeds after EC2 accepts requests again, and so do later creates.
     api.until_state(&low, "Complete");
     let _ = whole
-        .site
-        .until_instance("one is free again", |i| i["worker_state"] == "idle");
+        .cluster
+        .until_instance("an instance is idle again", |i| i["worker_state"] == "idle");
     let later = api.submit(&Container::sh("sleep 5").with("priority", 50));
     api.until_state(&later, "Complete");
     let order = [
@@ -79,7 +79,7 @@ fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
     assert_eq!(
         whole.asked(),
         order,
-        "by priority; only what was told to come later comes again"
+        "by priority; only the rate-limited type is requested again"
     );
     for (uuid, state) in [
         (&working, "Running"),
@@ -89,7 +89,7 @@ fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
     ] {
         assert_eq!(api.state(uuid), state, "{uuid}");
     }
-    // Nothing tight-loops: beside a list each second there is next to nothing.
+    // No tight loop: apart from one list per second there are only a few calls.
     let seconds = usize::try_from(begun.elapsed().as_secs()).expect("not that long") + 1;
     let calls = proxy.all_calls().split_off(calls_before);
     let lists = calls
@@ -98,8 +98,8 @@ fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
     let lists = lists.count();
     assert!(lists <= seconds + 3, "{lists} lists in {seconds} s");
     assert!(calls.len() <= lists + 6, "{calls:#?}");
-    // EC2's words and its name for the call, for whoever asks its support.
-    let log = whole.site.dispatch_log();
+    // Error code and request ID of EC2, for requests to EC2's support.
+    let log = whole.cluster.dispatch_log();
     for words in [
         "VcpuLimitExceeded",
         "InsufficientInstanceCapacity",
@@ -108,10 +108,10 @@ fn refusals_in_mid_run_stop_only_what_they_are_about_and_are_not_hammered() {
     ] {
         assert!(log.contains(words), "{words}: {log}");
     }
-    whole.site.open_gate();
+    whole.cluster.open_gate();
     for uuid in [&working, &next] {
         api.until_state(uuid, "Complete");
     }
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }

@@ -1,4 +1,4 @@
-//! From the wish to the end of an instance.
+//! Life cycle of instances, from the create request to the end.
 
 use longshore_tests::{Container, Daemon, until};
 
@@ -6,21 +6,21 @@ use super::support::proxy::Effect;
 use super::{ACCESS_KEY, Whole};
 
 #[test]
-fn a_container_gets_an_instance_runs_and_gives_it_back() {
+fn container_runs_and_idle_instance_is_terminated() {
     let whole = Whole::start(|setup| setup.set("TimeoutIdle", "1s"));
-    let api = whole.site.api();
+    let api = whole.cluster.api();
     let uuid = api.submit(&Container::sh("echo hello from $(cat /proc/1/comm)"));
     let done = api.until_state(&uuid, "Complete");
     assert_eq!(done["exit_code"], 0, "{done}");
-    until("the instance is given back", || {
+    until("the instance is terminated", || {
         whole.vms.running().is_empty()
     });
-    until("the dispatcher has seen it", || {
-        whole.site.instances().is_empty()
+    until("the dispatcher lists no instance", || {
+        whole.cluster.instances().is_empty()
     });
     assert_eq!(whole.asked(), ["m5.large"]);
     assert_eq!(whole.proxy.ended(), 1);
-    // The secret went to the VM and into its tag, and nowhere else.
+    // The secret was sent to the VM and in the tag, and appears nowhere else.
     let call = &whole.proxy.calls("RunInstances")[0];
     let name = call
         .iter()
@@ -29,33 +29,33 @@ fn a_container_gets_an_instance_runs_and_gives_it_back() {
         .0;
     let secret = &call[&name.replace(".Key", ".Value")];
     assert_eq!(secret.len(), 40);
-    assert!(!whole.site.dispatch_log().contains(secret));
-    drop(whole.site);
+    assert!(!whole.cluster.dispatch_log().contains(secret));
+    drop(whole.cluster);
     drop(whole.runtime);
 }
 
 #[test]
-fn a_lost_answer_makes_one_instance_in_the_end() {
+fn lost_create_response_creates_one_instance() {
     let whole = Whole::start(|setup| setup);
-    let api = whole.site.api();
+    let api = whole.cluster.api();
     whole
         .proxy
         .fault("RunInstances", None, 1, Effect::LoseAnswer);
     let uuid = api.submit(&Container::sh("true"));
     let done = api.until_state(&uuid, "Complete");
     assert_eq!(done["exit_code"], 0, "{done}");
-    assert_eq!(whole.asked(), ["m5.large"], "found by its intent");
+    assert_eq!(whole.asked(), ["m5.large"], "matched by the intent");
     assert_eq!(whole.vms.running().len(), 1);
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }
 
 #[test]
-fn a_list_that_lags_costs_no_second_instance() {
+fn lagging_list_creates_no_second_instance() {
     let whole = Whole::start(|setup| setup.set("DisappearGrace", "60s"));
-    let api = whole.site.api();
+    let api = whole.cluster.api();
     let lists = || whole.proxy.calls("DescribeInstances").len();
-    // The answer is lost and the lists do not have it yet: who asks again now would pay twice.
+    // The response is lost and lists lag: a second create would be paid twice.
     whole
         .proxy
         .fault("RunInstances", None, 1, Effect::LoseAnswer);
@@ -63,42 +63,47 @@ fn a_list_that_lags_costs_no_second_instance() {
         .proxy
         .fault("DescribeInstances", None, 1000, Effect::ShowNothing);
     let first = api.submit(&Container::sh("true"));
-    until("an instance was asked for", || whole.asked().len() == 1);
+    until("an instance was requested", || whole.asked().len() == 1);
     let before = lists();
-    until("lists came without it", || lists() >= before + 4);
+    until("lists without the instance arrived", || {
+        lists() >= before + 4
+    });
     assert_eq!(api.state(&first), "Queued");
     whole.proxy.clear_faults();
     api.until_state(&first, "Complete");
-    // Lists lag again, after they have shown it: it is not gone, and takes the next container.
+    // Lists lag again after showing the instance: the instance still exists, and takes the next
+    // container.
     whole
         .proxy
         .fault("DescribeInstances", None, 1000, Effect::ShowNothing);
     let before = lists();
-    until("lists came without it", || lists() >= before + 3);
+    until("lists without the instance arrived", || {
+        lists() >= before + 3
+    });
     let second = api.submit(&Container::sh("true"));
     api.until_state(&second, "Complete");
     assert_eq!(whole.asked(), ["m5.large"]);
     assert_eq!((whole.vms.running().len(), whole.proxy.ended()), (1, 0));
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }
 
 #[test]
-fn who_signs_may_come_from_the_environment() {
+fn credentials_may_come_from_environment() {
     let mut whole = Whole::prepare(|setup| setup.replace(&format!("{ACCESS_KEY}          "), ""));
-    whole.site.start_queue();
-    let mut command = whole.site.command(&["dispatch"]);
+    whole.cluster.start_queue();
+    let mut command = whole.cluster.command(&["dispatch"]);
     command
         .env("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
         .env("AWS_SECRET_ACCESS_KEY", "kept-in-the-environment");
-    let dispatcher = Daemon::start(&mut command, &whole.site.path("dispatch.log"));
-    whole.site.until_dispatching();
-    let api = whole.site.api();
+    let dispatcher = Daemon::start(&mut command, &whole.cluster.path("dispatch.log"));
+    whole.cluster.until_dispatching();
+    let api = whole.cluster.api();
     let uuid = api.submit(&Container::sh("true"));
     api.until_state(&uuid, "Complete");
     assert_eq!(whole.proxy.signers(), ["AKIAENVIRONMENT"]);
-    assert!(!whole.site.dispatch_log().contains("kept-in-the"));
+    assert!(!whole.cluster.dispatch_log().contains("kept-in-the"));
     assert!(dispatcher.terminate().success());
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }

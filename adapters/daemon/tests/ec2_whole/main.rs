@@ -1,5 +1,5 @@
-//! The whole program on EC2: an emulator for the cloud, a real sshd for each instance, real runners,
-//! real commands.
+//! End-to-end tests of the program on EC2: an emulator of the cloud, a real sshd for each instance,
+//! real runners, real commands.
 
 mod cloudtest;
 mod faults;
@@ -10,7 +10,7 @@ mod prices;
 use std::path::Path;
 use std::sync::Arc;
 
-use longshore_tests::{Setup, Site, use_program};
+use longshore_tests::{Setup, TestCluster, use_program};
 use support::proxy::{Proxy, VmProvider};
 use support::vm::Vms;
 
@@ -21,22 +21,23 @@ use support::vm::Vms;
 #[path = "../../../driver-ec2/tests/ec2/support/emulated.rs"]
 mod support;
 
-/// A dispatcher whose cloud is EC2.
+/// Test cluster with EC2 as the cloud.
 struct Whole {
-    site: Site,
+    cluster: TestCluster,
     proxy: Proxy,
     vms: Arc<Vms>,
-    /// The proxy answers while the test waits.
+    /// Runs the proxy while the test blocks.
     runtime: tokio::runtime::Runtime,
 }
 
-/// Signs in, as far as the emulator looks.
+/// Credentials accepted by the emulator.
 const ACCESS_KEY: &str = "AccessKeyID: AKIATEST\n          SecretAccessKey: secretsecret\n";
 
-/// What the emulator says to a call that is not the driver's business.
+/// Response of the emulator to a call made by the test itself.
 fn asked(runtime: &tokio::runtime::Runtime, call: &str) -> String {
     let call = format!("{call}&Version=2016-11-15");
-    // Every service of AWS answers at this address: the signature's scope says which is meant.
+    // The emulator serves all AWS services at one address: the scope of the signature names the
+    // service.
     let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/ec2/aws4_request, \
                  SignedHeaders=host, Signature=0";
     let call = reqwest::Client::new()
@@ -48,7 +49,7 @@ fn asked(runtime: &tokio::runtime::Runtime, call: &str) -> String {
     text.expect("the emulator answers")
 }
 
-/// The texts of all elements with this name.
+/// Texts of all elements with this name.
 fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let open = format!("<{name}>");
     let parts = text.split(open.as_str()).skip(1);
@@ -57,7 +58,7 @@ fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// An image that the emulator knows.
+/// Image known to the emulator.
 fn image(runtime: &tokio::runtime::Runtime) -> String {
     let text = asked(runtime, "Action=DescribeImages&Owner.1=amazon");
     elements(&text, "imageId")
@@ -67,15 +68,15 @@ fn image(runtime: &tokio::runtime::Runtime) -> String {
 }
 
 impl Whole {
-    /// Everything at work.
+    /// Starts queue and dispatcher.
     fn start(setup: impl FnOnce(Setup) -> Setup) -> Self {
         let mut whole = Self::prepare(setup);
-        whole.site.start_queue();
-        whole.site.start_dispatcher();
+        whole.cluster.start_queue();
+        whole.cluster.start_dispatcher();
         whole
     }
 
-    /// A cloud and a configuration, and no process yet.
+    /// Prepares cloud and configuration without starting processes.
     fn prepare(setup: impl FnOnce(Setup) -> Setup) -> Self {
         use_program(Path::new(env!("CARGO_BIN_EXE_longshore")));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -107,14 +108,14 @@ impl Whole {
                 "      large:\n        ProviderType: g4dn.xlarge\n",
             );
         Self {
-            site: Site::prepare(setup(common)),
+            cluster: TestCluster::prepare(setup(common)),
             proxy,
             vms,
             runtime,
         }
     }
 
-    /// The types that were asked for, in this order.
+    /// Requested instance types, in order.
     fn asked(&self) -> Vec<String> {
         let calls = self.proxy.calls("RunInstances");
         let types = calls.iter().map(|call| call["InstanceType"].clone());

@@ -1,35 +1,38 @@
-//! The worked example of the page for operators, word for word but for the names in an account.
+//! Example of the operators' page, unchanged except for names of the account.
 
 use std::path::Path;
 
-use longshore_tests::{Setup, Site};
+use longshore_tests::{Setup, TestCluster};
 
 use super::{Whole, asked, elements, image};
 
-/// The configuration on the page.
+/// Configuration of the page.
 fn example() -> String {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/ec2.md");
     let page = std::fs::read_to_string(page).expect("the page");
     let (_, rest) = page.split_once("```yaml\n").expect("an example");
-    rest.split_once("```").expect("its end").0.to_owned()
+    rest.split_once("```")
+        .expect("the end of the example")
+        .0
+        .to_owned()
 }
 
-/// Replaces what must be there.
+/// Replaces text that must occur.
 fn put(text: &str, from: &str, to: &str) -> String {
     assert!(text.contains(from), "{from} in {text}");
     text.replace(from, to)
 }
 
 #[test]
-fn the_worked_example_leads_to_a_first_container() {
-    // Its own cloud and machines, and a site as `longshore init` leaves it.
+fn documented_example_runs_a_container() {
+    // A separate cloud and VMs, and a cluster configured by `longshore init`.
     let mut whole = Whole::prepare(|setup: Setup| setup);
-    whole.site = Site::init();
+    whole.cluster = TestCluster::init();
     let text = asked(&whole.runtime, "Action=DescribeSubnets");
     let subnets = elements(&text, "subnetId");
     let text = asked(&whole.runtime, "Action=DescribeSecurityGroups");
     let group = elements(&text, "groupId")[0];
-    let key = whole.site.path("dispatch_key");
+    let key = whole.cluster.path("dispatch_key");
     let mut example = example();
     for (from, to) in [
         ("/etc/longshore/dispatch_key", key.display().to_string()),
@@ -37,7 +40,7 @@ fn the_worked_example_leads_to_a_first_container() {
         ("subnet-0aaaaaaaaaaaaaaaa", subnets[0].to_owned()),
         ("subnet-0bbbbbbbbbbbbbbbb", subnets[1].to_owned()),
         ("sg-0cccccccccccccccc", group.to_owned()),
-        // The machines of the test have no cloud-init and let in nobody but root.
+        // The VMs of the test have no cloud-init, and accept logins of root only.
         (
             "test -e /var/lib/cloud/instance/boot-finished",
             "test -s /run/arvados-instance-secret".to_owned(),
@@ -59,16 +62,16 @@ fn the_worked_example_leads_to_a_first_container() {
     ] {
         example = put(&example, from, &to);
     }
-    let before = whole.site.read("config.yml");
+    let before = whole.cluster.read("config.yml");
     let (head, _) = before
         .split_once("    Containers:\n")
-        .expect("what is replaced");
+        .expect("the section to replace");
     let config = format!("{head}{example}");
-    std::fs::write(whole.site.config(), config).expect("the configuration is written");
+    std::fs::write(whole.cluster.config(), config).expect("the configuration is written");
 
-    let site = &mut whole.site;
-    site.start_queue();
-    site.start_dispatcher();
+    let cluster = &mut whole.cluster;
+    cluster.start_queue();
+    cluster.start_dispatcher();
     for (args, provider_type, price) in [
         (&["submit", "--follow"][..], "m5.large", None),
         (
@@ -78,7 +81,7 @@ fn the_worked_example_leads_to_a_first_container() {
         ),
     ] {
         let words = [args, &["--", "sh", "-c", "echo hello from $(hostname)"]].concat();
-        let done = site.longshore(&words).succeeded();
+        let done = cluster.longshore(&words).succeeded();
         assert!(done.stdout.contains("hello from "), "{done:#?}");
         let calls = whole.proxy.calls("RunInstances");
         let call = calls.last().expect("a call");
@@ -86,8 +89,8 @@ fn the_worked_example_leads_to_a_first_container() {
         let cap = call.get("InstanceMarketOptions.SpotOptions.MaxPrice");
         assert_eq!(cap.map(String::as_str), price);
     }
-    let log = site.dispatch_log();
+    let log = cluster.dispatch_log();
     assert!(!log.contains(" WARN ") && !log.contains(" ERROR "), "{log}");
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }

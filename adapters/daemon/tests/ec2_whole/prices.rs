@@ -1,12 +1,12 @@
-//! What a container on a spot instance costs.
+//! Cost of containers on spot instances.
 
 use longshore_tests::Container;
 
 use super::Whole;
 use super::support::proxy::Effect;
 
-/// The market in every zone of the region: a dollar a second, for a thousand years.
-fn dear_market() -> Effect {
+/// Market price in every zone of the region: a dollar a second, from 2020 on.
+fn expensive_market() -> Effect {
     let quote = |zone: char| {
         format!(
             "<item><instanceType>m5.large</instanceType><productDescription>Linux/UNIX\
@@ -27,7 +27,7 @@ fn dear_market() -> Effect {
 }
 
 #[test]
-fn a_container_on_a_spot_instance_costs_what_the_market_says() {
+fn spot_container_cost_uses_market_price() {
     let whole = Whole::prepare(|setup| {
         setup
             .replace(
@@ -39,11 +39,11 @@ fn a_container_on_a_spot_instance_costs_what_the_market_says() {
                 "ProviderType: m5.large\n        Preemptible: true\n        AddedScratch: 10GiB\n",
             )
     });
-    let (proxy, mut site) = (&whole.proxy, whole.site);
-    proxy.fault("DescribeSpotPriceHistory", None, 1000, dear_market());
-    site.start_queue();
-    site.start_dispatcher();
-    let api = site.api();
+    let (proxy, mut cluster) = (&whole.proxy, whole.cluster);
+    proxy.fault("DescribeSpotPriceHistory", None, 1000, expensive_market());
+    cluster.start_queue();
+    cluster.start_dispatcher();
+    let api = cluster.api();
     let prices = "/var/lock/crunch-run-prices.json";
     let script = format!("until [ -s {prices} ]; do sleep 0.05; done; sleep 1; cat {prices}");
     let spot = Container::sh(script).with(
@@ -59,15 +59,15 @@ fn a_container_on_a_spot_instance_costs_what_the_market_says() {
     let cost = done["cost"].as_f64().expect("a cost");
     assert!((1.0..120.0).contains(&cost), "{done}");
     let asked = proxy.calls("DescribeSpotPriceHistory").len();
-    assert_eq!(asked, 1, "once an interval, however often it is probed");
-    drop(site);
+    assert_eq!(asked, 1, "one request per interval, independent of probes");
+    drop(cluster);
     drop(whole.runtime);
 }
 
 #[test]
-fn on_demand_nobody_asks_for_prices() {
+fn on_demand_prices_are_never_fetched() {
     let whole = Whole::start(|setup| setup);
-    let api = whole.site.api();
+    let api = whole.cluster.api();
     let uuid = api.submit(&Container::sh("sleep 2"));
     let done = api.until_state(&uuid, "Complete");
     assert!(
@@ -75,6 +75,6 @@ fn on_demand_nobody_asks_for_prices() {
         "{done}"
     );
     assert!(whole.proxy.calls("DescribeSpotPriceHistory").is_empty());
-    drop(whole.site);
+    drop(whole.cluster);
     drop(whole.runtime);
 }

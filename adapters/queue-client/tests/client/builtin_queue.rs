@@ -1,4 +1,4 @@
-//! The client and the built-in queue understand each other.
+//! Interoperation of the client with the built-in queue.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn submit(url: &str, priority: u64) -> ContainerId {
     uuid.parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What a runner reports.
+/// Reports a container as running, like a runner.
 async fn start_running(url: &str, id: ContainerId) {
     let mut form = reqwest::Url::parse("http://x/").unwrap_or_else(|e| panic!("{e}"));
     form.query_pairs_mut()
@@ -72,7 +72,7 @@ async fn state_of(api: &ApiClient, id: ContainerId) -> ContainerState {
 }
 
 #[tokio::test]
-async fn a_container_is_seen_locked_given_back_and_cancelled() {
+async fn container_is_polled_locked_unlocked_and_cancelled() {
     const BIG: u64 = 562_949_953_421_312_001;
     let (server, url) = start(false).await;
     let api = client(&url, 16);
@@ -96,7 +96,7 @@ async fn a_container_is_seen_locked_given_back_and_cancelled() {
     assert_eq!(update.state, ContainerState::Queued);
     assert!(!update.locked_by_us);
     assert!(api.lock(id, LONG).await.is_ok());
-    // Once too often.
+    // One lock more than allowed.
     let update = api.unlock(id, LONG).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(update.state, ContainerState::Cancelled);
 
@@ -118,7 +118,7 @@ async fn a_container_is_seen_locked_given_back_and_cancelled() {
 }
 
 #[tokio::test]
-async fn pages_of_two_show_all_that_there_is() {
+async fn pages_of_two_return_all_rows() {
     let (server, url) = start(true).await;
     let api = client(&url, 16);
     let mut ids = Vec::new();
@@ -147,7 +147,7 @@ async fn pages_of_two_show_all_that_there_is() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_refused() {
+async fn wrong_token_is_refused() {
     let (_server, url) = start(false).await;
     let api = client_with(&url, 16, "wrongwrongwrong");
     let error = api.poll(1, LONG).await;
@@ -155,7 +155,7 @@ async fn a_wrong_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_new_container_comes_with_a_hint() {
+async fn new_container_sends_hint() {
     let (_server, url) = start(false).await;
     let (hints, mut hinted) = tokio::sync::watch::channel(0);
     let api = client(&url, 16);

@@ -1,4 +1,4 @@
-//! Hints that something changed.
+//! Change hints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 use tokio::sync::watch;
 
-/// Follows in the background and counts.
+/// Follows the event stream in the background and counts hints.
 fn follow(api: &FakeApi) -> (watch::Receiver<usize>, tokio::task::JoinHandle<()>) {
     let (count, counted) = watch::channel(0);
     let client = api.client();
@@ -36,7 +36,7 @@ fn event_stream(pieces: &'static [&'static str], then_hang: bool) -> Response {
 }
 
 #[tokio::test]
-async fn each_event_is_a_hint_and_comments_are_none() {
+async fn each_event_is_a_hint() {
     let api = FakeApi::start(|_| {
         event_stream(
             &[
@@ -66,7 +66,7 @@ async fn each_event_is_a_hint_and_comments_are_none() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_or_fails_is_opened_again() {
+async fn ended_or_failed_stream_is_reopened() {
     let count = AtomicUsize::new(0);
     let api = FakeApi::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
         0 => event_stream(&["data: 1\n\n"], false),
@@ -82,7 +82,7 @@ async fn a_stream_that_ends_or_fails_is_opened_again() {
 }
 
 #[tokio::test]
-async fn an_api_without_the_stream_is_left_in_peace() {
+async fn api_without_stream_is_not_retried() {
     for code in [404, 200] {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -93,7 +93,7 @@ async fn an_api_without_the_stream_is_left_in_peace() {
         .await;
         let (counted, task) = follow(&api);
         api.wait_for(1).await;
-        // A failed stream would have been tried again after one second.
+        // A failed stream would have been retried after one second.
         let again = tokio::time::timeout(Duration::from_millis(2500), api.wait_for(2)).await;
         assert!(again.is_err());
         assert_eq!((asked.load(Ordering::SeqCst), *counted.borrow()), (1, 0));

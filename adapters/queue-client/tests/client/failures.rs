@@ -1,4 +1,4 @@
-//! What goes wrong, and what the core is told.
+//! Failures of requests, and errors passed to the core.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ fn id(n: usize) -> ContainerId {
     uuid(n).parse().unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The error of a lock that is answered so.
+/// Error of a lock request with this response.
 async fn error_of(code: u16, body: &'static str) -> QueueError {
     let api = FakeApi::start(move |_| status(code, body)).await;
     let update = api.client().lock(id(1), LONG).await;
@@ -22,7 +22,7 @@ async fn error_of(code: u16, body: &'static str) -> QueueError {
 }
 
 #[tokio::test]
-async fn each_status_has_its_meaning() {
+async fn each_status_maps_to_error() {
     let body = r##"{"errors":["#<Lock: cannot lock when Locked> (req-1)"],"error_token":"1+a"}"##;
     for code in [400, 403, 404, 422] {
         let error = error_of(code, body).await;
@@ -46,7 +46,7 @@ async fn each_status_has_its_meaning() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_named_and_not_shown() {
+async fn wrong_token_is_named_not_shown() {
     let quoted: &'static str = Box::leak(format!(r#"{{"errors":["not {TOKEN}"]}}"#).into());
     let error = error_of(401, quoted).await.to_string();
     assert!(error.contains("token is wrong or has expired"), "{error}");
@@ -57,7 +57,7 @@ async fn a_wrong_token_is_named_and_not_shown() {
 }
 
 #[tokio::test]
-async fn an_answer_that_makes_no_sense_is_no_answer() {
+async fn invalid_answer_is_unavailable() {
     for body in [
         "",
         "{",
@@ -82,7 +82,7 @@ async fn an_answer_that_makes_no_sense_is_no_answer() {
 }
 
 #[tokio::test]
-async fn nobody_listening_is_unavailable() {
+async fn unreachable_server_is_unavailable() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let address = listener.and_then(|l| l.local_addr());
     let address = address.unwrap_or_else(|e| panic!("{e}"));
@@ -91,11 +91,11 @@ async fn nobody_listening_is_unavailable() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_ends_costs_its_time_and_no_more() {
+async fn endless_answer_ends_by_timeout() {
     let api = FakeApi::start(|_| hangs()).await;
     let client = api.client();
     let short = Duration::from_millis(50);
-    // More than may be under way at a time: those that gave up have made room.
+    // More requests than the limit: requests after the timeout have returned their permits.
     for _ in 0..20 {
         let error = client.poll(1, short).await;
         assert!(matches!(error, Err(QueueError::Unavailable(why)) if why.contains("within 50ms")));
@@ -104,7 +104,7 @@ async fn an_answer_that_never_ends_costs_its_time_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_overload_stops_calls_for_a_second_and_is_remembered() {
+async fn overload_pauses_requests_for_a_second() {
     let first = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&first);
     let api = FakeApi::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
@@ -125,7 +125,7 @@ async fn an_overload_stops_calls_for_a_second_and_is_remembered() {
 }
 
 #[tokio::test]
-async fn no_more_calls_are_under_way_than_the_limit_allows() {
+async fn requests_in_flight_respect_limit() {
     let api = FakeApi::start(|_| hangs()).await;
     let client = api.client();
     let calls: Vec<_> = (0..30)
@@ -143,7 +143,7 @@ async fn no_more_calls_are_under_way_than_the_limit_allows() {
 }
 
 #[tokio::test]
-async fn a_poll_that_runs_out_of_time_makes_the_next_one_shorter() {
+async fn poll_after_timeout_uses_cached_sizes() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     let api = FakeApi::start(move |seen| match kind_of(seen) {
@@ -167,7 +167,7 @@ async fn a_poll_that_runs_out_of_time_makes_the_next_one_shorter() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused() {
+fn unusable_settings_are_refused() {
     use longshore_queue_client::{ApiClient, ApiSettings, ClientError};
     let settings = |base_url: &str, token: &str, ca_pem: Option<&[u8]>| {
         ApiClient::new(ApiSettings {

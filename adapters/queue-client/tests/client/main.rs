@@ -1,4 +1,4 @@
-//! The client against an API that writes down each byte, and against the built-in queue.
+//! Tests of the client against a fake API that records requests, and against the built-in queue.
 
 mod builtin_queue;
 mod changes;

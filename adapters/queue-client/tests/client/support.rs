@@ -1,4 +1,4 @@
-//! A containers API that writes down each request and answers as the test says.
+//! Fake containers API that records each request and responds as configured by the test.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,23 +18,23 @@ use tokio::sync::watch;
 pub(crate) const TOKEN: &str = "tokentokentokentokentokentokentoken";
 pub(crate) const OWN_UUID: &str = "zzzzz-gj3su-000000000000000";
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
-/// Nothing here takes so long unless it hangs.
+/// Timeout far above the duration of any request in the tests.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// A request as it came over the wire.
+/// Recorded request.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) method: String,
     pub(crate) path: String,
-    /// As it was encoded.
+    /// URL-encoded.
     pub(crate) query: String,
-    /// As it was encoded.
+    /// URL-encoded.
     pub(crate) body: String,
     pub(crate) headers: BTreeMap<String, String>,
 }
 
 impl Seen {
-    /// The parameters, from wherever they are, decoded.
+    /// Decoded parameters of the query or of the body.
     pub(crate) fn params(&self) -> BTreeMap<String, String> {
         let encoded = if self.query.is_empty() {
             &self.body
@@ -54,7 +54,7 @@ impl Seen {
         self.headers.get(name).map_or("", String::as_str)
     }
 
-    /// The uuids of an `in` filter.
+    /// Uuids of an `in` filter.
     pub(crate) fn asked_for(&self) -> Vec<String> {
         let filters: Value = serde_json::from_str(&self.param("filters")).unwrap_or_default();
         let ids = filters[0][2].as_array().cloned().unwrap_or_default();
@@ -72,7 +72,7 @@ struct Shared {
     answer: Arc<Answer>,
 }
 
-/// The server, until it is dropped.
+/// Running server; stops when dropped.
 pub(crate) struct FakeApi {
     shared: Shared,
     address: SocketAddr,
@@ -80,7 +80,7 @@ pub(crate) struct FakeApi {
 }
 
 impl FakeApi {
-    /// Serves. The token's own record is answered here, everything else by `answer`.
+    /// Starts a server. The record of the token is served here, all other requests by `answer`.
     pub(crate) async fn start(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Self {
         let shared = Shared {
             seen: Arc::default(),
@@ -108,7 +108,7 @@ impl FakeApi {
         client(&format!("http://{}", self.address), 16)
     }
 
-    /// All requests so far but those for the token's own record.
+    /// All requests so far, except requests for the record of the token.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         lock(&self.shared.seen).clone()
     }
@@ -118,7 +118,7 @@ impl FakeApi {
         lock(&self.shared.seen).clear();
     }
 
-    /// Waits until so many requests have come since the start.
+    /// Waits for a number of requests since the start.
     pub(crate) async fn wait_for(&self, count: usize) {
         let mut counted = self.shared.count.subscribe();
         let come = tokio::time::timeout(LONG, counted.wait_for(|n| *n >= count)).await;
@@ -176,12 +176,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// 200 with JSON.
+/// Status 200 with JSON.
 pub(crate) fn ok(body: &Value) -> Response {
     status(200, &body.to_string())
 }
 
-/// 200 with a page of rows.
+/// Status 200 with a page of rows.
 pub(crate) fn page(items: &[Value]) -> Response {
     ok(&json!({"items": items, "limit": 1000, "offset": 0}))
 }
@@ -191,18 +191,18 @@ pub(crate) fn status(code: u16, body: &str) -> Response {
     (code, body.to_owned()).into_response()
 }
 
-/// An answer of which only the beginning ever comes.
+/// Response that never ends.
 pub(crate) fn hangs() -> Response {
     let stuck = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
     Response::new(Body::from_stream(stuck))
 }
 
-/// The n-th container's uuid.
+/// Uuid of the n-th container.
 pub(crate) fn uuid(n: usize) -> String {
     format!("zzzzz-dz642-{n:015}")
 }
 
-/// A container's row with one core, as lists show it.
+/// Row of a container with one core, in list format.
 pub(crate) fn row(n: usize, state: &str, priority: u64) -> Value {
     json!({
         "uuid": uuid(n), "state": state, "priority": priority,
@@ -221,7 +221,7 @@ pub(crate) fn mounts_of(seen: &Seen) -> Response {
     page(&rows)
 }
 
-/// What a list request is for.
+/// Purpose of a list request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum List {
     Locked,

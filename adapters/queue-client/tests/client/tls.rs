@@ -1,4 +1,4 @@
-//! Whose certificate is trusted.
+//! Trust in certificates.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{LONG, TOKEN};
 
-/// An API with a certificate that it signed itself: its URL, and the certificate as PEM.
+/// Starts an API with a self-signed certificate; returns the URL, and the certificate as PEM.
 async fn self_signed() -> (String, String) {
     let names = vec!["localhost".to_owned()];
     let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
@@ -36,7 +36,7 @@ async fn self_signed() -> (String, String) {
         while let Ok((stream, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // Fails where the client does not trust us.
+                // Fails if the client does not trust the certificate.
                 let Ok(mut stream) = acceptor.accept(stream).await else {
                     return;
                 };
@@ -47,7 +47,7 @@ async fn self_signed() -> (String, String) {
     (format!("https://localhost:{port}/"), pem)
 }
 
-/// Answers each request of a connection with an empty list of containers.
+/// Responds to each request of a connection with an empty list of containers.
 async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     const BODY: &str = r#"{"uuid":"zzzzz-gj3su-000000000000000","items":[],"items_available":0}"#;
     let head = format!(
@@ -80,11 +80,11 @@ fn client(url: &str, insecure: bool, ca_pem: Option<&str>) -> ApiClient {
 }
 
 #[tokio::test]
-async fn a_self_signed_api_is_trusted_only_where_that_is_configured() {
+async fn self_signed_api_requires_configured_trust() {
     let (url, pem) = self_signed().await;
     let refused = client(&url, false, None).poll(10, LONG).await;
     let Err(QueueError::Unavailable(why)) = refused else {
-        panic!("it was trusted: {refused:?}");
+        panic!("the certificate was trusted: {refused:?}");
     };
     assert!(why.contains("certificate"), "{why}");
     for trusting in [client(&url, true, None), client(&url, false, Some(&pem))] {

@@ -1,4 +1,4 @@
-//! How each request looks on the wire, and what its answer means.
+//! Requests on the wire, and interpretation of responses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ fn id(n: usize) -> longshore_core::ids::ContainerId {
 }
 
 #[tokio::test]
-async fn a_poll_asks_for_the_locked_then_the_queued_then_the_mounts() {
+async fn poll_fetches_locked_queued_then_mounts() {
     let api = FakeApi::start(|seen| match kind_of(seen) {
         List::Locked if !seen.query.contains("uuid%22%2C%22%3E") => page(&[row(1, "Running", 5)]),
         List::Queued if seen.param("offset").is_empty() => page(&[row(2, "Queued", BIG)]),
@@ -76,10 +76,10 @@ async fn a_poll_asks_for_the_locked_then_the_queued_then_the_mounts() {
 }
 
 #[tokio::test]
-async fn paging_goes_on_after_short_pages_and_ends_on_an_empty_one() {
+async fn paging_ends_on_empty_page() {
     let api = FakeApi::start(|seen| match kind_of(seen) {
         List::Locked => {
-            // Two rows a page, however many were asked for.
+            // Two rows a page, for any limit.
             let after = (1..=5).filter(|n| {
                 let last = seen.param("filters");
                 let last = last
@@ -115,7 +115,7 @@ async fn paging_goes_on_after_short_pages_and_ends_on_an_empty_one() {
 }
 
 #[tokio::test]
-async fn a_page_that_repeats_the_last_one_ends_in_an_error() {
+async fn repeated_page_is_an_error() {
     let api = FakeApi::start(|_| page(&[row(1, "Locked", 1)])).await;
     let error = api.client().poll(0, LONG).await;
     assert!(matches!(error, Err(QueueError::Unavailable(why)) if why.contains("follow")));
@@ -124,7 +124,7 @@ async fn a_page_that_repeats_the_last_one_ends_in_an_error() {
 }
 
 #[tokio::test]
-async fn sizes_are_fetched_twenty_at_a_time_once_and_forgotten_with_their_containers() {
+async fn sizes_are_batched_and_cached_until_container_ends() {
     let shown = Arc::new(AtomicUsize::new(45));
     let count = Arc::clone(&shown);
     let api = FakeApi::start(move |seen| match kind_of(seen) {
@@ -160,7 +160,7 @@ async fn sizes_are_fetched_twenty_at_a_time_once_and_forgotten_with_their_contai
 }
 
 #[tokio::test]
-async fn a_malformed_record_affects_nobody_else() {
+async fn malformed_record_affects_no_others() {
     let api = FakeApi::start(|seen| match kind_of(seen) {
         List::Queued if seen.param("offset").is_empty() => {
             let mut bad_size = row(1, "Queued", 1);
@@ -212,10 +212,10 @@ async fn a_malformed_record_affects_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_lookup_travels_in_the_body_where_the_url_would_be_too_long() {
+async fn long_lookup_is_sent_in_body() {
     let api = FakeApi::start(|seen| match kind_of(seen) {
         List::Mounts => mounts_of(seen),
-        // One row a page: the second page's filters pass a thousand bytes.
+        // One row a page: the second page's filters exceed a thousand bytes.
         _ => {
             let filters = seen.param("filters");
             let last = filters
@@ -245,7 +245,7 @@ async fn a_lookup_travels_in_the_body_where_the_url_would_be_too_long() {
 }
 
 #[tokio::test]
-async fn a_short_lookup_is_a_plain_get_and_shows_only_what_exists() {
+async fn short_lookup_is_get_of_existing_containers() {
     let api = FakeApi::start(|seen| match kind_of(seen) {
         List::Mounts => mounts_of(seen),
         _ if seen.param("filters").contains("\">\"") => page(&[]),
@@ -278,12 +278,12 @@ async fn a_short_lookup_is_a_plain_get_and_shows_only_what_exists() {
         ("uuid".into(), "none".into())
     );
     assert!(seen[0].param("limit").is_empty());
-    // A final one's mounts are nobody's concern.
+    // Mounts of final containers are not fetched.
     assert_eq!(seen[2].asked_for(), [uuid(1)]);
 }
 
 #[tokio::test]
-async fn a_lookup_with_a_stranger_or_an_unreadable_record_is_no_answer() {
+async fn lookup_with_unrequested_record_is_unavailable() {
     let api = FakeApi::start(|_| page(&[row(9, "Locked", 1)])).await;
     let error = api.client().lookup(&[id(1)], LONG).await;
     assert!(matches!(error, Err(QueueError::Unavailable(why)) if why.contains(&uuid(9))));
@@ -293,7 +293,7 @@ async fn a_lookup_with_a_stranger_or_an_unreadable_record_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_cannot_go_back_into_the_line_is_cancelled_with_the_reason() {
+async fn requeue_falls_back_to_cancel() {
     let api = FakeApi::start(|seen| match seen.path.rsplit('/').next() {
         Some("requeue") => status(404, r#"{"errors":["Path not found"]}"#),
         _ => ok(&row(1, "Cancelled", 1)),
@@ -318,11 +318,11 @@ async fn what_cannot_go_back_into_the_line_is_cancelled_with_the_reason() {
 }
 
 #[tokio::test]
-async fn changes_are_single_requests_and_their_answers_are_read() {
+async fn updates_are_single_requests() {
     let api = FakeApi::start(|seen| {
         let state = match seen.path.rsplit('/').next() {
             Some("lock") => "Locked",
-            // An unlock too many.
+            // One unlock more than allowed.
             _ => "Cancelled",
         };
         ok(&row(1, state, BIG))

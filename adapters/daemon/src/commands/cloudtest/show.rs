@@ -1,4 +1,4 @@
-//! What the user sees: a row for each step as it ends, and the sum; or one JSON document.
+//! Output of the test: a row for each step when the step ends, and a summary; or one JSON document.
 
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -10,19 +10,19 @@ use serde_json::json;
 
 use super::Subject;
 use crate::cli::CloudtestArgs;
-use crate::exit::{Failure, Outcome};
+use crate::error::{CliError, CliResult};
 
 const TITLE_WIDTH: usize = 32;
 const TICK: Duration = Duration::from_millis(200);
 
-/// One run of the suite.
+/// Result of the suite in one subnet.
 pub(super) struct Subnet {
-    /// Where the driver lets one choose.
+    /// Subnet, if the driver has subnets.
     pub(super) subnet: Option<String>,
     pub(super) report: Report,
 }
 
-/// All that was shown.
+/// Output of the test run so far.
 pub(super) struct Shown {
     json: bool,
     driver: String,
@@ -53,7 +53,7 @@ impl Shown {
         shown
     }
 
-    /// Begins the rows of a subnet.
+    /// Prints the heading of a subnet.
     pub(super) fn begin(&self, subnet: Option<&str>) -> Rows {
         if !self.json {
             if let Some(subnet) = subnet {
@@ -68,23 +68,23 @@ impl Shown {
         self.done.push(done);
     }
 
-    /// Prints the sum; fails if a step did.
-    pub(super) fn finish(self, stopped: bool) -> Outcome {
+    /// Prints the summary; returns an error if a step failed.
+    pub(super) fn finish(self, stopped: bool) -> CliResult {
         let failures: Vec<String> = self.done.iter().flat_map(failures).collect();
         let passed = failures.is_empty() && !stopped;
         if self.json {
             println!("{}", self.document(passed));
         }
         if !failures.is_empty() {
-            return Err(Failure::Failed(format!("failed: {}", failures.join(", "))));
+            return Err(CliError::failed(format!("failed: {}", failures.join(", "))));
         }
         if stopped {
-            return Err(Failure::Failed(
-                "stopped before the end; what was made is destroyed".to_owned(),
+            return Err(CliError::failed(
+                "stopped before the end; the instances of the test are destroyed".to_owned(),
             ));
         }
         if !self.json {
-            println!("All well.");
+            println!("All steps passed.");
         }
         Ok(())
     }
@@ -127,10 +127,10 @@ fn failures(done: &Subnet) -> Vec<String> {
     done.report.failures().into_iter().map(named).collect()
 }
 
-/// The rows of one run, as they come; on a terminal with a line below that moves.
+/// Rows of one run, printed when a step ends; on a terminal a progress line below.
 pub(super) struct Rows {
     json: bool,
-    moving: ProgressBar,
+    bar: ProgressBar,
 }
 
 impl Rows {
@@ -139,46 +139,46 @@ impl Rows {
             true => ProgressDrawTarget::stderr(),
             false => ProgressDrawTarget::hidden(),
         };
-        let moving = ProgressBar::with_draw_target(None, target);
+        let bar = ProgressBar::with_draw_target(None, target);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}") {
-            moving.set_style(style);
+            bar.set_style(style);
         }
-        moving.enable_steady_tick(TICK);
-        Self { json, moving }
+        bar.enable_steady_tick(TICK);
+        Self { json, bar }
     }
 
     pub(super) fn finish(&self) {
-        self.moving.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 
 impl Progress for Rows {
     fn check_started(&self, check: Check) {
-        self.moving.reset_elapsed();
-        self.moving.set_prefix(check.title());
-        self.moving.set_message("");
+        self.bar.reset_elapsed();
+        self.bar.set_prefix(check.title());
+        self.bar.set_message("");
         if check == Check::Pause {
-            // A human reads and writes now.
-            self.moving.disable_steady_tick();
-            self.moving.suspend(|| {});
+            // The user reads and types now.
+            self.bar.disable_steady_tick();
+            self.bar.suspend(|| {});
         }
     }
 
     fn waiting_for(&self, words: &str) {
-        self.moving.set_message(words.to_owned());
+        self.bar.set_message(words.to_owned());
     }
 
     fn check_ended(&self, step: &Step) {
         if step.check == Check::Pause {
-            self.moving.enable_steady_tick(TICK);
+            self.bar.enable_steady_tick(TICK);
         }
         if !self.json {
-            self.moving.suspend(|| print!("{}", rows(step)));
+            self.bar.suspend(|| print!("{}", rows(step)));
         }
     }
 }
 
-/// The row of a step, and the lines below it.
+/// Row of a step, and detail lines below.
 fn rows(step: &Step) -> String {
     let seconds = step.took.as_secs_f64();
     let row = |result: &str, words: &str| {

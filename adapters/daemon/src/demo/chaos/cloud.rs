@@ -1,13 +1,13 @@
-//! Faults of the cloud's calls, as a layer around the driver.
+//! Faults of cloud calls, as a layer around the driver.
 
 use async_trait::async_trait;
 use longshore_driver::{Answer, Call, CloudError, Layer, Operation};
 
-use super::{Fault, Storm, Target};
+use super::{Fault, FaultInjector, Target};
 
-/// Refuses calls, and loses answers of calls that were made.
+/// Refuses calls, and loses responses of calls.
 #[derive(Clone, Debug)]
-pub(crate) struct ChaosLayer(pub(crate) Storm);
+pub(crate) struct ChaosLayer(pub(crate) FaultInjector);
 
 #[async_trait]
 impl Layer for ChaosLayer {
@@ -23,7 +23,7 @@ impl Layer for ChaosLayer {
             Operation::Destroy => Target::Destroy,
             Operation::SetTags | Operation::Prices | Operation::HostKeyCheck => return call.await,
         };
-        let (Some(fault), _) = self.0.deal(target) else {
+        let (Some(fault), _) = self.0.draw(target) else {
             return call.await;
         };
         let message = format!("chaos: {}", fault.name());
@@ -32,7 +32,7 @@ impl Layer for ChaosLayer {
             Fault::CreateAnswerLost => {
                 let made = call.await;
                 if made.error().is_some() {
-                    // There was no good answer to lose.
+                    // Without a successful response there is nothing to lose.
                     self.0.put_back(target, fault);
                     return made;
                 }

@@ -1,9 +1,10 @@
-//! The storm of `demo --chaos`: real faults in real parts, dealt from shuffled decks.
+//! Fault injector of `demo --chaos`: real faults in real components, drawn from shuffled decks.
 //!
-//! Each target of faults has a deck of its own and its own stream of chances, so that the same seed
-//! deals the same faults in the same order, however fast one part asks. What they meet depends on the
-//! host. The first deck is small and has each kind once, so that a short run meets them all, too; a
-//! fault that found its target gone goes to the next one.
+//! Each target of faults has a separate deck and a separate random stream, so that the same seed
+//! draws the same faults in the same order, independent of the speed of the components. The
+//! containers and VMs hit by a fault depend on the host. The first deck is small and contains each
+//! kind once, so that a short run draws every kind, too; a fault whose target has vanished goes to
+//! the next target.
 
 mod cloud;
 mod proxy;
@@ -19,34 +20,34 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 pub(crate) use cloud::ChaosLayer;
 pub(crate) use proxy::Proxy;
-pub(crate) use vms::{boot_probe, strike};
+pub(crate) use vms::{boot_probe, inject};
 
-/// What goes wrong.
+/// Kind of an injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
-    /// The queue answers 503.
+    /// Queue responds 503.
     QueueBusy,
-    /// The queue does what it was asked, and the answer is lost.
+    /// Queue executes the request, and the response is lost.
     QueueAnswerLost,
-    /// The queue answers late.
+    /// Queue responds late.
     QueueSlow,
-    /// The cloud creates nothing, for no good reason.
+    /// Cloud creates nothing and reports a transient error.
     CreateRefused,
-    /// The cloud creates nothing, and says that the quota is used up.
+    /// Cloud creates nothing and reports an exhausted quota.
     CreateOverQuota,
-    /// The cloud creates a VM, and the answer is lost.
+    /// Cloud creates a VM, and the response is lost.
     CreateAnswerLost,
-    /// The cloud does not show its VMs.
+    /// Cloud does not list the VMs.
     ListFailed,
-    /// The cloud does not destroy a VM.
+    /// Cloud does not destroy a VM.
     DestroyRefused,
-    /// A VM is never ready.
+    /// VM never becomes ready.
     VmRefuses,
-    /// A VM and all that runs on it is gone.
+    /// VM and all processes on the VM are killed.
     VmVanishes,
-    /// A VM and all that runs on it stands still.
+    /// VM and all processes on the VM are stopped.
     VmFreezes,
-    /// A VM reports itself broken.
+    /// Runner reports the VM as broken.
     VmBroken,
 }
 
@@ -83,13 +84,13 @@ impl Fault {
         }
     }
 
-    /// Whether it may end a container that runs there.
+    /// True if the fault may end containers running on the VM.
     pub(crate) fn may_end_containers(self) -> bool {
         matches!(self, Self::VmVanishes | Self::VmFreezes)
     }
 }
 
-/// What a fault may hit.
+/// Target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     Queue,
@@ -100,29 +101,30 @@ enum Target {
 }
 
 impl Target {
-    /// The first deck: each kind once.
+    /// First deck: each kind once.
     fn first(self) -> First {
         use Fault as F;
-        let (faults, cards, lull): (&'static [Fault], _, _) = match self {
-            // Some containers run by then: to who runs none, a 503 says that one is enough.
+        let (faults, cards, leading_blanks): (&'static [Fault], _, _) = match self {
+            // The blanks at the start let some containers start: the dispatcher cuts the
+            // concurrency limit to one if a 503 arrives while no container runs.
             Self::Queue => (&[F::QueueBusy, F::QueueAnswerLost, F::QueueSlow], 40, 60),
-            // As many as there are VMs at first.
+            // About the number of VMs at the start.
             Self::Vm => (self.deck().0, 6, 0),
             _ => (self.deck().0, self.deck().1, 0),
         };
         First {
             faults,
             cards,
-            lull,
+            leading_blanks,
         }
     }
 
-    /// The faults of a whole deck, and how many cards it has; the rest of them are blank.
+    /// Faults of a full deck, and the number of cards; the remaining cards are blank.
     fn deck(self) -> (&'static [Fault], usize) {
         use Fault as F;
         match self {
-            // Few of the first kind: after each the dispatcher runs less at a time, and it takes
-            // minutes until it dares as much again.
+            // Few 503s: after each 503 the dispatcher cuts the concurrency limit, and needs minutes
+            // to raise the limit again.
             Self::Queue => (
                 &[
                     F::QueueBusy,
@@ -149,48 +151,49 @@ impl Target {
     }
 }
 
-/// What a first deck is made of.
+/// Composition of a first deck.
 #[derive(Clone, Copy, Debug)]
 struct First {
     faults: &'static [Fault],
-    /// Faults and blanks.
+    /// Number of faults and blanks.
     cards: usize,
-    /// Blanks before all of them.
-    lull: usize,
+    /// Number of blanks in front.
+    leading_blanks: usize,
 }
 
-/// Deals faults until it is over and each kind has struck, and remembers which did. Cheap to clone.
+/// Draws faults until the end of the fault period and until each kind was injected, and counts
+/// injected faults. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Storm(Arc<Mutex<State>>);
+pub(crate) struct FaultInjector(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// After this, only kinds are dealt that have not struck yet.
+    /// End of the fault period: from then on, only kinds not injected yet are drawn.
     until: Instant,
     decks: BTreeMap<Target, Deck>,
-    struck: BTreeMap<Fault, u64>,
-    /// The fault of each VM that was struck.
+    injected: BTreeMap<Fault, u64>,
+    /// Fault of each affected VM.
     vms: BTreeMap<String, Fault>,
 }
 
 #[derive(Debug)]
 struct Deck {
     chance: ChaCha8Rng,
-    /// The last one is dealt first.
+    /// Drawn from the end.
     cards: Vec<Option<Fault>>,
 }
 
-/// What became of the storm.
+/// Faults injected so far.
 #[derive(Clone, Debug)]
-pub(crate) struct Damage {
-    /// How often each fault struck.
-    pub(crate) struck: BTreeMap<Fault, u64>,
-    /// The fault of each VM that was struck.
+pub(crate) struct InjectedFaults {
+    /// Number of injections of each fault.
+    pub(crate) injected: BTreeMap<Fault, u64>,
+    /// Fault of each affected VM.
     pub(crate) vms: BTreeMap<String, Fault>,
 }
 
-impl Storm {
-    pub(crate) fn new(seed: u64, lasts: Duration) -> Self {
+impl FaultInjector {
+    pub(crate) fn new(seed: u64, period: Duration) -> Self {
         let targets = [
             Target::Queue,
             Target::Create,
@@ -204,36 +207,36 @@ impl Storm {
             (target, Deck::first(chance, target))
         };
         Self(Arc::new(Mutex::new(State {
-            until: Instant::now() + lasts,
+            until: Instant::now() + period,
             decks: (0..).zip(targets).map(deck).collect(),
-            struck: BTreeMap::new(),
+            injected: BTreeMap::new(),
             vms: BTreeMap::new(),
         })))
     }
 
-    /// The next card, with a number below 1,000 for whoever needs a chance beside it.
-    fn deal(&self, target: Target) -> (Option<Fault>, u64) {
+    /// Draws the next card, with a random number below 1,000 for parameters of the fault.
+    fn draw(&self, target: Target) -> (Option<Fault>, u64) {
         let mut state = self.state();
-        let over = Instant::now() >= state.until;
+        let ended = Instant::now() >= state.until;
         let Some(deck) = state.decks.get_mut(&target) else {
             return (None, 0);
         };
         let fault = deck.draw(target);
         let chance = deck.chance.next_u64() % 1000;
-        let wanted = |fault: &Fault| !over || !state.struck.contains_key(fault);
-        (fault.filter(wanted), chance)
+        let due = |fault: &Fault| !ended || !state.injected.contains_key(fault);
+        (fault.filter(due), chance)
     }
 
-    /// Takes back a fault whose target was gone already: the next one gets it.
+    /// Returns a fault whose target had vanished: the next target gets the fault.
     fn put_back(&self, target: Target, fault: Fault) {
         if let Some(deck) = self.state().decks.get_mut(&target) {
             deck.cards.push(Some(fault));
         }
     }
 
-    /// Counts a fault that has struck.
+    /// Counts an injected fault.
     fn count(&self, fault: Fault) {
-        *self.state().struck.entry(fault).or_default() += 1;
+        *self.state().injected.entry(fault).or_default() += 1;
     }
 
     fn count_vm(&self, fault: Fault, instance: &str) {
@@ -241,10 +244,10 @@ impl Storm {
         self.state().vms.insert(instance.to_owned(), fault);
     }
 
-    pub(crate) fn damage(&self) -> Damage {
+    pub(crate) fn injected(&self) -> InjectedFaults {
         let state = self.state();
-        Damage {
-            struck: state.struck.clone(),
+        InjectedFaults {
+            injected: state.injected.clone(),
             vms: state.vms.clone(),
         }
     }
@@ -259,14 +262,14 @@ impl Deck {
         let First {
             faults,
             cards,
-            lull,
+            leading_blanks,
         } = target.first();
         let mut deck = Self {
             chance,
             cards: Vec::new(),
         };
         deck.shuffle(faults, cards);
-        deck.cards.resize(cards + lull, None);
+        deck.cards.resize(cards + leading_blanks, None);
         deck
     }
 
@@ -290,25 +293,25 @@ impl Deck {
     }
 }
 
-/// Where the commands of the containers write down that they ran.
+/// Directory of files in which the containers' commands record begin and end.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger(PathBuf);
 
 impl Ledger {
-    /// Makes the directory.
+    /// Creates the directory.
     pub(crate) fn create(dir: PathBuf) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         Ok(Self(dir))
     }
 
-    /// A script that does what the other does, and writes down beginning and end.
+    /// Script that runs another script, and records begin and end.
     pub(crate) fn wrap(&self, number: u32, script: &str) -> String {
         let file = self.0.join(number.to_string());
         let file = file.display();
         format!("echo begun >>{file}; ( {script} ); status=$?; echo ended >>{file}; exit $status")
     }
 
-    /// How often the command of a container began and ended.
+    /// Number of begins and ends of a container's command.
     pub(crate) fn of(&self, number: u32) -> (usize, usize) {
         let text = std::fs::read_to_string(self.0.join(number.to_string()));
         let text = text.unwrap_or_default();
@@ -321,13 +324,13 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn dealt(seed: u64, target: Target) -> Vec<Option<Fault>> {
-        let storm = Storm::new(seed, Duration::from_secs(3600));
-        (0..240).map(|_| storm.deal(target).0).collect()
+    fn drawn(seed: u64, target: Target) -> Vec<Option<Fault>> {
+        let injector = FaultInjector::new(seed, Duration::from_secs(3600));
+        (0..240).map(|_| injector.draw(target).0).collect()
     }
 
     #[test]
-    fn a_seed_deals_the_same_cards_and_every_fault_comes_up() {
+    fn seed_determines_faults_and_covers_all() {
         let targets = [
             Target::Queue,
             Target::Create,
@@ -337,59 +340,63 @@ mod tests {
         ];
         let mut seen: Vec<Fault> = Vec::new();
         for target in targets {
-            assert_eq!(dealt(7, target), dealt(7, target));
-            seen.extend(dealt(7, target).into_iter().flatten());
+            assert_eq!(drawn(7, target), drawn(7, target));
+            seen.extend(drawn(7, target).into_iter().flatten());
         }
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen, Fault::ALL);
-        assert_ne!(dealt(7, Target::Vm), dealt(8, Target::Vm));
+        assert_ne!(drawn(7, Target::Vm), drawn(8, Target::Vm));
     }
 
-    /// The faults among the next cards, sorted.
-    fn next(storm: &Storm, target: Target, cards: usize) -> Vec<Fault> {
-        let cards = (0..cards).map(|_| storm.deal(target).0);
+    /// Faults among the next cards, sorted.
+    fn next(injector: &FaultInjector, target: Target, cards: usize) -> Vec<Fault> {
+        let cards = (0..cards).map(|_| injector.draw(target).0);
         let mut faults: Vec<Fault> = cards.flatten().collect();
         faults.sort_unstable();
         faults
     }
 
     #[test]
-    fn the_first_deck_has_each_kind_once() {
+    fn first_deck_contains_each_kind_once() {
         use Fault as F;
         for seed in 0..20 {
-            let storm = Storm::new(seed, Duration::from_secs(3600));
+            let injector = FaultInjector::new(seed, Duration::from_secs(3600));
             let vms = [F::VmRefuses, F::VmVanishes, F::VmFreezes, F::VmBroken];
-            assert_eq!(next(&storm, Target::Vm, 6), vms);
-            assert_eq!(next(&storm, Target::Queue, 60), [], "nothing runs yet");
+            assert_eq!(next(&injector, Target::Vm, 6), vms);
+            assert_eq!(
+                next(&injector, Target::Queue, 60),
+                [],
+                "no containers run yet"
+            );
             let queue = [F::QueueBusy, F::QueueAnswerLost, F::QueueSlow];
-            assert_eq!(next(&storm, Target::Queue, 40), queue);
+            assert_eq!(next(&injector, Target::Queue, 40), queue);
             let creates = [F::CreateRefused, F::CreateOverQuota, F::CreateAnswerLost];
-            assert_eq!(next(&storm, Target::Create, 8), creates);
+            assert_eq!(next(&injector, Target::Create, 8), creates);
         }
     }
 
     #[test]
-    fn a_fault_that_met_nothing_is_dealt_to_the_next() {
-        let storm = Storm::new(7, Duration::from_secs(3600));
-        let dealt = next(&storm, Target::Vm, 6)[0];
-        storm.put_back(Target::Vm, dealt);
-        assert_eq!(storm.deal(Target::Vm).0, Some(dealt));
+    fn fault_without_target_is_drawn_again() {
+        let injector = FaultInjector::new(7, Duration::from_secs(3600));
+        let drawn = next(&injector, Target::Vm, 6)[0];
+        injector.put_back(Target::Vm, drawn);
+        assert_eq!(injector.draw(Target::Vm).0, Some(drawn));
     }
 
     #[test]
-    fn a_storm_that_is_over_deals_only_what_has_not_struck() {
-        let storm = Storm::new(7, Duration::ZERO);
-        let faults = next(&storm, Target::Vm, 6);
+    fn ended_injector_draws_missing_kinds_only() {
+        let injector = FaultInjector::new(7, Duration::ZERO);
+        let faults = next(&injector, Target::Vm, 6);
         assert_eq!(faults.len(), 4);
         for (fault, vm) in faults.into_iter().zip(["a", "b", "c", "d"]) {
-            storm.count_vm(fault, vm);
+            injector.count_vm(fault, vm);
         }
-        assert_eq!(next(&storm, Target::Vm, 100), []);
+        assert_eq!(next(&injector, Target::Vm, 100), []);
     }
 
     #[test]
-    fn the_ledger_counts_beginnings_and_ends_and_keeps_the_exit_status() {
+    fn ledger_counts_runs_and_keeps_status() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::create(dir.path().join("ledger")).unwrap();
         let run = |script: &str| {

@@ -1,7 +1,7 @@
-//! Stands between the queue and everybody on the stage, and loses answers.
+//! Proxy in front of the demo's queue; delays, refuses and loses responses.
 //!
-//! One request for each connection: the header `connection: close` is put into each, so that every
-//! request can have its own fault.
+//! Handles one request per connection: the proxy adds the header `connection: close` to each
+//! request, so that each request can have a separate fault.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,17 +11,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::{Fault, Storm, Target};
+use super::{Fault, FaultInjector, Target};
 
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// A request must be there within this.
-const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for reading a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A slow answer takes so much longer at least, and at most.
-const SLOWNESS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// Bounds of the delay of a slow response.
+const DELAY_RANGE: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 const BUSY: &str = r#"{"errors":["chaos: the queue is overloaded"]}"#;
 
-/// The proxy at work; ends when dropped.
+/// Running proxy; stops when dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     addr: SocketAddr,
@@ -29,8 +29,8 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port of this host for whoever wants to reach `upstream`.
-    pub(crate) async fn start(upstream: SocketAddr, storm: Storm) -> io::Result<Self> {
+    /// Listens on a free port of this host for clients of `upstream`.
+    pub(crate) async fn start(upstream: SocketAddr, injector: FaultInjector) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let addr = listener.local_addr()?;
         let task = tokio::spawn(async move {
@@ -39,10 +39,10 @@ impl Proxy {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 };
-                let storm = storm.clone();
+                let injector = injector.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = carry(client, upstream, &storm).await {
-                        tracing::debug!(%error, "chaos: a connection to the queue broke");
+                    if let Err(error) = forward(client, upstream, &injector).await {
+                        tracing::debug!(%error, "chaos: connection to the queue failed");
                     }
                 });
             }
@@ -61,18 +61,22 @@ impl Drop for Proxy {
     }
 }
 
-/// Carries one request and its answer, as its fault has it.
-async fn carry(mut client: TcpStream, upstream: SocketAddr, storm: &Storm) -> io::Result<()> {
-    let reading = tokio::time::timeout(REQUEST_PATIENCE, Request::read(&mut client));
+/// Forwards one request and the response, with the fault drawn for the request.
+async fn forward(
+    mut client: TcpStream,
+    upstream: SocketAddr,
+    injector: &FaultInjector,
+) -> io::Result<()> {
+    let reading = tokio::time::timeout(REQUEST_TIMEOUT, Request::read(&mut client));
     let Some(request) = reading.await?? else {
         return Ok(());
     };
     let (fault, chance) = match request.is_stream {
         true => (None, 0),
-        false => storm.deal(Target::Queue),
+        false => injector.draw(Target::Queue),
     };
     if let Some(fault) = fault {
-        storm.count(fault);
+        injector.count(fault);
     }
     match fault {
         Some(Fault::QueueBusy) => {
@@ -86,7 +90,7 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, storm: &Storm) -> io
         }
         Some(Fault::QueueSlow) => {
             let part = u32::try_from(chance).unwrap_or(0);
-            let [least, most] = SLOWNESS;
+            let [least, most] = DELAY_RANGE;
             tokio::time::sleep(least + (most - least) * part / 1000).await;
         }
         _ => {}
@@ -94,7 +98,7 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, storm: &Storm) -> io
     let mut queue = TcpStream::connect(upstream).await?;
     queue.write_all(&request.bytes).await?;
     if fault == Some(Fault::QueueAnswerLost) {
-        // It was done: only nobody hears of it.
+        // The queue has executed the request; only the response is lost.
         tokio::io::copy(&mut queue, &mut tokio::io::sink()).await?;
         return Ok(());
     }
@@ -106,17 +110,17 @@ async fn carry(mut client: TcpStream, upstream: SocketAddr, storm: &Storm) -> io
     client.shutdown().await
 }
 
-/// A request as it is passed on.
+/// Request to forward.
 struct Request {
     bytes: Vec<u8>,
-    /// Its answer goes on for ever.
+    /// Response is an endless event stream.
     is_stream: bool,
-    /// Its body has no length: what follows is passed on as it comes.
+    /// Body without a length: further bytes are forwarded on arrival.
     open_end: bool,
 }
 
 impl Request {
-    /// `None` where the caller went away without asking.
+    /// Reads a request; `None` if the client closed the connection first.
     async fn read(client: &mut TcpStream) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let end = loop {
@@ -147,7 +151,7 @@ impl Request {
             }
         }
         let is_stream = value("accept").is_some_and(|kind| kind.contains("event-stream"));
-        let mut bytes = closing(&head).into_bytes();
+        let mut bytes = with_connection_close(&head).into_bytes();
         bytes.extend(body);
         Ok(Some(Self {
             bytes,
@@ -157,8 +161,8 @@ impl Request {
     }
 }
 
-/// The same head, for one request only.
-fn closing(head: &str) -> String {
+/// Same head with `connection: close`.
+fn with_connection_close(head: &str) -> String {
     let lines = head.trim_end().lines();
     let kept = lines.filter(|line| {
         let name = line.split(':').next().unwrap_or_default();
@@ -171,12 +175,12 @@ fn closing(head: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::closing;
+    use super::with_connection_close;
 
     #[test]
-    fn a_request_is_made_the_last_of_its_connection() {
+    fn forwarded_request_closes_its_connection() {
         let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n";
         let expected = "GET / HTTP/1.1\r\nHost: x\r\nconnection: close\r\n\r\n";
-        assert_eq!(closing(head), expected);
+        assert_eq!(with_connection_close(head), expected);
     }
 }

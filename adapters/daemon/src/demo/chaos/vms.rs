@@ -1,4 +1,4 @@
-//! What happens to VMs: each gets its lot when the dispatcher tells that it was created.
+//! Faults of VMs: a fault is drawn for each VM on the event of the VM's creation.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,35 +9,39 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::task::JoinHandle;
 
-use super::{Fault, Storm, Target};
+use super::{Fault, FaultInjector, Target};
 
-/// A VM lives so long before it is struck, and up to as long again.
-const STRIKE_AFTER: Duration = Duration::from_secs(3);
-/// Until all of a VM's processes are ended, some may start others.
+/// Minimum age of a VM at the fault; the maximum is twice as much.
+const FAULT_DELAY: Duration = Duration::from_secs(3);
+/// Number of attempts to signal all processes of a VM, since processes may start others meanwhile.
 const ROUNDS: u32 = 20;
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
-/// While this file is there, the demo's boot probe fails.
+/// File whose presence fails the demo's boot probe.
 const REFUSES: &str = "refuses";
-/// As the runner writes it when its machine is unfit.
+/// File written by the runner on an unfit VM.
 const BROKEN: &str = "lock/crunch-run-broken";
 
-/// Succeeds where a VM was not told to refuse.
+/// Boot probe command; succeeds unless the VM has the fault `VmRefuses`.
 pub(crate) fn boot_probe() -> String {
     format!("test ! -e \"$LONGSHORE_VM_DIR/{REFUSES}\"")
 }
 
-/// Strikes VMs below `root` as the storm deals, until the events end.
-pub(crate) fn strike(storm: Storm, root: PathBuf, mut events: Receiver<Event>) -> JoinHandle<()> {
+/// Injects faults into VMs below `root` until the event stream ends.
+pub(crate) fn inject(
+    injector: FaultInjector,
+    root: PathBuf,
+    mut events: Receiver<Event>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             match events.recv().await {
                 Ok(Event::Created { instance, .. }) => {
-                    let lot = Lot {
-                        storm: storm.clone(),
+                    let vm_fault = VmFault {
+                        injector: injector.clone(),
                         dir: root.join(instance.as_str()),
                         instance,
                     };
-                    lot.draw();
+                    vm_fault.start();
                 }
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
@@ -46,62 +50,62 @@ pub(crate) fn strike(storm: Storm, root: PathBuf, mut events: Receiver<Event>) -
     })
 }
 
-struct Lot {
-    storm: Storm,
+struct VmFault {
+    injector: FaultInjector,
     instance: VmName,
     dir: PathBuf,
 }
 
-impl Lot {
-    fn draw(self) {
-        let (Some(fault), chance) = self.storm.deal(Target::Vm) else {
+impl VmFault {
+    fn start(self) {
+        let (Some(fault), chance) = self.injector.draw(Target::Vm) else {
             return;
         };
         let pause = match fault {
             Fault::VmRefuses => Duration::ZERO,
-            _ => STRIKE_AFTER + STRIKE_AFTER * u32::try_from(chance).unwrap_or(0) / 1000,
+            _ => FAULT_DELAY + FAULT_DELAY * u32::try_from(chance).unwrap_or(0) / 1000,
         };
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let struck = match fault {
+            let injected = match fault {
                 Fault::VmRefuses => self.write(REFUSES),
                 Fault::VmBroken => self.write(BROKEN),
                 Fault::VmFreezes => self.signal(Signal::STOP).await,
                 _ => self.signal(Signal::KILL).await,
             };
-            if struck {
-                self.storm.count_vm(fault, self.instance.as_str());
+            if injected {
+                self.injector.count_vm(fault, self.instance.as_str());
             } else {
-                self.storm.put_back(Target::Vm, fault);
+                self.injector.put_back(Target::Vm, fault);
             }
         });
     }
 
-    /// False where the VM is gone already: its directory may stay behind.
+    /// Creates a file on the VM; false if the VM has ended, since the directory may remain.
     fn write(&self, name: &str) -> bool {
         !processes_of(&self.dir).is_empty() && std::fs::write(self.dir.join(name), "").is_ok()
     }
 
-    /// Signals everything on the VM, and the VM; false where nothing was there any more.
+    /// Signals all processes on the VM and the VM itself; false if none was left.
     async fn signal(&self, signal: Signal) -> bool {
-        let mut struck = false;
+        let mut injected = false;
         for _ in 0..ROUNDS {
             let processes = processes_of(&self.dir);
             for pid in &processes {
-                // One that has just ended by itself is as good.
+                // A process may have ended meanwhile.
                 let _ = kill_process(*pid, signal);
             }
-            struck |= !processes.is_empty();
+            injected |= !processes.is_empty();
             if processes.is_empty() {
                 break;
             }
             tokio::time::sleep(ROUND_PAUSE).await;
         }
-        struck
+        injected
     }
 }
 
-/// The processes of the VM with this directory, by what their environment says.
+/// Processes of the VM with this directory, found by their environment.
 fn processes_of(dir: &Path) -> Vec<Pid> {
     let marker = format!("LONGSHORE_VM_DIR={}", dir.display());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();

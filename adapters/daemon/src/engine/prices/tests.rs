@@ -1,4 +1,4 @@
-//! A cloud that counts how often it is asked.
+//! Tests against a cloud with a counter of price requests.
 
 use async_trait::async_trait;
 use longshore_core::config::InstanceType;
@@ -9,16 +9,16 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::*;
 
-type Told = Result<BTreeMap<InstanceId, Vec<PricePoint>>, CloudError>;
+type PriceResult = Result<BTreeMap<InstanceId, Vec<PricePoint>>, CloudError>;
 
-/// A question, and where its answer goes.
-struct Question {
+/// Price request, with a sender for the answer.
+struct PriceRequest {
     ids: Vec<String>,
     since: Timestamp,
-    answer: oneshot::Sender<Told>,
+    answer: oneshot::Sender<PriceResult>,
 }
 
-struct Market(mpsc::UnboundedSender<Question>);
+struct Market(mpsc::UnboundedSender<PriceRequest>);
 
 #[async_trait]
 impl Cloud for Market {
@@ -42,11 +42,11 @@ impl Cloud for Market {
         Ok(())
     }
 
-    async fn prices(&self, instances: &[InstanceId], since: Timestamp) -> Told {
-        let (answer, told) = oneshot::channel();
+    async fn prices(&self, instances: &[InstanceId], since: Timestamp) -> PriceResult {
+        let (answer, result) = oneshot::channel();
         let ids = instances.iter().map(|id| id.as_str().to_owned()).collect();
-        self.0.send(Question { ids, since, answer }).unwrap();
-        told.await.unwrap()
+        self.0.send(PriceRequest { ids, since, answer }).unwrap();
+        result.await.unwrap()
     }
 
     fn remote_user(&self) -> &str {
@@ -58,19 +58,19 @@ impl Cloud for Market {
     }
 }
 
-struct Bench {
+struct Harness {
     prices: Arc<Prices>,
     cloud: SharedCloud,
-    questions: mpsc::UnboundedReceiver<Question>,
+    requests: mpsc::UnboundedReceiver<PriceRequest>,
 }
 
-impl Bench {
+impl Harness {
     fn new() -> Self {
-        let (sender, questions) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         Self {
             prices: Arc::default(),
             cloud: Arc::new(Market(sender)),
-            questions,
+            requests,
         }
     }
 
@@ -79,18 +79,18 @@ impl Bench {
         self.prices.listed(&self.cloud, all);
     }
 
-    async fn question(&mut self) -> Question {
-        self.questions.recv().await.unwrap()
+    async fn request(&mut self) -> PriceRequest {
+        self.requests.recv().await.unwrap()
     }
 
-    /// Waits until nobody asks.
+    /// Waits until no fetch is in flight.
     async fn quiet(&self) {
-        drop(self.prices.turn.lock().await);
+        drop(self.prices.fetching.lock().await);
     }
 
-    fn news(&self, id: &str) -> Option<String> {
-        let news = self.prices.news(&InstanceId::from(id))?;
-        Some(String::from_utf8(news.to_vec()).unwrap())
+    fn update(&self, id: &str) -> Option<String> {
+        let update = self.prices.update_for(&InstanceId::from(id))?;
+        Some(String::from_utf8(update.to_vec()).unwrap())
     }
 }
 
@@ -111,82 +111,88 @@ fn cost(id: &str, micros: u64) -> BTreeMap<InstanceId, Vec<PricePoint>> {
 }
 
 #[tokio::test]
-async fn a_vm_is_told_once_and_again_when_it_changes() {
-    let mut bench = Bench::new();
-    bench.list(&[("i-1", 70), ("i-2", 50)]);
-    let question = bench.question().await;
-    assert_eq!(question.ids, ["i-1", "i-2"]);
-    assert_eq!(question.since, at(50), "as far back as the oldest needs");
-    question.answer.send(Ok(cost("i-1", 31_200))).unwrap();
-    bench.quiet().await;
+async fn price_is_delivered_once_per_change() {
+    let mut harness = Harness::new();
+    harness.list(&[("i-1", 70), ("i-2", 50)]);
+    let request = harness.request().await;
+    assert_eq!(request.ids, ["i-1", "i-2"]);
+    assert_eq!(request.since, at(50), "start of the longest period");
+    request.answer.send(Ok(cost("i-1", 31_200))).unwrap();
+    harness.quiet().await;
     let document = r#"[{"Price":0.0312,"StartTime":"1970-01-01T00:01:00Z"}]"#;
-    assert_eq!(bench.news("i-1").as_deref(), Some(document));
-    assert_eq!(bench.news("i-2"), None, "it costs what is configured");
-    bench
+    assert_eq!(harness.update("i-1").as_deref(), Some(document));
+    assert_eq!(harness.update("i-2"), None, "configured price applies");
+    harness
         .prices
-        .told(&"i-1".into(), &Bytes::from_static(b"older"));
-    assert!(bench.news("i-1").is_some());
-    bench.prices.told(&"i-1".into(), &Bytes::from(document));
-    assert_eq!(bench.news("i-1"), None);
+        .delivered(&"i-1".into(), &Bytes::from_static(b"older"));
+    assert!(harness.update("i-1").is_some());
+    harness
+        .prices
+        .delivered(&"i-1".into(), &Bytes::from(document));
+    assert_eq!(harness.update("i-1"), None);
 
-    for (micros, news) in [(31_200, false), (31_300, true)] {
-        bench.list(&[("i-1", 70)]);
-        let question = bench.question().await;
-        question.answer.send(Ok(cost("i-1", micros))).unwrap();
-        bench.quiet().await;
-        assert_eq!(bench.news("i-1").is_some(), news, "{micros}");
+    for (micros, changed) in [(31_200, false), (31_300, true)] {
+        harness.list(&[("i-1", 70)]);
+        let request = harness.request().await;
+        request.answer.send(Ok(cost("i-1", micros))).unwrap();
+        harness.quiet().await;
+        assert_eq!(harness.update("i-1").is_some(), changed, "{micros}");
     }
-    bench.list(&[("i-2", 50)]);
-    assert_eq!(bench.news("i-1"), None, "what is gone is forgotten");
+    harness.list(&[("i-2", 50)]);
+    assert_eq!(
+        harness.update("i-1"),
+        None,
+        "vanished instances are forgotten"
+    );
 }
 
 #[tokio::test]
-async fn what_comes_during_a_question_goes_together_in_the_next() {
-    let mut bench = Bench::new();
-    bench.list(&[("i-1", 70)]);
-    let first = bench.question().await;
+async fn instances_during_fetch_are_combined() {
+    let mut harness = Harness::new();
+    harness.list(&[("i-1", 70)]);
+    let first = harness.request().await;
     for id in ["i-2", "i-3"] {
-        bench.prices.made(&bench.cloud, wanted((id, 80)));
+        harness.prices.created(&harness.cloud, wanted((id, 80)));
     }
     first.answer.send(Ok(BTreeMap::new())).unwrap();
-    let second = bench.question().await;
+    let second = harness.request().await;
     assert_eq!(second.ids, ["i-2", "i-3"]);
     second.answer.send(Ok(BTreeMap::new())).unwrap();
-    bench.quiet().await;
-    assert!(bench.questions.try_recv().is_err());
+    harness.quiet().await;
+    assert!(harness.requests.try_recv().is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cloud_that_does_not_tell_is_left_alone_for_a_while() {
-    let mut bench = Bench::new();
-    bench.list(&[("i-1", 70)]);
+async fn failed_fetch_backs_off() {
+    let mut harness = Harness::new();
+    harness.list(&[("i-1", 70)]);
     let refusal = CloudError::Permanent {
         message: "not allowed".to_owned(),
     };
-    let question = bench.question().await;
-    question.answer.send(Err(refusal)).unwrap();
-    bench.quiet().await;
+    let request = harness.request().await;
+    request.answer.send(Err(refusal)).unwrap();
+    harness.quiet().await;
     for _ in 0..3 {
-        bench.list(&[("i-1", 70)]);
-        tokio::time::advance(PAUSE / 4).await;
-        bench.quiet().await;
+        harness.list(&[("i-1", 70)]);
+        tokio::time::advance(BACKOFF / 4).await;
+        harness.quiet().await;
     }
-    assert!(bench.questions.try_recv().is_err());
-    tokio::time::advance(PAUSE).await;
-    bench.list(&[("i-1", 70)]);
-    assert_eq!(bench.question().await.ids, ["i-1"]);
+    assert!(harness.requests.try_recv().is_err());
+    tokio::time::advance(BACKOFF).await;
+    harness.list(&[("i-1", 70)]);
+    assert_eq!(harness.request().await.ids, ["i-1"]);
 }
 
 #[tokio::test]
-async fn a_cloud_of_fixed_prices_is_never_asked() {
-    let mut bench = Bench::new();
-    bench.list(&[]);
+async fn fixed_prices_are_never_fetched() {
+    let mut harness = Harness::new();
+    harness.list(&[]);
     tokio::task::yield_now().await;
-    assert!(bench.questions.try_recv().is_err());
+    assert!(harness.requests.try_recv().is_err());
 }
 
 #[test]
-fn it_matters_from_the_wish_on() {
+fn period_starts_at_create_request() {
     let instance = Instance {
         id: "i-1".into(),
         address: None,
@@ -198,6 +204,14 @@ fn it_matters_from_the_wish_on() {
     let now = at(1_000_000);
     let since = |intent| priced(&instance, intent, now).1;
     assert_eq!(since(Some(IntentId::at(at(999_000), 7))), at(999_000));
-    assert_eq!(since(Some(IntentId::new(u128::MAX))), now, "nonsense");
-    assert_eq!(since(None), now - PAST, "somebody else made it");
+    assert_eq!(
+        since(Some(IntentId::new(u128::MAX))),
+        now,
+        "time in the future is clamped"
+    );
+    assert_eq!(
+        since(None),
+        now - DEFAULT_PERIOD,
+        "no create request is known"
+    );
 }

@@ -1,4 +1,4 @@
-//! The suite's bench: a configuration, and its instances over SSH.
+//! Harness of the conformance suite: a configuration, and SSH access to the instances.
 
 use std::io::BufRead as _;
 use std::time::Duration;
@@ -14,46 +14,46 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Subject;
-use crate::engine::wish::Wish;
+use crate::engine::create_spec::CreateRequest;
 
-/// One try to reach an instance, or to have its boot probe answered.
+/// Time limit of an attempt to log in to an instance, or of a boot probe.
 const TRY_MAX: Duration = Duration::from_secs(30);
-/// The wanted command may install things.
+/// Time limit of the user's command, which may install packages.
 const COMMAND_MAX: Duration = Duration::from_secs(3600);
-/// Of a command's output, this much is shown.
+/// Number of characters printed of a command's output, from the end.
 const SHOWN_CHARS_MAX: usize = 4000;
 
-/// What the user wanted.
-pub(super) struct Wanted<'a> {
+/// Options of the user.
+pub(super) struct Options<'a> {
     pub(super) set: &'a str,
     pub(super) command: Option<&'a str>,
     pub(super) pause: bool,
-    /// Standard output is for JSON alone.
+    /// Standard output carries JSON only.
     pub(super) json: bool,
 }
 
-/// See the module.
-pub(super) struct CliBench<'a> {
+/// Implementation of the harness for the command line.
+pub(super) struct CliHarness<'a> {
     pub(super) cloud: SharedCloud,
     pub(super) other: SharedCloud,
     pub(super) remote: Remote,
     pub(super) public_key: Option<String>,
     pub(super) cluster: &'a ClusterConfig,
     pub(super) subject: &'a Subject,
-    pub(super) wanted: Wanted<'a>,
+    pub(super) options: Options<'a>,
     pub(super) stop: CancellationToken,
     pub(super) capabilities: Capabilities,
     pub(super) timeouts: Timeouts,
 }
 
 #[async_trait]
-impl Harness for CliBench<'_> {
+impl Harness for CliHarness<'_> {
     fn cloud(&self) -> SharedCloud {
         SharedCloud::clone(&self.cloud)
     }
 
     fn instance_set_id(&self) -> &str {
-        self.wanted.set
+        self.options.set
     }
 
     fn other_set(&self) -> Option<SharedCloud> {
@@ -64,7 +64,7 @@ impl Harness for CliBench<'_> {
         let mut bits = [0; 16];
         getrandom::fill(&mut bits)
             .map_err(|error| format!("no random numbers from this host: {error}"))?;
-        let wish = Wish {
+        let request = CreateRequest {
             intent: IntentId::new(u128::from_ne_bytes(bits)),
             type_name: &self.subject.type_name,
             offer: &self.subject.offer,
@@ -73,12 +73,12 @@ impl Harness for CliBench<'_> {
             init_command: &self.cluster.cloud.instance_init_command,
             public_key: self.public_key.clone(),
         };
-        wish.spec().map_err(|error| error.to_string())
+        request.spec().map_err(|error| error.to_string())
     }
 
     async fn verify_identity(&self, instance: &Instance) -> Result<Identity, String> {
         let target = target(instance)?;
-        // No command is sent before the secret has come back.
+        // The SSH layer verifies the instance secret before sending the command.
         let output = self.run(&target, "true", TRY_MAX).await?;
         if !output.is_success() {
             return Err(format!("the command `true`: {}", output.failure_text()));
@@ -96,7 +96,7 @@ impl Harness for CliBench<'_> {
     }
 
     async fn command(&self, instance: &Instance) -> Result<String, CommandError> {
-        let Some(command) = self.wanted.command else {
+        let Some(command) = self.options.command else {
             return Err(CommandError::NotRequested);
         };
         let target = target(instance).map_err(CommandError::Failed)?;
@@ -115,17 +115,17 @@ impl Harness for CliBench<'_> {
     }
 
     async fn pause(&self, instance: &Instance) -> bool {
-        if !self.wanted.pause {
+        if !self.options.pause {
             return false;
         }
         let hint = self.hint(instance);
-        if self.wanted.json {
+        if self.options.json {
             eprintln!("{hint}");
         } else {
             println!("{hint}");
         }
         let (done, pressed) = oneshot::channel();
-        // Not a task of the runtime: it could not end while nobody presses anything.
+        // A thread, not a task: a blocked read would keep the runtime from shutting down.
         std::thread::spawn(move || {
             let mut line = String::new();
             let _ = std::io::stdin().lock().read_line(&mut line);
@@ -151,7 +151,7 @@ impl Harness for CliBench<'_> {
     }
 }
 
-impl CliBench<'_> {
+impl CliHarness<'_> {
     async fn run(&self, target: &Target, command: &str, max: Duration) -> Result<Output, String> {
         let deadline = Instant::now() + max;
         let done = self
@@ -176,7 +176,7 @@ impl CliBench<'_> {
         };
         format!(
             "{} is up. Log in with the key in DispatchPrivateKey:\n  ssh -p {port} -i KEYFILE {}@{host}\n\
-             Press Enter to destroy it and go on.",
+             Press Enter to destroy the instance and continue.",
             instance.id,
             self.cloud.remote_user(),
         )
@@ -188,12 +188,12 @@ fn target(instance: &Instance) -> Result<Target, String> {
     Ok(Target {
         cloud: CloudId(0),
         instance: instance.id.clone(),
-        address: address.ok_or("it has no address any more")?,
+        address: address.ok_or("the instance has no address any more")?,
         secret: instance.secret.clone(),
     })
 }
 
-/// The end of what was printed, without what could steer a terminal.
+/// Last part of a command's output, without control characters.
 fn shown(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim();

@@ -1,4 +1,4 @@
-//! What is asked of a cloud for one instance.
+//! Specification of a new instance for the driver.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use longshore_driver::{CreateSpec, tag};
 use longshore_secret::Secret;
 use longshore_ssh::init_script;
 
-/// What a wish is made from.
-pub(crate) struct Wish<'a> {
+/// Create request of the core with the settings of the cloud.
+pub(crate) struct CreateRequest<'a> {
     pub(crate) intent: IntentId,
     pub(crate) type_name: &'a TypeName,
     pub(crate) offer: &'a InstanceType,
@@ -20,8 +20,9 @@ pub(crate) struct Wish<'a> {
     pub(crate) public_key: Option<String>,
 }
 
-impl Wish<'_> {
-    /// The whole wish, with a secret that only the cloud and the instance learn.
+impl CreateRequest<'_> {
+    /// Returns the driver's specification, with a new secret known only to the cloud and the
+    /// instance.
     pub(crate) fn spec(self) -> Result<CreateSpec, CloudError> {
         let secret = new_secret()?;
         let tags = BTreeMap::from([
@@ -31,7 +32,7 @@ impl Wish<'_> {
                 IdleBehavior::default().name().to_owned(),
             ),
             (tag::INTENT.to_owned(), self.intent.to_string()),
-            // Even the configured one: it may be another after the next restart.
+            // Tagged even if configured: the configuration may change at the next restart.
             (tag::IMAGE.to_owned(), self.image.to_string()),
         ]);
         Ok(CreateSpec {
@@ -47,7 +48,7 @@ impl Wish<'_> {
     }
 }
 
-/// 40 hexadecimal digits.
+/// Random secret, 40 hexadecimal digits.
 fn new_secret() -> Result<Secret, CloudError> {
     let mut bytes = [0; 20];
     getrandom::fill(&mut bytes).map_err(|error| CloudError::Transient {

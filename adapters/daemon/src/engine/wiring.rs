@@ -1,4 +1,4 @@
-//! From the configuration to the parts of the world.
+//! Construction of the components of a dispatcher from the configuration.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,33 +13,33 @@ use longshore_secret::Secret;
 use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings};
 use md5::{Digest as _, Md5};
 
+use super::executor::CloudComponents;
 use super::runner_config::RunnerConfig;
-use super::world::CloudParts;
 use crate::cli::LOOPBACK_VM;
-use crate::exit::{Context as _, Failure, Outcome};
+use crate::error::{CliError, CliResult, Context as _};
 
-/// The runner that was built with this program.
+/// Runner built with this program.
 const OWN_RUNNER: &[u8] = include_bytes!(env!("LONGSHORE_RUNNER_FILE"));
-/// The peer's way to say "the program's own runner".
+/// Value with which the peer's configuration selects the program's own runner.
 const OWN_RUNNER_PATH: &str = "/proc/self/exe";
 const CONNECTS_MAX: usize = 32;
 
-/// What was made of the configuration.
-pub(crate) struct Parts {
+/// Components built from the configuration.
+pub(crate) struct Components {
     pub(crate) api: ApiClient,
-    pub(crate) cloud: CloudParts,
+    pub(crate) cloud: CloudComponents,
     pub(crate) runner: RunnerConfig,
-    /// The core's configuration, completed by what the driver knows.
+    /// Configuration of the core, completed with data of the driver.
     pub(crate) core: Config,
-    /// Names our instances among those of others.
+    /// Tag value that marks the instances of this dispatcher.
     pub(crate) instance_set_id: String,
 }
 
-/// Makes the parts; `state_dir` is for drivers that keep something on this host.
-pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts> {
+/// Builds the components; `state_dir` is for drivers that store state on this host.
+pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> CliResult<Components> {
     let instance_set_id = instance_set_id(&cluster.system_root_token);
     let cloud = driver(cluster, settings(cluster, &instance_set_id), state_dir)?;
-    let (cloud, own_runner) = cloud_parts(cluster, cloud)?;
+    let (cloud, own_runner) = cloud_components(cluster, cloud)?;
     check_engine(cluster, own_runner)?;
     let core = core_config(cluster, &cloud.cloud, own_runner);
     let runner = RunnerConfig {
@@ -49,7 +49,7 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
         api_insecure: cluster.services.tls_insecure,
         ec2: cluster.cloud.driver == "ec2",
     };
-    Ok(Parts {
+    Ok(Components {
         api: api(cluster)?,
         cloud,
         runner,
@@ -58,7 +58,7 @@ pub(crate) fn build(cluster: &ClusterConfig, state_dir: &Path) -> Outcome<Parts>
     })
 }
 
-/// What a driver is told for an instance set.
+/// Settings of the driver for an instance set.
 pub(crate) fn settings(cluster: &ClusterConfig, instance_set_id: &str) -> CloudSettings {
     CloudSettings {
         instance_set_id: instance_set_id.to_owned(),
@@ -67,11 +67,11 @@ pub(crate) fn settings(cluster: &ClusterConfig, instance_set_id: &str) -> CloudS
     }
 }
 
-/// A driver with the way to its VMs; and whether the runner there is ours.
-pub(crate) fn cloud_parts(
+/// Driver with SSH access to the VMs; true if the VMs get Longshore's own runner.
+pub(crate) fn cloud_components(
     cluster: &ClusterConfig,
     cloud: SharedCloud,
-) -> Outcome<(CloudParts, bool)> {
+) -> CliResult<(CloudComponents, bool)> {
     let key =
         SshKey::parse(&cluster.dispatch_private_key).usage("Containers.DispatchPrivateKey")?;
     let public_key = cluster
@@ -94,16 +94,16 @@ pub(crate) fn cloud_parts(
         runner_args: cluster.runner.crunch_run_arguments.clone(),
         runtime_engine: cluster.runner.runtime_engine.name().to_owned(),
     };
-    let parts = CloudParts {
+    let components = CloudComponents {
         remote: Remote::new(ssh, remote).usage("Containers.CloudVMs")?,
         cloud,
         public_key,
         init_command: cluster.cloud.instance_init_command.clone(),
     };
-    Ok((parts, own_runner))
+    Ok((components, own_runner))
 }
 
-/// The core's configuration, completed by what the driver and the runner are.
+/// Configuration of the core, completed with data of the driver and the runner.
 fn core_config(cluster: &ClusterConfig, cloud: &SharedCloud, own_runner: bool) -> Config {
     let mut core = cluster.core.clone();
     core.kill_reaches_tree = own_runner;
@@ -113,16 +113,16 @@ fn core_config(cluster: &ClusterConfig, cloud: &SharedCloud, own_runner: bool) -
     core
 }
 
-/// What of a new configuration can be taken over without a restart: everything that decisions depend
-/// on. `before` is the one that the parts were built from.
+/// Configuration of the core that takes effect without a restart: all settings of decisions.
+/// `before` is the configuration from which the components were built.
 pub(crate) fn reconfigured(
     before: &ClusterConfig,
     cluster: &ClusterConfig,
     cloud: &SharedCloud,
-) -> Outcome<Config> {
+) -> CliResult<Config> {
     let fixed = fixed(before, cluster);
     if !fixed.is_empty() {
-        return Err(Failure::Usage(format!(
+        return Err(CliError::usage(format!(
             "changed, and needs a restart: {}; the old configuration stays in force, whole",
             fixed.join(", ")
         )));
@@ -131,7 +131,7 @@ pub(crate) fn reconfigured(
     Ok(core_config(cluster, cloud, own_runner))
 }
 
-/// What has changed that only a restart takes over, by its keys.
+/// Keys of changed settings that need a restart.
 fn fixed(before: &ClusterConfig, now: &ClusterConfig) -> Vec<&'static str> {
     let key = (&before.dispatch_private_key, &now.dispatch_private_key);
     let calls = (before.api.concurrency_max, now.api.concurrency_max);
@@ -158,22 +158,23 @@ fn fixed(before: &ClusterConfig, now: &ClusterConfig) -> Vec<&'static str> {
     changed.map(|(name, _)| name).collect()
 }
 
-/// Our own runner has one engine, so that what it cannot do is said before anything is rented.
-fn check_engine(cluster: &ClusterConfig, own_runner: bool) -> Outcome {
+/// Rejects unsupported engines: Longshore's own runner has a single engine, and an error must come
+/// before the first instance is created.
+fn check_engine(cluster: &ClusterConfig, own_runner: bool) -> CliResult {
     let engine = cluster.runner.runtime_engine;
     if !own_runner || engine == RuntimeEngine::Process {
         return Ok(());
     }
-    Err(Failure::Usage(format!(
+    Err(CliError::usage(format!(
         "Containers.RuntimeEngine: found {:?}, expected \"process\", the only engine of Longshore's own \
-         runner; write RuntimeEngine: process, or name the runner that has it in \
+         runner; write RuntimeEngine: process, or name a runner with that engine in \
          Containers.CloudVMs.DeployRunnerBinary",
         engine.name()
     )))
 }
 
-/// A client of the containers API with the dispatcher's own token.
-pub(crate) fn api(cluster: &ClusterConfig) -> Outcome<ApiClient> {
+/// Client of the containers API with the dispatcher's token.
+pub(crate) fn api(cluster: &ClusterConfig) -> CliResult<ApiClient> {
     let settings = ApiSettings {
         base_url: cluster.services.controller_url.clone(),
         token: cluster.system_root_token.clone(),
@@ -184,17 +185,17 @@ pub(crate) fn api(cluster: &ClusterConfig) -> Outcome<ApiClient> {
     ApiClient::new(settings).usage("Services.Controller")
 }
 
-/// The configured driver.
+/// Configured driver.
 pub(crate) fn driver(
     cluster: &ClusterConfig,
     settings: CloudSettings,
     state_dir: &Path,
-) -> Outcome<SharedCloud> {
+) -> CliResult<SharedCloud> {
     match cluster.cloud.driver.as_str() {
         "loopback" => Ok(Arc::new(loopback(cluster, settings, state_dir)?)),
         #[cfg(feature = "ec2")]
         "ec2" => Ok(Arc::new(ec2(cluster, settings)?)),
-        other => Err(Failure::Usage(format!(
+        other => Err(CliError::usage(format!(
             "Containers.CloudVMs.Driver: the driver {other:?} is not in this build; expected one \
              of: {}",
             DRIVERS.join(", ")
@@ -202,31 +203,31 @@ pub(crate) fn driver(
     }
 }
 
-/// The drivers of this build.
+/// Drivers of this build.
 const DRIVERS: &[&str] = &[
     "loopback",
     #[cfg(feature = "ec2")]
     "ec2",
 ];
 
-/// The driver that rents from EC2.
+/// Driver of EC2.
 #[cfg(feature = "ec2")]
 fn ec2(
     cluster: &ClusterConfig,
     settings: CloudSettings,
-) -> Outcome<longshore_driver_ec2::Ec2Cloud> {
+) -> CliResult<longshore_driver_ec2::Ec2Cloud> {
     let parameters = &cluster.cloud.driver_parameters;
     let params =
         longshore_driver_ec2::Ec2Params::from_json(parameters).usage("Containers.CloudVMs")?;
     Ok(longshore_driver_ec2::Ec2Cloud::new(settings, params))
 }
 
-/// The driver whose VMs are processes of this host, run by this program itself.
+/// Driver whose VMs are processes on this host, run by this program.
 pub(crate) fn loopback(
     cluster: &ClusterConfig,
     settings: CloudSettings,
     state_dir: &Path,
-) -> Outcome<LoopbackCloud> {
+) -> CliResult<LoopbackCloud> {
     let program = VmProgram {
         path: own_program()?,
         args: vec![LOOPBACK_VM.into()],
@@ -238,12 +239,13 @@ pub(crate) fn loopback(
     LoopbackCloud::new(settings, params).failed("the loopback driver")
 }
 
-fn own_program() -> Outcome<PathBuf> {
+fn own_program() -> CliResult<PathBuf> {
     std::env::current_exe().failed("the path of this program")
 }
 
-/// Where the runner comes from, and whether it is ours, whose KILL reaches the whole tree.
-fn runner_source(cluster: &ClusterConfig) -> Outcome<(RunnerSource, bool)> {
+/// Source of the runner; true for Longshore's own runner, whose KILL reaches the whole process
+/// tree.
+fn runner_source(cluster: &ClusterConfig) -> CliResult<(RunnerSource, bool)> {
     let deploy = |binary, name: &str| RunnerSource::Deploy {
         binary,
         directory: cluster.cloud.deploy_runner_directory.clone(),
@@ -266,8 +268,8 @@ fn runner_source(cluster: &ClusterConfig) -> Outcome<(RunnerSource, bool)> {
     })
 }
 
-/// As the peer computes it, so that its running VMs are taken over: the hash of the root token, or
-/// the uuid in the middle of a `v2/` token.
+/// Instance set ID as computed by the peer, so that instances of the peer are adopted: the hash of
+/// the root token, or the uuid in the middle of a `v2/` token.
 pub(crate) fn instance_set_id(token: &Secret) -> String {
     let mut parts = token.expose().split('/');
     match (parts.next(), parts.next()) {
@@ -281,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_set_id_tells_nothing_of_the_token() {
+    fn instance_set_id_hides_token() {
         let plain = instance_set_id(&Secret::new("abc"));
         assert_eq!(plain, "900150983cd24fb0d6963f7d28e17f72");
         let v2 = instance_set_id(&Secret::new("v2/zzzzz-gj3su-000000000000000/secret"));

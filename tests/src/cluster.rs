@@ -1,4 +1,4 @@
-//! A queue, a dispatcher and their VMs, for one test.
+//! Queue, dispatcher and VMs for one test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::api::Api;
+use crate::command_output::{CommandOutput, run};
 use crate::daemon::Daemon;
 use crate::procs::{Process, end, of_vms, send};
-use crate::ran::{Ran, run};
 use crate::setup::Setup;
 use crate::sshd::{free_port, keygen};
 use crate::wait::{until, until_some};
@@ -22,59 +22,61 @@ const MANAGEMENT_TOKEN: &str = "managementtoken1managementtoken2managementtoken3
 const INSTANCES: &str = "/arvados/v1/dispatch/instances";
 const SHOWN_LINES_MAX: usize = 80;
 
-/// A configuration in a directory of its own, and the processes started for it. All of it ends with
-/// the value, VMs and what runs on them included.
+/// Configuration in a temporary directory, and processes started with the configuration. Dropping
+/// the value ends all processes, including VMs and processes on VMs.
 #[derive(Debug)]
-pub struct Site {
+pub struct TestCluster {
     dir: TempDir,
     ports: [u16; 2],
-    /// The root token and the management token.
+    /// Root token and management token.
     tokens: [String; 2],
     queue: Option<Daemon>,
     dispatcher: Option<Daemon>,
 }
 
-impl Site {
-    /// A site on which the queue and a dispatcher are at work.
+impl TestCluster {
+    /// Cluster with a running queue and a running dispatcher.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(Setup::default())
     }
 
-    /// The same with choices.
+    /// Running cluster with another configuration.
     #[must_use]
     pub fn start_with(setup: Setup) -> Self {
-        let mut site = Self::prepare(setup);
-        site.start_queue();
-        site.start_dispatcher();
-        site
+        let mut cluster = Self::prepare(setup);
+        cluster.start_queue();
+        cluster.start_dispatcher();
+        cluster
     }
 
-    /// A site on which nothing runs yet.
+    /// Cluster without running processes.
     ///
     /// # Panics
-    /// If its files cannot be written.
+    ///
+    /// If the files cannot be written.
     #[must_use]
     pub fn prepare(setup: Setup) -> Self {
-        let site = Self::empty();
-        keygen(&site.path("dispatch_key"));
-        site.configure(setup);
-        site
+        let cluster = Self::empty();
+        keygen(&cluster.path("dispatch_key"));
+        cluster.configure(setup);
+        cluster
     }
 
-    /// A site with the configuration that `longshore init` writes; nothing runs yet.
+    /// Cluster with the configuration written by `longshore init`, without running processes.
     ///
     /// # Panics
-    /// If that does not work.
+    ///
+    /// If `longshore init` fails.
     #[must_use]
     pub fn init() -> Self {
-        let mut site = Self::empty();
-        let ports = site.ports.map(|port| port.to_string());
+        let mut cluster = Self::empty();
+        let ports = cluster.ports.map(|port| port.to_string());
         let args = ["init", "--dir", ".", "--queue-port", &ports[0]];
         let args = [&args[..], &["--management-port", &ports[1]]].concat();
-        let _ = site.longshore(&args).succeeded();
-        site.tokens = ["SystemRootToken", "ManagementToken"].map(|key| site.setting(key));
-        site
+        let _ = cluster.longshore(&args).succeeded();
+        cluster.tokens = ["SystemRootToken", "ManagementToken"].map(|key| cluster.setting(key));
+        cluster
     }
 
     fn empty() -> Self {
@@ -82,7 +84,8 @@ impl Site {
         let ports = [free_port(), free_port()];
         Self {
             dir: dir.expect("a temporary directory"),
-            // What belongs to whom follows from the token: sites that share a cloud need their own.
+            // The instance set ID depends on the token: clusters sharing a cloud need different
+            // tokens.
             tokens: [
                 format!("{ROOT_TOKEN}{}", ports[0]),
                 MANAGEMENT_TOKEN.to_owned(),
@@ -93,7 +96,7 @@ impl Site {
         }
     }
 
-    /// The value of a key that stands once in the configuration.
+    /// Value of a key that occurs once in the configuration.
     fn setting(&self, key: &str) -> String {
         let text = self.read("config.yml");
         let value = text.lines().find_map(|line| {
@@ -103,10 +106,11 @@ impl Site {
         value.unwrap_or_else(|| panic!("{key} in the configuration"))
     }
 
-    /// Writes the configuration again.
+    /// Writes a new configuration.
     ///
     /// # Panics
-    /// If it cannot be written.
+    ///
+    /// If the file cannot be written.
     pub fn configure(&self, setup: Setup) {
         let text = setup.fill(
             self.dir.path(),
@@ -116,26 +120,26 @@ impl Site {
         fs::write(self.config(), text).expect("the configuration is written");
     }
 
-    /// The configuration file.
+    /// Configuration file.
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.path("config.yml")
     }
 
-    /// A file of the site.
+    /// Path of a file of the cluster.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// What a file of the site says; nothing if there is none.
+    /// Content of a file of the cluster; empty if the file does not exist.
     #[must_use]
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
-    /// A container that appends `word` to the file `begun`, waits for the file `gate`, says "through
-    /// `word`" and appends `word` to `ended`.
+    /// Container that appends `word` to the file `begun`, waits for the file `gate`, prints
+    /// "through `word`" and appends `word` to `ended`.
     #[must_use]
     pub fn gated(&self, word: &str) -> Container {
         let dir = self.dir.path().display();
@@ -145,45 +149,46 @@ impl Site {
         ))
     }
 
-    /// Lets gated containers go on.
+    /// Lets gated containers continue.
     ///
     /// # Panics
+    ///
     /// If the file cannot be written.
     pub fn open_gate(&self) {
         fs::write(self.path("gate"), "").expect("the gate is written");
     }
 
-    /// The port of the queue.
+    /// Port of the queue.
     #[must_use]
     pub fn queue_port(&self) -> u16 {
         self.ports[0]
     }
 
-    /// The port of the management API.
+    /// Port of the management API.
     #[must_use]
     pub fn management_port(&self) -> u16 {
         self.ports[1]
     }
 
-    /// The token of the queue and of the dispatcher, from which the name of the instance set follows.
+    /// Token of the queue and of the dispatcher; determines the instance set ID.
     #[must_use]
     pub fn root_token(&self) -> &str {
         &self.tokens[0]
     }
 
-    /// The queue, with the root token.
+    /// Client of the queue with the root token.
     #[must_use]
     pub fn api(&self) -> Api {
         Api::new(self.ports[0], &self.tokens[0])
     }
 
-    /// The management API, with its token.
+    /// Client of the management API with the management token.
     #[must_use]
     pub fn management(&self) -> Api {
         Api::new(self.ports[1], &self.tokens[1])
     }
 
-    /// A command of the program, with this site's configuration.
+    /// Command of the program with this cluster's configuration.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(built::longshore());
@@ -202,35 +207,35 @@ impl Site {
         command
     }
 
-    /// Runs a command of the program to its end.
+    /// Runs a command of the program to completion.
     #[must_use]
-    pub fn longshore(&self, args: &[&str]) -> Ran {
+    pub fn longshore(&self, args: &[&str]) -> CommandOutput {
         run(&mut self.command(args))
     }
 
-    /// Starts the queue and waits until it answers.
+    /// Starts the queue and waits until the queue responds.
     pub fn start_queue(&mut self) {
         let log = self.path("queue.log");
         self.queue = Some(Daemon::start(&mut self.command(&["queue"]), &log));
         let api = self.api();
         until("the queue answers", || {
-            self.still_runs();
+            self.assert_running();
             api.send("GET", "/arvados/v1/containers?limit=1", "", "")
                 .is_ok()
         });
     }
 
-    /// Kills the queue, as a crash would.
+    /// Kills the queue with SIGKILL, like a crash.
     pub fn kill_queue(&mut self) {
         drop(self.queue.take().expect("the queue runs"));
     }
 
-    /// Stops the queue's process without ending it: whoever calls hangs.
+    /// Stops the queue's process with SIGSTOP: requests hang.
     pub fn freeze_queue(&self) {
         self.signal_queue(Signal::STOP);
     }
 
-    /// Lets the queue's process go on.
+    /// Continues the queue's process.
     pub fn thaw_queue(&self) {
         self.signal_queue(Signal::CONT);
     }
@@ -240,65 +245,67 @@ impl Site {
         send(queue.process(), signal);
     }
 
-    /// Starts a dispatcher and waits until it answers.
+    /// Starts a dispatcher and waits until the dispatcher responds.
     pub fn start_dispatcher(&mut self) {
         let dispatcher = self.another_dispatcher("dispatch.log");
         self.dispatcher = Some(dispatcher);
         self.until_dispatching();
     }
 
-    /// Waits until a dispatcher answers and has seen the cloud and the queue.
+    /// Waits until a dispatcher responds and has synced with cloud and queue.
     pub fn until_dispatching(&mut self) {
         let api = self.management();
         until("the dispatcher answers", || {
-            self.still_runs();
+            self.assert_running();
             let answer = api.send("GET", INSTANCES, "", "");
             answer.is_ok_and(|answer| answer.status == 200)
         });
     }
 
-    /// A dispatcher beside the site's own, not waited for.
+    /// Starts an additional dispatcher, without waiting.
     #[must_use]
     pub fn another_dispatcher(&self, log: &str) -> Daemon {
         Daemon::start(&mut self.command(&["dispatch"]), &self.path(log))
     }
 
-    /// Takes the dispatcher out of the site's hands.
+    /// Removes the dispatcher from the cluster and returns the process.
     ///
     /// # Panics
-    /// If none was started.
+    ///
+    /// If no dispatcher was started.
     #[must_use]
     pub fn take_dispatcher(&mut self) -> Daemon {
         self.dispatcher.take().expect("a dispatcher was started")
     }
 
-    /// Kills the dispatcher, as a crash would.
+    /// Kills the dispatcher with SIGKILL, like a crash.
     pub fn kill_dispatcher(&mut self) {
         self.take_dispatcher().kill();
     }
 
-    /// Asks the dispatcher to end and waits until it has.
+    /// Sends TERM to the dispatcher and waits for the end.
     pub fn stop_dispatcher(&mut self) -> ExitStatus {
         self.take_dispatcher().terminate()
     }
 
-    /// Lets the dispatcher read a new configuration.
+    /// Writes a new configuration and makes the dispatcher reload it.
     ///
     /// # Panics
-    /// If none runs.
+    ///
+    /// If no dispatcher is running.
     pub fn reload(&self, setup: Setup) {
         self.configure(setup);
         let dispatcher = self.dispatcher.as_ref().expect("a dispatcher runs");
         send(dispatcher.process(), Signal::HUP);
     }
 
-    /// What all dispatchers of the site wrote.
+    /// Log of all dispatchers of the cluster.
     #[must_use]
     pub fn dispatch_log(&self) -> String {
         self.read("dispatch.log")
     }
 
-    fn still_runs(&mut self) {
+    fn assert_running(&mut self) {
         for daemon in [&mut self.queue, &mut self.dispatcher]
             .into_iter()
             .flatten()
@@ -306,26 +313,26 @@ impl Site {
             let ended = daemon.ended();
             assert!(
                 ended.is_none(),
-                "ended by itself: {ended:?}: {}",
+                "process ended unexpectedly: {ended:?}: {}",
                 daemon.log()
             );
         }
     }
 
-    /// The instances, as the management API shows them.
+    /// Instances listed by the management API.
     #[must_use]
     pub fn instances(&self) -> Vec<Value> {
         let page = self.management().get(INSTANCES).ok().json();
         page["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// One instance as the management API shows it, while it is there.
+    /// Instance listed by the management API; `None` if not listed.
     #[must_use]
     pub fn instance(&self, id: &str) -> Option<Value> {
         self.instances().into_iter().find(|i| i["instance"] == id)
     }
 
-    /// The names of the instances that exist, sorted.
+    /// Names of the listed instances, sorted.
     #[must_use]
     pub fn instance_ids(&self) -> Vec<String> {
         let instances = self.instances();
@@ -335,7 +342,7 @@ impl Site {
         ids
     }
 
-    /// Waits until some instance meets a condition, and returns its name.
+    /// Waits until an instance meets a condition, and returns the name.
     #[must_use]
     pub fn until_instance(&self, what: &str, meets: impl Fn(&Value) -> bool) -> String {
         until_some(what, || {
@@ -344,17 +351,20 @@ impl Site {
         })
     }
 
-    /// Waits until a container runs, and returns the instance that it runs on.
+    /// Waits until a container runs, and returns the name of the instance.
     #[must_use]
     pub fn until_runs(&self, uuid: &str) -> String {
         self.api().until_state(uuid, "Running");
-        self.until_instance(&format!("an instance shows that {uuid} runs"), |instance| {
-            let running = instance["running_container_uuids"].as_array();
-            running.is_some_and(|uuids| uuids.iter().any(|u| u == uuid))
-        })
+        self.until_instance(
+            &format!("an instance lists {uuid} as running"),
+            |instance| {
+                let running = instance["running_container_uuids"].as_array();
+                running.is_some_and(|uuids| uuids.iter().any(|u| u == uuid))
+            },
+        )
     }
 
-    /// Waits until an instance is idle, in the dispatcher's eyes.
+    /// Waits until the dispatcher lists an instance as idle.
     pub fn until_idle(&self, id: &str) {
         until(&format!("{id} is idle"), || {
             self.instance(id)
@@ -362,27 +372,28 @@ impl Site {
         });
     }
 
-    /// Waits until the dispatcher shows an instance no more.
+    /// Waits until the dispatcher no longer lists an instance.
     pub fn until_gone(&self, id: &str) {
         until(&format!("{id} is gone"), || self.instance(id).is_none());
     }
 
-    /// The directory of a VM.
+    /// Directory of a VM.
     #[must_use]
     pub fn vm_dir(&self, id: &str) -> PathBuf {
         self.path("vms/vms").join(id)
     }
 
-    /// How many VMs were ever made, as long as ended ones are shown.
+    /// Number of VMs ever created, as long as terminated VMs are listed.
     #[must_use]
     pub fn vms_made(&self) -> usize {
         fs::read_dir(self.path("vms/vms")).map_or(0, Iterator::count)
     }
 
-    /// The process that is a VM.
+    /// Process of a VM.
     ///
     /// # Panics
-    /// If there is none.
+    ///
+    /// If the VM does not run.
     #[must_use]
     pub fn vm_process(&self, id: &str) -> Process {
         let text = fs::read_to_string(self.vm_dir(id).join("process.json"));
@@ -392,16 +403,17 @@ impl Site {
         process.expect("the VM's process lives")
     }
 
-    /// Kills a VM with everything on it, as if its host had failed.
+    /// Kills a VM with all processes, like a failure of the host.
     ///
     /// # Panics
-    /// If something on it does not end.
+    ///
+    /// If a process does not end.
     pub fn kill_vm(&self, id: &str) {
         let dir = self.vm_dir(id);
         assert_eq!(end(|| of_vms(&dir)), []);
     }
 
-    /// Everything that runs on the site's VMs, themselves included.
+    /// All processes of the cluster's VMs, including the VMs.
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         of_vms(self.dir.path())
@@ -421,15 +433,15 @@ fn show_tail(log: &Path) {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let shown = &lines[lines.len().saturating_sub(SHOWN_LINES_MAX)..];
-    println!("--- the end of {}:\n{}", log.display(), shown.join("\n"));
+    println!("--- last lines of {}:\n{}", log.display(), shown.join("\n"));
 }
 
-impl Drop for Site {
+impl Drop for TestCluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.show_logs();
         }
-        // First who makes VMs, then what is left of them.
+        // The dispatcher is stopped before the remaining VMs, since the dispatcher creates VMs.
         self.dispatcher = None;
         self.queue = None;
         let left = end(|| self.processes());

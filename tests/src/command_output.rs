@@ -1,76 +1,80 @@
-//! Commands that end by themselves.
+//! Commands run to completion.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::wait::{PATIENCE, until_some_within};
+use crate::wait::{TIMEOUT, until_some_within};
 
-/// What became of a command.
+/// Result of a command.
 #[derive(Debug)]
-pub struct Ran {
-    /// How it ended.
+pub struct CommandOutput {
+    /// Exit status.
     pub status: ExitStatus,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
-impl Ran {
-    /// Its exit status; `None` if a signal ended it.
+impl CommandOutput {
+    /// Exit code; `None` if the command was killed by a signal.
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Itself, if it succeeded.
+    /// Returns the output if the command succeeded.
     ///
     /// # Panics
-    /// If it did not.
+    ///
+    /// If the command failed.
     #[must_use]
     pub fn succeeded(self) -> Self {
         assert!(self.status.success(), "{self:#?}");
         self
     }
 
-    /// Its standard output without white space around it.
+    /// Standard output without surrounding white space.
     #[must_use]
     pub fn text(&self) -> &str {
         self.stdout.trim()
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 ///
 /// # Panics
-/// If it cannot be started or does not end.
+///
+/// If the command cannot be started or does not end.
 #[must_use]
-pub fn run(command: &mut Command) -> Ran {
+pub fn run(command: &mut Command) -> CommandOutput {
     run_with_input(command, "")
 }
 
-/// Runs a command with this on its standard input, to its end.
+/// Runs a command with `input` on standard input to completion.
 ///
 /// # Panics
-/// If it cannot be started or does not end.
+///
+/// If the command cannot be started or does not end.
 #[must_use]
-pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
-    run_for(command, input, PATIENCE)
+pub fn run_with_input(command: &mut Command, input: &str) -> CommandOutput {
+    run_for(command, input, TIMEOUT)
 }
 
-/// Runs a command that may take so long, to its end.
+/// Runs a command to completion with another timeout.
 ///
 /// # Panics
-/// If it cannot be started or does not end.
+///
+/// If the command cannot be started or does not end.
 #[must_use]
-pub fn run_within(command: &mut Command, patience: Duration) -> Ran {
-    run_for(command, "", patience)
+pub fn run_within(command: &mut Command, timeout: Duration) -> CommandOutput {
+    run_for(command, "", timeout)
 }
 
-fn run_for(command: &mut Command, input: &str, patience: Duration) -> Ran {
-    // Files never fill up, as pipes do.
+fn run_for(command: &mut Command, input: &str, timeout: Duration) -> CommandOutput {
+    // Unlike pipes, files have no limited capacity.
     let [mut stdin, mut stdout, mut stderr] =
         [(); 3].map(|()| tempfile::tempfile().expect("a temporary file"));
     stdin
@@ -86,7 +90,7 @@ fn run_for(command: &mut Command, input: &str, patience: Duration) -> Ran {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let what = format!("{command:?} ends");
     let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        until_some_within(patience, &what, || {
+        until_some_within(timeout, &what, || {
             child.try_wait().expect("a child is waited for")
         })
     }));
@@ -95,7 +99,7 @@ fn run_for(command: &mut Command, input: &str, patience: Duration) -> Ran {
         let _ = child.wait();
         std::panic::resume_unwind(panic)
     });
-    Ran {
+    CommandOutput {
         status,
         stdout: text(&mut stdout),
         stderr: text(&mut stderr),

@@ -1,7 +1,8 @@
-//! Carries out commands: by the queue, the cloud, the VMs.
+//! Executes commands of the core by calls to the queue, the cloud and the VMs.
 //!
-//! Each command runs as a task of its own until its deadline; its answer is sent to the loop. There
-//! are never more than the core has awaited answers. Nothing is retried here: the core decides.
+//! Each command runs as a separate task until its deadline; the task sends the answer to the loop.
+//! The core limits the number of commands in flight. The executor retries nothing: retries are
+//! decisions of the core.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,22 +22,22 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::create_spec::CreateRequest;
+use super::instance_secrets::InstanceSecrets;
 use super::prices::{Prices, priced};
 use super::runner_config::RunnerConfig;
-use super::vault::Vault;
-use super::wish::Wish;
 use crate::clock::Clock;
 
-/// One configured cloud and how to reach its VMs.
-pub(crate) struct CloudParts {
+/// Configured cloud with SSH access to the VMs.
+pub(crate) struct CloudComponents {
     pub(crate) cloud: SharedCloud,
     pub(crate) remote: Remote,
-    /// For the cloud to put on VMs; none where images bring it.
+    /// Public key for the driver to deploy on VMs; `None` if images contain the key.
     pub(crate) public_key: Option<String>,
     pub(crate) init_command: String,
 }
 
-/// What may change while we run.
+/// Configuration that may change while the dispatcher runs.
 pub(crate) struct Catalog {
     pub(crate) types: BTreeMap<TypeName, InstanceType>,
 }
@@ -49,27 +50,27 @@ impl From<&Config> for Catalog {
     }
 }
 
-/// Everything outside. Cheap to clone.
+/// Executor of commands. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct World(Arc<Inner>);
+pub(crate) struct Executor(Arc<Inner>);
 
 struct Inner {
     api: ApiClient,
-    clouds: Vec<CloudParts>,
-    /// One for each of the clouds.
+    clouds: Vec<CloudComponents>,
+    /// Prices by cloud, in the order of `clouds`.
     prices: Vec<Arc<Prices>>,
     catalog: RwLock<Arc<Catalog>>,
     runner: RunnerConfig,
     clock: Clock,
-    vault: Vault,
+    instance_secrets: InstanceSecrets,
     tasks: TaskTracker,
     answers: mpsc::Sender<Input>,
 }
 
-impl World {
+impl Executor {
     pub(crate) fn new(
         api: ApiClient,
-        clouds: Vec<CloudParts>,
+        clouds: Vec<CloudComponents>,
         catalog: Catalog,
         runner: RunnerConfig,
         clock: Clock,
@@ -82,32 +83,32 @@ impl World {
             catalog: RwLock::new(Arc::new(catalog)),
             runner,
             clock,
-            vault: Vault::default(),
+            instance_secrets: InstanceSecrets::default(),
             tasks: TaskTracker::new(),
             answers,
         }))
     }
 
-    /// Begins to carry out a command that was decided at `now`.
-    pub(crate) fn carry_out(&self, now: Timestamp, command: Command) {
+    /// Starts to execute a command issued at `now`.
+    pub(crate) fn execute(&self, now: Timestamp, command: Command) {
         let inner = Arc::clone(&self.0);
-        let patience = command.deadline.since(now);
+        let timeout = command.deadline.since(now);
         self.0.tasks.spawn(async move {
             let CommandId(number) = command.id;
-            let work = inner.answer(command.action, patience);
-            // Past its deadline nobody waits for the answer any more.
-            match tokio::time::timeout(patience, work).await {
+            let work = inner.answer(command.action, timeout);
+            // The core ignores answers after the deadline.
+            match tokio::time::timeout(timeout, work).await {
                 Ok(answer) => {
                     let id = command.id;
-                    // The loop is gone only when the process is about to end.
+                    // The receiver is closed only during shutdown.
                     let _ = inner.answers.send(Input::Answer { id, answer }).await;
                 }
-                Err(_) => tracing::debug!(command = number, "given up at its deadline"),
+                Err(_) => tracing::debug!(command = number, "command abandoned at the deadline"),
             }
         });
     }
 
-    /// Takes over types and image for the commands from now on.
+    /// Replaces the instance types for subsequent commands.
     pub(crate) fn reconfigure(&self, catalog: Catalog) {
         let mut slot = self
             .0
@@ -117,25 +118,25 @@ impl World {
         *slot = Arc::new(catalog);
     }
 
-    /// Forgets what was kept about an instance that is gone, in whichever cloud it was.
+    /// Forgets the state kept for a vanished instance, in any cloud.
     pub(crate) fn forget(&self, instance: &InstanceId) {
-        for (number, parts) in (0..).zip(&self.0.clouds) {
+        for (number, components) in (0..).zip(&self.0.clouds) {
             let cloud = CloudId(number);
-            self.0.vault.forget(cloud, instance);
+            self.0.instance_secrets.forget(cloud, instance);
             let instance = instance.clone();
-            parts.remote.forget(&InstanceKey { cloud, instance });
+            components.remote.forget(&InstanceKey { cloud, instance });
         }
     }
 
-    /// When the queue last said that it was overloaded.
+    /// Time of the last 503 response of the queue.
     pub(crate) fn last_503(&self) -> Option<Timestamp> {
         self.0.api.last_503()
     }
 
-    /// Waits for the commands under way, at most so long; false if some were left.
-    pub(crate) async fn finish(&self, patience: Duration) -> bool {
+    /// Waits for commands in flight until the timeout; false if commands were left.
+    pub(crate) async fn finish(&self, timeout: Duration) -> bool {
         self.0.tasks.close();
-        tokio::time::timeout(patience, self.0.tasks.wait())
+        tokio::time::timeout(timeout, self.0.tasks.wait())
             .await
             .is_ok()
     }
@@ -147,9 +148,9 @@ impl Inner {
         Arc::clone(&slot)
     }
 
-    async fn answer(&self, action: Action, patience: Duration) -> Answer {
+    async fn answer(&self, action: Action, timeout: Duration) -> Answer {
         match action {
-            Action::Queue(action) => self.ask_queue(action, patience).await,
+            Action::Queue(action) => self.ask_queue(action, timeout).await,
             Action::Cloud { cloud, action } => self.ask_cloud(cloud, action).await,
             Action::Vm {
                 cloud,
@@ -157,15 +158,14 @@ impl Inner {
                 address,
                 action,
             } => {
-                let secret = self.vault.get(cloud, &instance);
+                let secret = self.instance_secrets.get(cloud, &instance);
                 let target = Target {
                     cloud,
                     instance,
                     address: address.to_string(),
                     secret,
                 };
-                self.ask_vm(&target, action, Instant::now() + patience)
-                    .await
+                self.ask_vm(&target, action, Instant::now() + timeout).await
             }
         }
     }
@@ -189,7 +189,7 @@ impl Inner {
     }
 
     async fn ask_cloud(&self, id: CloudId, action: CloudAction) -> Answer {
-        let Some(parts) = self.clouds.get(usize::from(id.0)) else {
+        let Some(components) = self.clouds.get(usize::from(id.0)) else {
             let message = format!("there is no cloud number {}", id.0);
             let error = CloudError::Permanent { message };
             return match action {
@@ -201,14 +201,17 @@ impl Inner {
             };
         };
         match action {
-            CloudAction::List => Answer::Instances(self.list(id, parts).await),
+            CloudAction::List => Answer::Instances(self.list(id, components).await),
             CloudAction::Create {
                 intent,
                 instance_type,
                 image,
-            } => Answer::Created(self.create(id, parts, intent, &instance_type, image).await),
+            } => Answer::Created(
+                self.create(id, components, intent, &instance_type, image)
+                    .await,
+            ),
             CloudAction::Destroy { instance } => {
-                Answer::CloudDone(parts.cloud.destroy(&instance).await)
+                Answer::CloudDone(components.cloud.destroy(&instance).await)
             }
             CloudAction::Tag {
                 instance,
@@ -216,7 +219,7 @@ impl Inner {
             } => {
                 let value = idle_behavior.name().to_owned();
                 let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), value)]);
-                Answer::CloudDone(parts.cloud.set_tags(&instance, tags).await)
+                Answer::CloudDone(components.cloud.set_tags(&instance, tags).await)
             }
         }
     }
@@ -224,13 +227,13 @@ impl Inner {
     async fn list(
         &self,
         id: CloudId,
-        parts: &CloudParts,
+        components: &CloudComponents,
     ) -> Result<Vec<InstanceRecord>, CloudError> {
-        let instances = parts.cloud.list().await?;
+        let instances = components.cloud.list().await?;
         if let Some(prices) = self.prices.get(usize::from(id.0)) {
             let living = instances.iter().filter(|instance| !instance.terminated);
             let all = living.filter_map(|instance| self.priced(instance));
-            prices.listed(&parts.cloud, all.collect());
+            prices.listed(&components.cloud, all.collect());
         }
         Ok(instances.into_iter().map(|i| self.record(id, i)).collect())
     }
@@ -238,7 +241,7 @@ impl Inner {
     async fn create(
         &self,
         id: CloudId,
-        parts: &CloudParts,
+        components: &CloudComponents,
         intent: IntentId,
         type_name: &TypeName,
         image: ImageId,
@@ -248,27 +251,27 @@ impl Inner {
             let message = format!("there is no instance type {type_name}");
             return Err(CloudError::Permanent { message });
         };
-        let wish = Wish {
+        let request = CreateRequest {
             intent,
             type_name,
             offer: instance_type,
             image,
-            secret_path: parts.cloud.secret_path(),
-            init_command: &parts.init_command,
-            public_key: parts.public_key.clone(),
+            secret_path: components.cloud.secret_path(),
+            init_command: &components.init_command,
+            public_key: components.public_key.clone(),
         };
-        let instance = parts.cloud.create(wish.spec()?).await?;
+        let instance = components.cloud.create(request.spec()?).await?;
         if let Some(prices) = self.prices.get(usize::from(id.0))
             && let Some(one) = self.priced(&instance)
         {
-            prices.made(&parts.cloud, one);
+            prices.created(&components.cloud, one);
         }
         Ok(self.record(id, instance))
     }
 
-    /// An instance whose price may be another than that of its type, and since when it matters:
-    /// none where the type is known and its price is fixed, so that clouds without such types are
-    /// never asked.
+    /// Instance with a price other than the configured price of its type, and the start of the
+    /// period in question; `None` if the type has a fixed price, so that clouds without preemptible
+    /// types are never asked for prices.
     fn priced(&self, instance: &Instance) -> Option<(InstanceId, Timestamp)> {
         let name = instance.tags.get(tag::TYPE);
         let catalog = self.catalog();
@@ -279,9 +282,10 @@ impl Inner {
         (!fixed).then(|| priced(instance, intent, self.clock.now()))
     }
 
-    /// Keeps the secret here and passes the rest on.
+    /// Keeps the secret and converts the rest for the core.
     fn record(&self, cloud: CloudId, instance: Instance) -> InstanceRecord {
-        self.vault.keep(cloud, &instance.id, instance.secret);
+        self.instance_secrets
+            .keep(cloud, &instance.id, instance.secret);
         let tag = |name| instance.tags.get(name).map(String::as_str);
         InstanceRecord {
             tags: InstanceTags {
@@ -299,8 +303,8 @@ impl Inner {
 
     async fn ask_vm(&self, target: &Target, action: VmAction, deadline: Instant) -> Answer {
         let catalog = self.catalog();
-        let parts = self.clouds.get(usize::from(target.cloud.0));
-        let remote = parts.map(|parts| &parts.remote);
+        let components = self.clouds.get(usize::from(target.cloud.0));
+        let remote = components.map(|components| &components.remote);
         let unknown = || VmError::Unreachable(format!("there is no cloud {}", target.cloud.0));
         match action {
             VmAction::Probe { boot } => Answer::Probed(match remote {
@@ -329,7 +333,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// A steady probe takes along the prices that the VM does not have yet.
+    /// Probes a VM. Probes after the boot carry prices that the VM does not have yet.
     async fn probe(
         &self,
         remote: &Remote,
@@ -338,13 +342,13 @@ impl Inner {
         deadline: Instant,
     ) -> Result<ProbeReport, VmError> {
         let prices = self.prices.get(usize::from(target.cloud.0));
-        let news = prices.and_then(|prices| prices.news(&target.instance));
-        let (Some(prices), Some(news), false) = (prices, news, boot) else {
+        let update = prices.and_then(|prices| prices.update_for(&target.instance));
+        let (Some(prices), Some(update), false) = (prices, update, boot) else {
             return remote.probe(target, boot, deadline).await;
         };
-        let report = remote.probe_with_prices(target, news.clone(), deadline);
+        let report = remote.probe_with_prices(target, update.clone(), deadline);
         let report = report.await?;
-        prices.told(&target.instance, &news);
+        prices.delivered(&target.instance, &update);
         Ok(report)
     }
 }

@@ -1,4 +1,4 @@
-//! The secrets of instances, which the core never sees.
+//! Secrets of instances, which are never passed to the core.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,26 +6,26 @@ use std::sync::{Mutex, PoisonError};
 use longshore_core::ids::{CloudId, InstanceId};
 use longshore_secret::Secret;
 
-/// Each instance's secret, as the cloud's tags last said. O(log instances).
+/// Secret of each instance, from the latest tags of the cloud. O(log instances).
 #[derive(Debug, Default)]
-pub(crate) struct Vault(Mutex<BTreeMap<(CloudId, InstanceId), Secret>>);
+pub(crate) struct InstanceSecrets(Mutex<BTreeMap<(CloudId, InstanceId), Secret>>);
 
-impl Vault {
-    /// Keeps the secret of one instance; an empty one does not replace one that is known, since tags
-    /// may come late.
+impl InstanceSecrets {
+    /// Keeps the secret of an instance; an empty secret does not replace a known secret, since the
+    /// cloud may show tags late.
     pub(crate) fn keep(&self, cloud: CloudId, instance: &InstanceId, secret: Secret) {
         if !secret.is_empty() {
             self.lock().insert((cloud, instance.clone()), secret);
         }
     }
 
-    /// The secret of one instance; an empty one, which proves nothing, where none is known.
+    /// Secret of an instance; empty, and so never accepted, if unknown.
     pub(crate) fn get(&self, cloud: CloudId, instance: &InstanceId) -> Secret {
         let known = self.lock().get(&(cloud, instance.clone())).cloned();
         known.unwrap_or_default()
     }
 
-    /// Forgets an instance that is gone.
+    /// Forgets a vanished instance.
     pub(crate) fn forget(&self, cloud: CloudId, instance: &InstanceId) {
         self.lock().remove(&(cloud, instance.clone()));
     }
