@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn money_is_exact_to_the_millionth_and_rounded_half_up_below() {
+    fn money_is_rounded_to_the_millionth() {
         assert_eq!(micros("0.123"), Some(123_000));
         assert_eq!(micros("1e-3"), Some(1_000));
         assert_eq!(micros("0.0000005"), Some(1));

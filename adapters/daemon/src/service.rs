@@ -105,7 +105,7 @@ impl Service {
         let (published, settings) = watch::channel(Arc::new(settings));
         let management = Management {
             settings,
-            loop_requests: ask,
+            loop_requests: request_sender,
             metrics: Arc::clone(&metrics),
             limits: ServeLimits::default(),
         };
@@ -144,7 +144,7 @@ impl Service {
             executor,
             metrics,
             inputs,
-            questions,
+            requests,
             events.clone(),
         )
         .usage(format!("--journal {journal_dir}"))?;
