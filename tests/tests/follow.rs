@@ -88,9 +88,9 @@ fn explain_names_reasons_for_wait_and_instance() {
     });
     let text = explain(&waits);
     for part in [
-        "position 1 of 1 that wait",
+        "position 1 of 1 waiting",
         "small ($0.050000 an hour): MaxInstances is reached",
-        "1 have no room",
+        "1 full",
         "large is not eligible: it costs",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
@@ -100,7 +100,7 @@ fn explain_names_reasons_for_wait_and_instance() {
         &*format!("created for {runs}"),
         &*format!("{runs} runs, for"),
         "at 127.0.0.1:",
-        "it stays while something is on it",
+        "kept while containers are assigned or running",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
@@ -110,7 +110,7 @@ fn explain_names_reasons_for_wait_and_instance() {
     });
     let output = cluster.longshore(&["explain", "--json", &vm]).succeeded();
     let explanation: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(explanation["fate"]["fate"], "held");
+    assert_eq!(explanation["termination"]["plan"], "held");
     assert_eq!(explanation["instance"], vm.as_str());
 
     // The queue explains ended containers; an unknown ID is an error.
