@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use longshore_benches::{Bench, Busy, Size, containers, wanted};
-use longshore_sim::naive::Naive;
+use longshore_sim::reference_placement::ReferencePlacement;
 
 /// One answer of an idle-state probe, with the resulting commands.
 fn steady_probe(c: &mut Criterion) {
@@ -115,7 +115,7 @@ fn place_naively(c: &mut Criterion) {
     bench.queue_shows(containers(size));
     let wanted = wanted(&bench, size);
     let config = bench.core.config().clone();
-    let naive = Naive::of(&bench.core.view(), &config);
+    let naive = ReferencePlacement::of(&bench.core.view(), &config);
     let name = "10000 containers of 20 shapes on 1000 instances";
     group.bench_function(name, |b| {
         b.iter_batched(

@@ -12,7 +12,7 @@ use longshore_core::input::{
 };
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
-use longshore_sim::naive::Wanted;
+use longshore_sim::reference_placement::Wanted;
 
 /// Dispatcher and simulated time.
 #[derive(Clone, Debug)]

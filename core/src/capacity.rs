@@ -1,15 +1,18 @@
-//! May we ask the cloud for this now? Limits of our own, and what the cloud refused lately.
+//! Limits on calls to clouds: configured limits, and back-off after errors.
 
-pub(crate) mod backoff;
 pub(crate) mod blocked;
 pub(crate) mod boot_breaker;
 pub(crate) mod budgets;
 pub(crate) mod concurrency;
+#[cfg(feature = "mutants")]
+mod mutants;
 pub(crate) mod token_bucket;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::backoff::{Backoff, BackoffState, Readiness};
+use crate::command::CloudCall;
 use crate::config::{Config, InstanceType, Limits, Rate};
 use crate::fleet::Fleet;
 use crate::fleet::vm::Vm;
@@ -17,36 +20,14 @@ use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName, VmKey};
 use crate::input::{CapacityScope, CloudError};
 use crate::mutants::{Mutant, Mutants};
 use crate::queue::classes::Rank;
-use crate::resources::MicroDollars;
 use crate::time::Timestamp;
-use backoff::{Backoff, BackoffState, Readiness};
 pub use blocked::CreateBlocked;
 use boot_breaker::BootBreaker;
 use budgets::Budgets;
 use concurrency::Concurrency;
 use token_bucket::TokenBucket;
 
-/// The classes of calls to a cloud that have their own limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Call {
-    Create,
-    Destroy,
-    List,
-    Tag,
-}
-
-impl Call {
-    fn rate(self, limits: &Limits) -> Option<Rate> {
-        match self {
-            Self::Create => limits.creates,
-            Self::Destroy => limits.destroys,
-            Self::List => limits.lists,
-            Self::Tag => None,
-        }
-    }
-}
-
-/// What the cloud may have none of: a type, all of a group, or anything.
+/// Part of a cloud with a back-off of its own: a type, a quota group, or everything.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Offering {
     Type(TypeName),
@@ -55,7 +36,7 @@ enum Offering {
 }
 
 impl Offering {
-    /// Everything that a type is part of.
+    /// Every offering that includes the type.
     fn of(name: &TypeName, offer: &InstanceType) -> [Self; 3] {
         [
             CapacityScope::Type,
@@ -74,15 +55,15 @@ impl Offering {
     }
 }
 
-/// The limits' memory. Every question costs O(log types).
+/// State of all limits. Every query costs O(log types).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Capacity {
     offerings: BTreeMap<Offering, BackoffState>,
     groups: BTreeMap<(CloudId, QuotaGroup), BackoffState>,
-    buckets: BTreeMap<(CloudId, Call), TokenBucket>,
+    buckets: BTreeMap<(CloudId, CloudCall), TokenBucket>,
     all_calls: BTreeMap<CloudId, TokenBucket>,
-    throttled: BTreeMap<(CloudId, Call), BackoffState>,
-    /// Types whose last create may or may not have been made.
+    throttled: BTreeMap<(CloudId, CloudCall), BackoffState>,
+    /// Types with a create of unknown outcome.
     doubtful: BTreeMap<TypeName, BackoffState>,
     pub(crate) boot_breaker: BootBreaker,
     pub(crate) probes: TokenBucket,
@@ -108,20 +89,20 @@ const RATE_BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(60),
 };
 
-/// For what is remembered and does not rest.
+/// For recorded failures without any delay.
 const NO_BACKOFF: Backoff = Backoff {
     min: Duration::ZERO,
     max: Duration::ZERO,
 };
 
 impl Capacity {
-    /// Whether a call of this class may leave now; when, otherwise.
+    /// Earliest time of the next call of this kind; `now` or earlier if allowed at once.
     pub(crate) fn call_at(
         &self,
         now: Timestamp,
         limits: &Limits,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
     ) -> Timestamp {
         let token_bucket = |b: Option<&TokenBucket>, rate: Option<Rate>| match (b, rate) {
             (Some(token_bucket), Some(rate)) if !self.mutants.has(Mutant::RatesIgnored) => {
@@ -129,21 +110,21 @@ impl Capacity {
             }
             _ => now,
         };
-        let own = token_bucket(self.buckets.get(&(cloud, call)), call.rate(limits));
+        let own = token_bucket(self.buckets.get(&(cloud, call)), rate_of(call, limits));
         let all = token_bucket(self.all_calls.get(&cloud), limits.cloud_ops);
         let throttled = self.throttled.get(&(cloud, call)).map_or(now, |b| b.until);
         own.max(all).max(throttled)
     }
 
-    /// Counts a call that leaves.
+    /// Counts a call about to leave.
     pub(crate) fn count_call(
         &mut self,
         now: Timestamp,
         limits: &Limits,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
     ) {
-        if let Some(rate) = call.rate(limits) {
+        if let Some(rate) = rate_of(call, limits) {
             let token_bucket = self.buckets.entry((cloud, call)).or_default();
             token_bucket.take(now, rate);
         }
@@ -152,12 +133,12 @@ impl Capacity {
         }
     }
 
-    /// Notes how the cloud took a call, for its rate limit alone.
+    /// Updates the rate limit of the cloud after a call.
     pub(crate) fn call_ended(
         &mut self,
         now: Timestamp,
         cloud: CloudId,
-        call: Call,
+        call: CloudCall,
         error: Option<&CloudError>,
         jitter: u32,
     ) {
@@ -166,14 +147,14 @@ impl Capacity {
             Some(CloudError::RateLimited { until, message }) => {
                 let before = self.throttled.get(&place);
                 let why = message.clone();
-                let mut bar =
+                let mut state =
                     BackoffState::after_failure(before, now, RATE_BACKOFF, jitter, why, 0);
                 if let Some(advice) = until {
-                    // A cloud's clock may be wrong: its advice is heard up to an hour.
+                    // The clock of a cloud may be wrong: the advice counts for at most an hour.
                     let latest = now + Duration::from_secs(3600);
-                    bar.until = bar.until.max((*advice).min(latest));
+                    state.until = state.until.max((*advice).min(latest));
                 }
-                self.throttled.insert(place, bar);
+                self.throttled.insert(place, state);
             }
             Some(_) => {}
             None => {
@@ -182,7 +163,7 @@ impl Capacity {
         }
     }
 
-    /// Whether an instance of this type, booted from this image, may be asked for now.
+    /// Checks all limits for the creation of an instance of this type with this image.
     pub(crate) fn may_create(
         &self,
         now: Timestamp,
@@ -191,19 +172,39 @@ impl Capacity {
         (name, image): (&TypeName, &ImageId),
         offer: &InstanceType,
     ) -> Result<(), CreateBlocked> {
+        self.check_limits(config, fleet, offer)?;
+        self.check_backoffs(now, fleet, (name, image), offer)?;
         let limits = &config.limits;
-        if limits
-            .instances
-            .map(|max| max as usize + usize::from(self.mutants.has(Mutant::OneTooMany)))
-            .is_some_and(|max| fleet.len() >= max)
-        {
+        let in_flight = fleet.creates_unanswered();
+        let max = limits.creates_in_flight;
+        if max.is_some_and(|max| in_flight >= max as usize) {
+            return Err(CreateBlocked::CreatesInFlight);
+        }
+        let until = self.call_at(now, limits, offer.cloud, CloudCall::Create);
+        let state = self.throttled.get(&(offer.cloud, CloudCall::Create));
+        match state {
+            _ if until <= now => Ok(()),
+            Some(state) if state.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
+            _ => Err(CreateBlocked::Rate { until }),
+        }
+    }
+
+    /// Checks the operator's limits on instances, price and spending.
+    fn check_limits(
+        &self,
+        config: &Config,
+        fleet: &Fleet,
+        offer: &InstanceType,
+    ) -> Result<(), CreateBlocked> {
+        let limits = &config.limits;
+        let extra = usize::from(self.mutants.has(Mutant::OneTooMany));
+        let instances_max = limits.instances.map(|max| max as usize + extra);
+        if instances_max.is_some_and(|max| fleet.len() >= max) {
             return Err(CreateBlocked::MaxInstances);
         }
-        let mut price = fleet.price();
-        if self.mutants.has(Mutant::WishesUnpriced) {
-            let real = fleet.iter().filter(|vm| vm.instance.is_some());
-            price = MicroDollars(real.map(|vm| vm.price().0).sum());
-        }
+        let price = fleet.price();
+        #[cfg(feature = "mutants")]
+        let price = self.unpriced_creates(fleet, price);
         let with_it = price.0.saturating_add(offer.price.0);
         if limits.price_per_hour.is_some_and(|max| with_it > max.0) {
             return Err(CreateBlocked::MaxPricePerHour);
@@ -217,6 +218,17 @@ impl Capacity {
                 until,
             });
         }
+        Ok(())
+    }
+
+    /// Checks the back-off of everything that includes the type or the image.
+    fn check_backoffs(
+        &self,
+        now: Timestamp,
+        fleet: &Fleet,
+        (name, image): (&TypeName, &ImageId),
+        offer: &InstanceType,
+    ) -> Result<(), CreateBlocked> {
         let under_way =
             |key| fleet.is_create_unanswered(key) && !self.mutants.has(Mutant::NoCanary);
         if let Some(group) = self.groups.get(&group_of(offer)) {
@@ -241,41 +253,29 @@ impl Capacity {
             }
         }
         if !self.mutants.has(Mutant::BootsRepeated) {
-            let booting = |key| fleet.get(key).is_some_and(|vm| !vm.boot_counted);
+            let booting = |key| fleet.get(key).is_some_and(|vm| !vm.health.boot_counted);
             let kind = (name.clone(), image.clone());
             self.boot_breaker.may_boot(now, &kind, booting)?;
         }
         if self.waits_for_another(now, fleet, offer) {
             return Err(CreateBlocked::SerializedAfterError);
         }
-        let in_flight = fleet.creates_unanswered();
-        let max = limits.creates_in_flight;
-        if max.is_some_and(|max| in_flight >= max as usize) {
-            return Err(CreateBlocked::CreatesInFlight);
-        }
-        let until = self.call_at(now, limits, offer.cloud, Call::Create);
-        let bar = self.throttled.get(&(offer.cloud, Call::Create));
-        match bar {
-            _ if until <= now => Ok(()),
-            Some(bar) if bar.until >= until => Err(CreateBlocked::CloudRateLimited { until }),
-            _ => Err(CreateBlocked::Rate { until }),
-        }
+        Ok(())
     }
 
-    /// Whether a create is under way that must end first: what was refused lately is tried by one
-    /// create, not by as many as there is room for.
+    /// True if another create must end first: after an error, creates are serialized.
     fn waits_for_another(&self, now: Timestamp, fleet: &Fleet, offer: &InstanceType) -> bool {
-        let goes_on = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.goes_on(now));
-        let throttled = goes_on(self.throttled.get(&(offer.cloud, Call::Create)));
-        let refused = goes_on(self.groups.get(&group_of(offer)));
+        let is_recent = |backoff: Option<&BackoffState>| backoff.is_some_and(|c| c.is_recent(now));
+        let throttled = is_recent(self.throttled.get(&(offer.cloud, CloudCall::Create)));
+        let refused = is_recent(self.groups.get(&group_of(offer)));
         let in_the_way = |vm: &Vm| {
-            let group = vm.offer.as_ref().map(|other| &other.quota_group);
-            vm.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
+            let group = vm.identity.offer.as_ref().map(|other| &other.quota_group);
+            vm.identity.cloud == offer.cloud && (throttled || group == Some(&offer.quota_group))
         };
         (throttled || refused) && fleet.awaits_create(in_the_way)
     }
 
-    /// What is known against a type, or against all that it is part of.
+    /// Back-off states of everything that includes the type.
     fn backoffs(
         &self,
         name: &TypeName,
@@ -285,7 +285,7 @@ impl Capacity {
         parts.filter_map(|part| self.offerings.get(&part))
     }
 
-    /// Whether a type is left alone, or being tried again, because the cloud lately had none of it.
+    /// True if the type is backed off after a capacity error, or a canary is in flight.
     pub(crate) fn is_backed_off(
         &self,
         now: Timestamp,
@@ -298,22 +298,22 @@ impl Capacity {
             .any(|backoff| backoff.readiness(now, under_way) != Readiness::Canary)
     }
 
-    /// How many containers, and how many supervisors among them, may run.
+    /// Limits on running containers and on running supervisors.
     pub(crate) fn start_limits(
         &self,
         now: Timestamp,
         limits: &Limits,
         fleet: &Fleet,
     ) -> (Option<u32>, Option<u32>) {
-        // What the cloud refuses is not there for those that supervisors would wait for.
-        let met = self.groups.values().any(|group| group.until > now);
-        let instances = met.then(|| fleet.len());
+        // Refused instances are not available to containers of supervisors.
+        let refused = self.groups.values().any(|group| group.until > now);
+        let instances = refused.then(|| fleet.len());
         let supervisors = self.concurrency.supervisors(now, limits, instances);
         (self.concurrency.max(now), supervisors)
     }
 
-    /// Whether one more container may start, beside those that run and those of higher rank that
-    /// were promised a place. O(limit), where there is one.
+    /// Checks the concurrency limits for one more container, beside running containers and
+    /// reservations of higher rank. O(limit), with a limit.
     pub(crate) fn may_start(
         &self,
         now: Timestamp,
@@ -322,7 +322,7 @@ impl Capacity {
         supervisor: bool,
         rank: Rank,
     ) -> Result<(), CreateBlocked> {
-        if self.concurrency.is_free() && !supervisor {
+        if self.concurrency.is_unlimited() && !supervisor {
             return Ok(());
         }
         let (max, supervisors) = self.start_limits(now, limits, fleet);
@@ -346,7 +346,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// Counts a create that leaves, for a type that [`Capacity::may_create`] allowed.
+    /// Counts a create about to leave, allowed by [`Capacity::may_create`].
     pub(crate) fn create_sent(
         &mut self,
         now: Timestamp,
@@ -355,7 +355,7 @@ impl Capacity {
         offer: &InstanceType,
         key: VmKey,
     ) {
-        self.count_call(now, limits, offer.cloud, Call::Create);
+        self.count_call(now, limits, offer.cloud, CloudCall::Create);
         if let Some(group) = self.groups.get_mut(&group_of(offer)) {
             group.begin_canary(key);
         }
@@ -367,7 +367,7 @@ impl Capacity {
         self.boot_breaker.begin(&(name.clone(), image.clone()), key);
     }
 
-    /// Learns from the end of a create.
+    /// Updates all back-off states after a create.
     pub(crate) fn create_ended(
         &mut self,
         now: Timestamp,
@@ -376,7 +376,7 @@ impl Capacity {
         error: Option<&CloudError>,
         facts: CreateFacts,
     ) {
-        self.call_ended(now, offer.cloud, Call::Create, error, facts.jitter);
+        self.call_ended(now, offer.cloud, CloudCall::Create, error, facts.jitter);
         let group = group_of(offer);
         let Some(error) = error else {
             self.groups.remove(&group);
@@ -401,36 +401,42 @@ impl Capacity {
                 let before = self.groups.get(&group);
                 let mut next =
                     BackoffState::after_failure(before, now, QUOTA_BACKOFF, jitter, why, count);
-                if self.mutants.has(Mutant::QuotaForEver) {
+                if self.mutants.has(Mutant::QuotaNeverRetried) {
                     next.until = Timestamp::NEVER;
                 }
                 self.groups.insert(group, next);
             }
             CloudError::Capacity { scope, .. } => {
-                // What was asked for rests in any case: another type of its group may be there.
+                // The type backs off in any case: another type of the group may be available.
                 let asked = Offering::Type(name.clone());
                 let whole = Offering::within(*scope, name, offer);
                 for what in BTreeSet::from([asked, whole]) {
-                    self.cool(now, what, CAPACITY_BACKOFF, jitter, why.clone());
+                    self.back_off(now, what, CAPACITY_BACKOFF, jitter, why.clone());
                 }
             }
             CloudError::NotFound { .. }
             | CloudError::Permanent { .. }
             | CloudError::Transient { .. } => {
                 let what = Offering::Type(name.clone());
-                self.cool(now, what, FAILURE_BACKOFF, jitter, why);
+                self.back_off(now, what, FAILURE_BACKOFF, jitter, why);
             }
         }
     }
 
-    fn cool(&mut self, now: Timestamp, what: Offering, pauses: Backoff, jitter: u32, why: String) {
+    fn back_off(
+        &mut self,
+        now: Timestamp,
+        what: Offering,
+        pauses: Backoff,
+        jitter: u32,
+        why: String,
+    ) {
         let before = self.offerings.get(&what);
         let next = BackoffState::after_failure(before, now, pauses, jitter, why, 0);
         self.offerings.insert(what, next);
     }
 
-    /// Since when every one of these types has been failing to be created, if each still does.
-    /// O(types · log).
+    /// Start of the failures of all these types, if each still fails. O(types · log).
     pub(crate) fn all_fail_since(
         &self,
         now: Timestamp,
@@ -439,19 +445,19 @@ impl Capacity {
     ) -> Option<Timestamp> {
         let since = |name| {
             let known = self.backoffs(name, config.types.get(name)?);
-            known.filter(|c| c.goes_on(now)).map(|c| c.since).min()
+            known.filter(|c| c.is_recent(now)).map(|c| c.since).min()
         };
         let all = types.iter().map(since).collect::<Option<Vec<_>>>()?;
         all.into_iter().max()
     }
 
-    /// When each type that is failing to be created will have been for so long.
-    pub(crate) fn fails_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
+    /// Times at which failing types will have failed for `after`.
+    pub(crate) fn failing_for(&self, after: Duration) -> impl Iterator<Item = Timestamp> + '_ {
         self.offerings.values().map(move |c| c.since + after)
     }
 
-    /// Since when creates of this type have failed, one after the other, whatever kept them from
-    /// it, if that goes on. O(log types).
+    /// Start of consecutive failed creates of this type, for any cause, if still failing. O(log
+    /// types).
     pub(crate) fn failing_since(
         &self,
         now: Timestamp,
@@ -459,27 +465,27 @@ impl Capacity {
         offer: &InstanceType,
     ) -> Option<Timestamp> {
         let group = self.groups.get(&group_of(offer));
-        let throttled = self.throttled.get(&(offer.cloud, Call::Create));
+        let throttled = self.throttled.get(&(offer.cloud, CloudCall::Create));
         let others = [group, throttled, self.doubtful.get(name)];
         let known = self.backoffs(name, offer);
         let known = known.chain(others.into_iter().flatten());
-        let lasting = known.filter(|backoff| backoff.goes_on(now));
+        let lasting = known.filter(|backoff| backoff.is_recent(now));
         lasting.map(|backoff| backoff.since).min()
     }
 
-    /// Whether some group's quota was met and not yet disproved.
+    /// True if the quota of any group was reached recently, without success since.
     pub(crate) fn at_quota(&self, now: Timestamp) -> bool {
-        self.groups.values().any(|group| group.goes_on(now))
+        self.groups.values().any(|group| group.is_recent(now))
     }
 
-    /// How much is remembered of failures and for rates.
-    pub(crate) fn remembered(&self) -> usize {
+    /// Number of back-off states and token buckets.
+    pub(crate) fn len(&self) -> usize {
         let backoff = self.offerings.len() + self.groups.len() + self.throttled.len();
         let backoff = backoff + self.doubtful.len();
         backoff + self.buckets.len() + self.all_calls.len() + self.boot_breaker.len()
     }
 
-    /// Forgets types that are no longer configured, and takes over the budgets.
+    /// Forgets unconfigured types, and takes over the budgets.
     pub(crate) fn reconfigure(&mut self, config: &Config, fleet: &Fleet) {
         self.budgets.reconfigure(&config.limits.budgets, fleet);
         self.doubtful
@@ -496,18 +502,28 @@ impl Capacity {
     }
 }
 
-/// What the end of a create is judged by.
+/// Circumstances of the end of a create.
 pub(crate) struct CreateFacts {
     pub(crate) jitter: u32,
-    /// Instances of the type's group that exist beside the one refused.
+    /// Number of instances of the quota group, without the refused instance.
     pub(crate) group_count: usize,
+}
+
+/// Configured rate limit of a kind of call.
+fn rate_of(call: CloudCall, limits: &Limits) -> Option<Rate> {
+    match call {
+        CloudCall::Create => limits.creates,
+        CloudCall::Destroy => limits.destroys,
+        CloudCall::List => limits.lists,
+        CloudCall::SetTags => None,
+    }
 }
 
 fn group_of(offer: &InstanceType) -> (CloudId, QuotaGroup) {
     (offer.cloud, offer.quota_group.clone())
 }
 
-/// Instances that count against the quota of this type's group.
+/// Number of instances in the quota group of the type.
 pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
     fleet.count_of_group(offer.cloud, &offer.quota_group)
 }
@@ -515,15 +531,16 @@ pub(crate) fn in_group(fleet: &Fleet, offer: &InstanceType) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{MicroDollars, Resources};
 
     #[test]
-    fn a_create_that_may_or_may_not_have_been_made_counts_as_failing_until_one_was() {
+    fn ambiguous_create_counts_as_failing_until_success() {
         let (mut capacity, now) = (Capacity::default(), Timestamp::EPOCH);
         let name = TypeName::from("small");
         let offer = InstanceType {
             cloud: CloudId(0),
             provider_type: String::new(),
-            resources: crate::resources::Resources::default(),
+            resources: Resources::default(),
             added_scratch: 0,
             gpus: None,
             price: MicroDollars(1),
@@ -542,7 +559,11 @@ mod tests {
         }
         let since = |capacity: &Capacity, secs| capacity.failing_since(at(secs), &name, &offer);
         assert_eq!(since(&capacity, 400), Some(now));
-        assert_eq!(since(&capacity, 1000), None, "that was long ago");
+        assert_eq!(
+            since(&capacity, 1000),
+            None,
+            "failures long ago do not count"
+        );
         capacity.create_ended(at(400), &name, &offer, None, facts());
         assert_eq!(since(&capacity, 400), None);
     }

@@ -1,4 +1,4 @@
-//! Everything that may go out.
+//! Commands of the core: requests to the queue, clouds and VMs.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,146 +8,173 @@ use crate::ids::{
 use crate::input::IdleBehavior;
 use crate::time::Timestamp;
 
-/// One thing the world should do, and answer with the same id.
+/// Request to an adapter, answered with the same id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// Quoted by the answer.
+    /// Id quoted by the answer.
     pub id: CommandId,
-    /// The core stops waiting at this time; the adapter should give up too.
+    /// Time at which the core gives up waiting; the adapter should give up too.
     pub deadline: Timestamp,
-    /// What to do.
+    /// Requested action.
     pub action: Action,
 }
 
-/// What to do, by whom.
+/// Actions by executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
-    /// By the queue.
+    /// Action of the queue.
     Queue(QueueAction),
-    /// By a cloud.
+    /// Action of a cloud.
     Cloud {
-        /// Which.
+        /// Target cloud.
         cloud: CloudId,
-        /// What.
+        /// Requested action.
         action: CloudAction,
     },
-    /// By a VM, over SSH.
+    /// Action of a VM, over SSH.
     Vm {
-        /// Which cloud's.
+        /// Cloud of the VM.
         cloud: CloudId,
-        /// Which.
+        /// Target instance.
         instance: InstanceId,
-        /// Host and port, as the cloud last said.
+        /// Host and port from the latest list.
         address: Address,
-        /// What.
+        /// Requested action.
         action: VmAction,
     },
 }
 
-/// What the queue can do.
+/// Actions of the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QueueAction {
-    /// Show all containers locked by us, and the Queued ones with priority above 0, highest first.
-    /// Answered by [`Answer::Containers`](crate::input::Answer::Containers).
+    /// Return all containers locked by this dispatcher, and Queued containers with priority above
+    /// 0, highest first. Answered by [`Answer::Containers`](crate::input::Answer::Containers).
     Poll {
-        /// At most so many Queued ones.
+        /// Maximum number of Queued containers.
         queued_max: u32,
     },
-    /// Show these, whatever their state. Those missing from the answer do not exist.
+    /// Return the given containers in any state. Containers missing from the answer do not exist.
     Lookup {
-        /// At most 1,000.
+        /// At most 1,000 ids.
         ids: Vec<ContainerId>,
     },
-    /// Lock it for us.
+    /// Lock a container for this dispatcher.
     Lock {
-        /// Which.
+        /// Target container.
         id: ContainerId,
     },
-    /// Give it back.
+    /// Unlock a container.
     Unlock {
-        /// Which.
+        /// Target container.
         id: ContainerId,
     },
-    /// Give it back though it is Running, since the cloud has taken back what it ran on. A queue that
-    /// cannot put it into the line again ends it with these words as its error.
+    /// Return a Running container to the queue after the preemption of its instance. A queue
+    /// without this call cancels the container with `why` as its error.
     Requeue {
-        /// Which.
+        /// Target container.
         id: ContainerId,
-        /// For its owner.
+        /// Reason, for the container's owner.
         why: String,
     },
-    /// End it for good.
+    /// Cancel a container for good.
     Cancel {
-        /// Which.
+        /// Target container.
         id: ContainerId,
-        /// For its owner, in `runtime_status.error`; absent where the owner asked for the end.
+        /// Reason for the owner, in `runtime_status.error`; `None` if the owner asked for the end.
         error: Option<String>,
     },
 }
 
-/// What a cloud can do.
+/// Actions of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CloudAction {
-    /// Show every instance that bears our tag, all pages.
+    /// Return every instance with the tag of the instance set, all pages.
     List,
     /// Rent an instance. The adapter adds the secret and the init script.
     Create {
         /// Idempotency token and tag.
         intent: IntentId,
-        /// The configured type.
+        /// Configured type.
         instance_type: TypeName,
-        /// To boot from.
+        /// Boot image.
         image: ImageId,
     },
-    /// Give it back. Destroying what is gone is success.
+    /// Destroy an instance. Destroying a missing instance is success.
     Destroy {
-        /// Which.
+        /// Target instance.
         instance: InstanceId,
     },
-    /// Write its idle behaviour into its tag.
+    /// Write the idle behavior into the instance's tag.
     Tag {
-        /// Which.
+        /// Target instance.
         instance: InstanceId,
-        /// The tag's new value.
+        /// New value of the tag.
         idle_behavior: IdleBehavior,
     },
 }
 
-/// What a VM can do. Every action first proves the VM's identity where that has not been done yet.
+/// Kind of call to a cloud, with a rate limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CloudCall {
+    /// Creates an instance.
+    Create,
+    /// Destroys an instance.
+    Destroy,
+    /// Lists all instances.
+    List,
+    /// Writes the tags of an instance.
+    SetTags,
+}
+
+impl CloudCall {
+    /// Label of the peer's metric.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "Create",
+            Self::Destroy => "Destroy",
+            Self::List => "List",
+            Self::SetTags => "SetTags",
+        }
+    }
+}
+
+/// Actions of a VM. Every action starts with a proof of the VM's identity unless the connection has
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VmAction {
-    /// Say how it is.
+    /// Report readiness and runners.
     Probe {
-        /// Also run the boot probe and put the runner in place.
+        /// True to run the boot probe and install the runner as well.
         boot: bool,
     },
     /// Start a container's runner.
     Start {
-        /// Whose.
+        /// Container to start.
         container: ContainerId,
-        /// The VM's configured type, which the runner is told.
+        /// Configured type of the instance, passed to the runner.
         instance_type: TypeName,
     },
     /// Send a signal to a container's runner.
     Signal {
-        /// Whose.
+        /// Container of the runner.
         container: ContainerId,
-        /// Which.
+        /// Signal to send.
         signal: Signal,
     },
 }
 
-/// The signals of the ladder.
+/// Signals of the stop escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Signal {
-    /// Please end.
+    /// Request to end.
     Term,
-    /// End now, with the whole process tree.
+    /// Immediate end of the whole process tree.
     Kill,
 }
 
 impl Signal {
-    /// Its number for `--kill`.
+    /// Number of the signal for `--kill`.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {

@@ -1,5 +1,5 @@
-//! The settings that decisions depend on. Adapters parse the operator's file into this; nothing here
-//! can be wrong in a way that stops the core, and nothing here is secret.
+//! Settings for the decisions of the core. Adapters parse the operator's file into these types; no
+//! value here can stop the core, and no value is secret.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,196 +9,201 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{CloudId, ImageId, QuotaGroup, TypeName};
 use crate::resources::{Gpus, MicroDollars, Resources};
 
-/// 32 bytes from which all of the core's choices by chance follow.
+/// Seed of 32 bytes for every random draw of the core.
 pub type Seed = [u8; 32];
 
-/// What the operator wants. Keys in brackets are the peer's, under `Containers`.
+/// Configuration of the dispatcher. Keys in brackets are the peer's, under `Containers`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// What may be rented (`InstanceTypes`).
+    /// Instance types available for rent (`InstanceTypes`).
     pub types: BTreeMap<TypeName, InstanceType>,
-    /// The image VMs boot from (`CloudVMs.ImageID`).
+    /// Boot image (`CloudVMs.ImageID`).
     pub image: ImageId,
-    /// How needs are computed and types chosen.
+    /// Rules for container needs and type selection.
     pub sizing: Sizing,
-    /// How often the world is asked.
+    /// Intervals between regular requests.
     pub intervals: Intervals,
-    /// How long the world may take.
+    /// Deadlines and grace periods.
     pub timeouts: Timeouts,
-    /// How much may exist or happen.
+    /// Upper bounds of counts, rates and costs.
     pub limits: Limits,
-    /// Whether the runner's KILL ends the whole process tree. The peer's runner cannot promise it:
-    /// then a VM on which KILL was needed takes no more containers and is destroyed.
+    /// True if the runner's KILL ends the whole process tree. The peer's runner cannot guarantee
+    /// that: after a KILL its VM takes no more containers and is destroyed.
     pub kill_reaches_tree: bool,
 }
 
-/// One kind of VM that can be rented.
+/// Instance type available for rent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceType {
-    /// Where.
+    /// Cloud of the type.
     pub cloud: CloudId,
-    /// The cloud's own name for it (`ProviderType`).
+    /// Name of the type in its cloud (`ProviderType`).
     pub provider_type: String,
-    /// What it offers; scratch is included plus added.
+    /// Resources of one instance; scratch is the sum of included and added scratch.
     pub resources: Resources,
-    /// The part of `resources.scratch` that must be attached, in bytes (`AddedScratch`).
+    /// Part of `resources.scratch` to be attached, in bytes (`AddedScratch`).
     pub added_scratch: u64,
-    /// Its graphics processors; `resources.gpus` is their count.
+    /// Graphics processors; `resources.gpus` is their count.
     pub gpus: Option<Gpus>,
     /// Price per hour.
     pub price: MicroDollars,
-    /// May be taken back by the cloud at any time.
+    /// True if the cloud may preempt an instance at any time.
     pub preemptible: bool,
-    /// Instances that count against the same quota; by default all of the cloud with the same
-    /// lifecycle.
+    /// Quota group of the type; by default all types of the cloud with the same lifecycle.
     pub quota_group: QuotaGroup,
 }
 
-/// How needs are computed and types chosen.
+/// Rules for container needs and type selection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sizing {
     /// Bytes added to each container's need (`ReserveExtraRAM`).
     pub reserve_extra_ram: u64,
-    /// Buffers of 64 MiB that a container's own keepstore takes for each of its cores; 0 for none
+    /// Keepstore buffers of 64 MiB for each core of a container; 0 for none
     /// (`LocalKeepBlobBuffersPerVCPU`).
     pub keep_buffers_per_vcpu: u32,
-    /// Eligible types cost at most this many millionths of the cheapest that fits; less than
-    /// 1,000,000 counts as 1,000,000 (`MaximumPriceFactor`).
+    /// Price limit of eligible types, in millionths of the price of the cheapest suitable type;
+    /// values below 1,000,000 count as 1,000,000 (`MaximumPriceFactor`).
     pub max_price_factor_ppm: u64,
-    /// When a preemptible container may run where it cannot be interrupted (`SpotFallback`, new).
+    /// Fallback of preemptible containers to on-demand types (`SpotFallback`, new).
     #[serde(default)]
     pub spot_fallback: SpotFallback,
 }
 
-/// When a preemptible container takes types that are not preemptible; by default never.
+/// Conditions for the fallback of a preemptible container to on-demand types; by default never.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpotFallback {
-    /// Once it was interrupted so often, for as long as it lives and this process remembers. Types
-    /// that are not preemptible are then the only ones it takes, if any fits (`Interruptions`).
+    /// Number of interruptions after which a container takes only on-demand types, if any is large
+    /// enough. Counted for the life of the container in this process (`Interruptions`).
     pub interruptions: Option<u32>,
-    /// While every preemptible type that fits has been failing to be created for so long. Types that
-    /// are not preemptible then come after the others (`After`).
+    /// Duration of failing creates of every suitable preemptible type, after which on-demand types
+    /// are tried last (`After`).
     pub after: Option<Duration>,
 }
 
-/// How often the world is asked; each at least a millisecond.
+/// Intervals between regular requests; each at least a millisecond.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intervals {
-    /// Between two looks at the queue (`PollInterval`).
+    /// Interval between two polls of the queue (`PollInterval`).
     pub poll: Duration,
-    /// Between two lists of the cloud's instances (`SyncInterval`).
+    /// Interval between two lists of a cloud's instances (`SyncInterval`).
     pub sync: Duration,
-    /// Between two probes of one VM (`ProbeInterval`).
+    /// Interval between two probes of one VM (`ProbeInterval`).
     pub probe: Duration,
 }
 
-/// How long the world may take.
+/// Deadlines and grace periods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
-    /// An idle VM is given back after this (`TimeoutIdle`).
+    /// Idle time before an instance is terminated (`TimeoutIdle`).
     pub idle: Duration,
-    /// A VM must be ready for containers this long after it was created or found
+    /// Time from creation or discovery of an instance until it must be ready for containers
     /// (`TimeoutBooting`).
     pub booting: Duration,
-    /// A VM that does not answer probes for so long is shut down (`TimeoutProbe`).
+    /// Time without a successful probe before an instance is shut down (`TimeoutProbe`).
     pub probe: Duration,
-    /// Between two attempts to destroy a VM that is still there (`TimeoutShutdown`).
+    /// Interval between two attempts to destroy an instance (`TimeoutShutdown`).
     pub shutdown: Duration,
-    /// Between two signals to the same runner (`TimeoutSignal`).
+    /// Interval between two signals to the same runner (`TimeoutSignal`).
     pub signal: Duration,
-    /// TERM gives way to KILL after this (`TimeoutTERM`).
+    /// Time from the first TERM to the first KILL (`TimeoutTERM`).
     pub term: Duration,
-    /// KILL has failed after this, and the VM is drained (`TimeoutKILL`, new).
+    /// Time from the first KILL until the container counts as unkillable and its instance is
+    /// drained (`TimeoutKILL`, new).
     pub kill: Duration,
-    /// An unkillable container may keep its VM's other containers running for so long
+    /// Time for other containers on the instance of an unkillable container to end
     /// (`TimeoutUnkillable`, new).
     pub unkillable: Duration,
-    /// A lock whose runner is gone makes the VM broken after this (`TimeoutStaleRunLock`).
+    /// Age of a run lock without a runner after which the instance counts as broken
+    /// (`TimeoutStaleRunLock`).
     pub stale_run_lock: Duration,
-    /// How long containers that were locked before a restart wait for VMs found then to be probed
-    /// (`StaleLockTimeout`).
+    /// Time for instances found after a restart to be probed, before containers locked earlier are
+    /// unlocked (`StaleLockTimeout`).
     pub stale_lock: Duration,
-    /// A container that could not start for so long is cancelled, for ever long if `None`. Time does
-    /// not count in which limits of the operator's own stood in the way (`MaxSchedulingTime`, new).
+    /// Time without a start after which a container is cancelled; never if `None`. Time blocked by
+    /// the operator's own limits does not count (`MaxSchedulingTime`, new).
     pub scheduling: Option<Duration>,
-    /// A create whose answer was lost is written off after this (`TimeoutCreateAmbiguous`, new).
+    /// Time after which a create request without an answer is written off
+    /// (`TimeoutCreateAmbiguous`, new).
     pub create_ambiguous: Duration,
-    /// A VM younger than this is never judged gone because a list lacks it (`DisappearGrace`, new).
+    /// Minimum age of an instance before its absence from lists counts as its end
+    /// (`DisappearGrace`, new).
     pub disappear_grace: Duration,
-    /// The queue must answer within this.
+    /// Deadline of a queue request.
     pub queue_answer: Duration,
-    /// The cloud must answer within this.
+    /// Deadline of a cloud call.
     pub cloud_answer: Duration,
-    /// A VM must answer a probe, a start or a signal within this; a first probe, which may install
-    /// the runner, within three times this.
+    /// Deadline of a probe, start or signal; three times as long for a first probe, since it may
+    /// install the runner.
     pub vm_answer: Duration,
 }
 
-/// How much may exist or happen; `None` is without limit.
+/// Upper bounds of counts, rates and costs; `None` is without limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Instances, wishes under way counted (`MaxInstances`).
+    /// Instances, including unanswered create requests (`MaxInstances`).
     pub instances: Option<u32>,
-    /// Creates that were not yet answered (`MaxConcurrentInstanceCreateOps`).
+    /// Unanswered create requests (`MaxConcurrentInstanceCreateOps`).
     pub creates_in_flight: Option<u32>,
-    /// Containers on one VM at a time (`MaxRunningContainersPerInstance`).
+    /// Containers on one instance at a time (`MaxRunningContainersPerInstance`).
     pub containers_per_instance: Option<u32>,
-    /// Probes per second over all VMs (`MaxProbesPerSecond`).
+    /// Probes per second over all instances (`MaxProbesPerSecond`).
     pub probes: Option<Rate>,
-    /// Creates (`MaxCreatesPerSecond`, new).
+    /// Create calls (`MaxCreatesPerSecond`, new).
     pub creates: Option<Rate>,
-    /// Destroys (`MaxDestroysPerSecond`, new).
+    /// Destroy calls (`MaxDestroysPerSecond`, new).
     pub destroys: Option<Rate>,
-    /// Lists (`MaxListsPerSecond`, new).
+    /// List calls (`MaxListsPerSecond`, new).
     pub lists: Option<Rate>,
-    /// All calls to the cloud together (`MaxCloudOpsPerSecond`).
+    /// All calls to a cloud together (`MaxCloudOpsPerSecond`).
     pub cloud_ops: Option<Rate>,
-    /// Sum of the prices of all instances, wishes counted (`MaxPricePerHour`, new).
+    /// Sum of the prices of all instances, including unanswered create requests (`MaxPricePerHour`,
+    /// new).
     pub price_per_hour: Option<MicroDollars>,
-    /// After so many failed boots in a row of one type with one image, no more of them are created
-    /// for a while (`BootFailuresBeforePause`, new).
+    /// Number of failed boots in a row of one type and image after which the pair is backed off
+    /// (`BootFailuresBeforePause`, new).
     pub boot_failures: Option<u32>,
-    /// What all instances may cost over spans of time, wishes counted (`Budgets`, new).
+    /// Cost limits of all instances over sliding windows, including unanswered create requests
+    /// (`Budgets`, new).
     pub budgets: Vec<Budget>,
-    /// Containers that may run at first, until it is known how many the cluster can bear; more with
-    /// each quiet minute (`InitialQuotaEstimate`).
+    /// Initial limit of running containers while the capacity of the cluster is unknown; it grows
+    /// with each quiet minute (`InitialQuotaEstimate`).
     pub initial_quota: Option<u32>,
-    /// Millionths of what may run that may be supervisors, which wait for others; `None` for all
-    /// (`SupervisorFraction`).
+    /// Share of supervisors among running containers, in millionths; `None` for all
+    /// (`SupervisorFraction`). A supervisor waits for other containers.
     pub supervisor_fraction_ppm: Option<u64>,
     /// Queued containers fetched by one poll, highest priority first.
     pub queued_per_poll: u32,
 }
 
-/// What may be spent over a span of time. At the limit nothing new is created; what exists stays, so
-/// more may be spent in the end.
+/// Cost limit over a sliding window. At the limit no instance is created, but existing instances
+/// stay, so the cost may still exceed the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Budget {
-    /// The span, which ends now at any time; at least a microsecond (`Window`).
+    /// Length of the window, ending now; at least a microsecond (`Window`).
     pub window: Duration,
-    /// The amount (`Limit`).
+    /// Limit of the cost (`Limit`).
     pub limit: MicroDollars,
 }
 
-/// So many events in a burst, refilled steadily.
+/// Token bucket rate: a burst, refilled steadily.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// The time in which one event's worth is refilled; at least a nanosecond.
+    /// Time to refill one token; at least a nanosecond.
     pub interval: Duration,
-    /// Events that may happen at once after a pause; at least 1.
+    /// Size of the bucket; at least 1.
     pub burst: u32,
 }
 
 impl Rate {
-    /// `per_second` events a second with as large a burst; `None` for 0, which means "no limit" in
-    /// the configuration.
+    /// Rate of `per_second` events a second with a burst of the same size; `None` for 0, meaning
+    /// "no limit" in the configuration.
     #[must_use]
     pub fn per_second(per_second: u32) -> Option<Self> {
         Self::of_millionths(u64::from(per_second) * 1_000_000)
     }
 
-    /// So many millionths of an event a second: one a minute is 16,667. The burst is what a second
-    /// brings, and at least one; `None` for 0.
+    /// Rate of `per_second` millionths of an event a second: one event a minute is 16,667. The
+    /// burst is the number of events in a second, at least one; `None` for 0.
     #[must_use]
     pub fn of_millionths(per_second: u64) -> Option<Self> {
         let interval_ns = 1_000_000_000_000_000_u64.checked_div(per_second)?;
@@ -211,7 +216,7 @@ impl Rate {
 }
 
 impl Default for Config {
-    /// The peer's defaults, no types.
+    /// The peer's defaults, without instance types.
     fn default() -> Self {
         Self {
             types: BTreeMap::new(),
@@ -295,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_may_be_less_than_one_a_second_and_always_lets_one_through() {
+    fn rate_below_one_per_second_allows_one_event() {
         let rate = |millionths| Rate::of_millionths(millionths).map(|r| (r.interval, r.burst));
         assert_eq!(rate(200_000), Some((Duration::from_secs(5), 1)));
         assert_eq!(rate(2_500_000), Some((Duration::from_millis(400), 2)));

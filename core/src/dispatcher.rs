@@ -1,14 +1,17 @@
-//! Which room hears an input, and in what order commands leave.
+//! The dispatcher: routes inputs, runs reconciliation, orders commands.
 //!
-//! Inputs only change what is known and mark what must be looked at again. The decisions are made
-//! when commands are drained: for each container and each VM that was touched, then one pass of
-//! placement. Each decision looks at the whole of what is known, never at how it came to be known,
+//! The dispatcher is a level-triggered reconciler, as Kubernetes controllers are. Inputs only
+//! change the known state and mark containers, instances and placement dirty. Decisions are made
+//! when commands are drained: first for each dirty container and each dirty instance, then by one
+//! pass of placement. Each decision depends on the whole known state, never on the order of inputs,
 //! so inputs may come in any order.
 
 mod cloud_sync;
 mod containers;
 mod dirty;
 pub(crate) mod memory_stats;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod operator;
 mod placement_ops;
 mod preemption;
@@ -42,51 +45,76 @@ use crate::queue::Queue;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
-use crate::view::View;
 use cloud_sync::Sync;
 use dirty::DirtySet;
 use queue_sync::Poll;
 use rate_queues::RateQueues;
 
-/// The dispatcher: timestamped inputs in, commands out.
+/// State machine: timestamped inputs in, commands and events out.
 ///
-/// Call [`handle_input`](Self::handle_input) for each thing learned and
+/// Call [`handle_input`](Self::handle_input) for each input and
 /// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) is due; after
 /// either, drain [`poll_command`](Self::poll_command) and [`poll_event`](Self::poll_event). Several
-/// inputs may be handled before one drain. `now` must never go back.
+/// inputs may be handled before a drain. `now` must never go back.
+///
+/// # Families of methods
+///
+/// The prefix of a method tells the effect. Public methods:
+///
+/// - `handle_*`: take an input, or let deadlines pass.
+/// - `poll_*`: return the next command, event or deadline.
+/// - `view`, `config`, `state_hash`, `memory_stats`: read only.
+///
+/// Private methods, from input to command:
+///
+/// - `on_*`: take over an input, an answer or a deadline; never decide.
+/// - `note_*`: record a fact about a container, an instance or a cloud, report the event, mark
+///   dirty.
+/// - `apply_*`: compare a list, a snapshot or a configuration with the known state, and note the
+///   differences.
+/// - `mark_*`: mark dirty, without any other effect.
+/// - `reconcile_*`: decide about a dirty container or instance, and act.
+/// - `next_for_*`: decide, without effect; return a `NextAction`.
+/// - `is_*`, `may_*`, `any_*`, `*_due`, `*_at`, `*_since`: conditions and deadlines, computed from
+///   the state.
+/// - `ask_*`: send a command to the queue, a cloud or an instance, and set the deadline of the
+///   answer.
+/// - `*_soon`, `*_now`, `schedule_*`: set a deadline for a command.
+/// - `admit_*`, `dequeue_*`: enter and leave the queue of a rate limit.
+/// - Plain verbs such as `start`, `stop`, `create`, `destroy`, `cordon`: change the state, report
+///   the event and send the command of a decision.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
     now: Timestamp,
     config: Config,
-    /// The clouds that the configuration names.
+    /// Clouds named by the configuration.
     clouds: BTreeSet<CloudId>,
     chance: Chance,
     leader: bool,
-    /// When leadership was gained: everything known was learned since.
+    /// Time of the gain of leadership: the known state was learned since.
     leader_since: Timestamp,
-    /// Since when every VM that exists is known and was heard.
-    sure_since: Option<Timestamp>,
+    /// Start of the time in which every existing instance is known and probed.
+    fully_probed_since: Option<Timestamp>,
     queue: Queue,
     fleet: Fleet,
     capacity: Capacity,
     timers: Timers,
     out: Outbox,
-    /// Signals under way; they may outlive the runners that they are for.
+    /// Signals in flight; a signal may outlive the runner.
     signals: BTreeMap<(ContainerId, VmKey), CommandId>,
     rate_queues: RateQueues,
     poll: Poll,
     syncs: BTreeMap<CloudId, Sync>,
     verdicts: Verdicts,
-    /// What the last pass promised by: how many containers and supervisors may run.
+    /// Limits on containers and on supervisors in the last pass, the base of all reservations.
     start_limits: (Option<u32>, Option<u32>),
-    /// Passes of placement made so far, for whoever times them.
+    /// Number of placement passes, for measurements.
     passes: u64,
     dirty: DirtySet,
     mutants: Mutants,
 }
 
-/// The core's own chances: one stream for each use, so that an extra draw of one never shifts
-/// another's.
+/// Random streams: one for each use, so that an extra draw for one use never shifts another use.
 #[derive(Clone, Debug)]
 struct Chance {
     intents: ChaCha8Rng,
@@ -117,9 +145,9 @@ impl Chance {
 }
 
 impl Dispatcher {
-    /// A dispatcher that knows nothing yet and may do nothing yet: it acts once
-    /// [`Input::Leadership`] says so. `seed` must differ between processes, since the names of
-    /// wishes follow from it.
+    /// Creates a dispatcher without any knowledge and without leadership: nothing is sent before
+    /// [`Input::Leadership`]. `seed` must differ between processes, since the ids of create
+    /// requests follow from the seed.
     #[must_use]
     pub fn new(config: Config, seed: Seed, now: Timestamp) -> Self {
         let mut capacity = Capacity::default();
@@ -134,7 +162,7 @@ impl Dispatcher {
             chance: Chance::new(seed),
             leader: false,
             leader_since: now,
-            sure_since: None,
+            fully_probed_since: None,
             queue: Queue::default(),
             fleet,
             capacity,
@@ -152,10 +180,10 @@ impl Dispatcher {
         }
     }
 
-    /// Learns one thing. Never fails: an error of the world is an input like any other.
+    /// Takes an input. Never fails: an error of the outside world is an input as well.
     ///
     /// # Panics
-    /// If `now` is earlier than in the call before.
+    /// If `now` is earlier than in the previous call.
     pub fn handle_input(&mut self, now: Timestamp, input: Input) {
         self.advance(now);
         match input {
@@ -164,14 +192,14 @@ impl Dispatcher {
             _ if !self.leader => {}
             Input::Answer { id, answer } => self.on_answer(id, answer),
             Input::QueueChanged => self.poll_soon(),
-            Input::OperatorRequest(wish) => self.on_operator(wish),
+            Input::OperatorRequest(request) => self.on_operator_request(request),
         }
     }
 
-    /// Lets every deadline up to `now` pass. Harmless when none is due.
+    /// Lets every deadline up to `now` pass. Has no effect if none is due.
     ///
     /// # Panics
-    /// If `now` is earlier than in the call before.
+    /// If `now` is earlier than in the previous call.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance(now);
         while let Some(reason) = self.timers.pop_due(now) {
@@ -179,43 +207,36 @@ impl Dispatcher {
         }
     }
 
-    /// The next thing the world should do. Decisions are made here, once for all inputs since the
-    /// last drain.
+    /// Returns the next command. Decisions are made here, once for all inputs since the last drain.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.run_reconcile();
         self.out.pop_command()
     }
 
-    /// The next thing worth logging or counting.
+    /// Returns the next event, for logs and metrics.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.out.pop_event()
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next, and why. To be asked after
-    /// commands were drained.
+    /// Returns the next deadline for [`handle_timeout`](Self::handle_timeout), with the reason.
+    /// Valid after commands were drained.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Timestamp, TimeoutReason)> {
         self.timers.next()
     }
 
-    /// What an operator may see.
-    #[must_use]
-    pub fn view(&self) -> View<'_> {
-        View::new(self)
-    }
-
-    /// The configuration in force.
+    /// Configuration in force.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// A fingerprint of everything known and awaited: equal after equal inputs, on any machine.
-    /// O(containers + instances).
+    /// Fingerprint of the known state and of all awaited answers: equal after equal inputs, on any
+    /// machine. O(containers + instances).
     #[must_use]
     pub fn state_hash(&self) -> u64 {
         let mut hasher = Fnv::default();
-        let leadership = (self.leader, self.leader_since, self.sure_since);
+        let leadership = (self.leader, self.leader_since, self.fully_probed_since);
         (self.now, leadership).hash(&mut hasher);
         (&self.queue, &self.fleet, &self.capacity).hash(&mut hasher);
         (&self.timers, &self.poll, &self.syncs, &self.verdicts).hash(&mut hasher);
@@ -266,46 +287,40 @@ impl Dispatcher {
         &self.verdicts
     }
 
-    /// Whether a bug is planted here; only ever in tests of the tests.
+    /// True if the mutant is active; always false without the feature `mutants`.
     pub(crate) fn mutant(&self, bug: Mutant) -> bool {
         self.mutants.has(bug)
     }
 
-    #[cfg(feature = "mutants")]
-    pub(crate) fn set_mutants(&mut self, mutants: Mutants) {
-        self.mutants = mutants;
-        self.capacity.mutants = mutants;
-    }
-
-    /// Whether queue and clouds have each been seen whole since leadership was gained.
+    /// True if the queue and every cloud were listed completely since leadership was gained.
     pub(crate) fn is_synced(&self) -> bool {
         let listed = |sync: &Sync| sync.first_list.is_some();
         self.poll.complete_since.is_some() && self.each_cloud(listed)
     }
 
-    /// Whether the lists of every cloud are like that.
+    /// True if the condition holds for the lists of every cloud.
     fn each_cloud(&self, are: impl Fn(&Sync) -> bool) -> bool {
         let of = |cloud| self.syncs.get(cloud).is_some_and(&are);
         self.clouds.iter().all(of)
     }
 
     fn advance(&mut self, now: Timestamp) {
-        assert!(now >= self.now, "time went back: {now} after {}", self.now);
+        assert!(now >= self.now, "`now` went back: {now} after {}", self.now);
         self.now = now;
         self.capacity.budgets.count(now, self.fleet.price());
     }
 
-    /// Makes every decision that is due. Ends, because each decision uses up what called for it.
+    /// Makes every pending decision. Terminates, because each decision removes a dirty mark.
     fn run_reconcile(&mut self) {
         if self.leader {
-            self.reckon();
+            self.update_fully_probed();
         }
         while self.leader {
             if let Some(id) = self.dirty.containers.pop_first() {
                 self.reconcile_container(id);
             } else if let Some(key) = self.dirty.vms.pop_first() {
                 self.reconcile_vm(key);
-            } else if std::mem::take(&mut self.dirty.placement) || self.reservations_ended() {
+            } else if std::mem::take(&mut self.dirty.placement) || self.any_reservation_ended() {
                 self.place();
             } else {
                 break;
@@ -319,13 +334,13 @@ impl Dispatcher {
         }
         self.leader = held;
         self.leader_since = self.now;
-        self.sure_since = None;
+        self.fully_probed_since = None;
         self.out.abandon();
         self.timers = Timers::default();
         self.queue = Queue::default();
         self.fleet.forget_all();
         if !held {
-            self.capacity.budgets.forgets();
+            self.capacity.budgets.forget_instances();
         }
         self.signals.clear();
         self.rate_queues = RateQueues::default();
@@ -342,7 +357,7 @@ impl Dispatcher {
             for cloud in &self.clouds {
                 self.timers.set(TimeoutReason::SyncCloud(*cloud), self.now);
             }
-            self.await_unowned_locks();
+            self.schedule_unowned_locks();
         }
     }
 
@@ -383,23 +398,23 @@ impl Dispatcher {
             return;
         };
         match (purpose, answer) {
-            (Purpose::Poll, Answer::Containers(found)) => self.on_polled(issued_at, found),
-            (Purpose::Lookup(ids), Answer::Containers(found)) => {
-                self.on_looked_up(issued_at, &ids, found);
+            (Purpose::Poll, Answer::Containers(result)) => self.on_polled(issued_at, result),
+            (Purpose::Lookup(ids), Answer::Containers(result)) => {
+                self.on_looked_up(issued_at, &ids, result);
             }
             (Purpose::Update(id), Answer::Updated(update)) => {
                 self.on_updated(issued_at, id, update);
             }
-            (Purpose::List(cloud), Answer::Instances(found)) => {
-                self.on_listed(issued_at, cloud, found);
+            (Purpose::List(cloud), Answer::Instances(result)) => {
+                self.on_listed(issued_at, cloud, result);
             }
-            (Purpose::Create(key), Answer::Created(made)) => self.on_created(key, made),
-            (Purpose::Destroy(key), Answer::CloudDone(done)) => self.on_destroyed(key, done),
-            (Purpose::Tag(key), Answer::CloudDone(done)) => self.on_tagged(key, done),
-            (Purpose::Probe(key), Answer::Probed(told)) => self.on_probed(issued_at, key, told),
-            (Purpose::Start(key, id), Answer::Started(done)) => self.on_started(key, id, done),
-            (Purpose::Signal(key, id), Answer::Signalled(told)) => {
-                self.on_signalled(key, id, told);
+            (Purpose::Create(key), Answer::Created(result)) => self.on_created(key, result),
+            (Purpose::Destroy(key), Answer::CloudDone(result)) => self.on_destroyed(key, result),
+            (Purpose::Tag(key), Answer::CloudDone(result)) => self.on_tagged(key, result),
+            (Purpose::Probe(key), Answer::Probed(result)) => self.on_probed(issued_at, key, result),
+            (Purpose::Start(key, id), Answer::Started(result)) => self.on_started(key, id, result),
+            (Purpose::Signal(key, id), Answer::Signalled(result)) => {
+                self.on_signalled(key, id, result);
             }
             (purpose, answer) => unreachable!("{purpose:?} does not accept {answer:?}"),
         }
@@ -428,7 +443,7 @@ impl Dispatcher {
             TimeoutReason::Place => self.dirty.placement = true,
             TimeoutReason::UnownedLocks => {
                 self.mark_unowned_locks_dirty();
-                self.await_unowned_locks();
+                self.schedule_unowned_locks();
                 for cloud in &self.clouds {
                     let list = TimeoutReason::SyncCloud(*cloud);
                     self.timers.set_earlier(list, self.now);
@@ -444,37 +459,37 @@ impl Dispatcher {
     }
 
     fn ask_queue(&mut self, purpose: Purpose, action: QueueAction) -> CommandId {
-        let patience = self.config.timeouts.queue_answer;
+        let timeout = self.config.timeouts.queue_answer;
         let action = Action::Queue(action);
         self.out
-            .send(self.now, &mut self.timers, patience, purpose, action)
+            .send(self.now, &mut self.timers, timeout, purpose, action)
     }
 
     fn ask_cloud(&mut self, cloud: CloudId, purpose: Purpose, action: CloudAction) -> CommandId {
-        let patience = self.config.timeouts.cloud_answer;
+        let timeout = self.config.timeouts.cloud_answer;
         let action = Action::Cloud { cloud, action };
         self.out
-            .send(self.now, &mut self.timers, patience, purpose, action)
+            .send(self.now, &mut self.timers, timeout, purpose, action)
     }
 
-    /// Sends a command to a VM; `None` if it has no address.
+    /// Sends a command to an instance; `None` if no address is known.
     fn ask_vm(
         &mut self,
         key: VmKey,
-        patience: Duration,
+        timeout: Duration,
         purpose: Purpose,
         action: VmAction,
     ) -> Option<CommandId> {
         let vm = self.fleet.get(key)?;
         let action = Action::Vm {
-            cloud: vm.cloud,
-            instance: vm.instance.clone()?,
-            address: vm.address.clone()?,
+            cloud: vm.identity.cloud,
+            instance: vm.identity.instance.clone()?,
+            address: vm.identity.address.clone()?,
             action,
         };
         let sent = self
             .out
-            .send(self.now, &mut self.timers, patience, purpose, action);
+            .send(self.now, &mut self.timers, timeout, purpose, action);
         Some(sent)
     }
 }

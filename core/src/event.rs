@@ -1,4 +1,4 @@
-//! Everything worth logging or counting. Log lines, metrics and traces are made from events alone.
+//! Events for logs, metrics and traces, which have no other source.
 
 mod text;
 
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cancel_reason::CancelReason;
 use crate::command::Signal;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
 use crate::ids::{Address, CloudId, CommandId, ContainerId, ImageId, IntentId, TypeName, VmName};
@@ -13,61 +14,37 @@ use crate::input::{CloudError, ContainerState, IdleBehavior};
 use crate::signals::StopReason;
 use crate::time::Timestamp;
 
-/// How much an event matters to an operator. At `Info` one can follow a container and a VM from
-/// birth to end.
+pub use crate::command::CloudCall;
+
+/// Severity of an event. The events from `Info` upwards cover the life of every container and
+/// instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For whoever debugs.
+    /// Detail for debugging.
     Debug,
-    /// The course of things.
+    /// Normal operation.
     Info,
-    /// Something failed that will be tried again, or costs money.
+    /// Failure with a later retry, or with a cost.
     Warn,
-    /// A bug of ours or of an adapter.
+    /// Bug of Longshore or of an adapter.
     Error,
 }
 
-/// A call to a cloud, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum CloudCall {
-    /// Rent an instance.
-    Create,
-    /// Show all instances.
-    List,
-    /// Give one back.
-    Destroy,
-    /// Write tags.
-    SetTags,
-}
-
-impl CloudCall {
-    /// The label that the peer's metric has for it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Create => "Create",
-            Self::List => "List",
-            Self::Destroy => "Destroy",
-            Self::SetTags => "SetTags",
-        }
-    }
-}
-
-/// How the boot of an instance ended; once for each.
+/// Outcome of an instance's boot; reported once for each instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum BootOutcome {
-    /// It became ready.
+    /// Ready for containers.
     Success,
-    /// It did not in time, or reports itself broken.
+    /// Not ready in time, or reported broken.
     Failure,
-    /// It was shut down before.
+    /// Shut down before readiness.
     Aborted,
-    /// It vanished before.
+    /// Disappeared before readiness.
     Disappeared,
 }
 
 impl BootOutcome {
-    /// The label that the peer's metric has for it.
+    /// Label in the peer's metric.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -79,203 +56,206 @@ impl BootOutcome {
     }
 }
 
-/// One thing that happened. `instance` is the cloud's name, or the intent's while there is none.
+/// Event of the dispatcher. `instance` is the instance's id in its cloud, or the intent before an
+/// id exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     missing_docs,
     reason = "the fields are what the names say; the variants are explained"
 )]
 pub enum Event {
-    /// The right to act was gained or lost.
+    /// Leadership gained or lost.
     Leadership { held: bool },
-    /// A new configuration is in force.
+    /// New configuration in force.
     Reconfigured { types: usize },
-    /// An answer came that nobody waits for (any more).
+    /// Answer to a command not in flight (any more).
     LateAnswer { command: CommandId },
-    /// An adapter gave an answer of the wrong kind.
+    /// Answer of the wrong kind from an adapter.
     WrongAnswer { command: CommandId },
-    /// The queue could not be read.
+    /// Failed read of the queue.
     QueueUnavailable { error: String, overloaded: bool },
-    /// A container was seen for the first time.
+    /// First sight of a container.
     ContainerSeen {
         container: ContainerId,
         state: ContainerState,
         priority: u64,
     },
-    /// Its state changed, by our doing or not.
+    /// Change of a container's state, by this dispatcher or not.
     ContainerState {
         container: ContainerId,
         from: ContainerState,
         to: ContainerState,
     },
-    /// The queue did not make a change.
+    /// Change refused or failed in the queue.
     UpdateFailed {
         container: ContainerId,
         update: String,
         error: String,
     },
-    /// It is over, or gone, and forgotten.
+    /// Container final or deleted, and forgotten.
     ContainerDropped {
         container: ContainerId,
         state: ContainerState,
         deleted: bool,
     },
-    /// It is ended because it cannot go on.
+    /// Cancellation of a container unable to go on.
     ContainerCancelled {
         container: ContainerId,
-        error: String,
+        #[serde(rename = "error")]
+        reason: CancelReason,
     },
-    /// A ready VM is kept for it.
+    /// Ready instance reserved for a container.
     Assigned {
         container: ContainerId,
         instance: VmName,
     },
-    /// Its start is under way. `waited` counts from its submission; `ready_wait` from when both it
-    /// and a ready VM with room were there, so it is the dispatcher's own share.
+    /// Start in flight. `waited` counts from the submission; `ready_wait` from the first moment
+    /// with both the container and a ready instance with room, so it is the dispatcher's own share.
     StartIssued {
         container: ContainerId,
         instance: VmName,
         instance_type: TypeName,
         waited: Duration,
         ready_wait: Duration,
-        /// Whether this process starts it for the first time.
+        /// True for the first start by this process.
         first: bool,
     },
-    /// Its runner has taken it.
+    /// Container accepted by its runner.
     Started {
         container: ContainerId,
         instance: VmName,
     },
-    /// Its runner was not started: nothing was done.
+    /// Failed start without effect.
     StartFailed {
         container: ContainerId,
         instance: VmName,
         error: String,
     },
-    /// Nobody knows whether its runner has taken it; a probe will tell.
+    /// Start with unknown outcome; the next probe decides.
     StartUnsure {
         container: ContainerId,
         instance: VmName,
         error: String,
     },
-    /// A runner was found that we did not start.
+    /// Discovery of a runner not started by this process.
     RunnerFound {
         container: ContainerId,
         instance: VmName,
     },
-    /// A runner is gone.
+    /// End of a runner.
     RunnerExited {
         container: ContainerId,
         instance: VmName,
     },
-    /// A runner must end.
+    /// Begin of a stop escalation.
     Stopping {
         container: ContainerId,
         instance: VmName,
         reason: StopReason,
     },
-    /// A signal leaves.
+    /// Signal sent.
     Signalling {
         container: ContainerId,
         instance: VmName,
         signal: Signal,
     },
-    /// KILL did not help either.
+    /// Failure of KILL.
     Unkillable {
         container: ContainerId,
         instance: VmName,
         held: bool,
     },
-    /// An instance was asked for.
+    /// Create request sent.
     CreateIssued {
         intent: IntentId,
         instance_type: TypeName,
         container: ContainerId,
     },
-    /// The cloud made one for us.
+    /// Instance created.
     Created {
         instance: VmName,
         intent: IntentId,
         instance_type: TypeName,
-        /// The first that it was asked for.
+        /// First container of the create request.
         container: Option<ContainerId>,
     },
-    /// The cloud did not make one, or did not say so; `Ambiguous` means the latter.
+    /// Create request refused, or without a clear answer (`Ambiguous`).
     CreateFailed {
         intent: IntentId,
         instance_type: TypeName,
         error: CloudError,
     },
-    /// A create whose answer was lost is written off.
+    /// Create request with a lost answer written off.
     CreateWrittenOff {
         intent: IntentId,
         instance_type: TypeName,
     },
-    /// An instance of ours was found that this process did not ask for.
+    /// Discovery of an instance of the set not created by this process.
     InstanceFound {
         instance: VmName,
         instance_type: TypeName,
         behavior: IdleBehavior,
     },
-    /// It has another address.
+    /// Change of an instance's address.
     AddressChanged { instance: VmName, address: Address },
-    /// It answered for the first time, so long after it appeared.
+    /// First successful contact, `after` its first appearance.
     Reached {
         instance: VmName,
         after: Duration,
         own: bool,
     },
-    /// It is ready for containers, so long after it was first reached.
+    /// Ready for containers, `after` the first contact.
     Ready {
         instance: VmName,
         instance_type: TypeName,
         after: Duration,
         own: bool,
     },
-    /// The end of a boot.
+    /// End of a boot.
     Boot {
         instance: VmName,
         instance_type: TypeName,
         outcome: BootOutcome,
     },
-    /// Too many boots of a type with an image failed in a row: no more are created until then.
+    /// Back-off after consecutive failed boots of a type with an image: none is created before
+    /// `until`.
     #[serde(alias = "BootsPaused")]
     BootBackoffStarted {
         instance_type: TypeName,
         image: ImageId,
         failures: u32,
         until: Timestamp,
-        /// The last complaint.
+        /// Error of the last failed boot.
         why: String,
     },
-    /// One of them booted at last.
+    /// Successful boot after a back-off.
     #[serde(alias = "BootsResumed")]
     BootBackoffEnded {
         instance_type: TypeName,
         image: ImageId,
     },
-    /// A probe was answered, or was not.
+    /// Probe answered or failed.
     ProbeEnded {
         instance: VmName,
         instance_type: TypeName,
         took: Duration,
         error: Option<String>,
-        /// In a row.
+        /// Consecutive failures.
         failures: u32,
-        /// The error is not the one of the probe before.
+        /// True if the error differs from the previous probe's error.
         news: bool,
-        /// Somebody else may answer at its address.
+        /// True if another host may answer at the address.
         #[serde(alias = "impostor")]
         identity_mismatch: bool,
     },
-    /// It reports itself broken, or holds a lock without a runner.
+    /// Instance reported broken, or with a run lock but no runner.
     Broken {
         instance: VmName,
         instance_type: TypeName,
         why: String,
         held: bool,
     },
-    /// The cloud has announced that it takes it back at that time, with so many containers on it.
+    /// Preemption announced by the cloud for the time `at`, with the number of containers affected.
     #[serde(alias = "LossAnnounced")]
     PreemptionNotice {
         instance: VmName,
@@ -283,26 +263,25 @@ pub enum Event {
         at: Timestamp,
         containers: usize,
     },
-    /// A container's runner went with an instance that the cloud took back: not its fault, for the
-    /// nth time that this process saw.
+    /// Runner lost by the preemption of its instance; `times` counts in this process.
     Interrupted {
         container: ContainerId,
         instance: VmName,
         instance_type: TypeName,
         times: u32,
     },
-    /// Interrupted so often that it takes types that are not preemptible from now on.
+    /// Container limited to on-demand types after too many interruptions.
     FellBack {
         container: ContainerId,
         interruptions: u32,
     },
-    /// It is used in another way from now on.
+    /// Change of an instance's idle behavior.
     BehaviorChanged {
         instance: VmName,
         behavior: IdleBehavior,
         cause: BehaviorCause,
     },
-    /// It is about to be given back; its last complaint, if its last probe failed.
+    /// Instance cordoned for termination; `complaint` is the error of its last probe, if failed.
     #[serde(alias = "Leaving")]
     Terminating {
         instance: VmName,
@@ -310,22 +289,22 @@ pub enum Event {
         reason: ShutdownReason,
         complaint: Option<String>,
     },
-    /// It was needed after all: something runs on it.
+    /// Cordon lifted, since a container runs on the instance.
     #[serde(alias = "Stayed")]
     Uncordoned { instance: VmName },
-    /// It is being destroyed, for the nth time.
+    /// Destroy call sent, for the nth time.
     DestroyIssued { instance: VmName, attempt: u32 },
-    /// It is gone.
+    /// End of an instance.
     Gone {
         instance: VmName,
         instance_type: TypeName,
         phase: Phase,
-        /// How many runners were on it, or may have been.
+        /// Number of runners on the instance, including unconfirmed ones.
         runners: usize,
-        /// Whether we had asked for it; how long ago.
+        /// Time since the first destroy request; `None` without a request.
         expected: Option<Duration>,
     },
-    /// A call to a cloud ended.
+    /// Cloud call completed.
     CloudCalled {
         cloud: CloudId,
         call: CloudCall,
@@ -334,7 +313,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// How much it matters.
+    /// Severity of the event.
     #[must_use]
     pub fn level(&self) -> Level {
         match self {

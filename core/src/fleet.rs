@@ -1,8 +1,9 @@
-//! Which instances exist, and what runs on each.
+//! Instances of the set, and the runners on each.
 
 mod free_index;
 mod hosts;
 mod index;
+pub(crate) mod load;
 pub(crate) mod reservations;
 mod small_map;
 pub(crate) mod vm;
@@ -13,19 +14,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::ids::{
     CloudId, ContainerId, ImageId, InstanceId, IntentId, QuotaGroup, TypeName, VmKey,
 };
-use crate::placement::Kept;
-use crate::placement::sizing::Load;
-use crate::placement::types::Types;
 use crate::queue::classes::Rank;
+use crate::ranked_types::Types;
 use crate::resources::{MicroDollars, Resources};
 use free_index::FreeIndex;
 use hosts::Hosts;
 pub(crate) use index::Group;
 use index::{Index, IndexKey};
+use load::Load;
 use reservations::{Reservation, Reservations};
 use vm::{Runner, Vm};
 
-/// The instances. Finding one costs O(log instances), and so does every change of one.
+/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
+/// wherever nobody is waited for.
+pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
+
+/// All instances. Lookup and update of an instance cost O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Fleet {
     last_key: u64,
@@ -37,7 +41,7 @@ pub(crate) struct Fleet {
     index: Index,
 }
 
-/// A VM, and what the indexes say of it.
+/// Instance with its current index key.
 #[derive(Clone, Debug, Hash)]
 struct Record {
     vm: Vm,
@@ -45,7 +49,8 @@ struct Record {
 }
 
 impl Record {
-    /// Lets the indexes follow the VM. One that is not on its way any more keeps no promise.
+    /// Updates the indexes after a change of the instance. An instance no longer pending loses its
+    /// reservations.
     fn follow(
         &mut self,
         reservations: &mut Reservations,
@@ -53,7 +58,7 @@ impl Record {
         containers_max: Option<u32>,
     ) {
         let mut index_key = IndexKey::of(&self.vm, containers_max);
-        if !index_key.arriving && !self.vm.reserved.is_empty() {
+        if !index_key.arriving && !self.vm.work.reserved.is_empty() {
             reservations.break_all_of(&mut self.vm);
             index_key = IndexKey::of(&self.vm, containers_max);
         }
@@ -79,7 +84,7 @@ impl Fleet {
         self.reindex(key);
     }
 
-    /// Takes over how many containers a VM may hold at most. O(instances · log).
+    /// Sets the maximum number of containers on an instance. O(instances · log).
     pub(crate) fn set_containers_max(&mut self, max: Option<u32>) {
         if std::mem::replace(&mut self.containers_max, max) != max {
             let keys: Vec<VmKey> = self.vms.keys().copied().collect();
@@ -89,7 +94,7 @@ impl Fleet {
         }
     }
 
-    /// Forgets every VM; keys go on where they were.
+    /// Forgets every instance; key numbers continue.
     pub(crate) fn forget_all(&mut self) {
         *self = Self {
             last_key: self.last_key,
@@ -110,18 +115,22 @@ impl Fleet {
         self.vms.len()
     }
 
-    /// Changes one VM; the indexes follow. Its runners come and go by [`Fleet::add_runner`] and
-    /// [`Fleet::remove_runner`] alone.
+    /// Changes an instance and updates the indexes. Runners change by [`Fleet::add_runner`] and
+    /// [`Fleet::remove_runner`] only.
     pub(crate) fn update<R>(&mut self, key: VmKey, change: impl FnOnce(&mut Vm) -> R) -> Option<R> {
         let record = self.vms.get_mut(&key)?;
-        let runners_before = record.vm.runners.len();
+        let runners_before = record.vm.work.runners.len();
         let result = change(&mut record.vm);
-        assert_eq!(record.vm.runners.len(), runners_before, "not by an update");
+        assert_eq!(
+            record.vm.work.runners.len(),
+            runners_before,
+            "not by an update"
+        );
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         Some(result)
     }
 
-    /// Notes something about a VM that no index asks for: saves looking whether one has to follow.
+    /// Changes fields of an instance outside all indexes, which saves the comparison of index keys.
     pub(crate) fn note<R>(&mut self, key: VmKey, note: impl FnOnce(&mut Vm) -> R) -> Option<R> {
         let record = self.vms.get_mut(&key)?;
         let result = note(&mut record.vm);
@@ -132,7 +141,7 @@ impl Fleet {
         Some(result)
     }
 
-    /// Puts a runner on a VM, or keeps a place for one.
+    /// Adds a runner to an instance, or reserves its place.
     pub(crate) fn add_runner(
         &mut self,
         key: VmKey,
@@ -140,17 +149,17 @@ impl Fleet {
         runner: Runner,
     ) -> Option<&Vm> {
         let record = self.vms.get_mut(&key)?;
-        record.vm.last_container = Some(id);
-        record.vm.runners.insert(id, runner);
+        record.vm.work.last_container = Some(id);
+        record.vm.work.runners.insert(id, runner);
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.insert(id, key);
         Some(&record.vm)
     }
 
-    /// Takes a runner off its VM.
+    /// Removes a runner from its instance.
     pub(crate) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) -> Option<Runner> {
         let record = self.vms.get_mut(&key)?;
-        let runner = record.vm.runners.remove(id)?;
+        let runner = record.vm.work.runners.remove(id)?;
         record.follow(&mut self.reservations, &mut self.index, self.containers_max);
         self.hosts.remove(*id, key);
         Some(runner)
@@ -161,7 +170,7 @@ impl Fleet {
         self.reservations.break_all_of(&mut vm);
         self.index.reindex(&vm, &index_key, &IndexKey::default());
         self.index.forget_names(&vm);
-        for id in vm.runners.keys() {
+        for id in vm.work.runners.keys() {
             self.hosts.remove(*id, key);
         }
         Some(vm)
@@ -171,7 +180,7 @@ impl Fleet {
         self.index.by_instance(cloud, instance)
     }
 
-    /// The instance of that name in whichever cloud. O(clouds).
+    /// Instance with the given id in any cloud. O(clouds).
     pub(crate) fn named(&self, instance: &InstanceId) -> Option<VmKey> {
         self.index.named(instance)
     }
@@ -180,17 +189,17 @@ impl Fleet {
         self.index.by_intent.get(&intent).copied()
     }
 
-    /// The VMs on which a container has a runner, or a place kept for one.
+    /// Instances with a runner of the container, or a place for its runner.
     pub(crate) fn hosts(&self, id: ContainerId) -> impl Iterator<Item = VmKey> + '_ {
         self.hosts.of(id)
     }
 
-    /// Whether some VM found after a restart has not been heard yet.
+    /// True if an instance found after a restart has not answered a probe yet.
     pub(crate) fn any_unprobed(&self) -> bool {
         !self.index.unprobed.is_empty()
     }
 
-    /// The ready VM that suits best (see [`FreeIndex::best`]), and is not kept for another.
+    /// Best ready instance for a need (see [`FreeIndex::best`]), not kept for another container.
     pub(crate) fn best_ready(
         &self,
         types: &Types,
@@ -204,7 +213,7 @@ impl Fleet {
         })
     }
 
-    /// The VM on its way that suits best, with what was promised on it taken off. Costs as much as
+    /// Best pending instance for a need, after its reservations. Costs as much as
     /// [`Fleet::best_ready`].
     pub(crate) fn best_arriving(
         &self,
@@ -217,16 +226,16 @@ impl Fleet {
         })
     }
 
-    /// The busy ready VM of these types that has most room left, for one that waits until it has
-    /// more. O(types · log instances).
+    /// Busy ready instance of the given types with the most free capacity, for a container in need
+    /// of more. O(types · log instances).
     pub(crate) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<VmKey> {
         let of = |free_index: &FreeIndex| free_index.least_busy(types, image);
         let most_free = [of(&self.index.ready), of(&self.index.full)];
         most_free.into_iter().flatten().max().map(|slot| slot.3)
     }
 
-    /// The dearest ready VM on which nothing runs, of those the oldest; of one group, or of all.
-    /// O(groups).
+    /// Most expensive ready instance without a runner, the oldest of equals; of one group, or of
+    /// all. O(groups).
     pub(crate) fn dearest_idle(&self, group: Option<&Group>) -> Option<VmKey> {
         let dearest = match group {
             Some(group) => self.index.idle.get(group)?.last(),
@@ -235,7 +244,7 @@ impl Fleet {
         dearest.map(|(_, Reverse(key))| *key)
     }
 
-    /// Whether a VM is about to be given back; of one group, or any.
+    /// True if an instance is terminating; of one group, or of any.
     pub(crate) fn any_terminating(&self, group: Option<&Group>) -> bool {
         match group {
             Some(group) => self.index.terminating_of_group.contains_key(group),
@@ -243,27 +252,29 @@ impl Fleet {
         }
     }
 
-    /// Promises a container room on a VM that is on its way.
+    /// Reserves room for a container on a pending instance.
     pub(crate) fn reservation(&mut self, reservation: Reservation, need: Resources) {
         let record = self.vms.get_mut(&reservation.vm).expect("it is on its way");
         let vm = &mut record.vm;
-        vm.reserved.insert(reservation.rank, need);
+        vm.work.reserved.insert(reservation.rank, need);
         self.reservations
-            .make(&vm.type_name, &vm.image, reservation);
+            .make(&vm.identity.type_name, &vm.identity.image, reservation);
         self.reindex(reservation.vm);
     }
 
-    /// Takes a promise back, if there is one.
+    /// Withdraws the reservation of a container, if any.
     pub(crate) fn withdraw(&mut self, id: ContainerId) -> Option<Reservation> {
         let key = self.reservations.of(&id)?.vm;
         let vm = &mut self.vms.get_mut(&key)?.vm;
-        let reservation = self.reservations.forget(&vm.type_name, &vm.image, id)?;
-        vm.reserved.remove(&reservation.rank);
+        let reservation =
+            self.reservations
+                .forget(&vm.identity.type_name, &vm.identity.image, id)?;
+        vm.work.reserved.remove(&reservation.rank);
         self.reindex(key);
         Some(reservation)
     }
 
-    /// Breaks every promise. O(promises · log).
+    /// Releases every reservation. O(reservations · log).
     pub(crate) fn release_all_reservations(&mut self) {
         let reserved: Vec<ContainerId> = self.reservations.containers().collect();
         for id in reserved {
@@ -275,7 +286,7 @@ impl Fleet {
         }
     }
 
-    /// Breaks the promises that were made to supervisors. O(those · log).
+    /// Releases the reservations of supervisors. O(their number · log).
     pub(crate) fn release_supervisor_reservations(&mut self) {
         for id in self.reservations.supervisors() {
             if let Some(reservation) = self.withdraw(id) {
@@ -284,38 +295,39 @@ impl Fleet {
         }
     }
 
-    /// Whether promises were broken since they were last taken note of.
+    /// True if reservations were broken since the last [`Fleet::take_broken_reservations`].
     pub(crate) fn any_reservation_broken(&self) -> bool {
         self.reservations.any_broken()
     }
 
-    /// The promises that were broken since.
+    /// Takes the reservations broken since the last call.
     pub(crate) fn take_broken_reservations(&mut self) -> Vec<Reservation> {
         self.reservations.take_broken()
     }
 
-    /// How many promises there are.
+    /// Number of reservations.
     pub(crate) fn reservations(&self) -> usize {
         self.reservations.containers().count()
     }
 
-    /// The VM on its way on which a container was promised room.
+    /// Pending instance with a reservation of the container.
     pub(crate) fn reserved_for(&self, id: &ContainerId) -> Option<VmKey> {
         self.reservations.of(id).map(|reservation| reservation.vm)
     }
 
-    /// Containers of higher rank that were promised room, up to `most`. O(most).
+    /// Number of reservations of higher rank, up to `most`. O(most).
     pub(crate) fn reserved_above(&self, rank: Rank, most: usize) -> usize {
         self.reservations.above(rank, most)
     }
 
-    /// Supervisors of higher rank that were promised room, up to `most`. O(most).
+    /// Number of supervisors' reservations of higher rank, up to `most`. O(most).
     pub(crate) fn supervisors_reserved_above(&self, rank: Rank, most: usize) -> usize {
         self.reservations.supervisors_above(rank, most)
     }
 
-    /// Which promises of lower rank must be withdrawn on the VM that bears the lowest, so that this
-    /// fits there; `None` if that is not enough. O(types · log instances + promises of a VM).
+    /// Reservations of lower rank to withdraw, on the instance with the lowest of them, so that the
+    /// need fits there; `None` if the freed room is too small. O(types · log instances +
+    /// reservations of an instance).
     pub(crate) fn outranked(
         &self,
         types: &Types,
@@ -328,7 +340,7 @@ impl Fleet {
             return None;
         }
         let vm = &self.vms[&key].vm;
-        let mut stay: Vec<(&Rank, &Resources)> = vm.reserved.iter().collect();
+        let mut stay: Vec<(&Rank, &Resources)> = vm.work.reserved.iter().collect();
         let mut go = Vec::new();
         while stay.last().is_some_and(|(reserved, _)| **reserved > rank) {
             go.extend(stay.pop().map(|(reserved, _)| reserved.2));
@@ -341,43 +353,43 @@ impl Fleet {
         None
     }
 
-    /// What all instances cost per hour, wishes counted.
+    /// Price per hour of all instances, including create requests.
     pub(crate) fn price(&self) -> MicroDollars {
         MicroDollars(u64::try_from(self.index.price).unwrap_or(u64::MAX))
     }
 
-    /// Runners on all instances, and places kept for one.
+    /// Runners on all instances, including reserved places.
     pub(crate) fn runners(&self) -> usize {
         self.index.runners
     }
 
-    /// Those of them whose containers wait for others.
+    /// Supervisors' runners on all instances, including reserved places.
     pub(crate) fn supervisors(&self) -> usize {
         self.index.supervisors
     }
 
-    /// Whether an operator holds an instance of this kind.
+    /// True if an operator holds an instance of this type and image.
     pub(crate) fn any_held(&self, name: &TypeName, image: &ImageId) -> bool {
         self.index.held.contains_key(&(name.clone(), image.clone()))
     }
 
-    /// Instances of one quota group, wishes counted.
+    /// Instances of one quota group, including create requests.
     pub(crate) fn count_of_group(&self, cloud: CloudId, group: &QuotaGroup) -> usize {
         let place = (cloud, group.clone());
         self.index.by_group.get(&place).copied().unwrap_or_default()
     }
 
-    /// Whether the create of a VM was not yet answered.
+    /// True if the instance's create request is unanswered.
     pub(crate) fn is_create_unanswered(&self, key: VmKey) -> bool {
         self.index.unanswered.contains(&key)
     }
 
-    /// Creates that were not yet answered.
+    /// Number of unanswered create requests.
     pub(crate) fn creates_unanswered(&self) -> usize {
         self.index.unanswered.len()
     }
 
-    /// Whether the create of a VM that is like that was not yet answered. O(such creates).
+    /// True if a matching instance's create request is unanswered. O(unanswered create requests).
     pub(crate) fn awaits_create(&self, is: impl Fn(&Vm) -> bool) -> bool {
         let mut vms = self
             .index
@@ -387,7 +399,7 @@ impl Fleet {
         vms.any(is)
     }
 
-    /// Files a VM by what it is now.
+    /// Updates the index key of an instance.
     fn reindex(&mut self, key: VmKey) {
         if let Some(record) = self.vms.get_mut(&key) {
             record.follow(&mut self.reservations, &mut self.index, self.containers_max);

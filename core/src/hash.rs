@@ -1,8 +1,8 @@
-//! A hash that is the same on every machine and with every compiler.
+//! Hash function with equal results on every machine and compiler.
 
 use std::hash::Hasher;
 
-/// FNV-1a, 64 bits, integers as little-endian, `usize` as 64 bits. Not for hash tables.
+/// FNV-1a, 64 bits, integers as little-endian, `usize` as 64 bits. Unsuitable for hash tables.
 pub(crate) struct Fnv(u64);
 
 impl Default for Fnv {

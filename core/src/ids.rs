@@ -1,4 +1,4 @@
-//! Names of things, each its own type, so that one cannot be taken for another.
+//! Identifiers, each with a type of its own, so that the compiler tells them apart.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::time::Timestamp;
 
-/// A container's uuid: 27 ASCII characters, `ccccc-ttttt-xxxxxxxxxxxxxxx`.
+/// Uuid of a container: 27 ASCII characters, `ccccc-ttttt-xxxxxxxxxxxxxxx`.
 ///
 /// Kept inline, so that copies and comparisons cost no allocation. The first five characters are
-/// the cluster's id.
+/// the id of the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContainerId([u8; Self::LEN]);
 
 impl ContainerId {
-    /// The same order as the text's, in two comparisons of words: maps of the core ask for it all
-    /// the time, and most ids begin alike.
+    /// Halves of the id as integers, in the order of the text: two comparisons of words for the
+    /// many map lookups of the core, since most ids share a prefix.
     fn halves(&self) -> (u128, u128) {
         let word = |from: usize| {
             let mut bytes = [0; 16];
@@ -41,7 +41,8 @@ impl PartialOrd for ContainerId {
     }
 }
 
-/// The text is not a container's uuid: 27 characters `ccccc-dz642-xxxxxxxxxxxxxxx` of `a-z0-9`.
+/// Error for a text other than a container uuid: 27 characters `ccccc-dz642-xxxxxxxxxxxxxxx` of
+/// `a-z0-9`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is not a container uuid: expected 27 characters like zzzzz-dz642-0123456789abcde"
@@ -56,7 +57,7 @@ impl ContainerId {
     /// The uuid as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Only ASCII gets in, by `FromStr`.
+        // `FromStr` accepts ASCII only.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -106,7 +107,7 @@ impl<'de> Deserialize<'de> for ContainerId {
     }
 }
 
-/// Declares a name that is cheap to clone: shared text, compared by content.
+/// Declares a name type that is cheap to clone: shared text, compared by content.
 macro_rules! shared_name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -114,7 +115,7 @@ macro_rules! shared_name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes the text as it is.
+            /// Wraps the text unchanged.
             pub fn new(text: impl Into<Arc<str>>) -> Self {
                 Self(text.into())
             }
@@ -165,12 +166,12 @@ macro_rules! shared_name {
 }
 
 shared_name! {
-    /// A VM's name in its cloud, whole and as the cloud writes it (EC2: `i-0123…`; others use paths
-    /// with slashes).
+    /// Id of an instance in its cloud, whole and in the cloud's notation (EC2: `i-0123…`; other
+    /// clouds use paths with slashes).
     InstanceId
 }
 shared_name! {
-    /// What operators call a VM: its id in its cloud; for a wish, the wish.
+    /// Display name of an instance: its id in its cloud, or its intent before an id exists.
     VmName
 }
 
@@ -181,35 +182,35 @@ impl From<&InstanceId> for VmName {
 }
 
 shared_name! {
-    /// Host and port of a VM's SSH server, as its cloud writes them.
+    /// Host and port of an instance's SSH server, in the cloud's notation.
     Address
 }
 shared_name! {
-    /// The configured name of an instance type (the key under `InstanceTypes`).
+    /// Configured name of an instance type (the key under `InstanceTypes`).
     TypeName
 }
 shared_name! {
-    /// A VM image in its cloud's own notation.
+    /// Boot image in the cloud's notation.
     ImageId
 }
 shared_name! {
-    /// Instances that share one quota, as the driver names the group (EC2: `standard`, `g`, …, and
-    /// the same with `.spot`).
+    /// Name of a group of instances with a common quota, given by the driver (EC2: `standard`, `g`,
+    /// …, each also with `.spot`).
     QuotaGroup
 }
 
-/// Which of the configured clouds; a plain configuration has only `CloudId(0)`.
+/// Number of a configured cloud; a plain configuration has only `CloudId(0)`.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct CloudId(pub u16);
 
-/// Names one wish for a VM: idempotency token, tag, and the way a lost answer is matched.
+/// Id of a create request: idempotency token, tag, and the key to match a lost answer.
 ///
-/// Drawn by the core from its own seed; 128 bits, written as 32 hexadecimal digits. The first 48 are
-/// the milliseconds since the epoch when it was drawn: so whoever finds the tag on an instance knows
-/// since when it is to be paid for.
+/// Drawn by the core from its own seed; 128 bits, written as 32 hexadecimal digits. The first 48
+/// bits are the time of the draw in milliseconds since the epoch, so the tag on an instance gives
+/// the start of its cost.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntentId(u128);
 
@@ -217,13 +218,13 @@ impl IntentId {
     const CHANCE_BITS: u32 = 80;
     const MILLI: u64 = 1_000_000;
 
-    /// From its 128 bits.
+    /// Id with the given 128 bits.
     #[must_use]
     pub const fn new(bits: u128) -> Self {
         Self(bits)
     }
 
-    /// For a wish of now, from 80 random bits; more are ignored.
+    /// Id for a create request at `now`, from 80 random bits; higher bits are ignored.
     #[must_use]
     pub fn at(now: Timestamp, chance: u128) -> Self {
         let millis = u128::from(now.as_nanos() / Self::MILLI);
@@ -231,7 +232,7 @@ impl IntentId {
         Self(millis << Self::CHANCE_BITS | chance)
     }
 
-    /// When it was drawn, to the millisecond; saturated, if no clock ever showed that.
+    /// Time of the draw, to the millisecond; saturates for times out of range.
     #[must_use]
     pub fn asked_at(self) -> Timestamp {
         let millis = u64::try_from(self.0 >> Self::CHANCE_BITS).unwrap_or(u64::MAX);
@@ -251,7 +252,7 @@ impl fmt::Debug for IntentId {
     }
 }
 
-/// The text is not an intent id: 32 hexadecimal digits.
+/// Error for a text other than an intent id: 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an intent id: expected 32 hexadecimal digits")]
 pub struct BadIntentId;
@@ -281,16 +282,18 @@ impl<'de> Deserialize<'de> for IntentId {
     }
 }
 
-/// Numbers the commands of one dispatcher process, from 1; an answer quotes it.
+/// Number of a command of one dispatcher process, from 1; the answer quotes it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct CommandId(pub u64);
 
-/// A VM as the core knows it, from the wish to its end; never reused within a process.
+/// Key of an instance in the core, from the create request to the end of the instance; never reused
+/// within a process.
 ///
-/// A wish has no [`InstanceId`] yet, and a cloud may use an id again, so neither can be the key.
+/// A create request has no [`InstanceId`] yet, and a cloud may reuse an id, so neither can be the
+/// key.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -302,7 +305,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn container_ids_are_checked_at_the_door() {
+    fn container_id_invalid_text_is_refused() {
         assert!("zzzzz-dz642-0123456789abcde".parse::<ContainerId>().is_ok());
         for wrong in [
             "",
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn intent_ids_survive_the_round_trip_through_a_tag() {
+    fn intent_id_tag_round_trip_is_equal() {
         let intent = IntentId::new(0xabc);
         assert_eq!(intent.to_string().parse(), Ok(intent));
         assert_eq!("+bc".parse::<IntentId>(), Err(BadIntentId));
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intent_tells_when_it_was_drawn() {
+    fn intent_id_contains_draw_time() {
         let now = Timestamp::from_nanos(1_800_000_000_123_456_789);
         let one = IntentId::at(now, u128::MAX);
         assert_eq!(one.asked_at().as_nanos(), 1_800_000_000_123_000_000);

@@ -1,4 +1,4 @@
-//! Everything that may come in: answers of the world, hints, and the operator's wishes.
+//! Inputs of the core: outcomes of commands, hints, and operator requests.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,136 +7,155 @@ use crate::ids::{Address, CommandId, ContainerId, ImageId, InstanceId, IntentId,
 use crate::resources::Demand;
 use crate::time::Timestamp;
 
-/// One thing the dispatcher learns. The time of learning is passed beside it.
+/// Input of the dispatcher. The time of its arrival is passed beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// This process gained or lost the right to act for its instance set. Until it is gained no
-    /// command leaves; when it is gained everything is learned afresh, as after a restart.
+    /// Gain or loss of leadership for the instance set. Before the gain no command leaves; after it
+    /// all state is read afresh, as after a restart.
     Leadership {
-        /// Whether it is ours now.
+        /// True for a gain.
         held: bool,
     },
-    /// A command's outcome. It may come late, twice or never.
+    /// Outcome of a command. May arrive late, twice or never.
     Answer {
-        /// The command.
+        /// Id of the command.
         id: CommandId,
-        /// What became of it.
+        /// Outcome.
         answer: Answer,
     },
-    /// The queue says that something changed: a hint to poll soon, nothing more.
+    /// Hint of a change in the queue: poll soon.
     QueueChanged,
-    /// An operator's wish.
+    /// Request of an operator.
     #[serde(alias = "Operator")]
     OperatorRequest(OperatorRequest),
-    /// A new configuration, to be taken over at once.
+    /// New configuration, in force at once.
     Reconfigured(Box<Config>),
 }
 
-/// What an operator may ask for.
+/// Requests of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OperatorRequest {
-    /// Change how an instance is used.
+    /// Change the idle behavior of an instance.
     SetIdleBehavior {
-        /// The instance.
+        /// Target instance.
         instance: InstanceId,
-        /// From now on.
+        /// New idle behavior.
         behavior: IdleBehavior,
     },
-    /// Destroy an instance now, whatever runs on it.
+    /// Destroy an instance now, even with running containers.
     KillInstance {
-        /// The instance.
+        /// Target instance.
         instance: InstanceId,
-        /// The operator's words, for the log.
+        /// Operator's reason, for the log.
         reason: String,
     },
-    /// Stop a container's runner now, by the whole ladder.
+    /// Stop a container's runner now, with the whole stop escalation.
     KillContainer {
-        /// The container.
+        /// Target container.
         container: ContainerId,
-        /// The operator's words, for the log.
+        /// Operator's reason, for the log.
         reason: String,
     },
 }
 
-/// What an instance is for. Kept in its tag, so that a restart does not forget it.
+/// Use of an instance. Stored in its tag, so that a restart preserves it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum IdleBehavior {
-    /// Takes containers, is shut down when idle.
+    /// Takes containers, is terminated when idle.
     #[default]
     Run,
-    /// Takes none, is never shut down.
+    /// Takes no containers, is never terminated.
     Hold,
-    /// Takes none, is shut down when the last one ends.
+    /// Takes no containers, is terminated after the last container has ended.
     Drain,
 }
 
-/// A command's outcome, by the kind of the command. An answer of the wrong kind is a bug of the
-/// adapter: it is reported as an event and the command stays open until its deadline.
+impl IdleBehavior {
+    /// Name of the behavior in instance tags, the operator API and the CLI.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Hold => "hold",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// Behavior with this [`Self::name`]; `None` for any other text.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let all = [Self::Run, Self::Hold, Self::Drain];
+        all.into_iter().find(|behavior| behavior.name() == name)
+    }
+}
+
+/// Outcome of a command, by the kind of the command. An answer of the wrong kind is a bug of the
+/// adapter: an event reports it, and the command stays open until its deadline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// To `Poll` and `Lookup`: the records found.
+    /// For `Poll` and `Lookup`: the records found.
     Containers(Result<Vec<ContainerRecord>, QueueError>),
-    /// To `Lock`, `Unlock` and `Cancel`: the record's state after it.
+    /// For `Lock`, `Unlock` and `Cancel`: the record's state after the change.
     Updated(Result<ContainerUpdate, QueueError>),
-    /// To `List`: every instance that bears our tag.
+    /// For `List`: every instance with the tag of the instance set.
     Instances(Result<Vec<InstanceRecord>, CloudError>),
-    /// To `Create`: the new instance.
+    /// For `Create`: the new instance.
     Created(Result<InstanceRecord, CloudError>),
-    /// To `Destroy` and `Tag`.
+    /// For `Destroy` and `Tag`.
     CloudDone(Result<(), CloudError>),
-    /// To `Probe`.
+    /// For `Probe`.
     Probed(Result<ProbeReport, VmError>),
-    /// To `Start`: the runner says that it has taken the container.
+    /// For `Start`: the runner has accepted the container.
     Started(Result<(), VmError>),
-    /// To `Signal`.
+    /// For `Signal`.
     Signalled(Result<SignalReport, VmError>),
 }
 
-/// A container as the queue shows it.
+/// Container record of the queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
-    /// Its uuid.
+    /// Uuid.
     pub id: ContainerId,
-    /// Its state.
+    /// State.
     pub state: ContainerState,
-    /// Higher comes first; 0 means "stop it".
+    /// Priority, highest first; 0 means "stop".
     pub priority: u64,
-    /// Whether its lock is ours; meaningful while Locked or Running.
+    /// True if this dispatcher holds the lock; meaningful while Locked or Running.
     pub locked_by_us: bool,
-    /// How often it was locked so far.
+    /// Number of locks so far.
     pub lock_count: u32,
-    /// When it was submitted, by the queue's clock.
+    /// Time of submission, by the queue's clock.
     pub created_at: Timestamp,
-    /// What it needs, or what is wrong with its record (one sentence for its owner).
+    /// Needs of the container, or the defect of its record as one sentence for its owner.
     pub demand: Result<Demand, String>,
 }
 
-/// The states of a container.
+/// States of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ContainerState {
-    /// Waits for a dispatcher.
+    /// Pending, not locked by a dispatcher.
     Queued,
-    /// A dispatcher has it.
+    /// Locked by a dispatcher.
     Locked,
-    /// Its runner has reported the start.
+    /// Started, as reported by its runner.
     Running,
-    /// Ended, with an exit code.
+    /// Ended with an exit code.
     Complete,
-    /// Ended without one.
+    /// Ended without an exit code.
     Cancelled,
 }
 
 impl ContainerState {
-    /// Whether it is over.
+    /// True for `Complete` and `Cancelled`.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Complete | Self::Cancelled)
     }
 
-    /// The queue's word for it.
+    /// Name of the state in the queue.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -149,177 +168,177 @@ impl ContainerState {
     }
 }
 
-/// What a lock, unlock or cancel leaves behind.
+/// Record after a lock, unlock or cancel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerUpdate {
-    /// The state, which need not be the one asked for (an unlock may cancel).
+    /// State after the change; may differ from the requested state (an unlock may cancel).
     pub state: ContainerState,
-    /// The priority.
+    /// Priority.
     pub priority: u64,
-    /// Whether the lock is ours.
+    /// True if this dispatcher holds the lock.
     pub locked_by_us: bool,
 }
 
-/// Why the queue did not do it.
+/// Failure of a queue request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueueError {
-    /// It is overloaded (503, 429): ask less.
+    /// Overload (503, 429): reduce the load.
     #[error("the queue is overloaded: {0}")]
     Overloaded(String),
-    /// It refused (4xx): the record is not what we thought.
+    /// Refusal (4xx): the record is not in the expected state.
     #[error("the queue refused: {0}")]
     Refused(String),
-    /// It failed or was not reached; the change may have been made.
+    /// Failure or missing answer; the change may have been made.
     #[error("the queue did not answer properly: {0}")]
     Unavailable(String),
 }
 
-/// An instance as the cloud shows it.
+/// Instance record of a cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceRecord {
-    /// The cloud's name for it.
+    /// Id in the cloud.
     pub id: InstanceId,
-    /// Host and port of its SSH server, once it has one.
+    /// Host and port of the SSH server, once known.
     pub address: Option<Address>,
-    /// Whether the cloud says that it is gone for good.
+    /// True if the cloud reports the end of the instance.
     pub terminated: bool,
-    /// Whether the cloud says that it takes it back, or has done so: not by our doing.
+    /// True if the cloud has announced or made a preemption.
     #[serde(default, alias = "taken_back")]
     pub preempted: bool,
-    /// What our tags say.
+    /// Values of the dispatcher's tags.
     pub tags: InstanceTags,
 }
 
-/// Our tags on an instance, without its secret, which stays in the adapter. Each is absent where the
-/// cloud shows no such tag or one that makes no sense.
+/// Values of the dispatcher's tags on an instance, without the secret, since secrets stay in the
+/// adapter. A missing or malformed tag is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceTags {
-    /// The configured type.
+    /// Configured type.
     pub instance_type: Option<TypeName>,
-    /// What it is for.
+    /// Idle behavior.
     pub idle_behavior: Option<IdleBehavior>,
-    /// The wish it was created for.
+    /// Intent of the create request.
     pub intent: Option<IntentId>,
-    /// The image it was booted from; the configured one where no tag tells.
+    /// Boot image; the configured image where no tag names one.
     pub image: Option<ImageId>,
 }
 
-/// Why the cloud did not do it. Adapters translate, the core decides.
+/// Failure of a cloud call. Adapters translate, the core decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum CloudError {
     /// Too many calls of this kind.
     #[error("rate limited: {message}")]
     RateLimited {
-        /// When the cloud will listen again, where it says so.
+        /// Earliest time of the next call, where the cloud gives one.
         until: Option<Timestamp>,
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
-    /// The account may not have more in this type's quota group.
+    /// Quota of the type's group exceeded.
     #[error("quota exceeded: {message}")]
     Quota {
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
-    /// The cloud itself has no more.
+    /// No capacity left in the cloud.
     #[error("no capacity: {message}")]
     Capacity {
-        /// How much is affected.
+        /// Extent of the shortage.
         scope: CapacityScope,
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
-    /// There is no such instance.
+    /// Unknown instance.
     #[error("no such instance: {message}")]
     NotFound {
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
-    /// No answer, or a broken one: it may have been done.
+    /// Missing or malformed answer: the call may have taken effect.
     #[error("unknown outcome: {message}")]
     Ambiguous {
-        /// What happened.
+        /// Description of the failure.
         message: String,
     },
-    /// It will fail again until somebody changes something.
+    /// Permanent refusal, until a person changes something.
     #[error("refused for good: {message}")]
     Permanent {
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
-    /// Anything else: it may work later.
+    /// Any other failure: a retry may succeed.
     #[error("failed: {message}")]
     Transient {
-        /// The cloud's words.
+        /// Message of the cloud.
         message: String,
     },
 }
 
-/// How much of a cloud a shortage affects.
+/// Extent of a shortage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum CapacityScope {
-    /// The type that was asked for.
+    /// Requested type.
     Type,
-    /// Its quota group.
+    /// Quota group of the type.
     Group,
-    /// Everything of this cloud.
+    /// Whole cloud.
     All,
 }
 
-/// What a VM says about itself.
+/// Result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeReport {
-    /// Whether it is ready for containers: identity verified, boot probe passed, runner in place.
-    /// What is missing, otherwise.
+    /// Ready for containers (identity verified, boot probe passed, runner installed), or the
+    /// missing part.
     pub ready: Result<(), String>,
-    /// The runners alive on it; absent where they could not be listed.
+    /// Runners alive on the VM; `None` if the list failed.
     pub runners: Option<RunnerList>,
 }
 
-/// What a runner's `--list` says.
+/// Output of a runner's `--list`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerList {
-    /// The VM reports itself broken.
+    /// True if the VM reports itself broken.
     pub broken: bool,
-    /// The VM has heard that its cloud takes it back, and when.
+    /// Time of the announced preemption, if the VM knows of one.
     #[serde(default, alias = "taken_back_at")]
     pub preempted_at: Option<Timestamp>,
-    /// Each runner of our cluster, in any order.
+    /// Runners of the cluster, in any order.
     pub runners: Vec<RunnerStatus>,
 }
 
-/// One line of a runner's `--list`.
+/// Line of a runner's `--list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunnerStatus {
-    /// Its container.
+    /// Container of the runner.
     pub container: ContainerId,
-    /// The runner itself is gone, but something still holds its lock.
+    /// True if the runner is gone while some process still holds its lock.
     pub stale: bool,
 }
 
-/// What a signal did.
+/// Result of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignalReport {
-    /// The runner is gone, or there was none.
+    /// No runner left.
     Gone,
-    /// It got the signal and is still there.
+    /// Runner signalled and still alive.
     Alive,
 }
 
-/// Why a VM did not do it.
+/// Failure of a VM command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum VmError {
-    /// No connection, or none that was still alive: nothing was done.
+    /// No live connection: nothing was done.
     #[error("not reached: {0}")]
     Unreachable(String),
-    /// It could not prove that it is the instance we rented: nothing was done.
+    /// Identity of the rented instance not proved: nothing was done.
     #[error("identity not proved: {0}")]
     #[serde(alias = "Impostor")]
     IdentityMismatch(String),
-    /// The command ran and failed.
+    /// Command run and failed.
     #[error("command failed: {0}")]
     Failed(String),
-    /// The connection ended while the command ran: it may have been done.
+    /// Connection lost while the command ran: it may have taken effect.
     #[error("connection lost: {0}")]
     Lost(String),
 }

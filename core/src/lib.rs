@@ -1,7 +1,7 @@
-//! The dispatcher's decisions as a pure state machine: timestamped inputs in, commands out.
+//! Decisions of the dispatcher as a pure state machine: timestamped inputs in, commands out.
 //!
-//! No clock, no socket, no thread, no ambient randomness. Production drives it with real adapters,
-//! the simulator with a seeded world, and a journal of inputs replays it exactly.
+//! No clock, no socket, no thread, no ambient randomness. Production drives the core with real
+//! adapters, the simulator with a seeded world, and a journal of inputs replays every decision.
 //!
 //! ```
 //! use longshore_core::{Dispatcher, config::Config, input::Input, time::Timestamp};
@@ -16,9 +16,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod backoff;
+mod cancel_reason;
 mod capacity;
 pub mod command;
 pub mod config;
+mod container_class;
 mod dispatcher;
 pub mod event;
 mod explain;
@@ -30,24 +33,27 @@ pub mod mutants;
 mod outbox;
 mod placement;
 mod queue;
+mod ranked_types;
 pub mod resources;
 mod signals;
 pub mod time;
 mod timers;
 mod unordered_map;
 pub mod view;
+mod wait_reason;
 
+pub use cancel_reason::CancelReason;
 pub use capacity::CreateBlocked;
 pub use capacity::budgets::BudgetLeft;
+pub use container_class::{IneligibleType, ResourceKind, Shortfall};
 pub use dispatcher::Dispatcher;
 pub use dispatcher::memory_stats::MemoryStats;
-pub use explain::WaitReason;
 pub use explain::container::{ContainerExplanation, Eligible, Fallback, PendingInstance};
 pub use explain::health::HealthProblem;
 pub use explain::instance::{
     InstanceExplanation, OnInstance, Origin, PlannedTermination, Unschedulable,
 };
 pub use fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason};
-pub use placement::sizing::{IneligibleType, ResourceKind, Shortfall};
 pub use signals::{StopReason, StopStage};
 pub use timers::TimeoutReason;
+pub use wait_reason::WaitReason;

@@ -1,4 +1,4 @@
-//! Commands and events on their way out, and the commands whose answers are awaited.
+//! Outgoing commands and events, and the commands in flight.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::timers::{TimeoutReason, Timers};
 use crate::unordered_map::UnorderedMap;
 
-/// What an awaited answer is about.
+/// Purpose of a command in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     Poll,
@@ -27,7 +27,23 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    /// Whether an answer is of the kind that this purpose asks for.
+    /// Label for metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Lookup(_) => "lookup",
+            Self::Update(_) => "update",
+            Self::List(_) => "list",
+            Self::Create(_) => "create",
+            Self::Destroy(_) => "destroy",
+            Self::Tag(_) => "tag",
+            Self::Probe(_) => "probe",
+            Self::Start(..) => "start",
+            Self::Signal(..) => "signal",
+        }
+    }
+
+    /// True if an answer is of the kind for this purpose.
     pub(crate) fn accepts(&self, answer: &Answer) -> bool {
         matches!(
             (self, answer),
@@ -42,7 +58,7 @@ impl Purpose {
         )
     }
 
-    /// What no answer in time comes to: it may have been done.
+    /// Answer on a timeout: the command may have taken effect.
     pub(crate) fn timed_out(&self) -> Answer {
         let text = || "no answer in time".to_owned();
         let queue = || QueueError::Unavailable(text());
@@ -61,14 +77,14 @@ impl Purpose {
     }
 }
 
-/// A command whose answer is awaited.
+/// Command in flight.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Pending {
     pub(crate) purpose: Purpose,
     pub(crate) issued_at: Timestamp,
 }
 
-/// Everything on its way out. Sending and settling cost what a timer costs.
+/// Outgoing commands and events. Sending and completing cost as much as a timer.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     last_id: u64,
@@ -78,7 +94,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Queues a command and starts the clock for its answer.
+    /// Queues a command and sets its deadline.
     pub(crate) fn send(
         &mut self,
         now: Timestamp,
@@ -106,7 +122,7 @@ impl Outbox {
         self.events.push_back(event);
     }
 
-    /// Ends the wait for an answer; `None` if nobody waits.
+    /// Completes a command; `None` if not in flight.
     pub(crate) fn settle(&mut self, timers: &mut Timers, id: CommandId) -> Option<Pending> {
         let pending = self.pending.remove(&id)?;
         timers.cancel(TimeoutReason::NoAnswer(id));
@@ -117,7 +133,7 @@ impl Outbox {
         self.pending.get(&id)
     }
 
-    /// The commands whose answers are awaited, in their order. O(n log n): for views.
+    /// Commands in flight, in order. O(n log n), for views.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = &Pending> {
         let in_order = self.pending.in_order().into_iter();
         in_order.map(|(_, pending)| pending)
@@ -131,8 +147,8 @@ impl Outbox {
         self.events.pop_front()
     }
 
-    /// Drops every command that has not left and every wait; ids go on where they were, so that an
-    /// answer to an old command is never taken for one to a new.
+    /// Drops every queued command and every command in flight; id numbers continue, so that a late
+    /// answer to an old command never matches a new command.
     pub(crate) fn abandon(&mut self) {
         self.commands.clear();
         self.pending.clear();

@@ -1,81 +1,75 @@
-//! Which container runs where, and what to create next.
+//! Placement of containers on instances, and creation of instances.
 //!
-//! One pass looks at the highest-ranked container of each shape at a time. What one container of a
-//! shape cannot have, no other of that shape can: the shape is parked with its reasons, and lower
-//! ones go on with what is left. Who was promised room on a VM that is on its way keeps it from pass
-//! to pass. So a pass costs O((placed + shapes · types) · log), however many wait and however many
-//! VMs boot.
-
-pub(crate) mod sizing;
-pub(crate) mod types;
+//! A pass handles the highest-ranked waiting container of each class at a time. If a container
+//! cannot be placed, no other container of the class can: the class is parked with the obstacles,
+//! and lower ranks go on with the remaining room. A reservation on a pending instance persists from
+//! pass to pass. So a pass costs O((placed + classes · types) · log), whatever the number of
+//! waiting containers and of booting instances.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use crate::capacity::CreateBlocked;
-use crate::fleet::Fleet;
+use crate::container_class::ContainerClass;
+use crate::fleet::{Fleet, Kept};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::sizing::ContainerClass;
+
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
 
-/// What a pass wants done for one container.
+/// Decision about a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Decision {
-    /// Keep a ready VM for it, and lock it.
+    /// Assign a ready instance, and lock the container.
     Assign(VmKey),
-    /// It was promised room on a VM that is on its way, and that is all there is for it.
+    /// Keep the reservation on a pending instance.
     Stay,
-    /// It will fit on a VM that is on its way, once these of lower rank give up their room there.
+    /// Reserve room on a pending instance, after releasing the listed reservations of lower rank.
     Await(VmKey, Vec<ContainerId>),
-    /// Ask for a VM of this type, which it will fit on.
+    /// Create an instance of this type, with a reservation.
     Create(TypeName),
 }
 
-/// Why the rest of a shape waits: for each eligible type, what stands in the way.
+/// Parked class: the obstacle for each eligible type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Parked {
     pub(crate) blocked: Vec<(TypeName, CreateBlocked)>,
 }
 
-/// What a pass found, beside what it did.
+/// Results of a pass, beside the effects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Verdicts {
     pub(crate) parked: BTreeMap<ClassId, Parked>,
 }
 
-/// What a pass may do to the world; the dispatcher carries it out at once, so that the next question
-/// sees its effect.
-pub(crate) trait Hand {
+/// Effects of a pass; the dispatcher carries out each at once, so that the next query sees the
+/// effect.
+pub(crate) trait PlacementOps {
     fn fleet(&self) -> &Fleet;
     fn queue(&self) -> &Queue;
-    /// Why no more containers of this shape may start now, beside those of higher rank that were
-    /// promised a place.
+    /// Checks the limits for the start of one more container of the class, beside reservations of
+    /// higher rank.
     fn may_start(&self, class: &ContainerClass, rank: Rank) -> Result<(), CreateBlocked>;
-    /// Why no VM of this type with this image may be asked for now.
+    /// Checks the limits for the creation of an instance of this type with this image.
     fn may_create(&self, name: &TypeName, image: &ImageId) -> Result<(), CreateBlocked>;
-    /// Whether all of these types have been failing to be created for so long that others may be used.
-    fn falls_back(&self, types: &[TypeName]) -> bool;
+    /// True if all these types have failed for so long that the fallback applies.
+    fn uses_fallback(&self, types: &[TypeName]) -> bool;
     fn assign(&mut self, container: ContainerId, class: ClassId, vm: VmKey);
-    /// Promises room on a VM that is on its way.
-    fn reservation(&mut self, rank: Rank, class: ClassId, vm: VmKey);
-    /// Takes such a promise back, if there is one: whose it was.
+    /// Reserves room on a pending instance.
+    fn reserve(&mut self, rank: Rank, class: ClassId, vm: VmKey);
+    /// Releases the reservation of a container, if any; returns the rank and class.
     fn withdraw(&mut self, container: ContainerId) -> Option<(Rank, ClassId)>;
-    /// What is parked waits for a limit: an idle VM may have to go, before lower ones take it. Where
-    /// none goes, the busy one that is kept free of lower ones from here on.
+    /// Makes room for a parked class before lower ranks take the room: terminates an idle instance,
+    /// or returns a busy instance to be kept free of lower ranks.
     fn make_room(&mut self, class: ClassId, parked: &Parked, kept: &Kept) -> Option<VmKey>;
-    /// Asks for a VM; its key.
+    /// Sends a create request; returns the key of the instance.
     fn create(&mut self, container: ContainerId, name: &TypeName, image: &ImageId) -> VmKey;
 }
 
-/// Busy VMs that are kept for what is blocked: at most one of each kind, so that lower ones go on
-/// wherever nobody is waited for.
-pub(crate) type Kept = BTreeMap<(TypeName, ImageId), VmKey>;
-
-/// Makes one pass over everything that waits. Another one is due if it says so: room on VMs that are
-/// on their way became free after somebody of higher rank had been told that there is none.
-pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
-    let heads = hand.queue().classes().iter();
+/// Runs a pass over all waiting containers. Returns true if another pass is due: a reservation on a
+/// pending instance ended after a higher rank was parked.
+pub(crate) fn pass(ops: &mut impl PlacementOps) -> (Verdicts, bool) {
+    let heads = ops.queue().classes().iter();
     let heads = heads.filter_map(|(id, group)| Some(Reverse((group.first()?, id))));
     let pass = Pass {
         heads: heads.collect(),
@@ -83,30 +77,31 @@ pub(crate) fn pass(hand: &mut impl Hand) -> (Verdicts, bool) {
         without_room: Vec::new(),
         kept: Kept::new(),
         freed: false,
-        hand,
+        ops,
     };
     pass.run()
 }
 
 struct Pass<'a, H> {
-    hand: &'a mut H,
-    /// What is to be looked at next, of each shape that is not parked; now and then more than one.
+    ops: &'a mut H,
+    /// Next container of each class not parked; sometimes several of a class.
     heads: BinaryHeap<Reverse<(Rank, ClassId)>>,
     parked: BTreeMap<ClassId, Parked>,
-    /// Those of the priority being placed for which room may have to be made.
+    /// Parked classes of the current priority, to make room for.
     without_room: Vec<ClassId>,
     kept: Kept,
-    /// A promise was taken back that nobody needs any more.
+    /// True if a reservation was released and is free for other containers.
     freed: bool,
 }
 
-impl<H: Hand> Pass<'_, H> {
+impl<H: PlacementOps> Pass<'_, H> {
     fn run(mut self) -> (Verdicts, bool) {
         let (mut priority, mut last) = (None, None);
         while let Some(Reverse(head)) = self.heads.pop() {
             let (rank, id) = head;
-            // Room is made before anything of lower priority takes it; among equals, what fits on an
-            // idle VM goes first, so that VMs do not come and go with each of them.
+            // Room is made before lower priorities take the room. Among equal priorities,
+            // containers that fit on an idle instance go first, so that instances do not come and
+            // go.
             if priority.replace(rank.0) != Some(rank.0) {
                 self.make_room();
             }
@@ -120,31 +115,31 @@ impl<H: Hand> Pass<'_, H> {
         (Verdicts { parked }, again)
     }
 
-    /// Does what is to be done for one container, and looks at the next of its shape later.
+    /// Carries out the decision about a container, and queues the next container of the class.
     fn place(&mut self, rank: Rank, id: ClassId) {
-        let group = self.hand.queue().class(id);
+        let group = self.ops.queue().class(id);
         if !group.waits(&rank) {
             return;
         }
         let container = rank.2;
-        match decide(self.hand, &self.kept, rank, id) {
+        match decide(self.ops, &self.kept, rank, id) {
             Ok(Decision::Assign(vm)) => {
-                self.freed |= self.hand.withdraw(container).is_some();
-                self.hand.assign(container, id, vm);
-                return self.look_on(rank, id, false);
+                self.freed |= self.ops.withdraw(container).is_some();
+                self.ops.assign(container, id, vm);
+                return self.push_next(rank, id, false);
             }
             Ok(Decision::Stay) => {}
             Ok(Decision::Await(vm, outranked)) => {
                 for other in outranked {
-                    let out = self.hand.withdraw(other);
+                    let out = self.ops.withdraw(other);
                     self.heads.extend(out.map(Reverse));
                 }
-                self.hand.reservation(rank, id, vm);
+                self.ops.reserve(rank, id, vm);
             }
             Ok(Decision::Create(name)) => {
-                let image = self.hand.queue().class(id).class.image.clone();
-                let vm = self.hand.create(container, &name, &image);
-                self.hand.reservation(rank, id, vm);
+                let image = self.ops.queue().class(id).class.image.clone();
+                let vm = self.ops.create(container, &name, &image);
+                self.ops.reserve(rank, id, vm);
             }
             Err(parked) => {
                 self.without_room.push(id);
@@ -152,14 +147,13 @@ impl<H: Hand> Pass<'_, H> {
                 return;
             }
         }
-        // Where this one found no ready VM, no other of its shape does.
-        self.look_on(rank, id, true);
+        // Without a ready instance for this container, there is none for the class.
+        self.push_next(rank, id, true);
     }
 
-    /// The next container of a shape is to be looked at: of those that were promised no room, or of
-    /// all.
-    fn look_on(&mut self, rank: Rank, id: ClassId, open: bool) {
-        let group = self.hand.queue().class(id);
+    /// Queues the next container of a class: the next without a reservation, or the next of all.
+    fn push_next(&mut self, rank: Rank, id: ClassId, open: bool) {
+        let group = self.ops.queue().class(id);
         let next = match open {
             true => group.next_open(rank),
             false => group.next(rank),
@@ -170,31 +164,36 @@ impl<H: Hand> Pass<'_, H> {
     fn make_room(&mut self) {
         for class in std::mem::take(&mut self.without_room) {
             let parked = &self.parked[&class];
-            if let Some(vm) = self.hand.make_room(class, parked, &self.kept)
-                && let Some(vm) = self.hand.fleet().get(vm)
+            if let Some(vm) = self.ops.make_room(class, parked, &self.kept)
+                && let Some(vm) = self.ops.fleet().get(vm)
             {
-                let kind = (vm.type_name.clone(), vm.image.clone());
+                let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
                 self.kept.insert(kind, vm.key);
             }
         }
     }
 }
 
-/// What is best for one container.
-fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ClassId) -> Result<Decision, Parked> {
-    let group = hand.queue().class(id);
+/// Best decision for a container.
+fn decide(
+    ops: &impl PlacementOps,
+    kept: &Kept,
+    rank: Rank,
+    id: ClassId,
+) -> Result<Decision, Parked> {
+    let group = ops.queue().class(id);
     let class = &group.class;
     let types = match &group.with_fallback {
-        Some(all) if hand.falls_back(group.types()) => all,
+        Some(all) if ops.uses_fallback(group.types()) => all,
         _ => group.types(),
     };
-    if let Err(why) = hand.may_start(class, rank) {
+    if let Err(why) = ops.may_start(class, rank) {
         let blocked = types.iter().map(|name| (name.clone(), why.clone()));
         return Err(Parked {
             blocked: blocked.collect(),
         });
     }
-    let (fleet, image, need) = (hand.fleet(), &class.image, &class.need);
+    let (fleet, image, need) = (ops.fleet(), &class.image, &class.need);
     if let Some(vm) = fleet.best_ready(types, image, need, kept) {
         return Ok(Decision::Assign(vm));
     }
@@ -209,7 +208,7 @@ fn decide(hand: &impl Hand, kept: &Kept, rank: Rank, id: ClassId) -> Result<Deci
     }
     let mut blocked = Vec::with_capacity(types.len());
     for name in types.iter() {
-        match hand.may_create(name, image) {
+        match ops.may_create(name, image) {
             Ok(()) => return Ok(Decision::Create(name.clone())),
             Err(why) => blocked.push((name.clone(), why)),
         }

@@ -1,7 +1,7 @@
-//! Which containers exist, in which state, in which order.
+//! Known containers, their states and their order.
 //!
-//! Snapshots of the queue and the answers to our own changes are merged here: an answer wins over a
-//! snapshot that began before it came.
+//! Merges snapshots of the queue with the answers to own changes: an answer wins over a snapshot
+//! started before the answer arrived.
 
 pub(crate) mod classes;
 pub(crate) mod clock;
@@ -9,6 +9,7 @@ pub(crate) mod entry;
 
 use std::collections::BTreeMap;
 
+use crate::cancel_reason::CancelReason;
 use crate::config::Config;
 use crate::ids::ContainerId;
 use crate::input::ContainerRecord;
@@ -16,23 +17,23 @@ use crate::time::Timestamp;
 use classes::{ClassGroup, ClassId, Classes, Rank};
 use entry::Entry;
 
-/// The containers. Every operation on one of them costs O(log containers).
+/// All containers. Every operation on one container costs O(log containers).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Queue {
     entries: BTreeMap<ContainerId, Entry>,
     classes: Classes,
 }
 
-/// What a snapshot's record did.
+/// Effect of a snapshot's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Merge {
-    /// It was not known before.
+    /// New container.
     Added,
-    /// It was taken over, and something changed.
+    /// Known container with a change.
     Changed,
-    /// It says what is known.
+    /// Known container without a change.
     Same,
-    /// It may be older than what is known.
+    /// Record possibly older than the known state.
     Stale,
 }
 
@@ -41,7 +42,7 @@ impl Queue {
         self.entries.get(id)
     }
 
-    /// For changes of anything but priority and shape, which others are filed by.
+    /// Mutable entry, for changes outside priority and class, which are index keys.
     pub(crate) fn get_mut(&mut self, id: &ContainerId) -> Option<&mut Entry> {
         self.entries.get_mut(id)
     }
@@ -50,7 +51,7 @@ impl Queue {
         self.entries.values()
     }
 
-    /// Takes over one record of a snapshot that began at `started`.
+    /// Merges one record of a snapshot started at `started`.
     pub(crate) fn merge(
         &mut self,
         now: Timestamp,
@@ -78,7 +79,7 @@ impl Queue {
         Merge::Added
     }
 
-    /// Forgets a container: what was known of it, and whether it waited.
+    /// Forgets a container and its place among waiting containers.
     pub(crate) fn remove(&mut self, id: &ContainerId) -> Option<(Entry, bool)> {
         let entry = self.entries.remove(id)?;
         let mut waited = false;
@@ -89,8 +90,8 @@ impl Queue {
         Some((entry, waited))
     }
 
-    /// Files a container among those that could start now, or takes it out; true if that changed
-    /// anything. `class` and `rank` are the container's: its entry has just been looked at.
+    /// Adds a container to the waiting containers, or removes it; true for a change. `class` and
+    /// `rank` are the container's own, from an entry just read.
     pub(crate) fn set_waiting(&mut self, class: ClassId, rank: Rank, waiting: bool) -> bool {
         match waiting {
             true => self.classes.begin_waiting(class, rank),
@@ -98,7 +99,8 @@ impl Queue {
         }
     }
 
-    /// A container that waits no longer, or did not anyway. To be called before its priority changes.
+    /// Removes a container from the waiting containers, if present. Must precede a change of its
+    /// priority.
     pub(crate) fn end_waiting(&mut self, id: &ContainerId) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(id)?;
         if let Ok(class) = entry.class {
@@ -107,8 +109,8 @@ impl Queue {
         Some(entry)
     }
 
-    /// Lets a preemptible container take types that are not; false if there are none for it, or it
-    /// does already.
+    /// Lets a preemptible container take on-demand types; false without a suitable type, or after
+    /// an earlier fallback.
     pub(crate) fn fall_back(&mut self, config: &Config, id: ContainerId) -> bool {
         let entry = self.entries.get(&id);
         let Some(Ok(before)) = entry.map(|entry| entry.class.clone()) else {
@@ -140,37 +142,37 @@ impl Queue {
         &self.classes
     }
 
-    /// Notes that a container that waits was promised room, or that this is so no longer.
+    /// Records the gain or loss of a waiting container's reservation.
     pub(crate) fn set_reserved(&mut self, id: ClassId, rank: Rank, reserved: bool) {
         self.classes.set_reserved(id, rank, reserved);
     }
 
-    /// Files those that began to wait, before anybody looks at who waits.
+    /// Sorts newly waiting containers in, before any read of the waiting order.
     pub(crate) fn file_arrived(&mut self) {
         self.classes.file_arrived();
     }
 
-    /// Containers that were promised room and have stopped waiting since this was last called.
+    /// Takes the containers with a reservation that stopped waiting since the last call.
     pub(crate) fn take_left(&mut self) -> Vec<ContainerId> {
         self.classes.take_left()
     }
 
-    /// The sentence for its owner, if no configured type will ever hold it, its record is bad, or it
-    /// has waited for too long.
-    pub(crate) fn hopeless(&self, entry: &Entry) -> Option<String> {
+    /// Sentence for the owner of an unsatisfiable container: no configured type is large enough,
+    /// the record is malformed, or the scheduling timeout has passed.
+    pub(crate) fn cancel_reason(&self, entry: &Entry) -> Option<CancelReason> {
         if let Some(why) = &entry.given_up {
-            return Some(why.to_string());
+            return Some(CancelReason::clone(why));
         }
         match &entry.class {
             Ok(class) => match &self.classes.get(*class).eligible {
                 Ok(_) => None,
-                Err(misfit) => Some(misfit.0.clone()),
+                Err(misfit) => Some(CancelReason::Unsatisfiable(misfit.0.clone())),
             },
-            Err(wrong) => Some(wrong.clone()),
+            Err(wrong) => Some(CancelReason::Malformed(wrong.clone())),
         }
     }
 
-    /// Lets the clock of a shape go, or stand.
+    /// Starts or stops the clock of a container class.
     pub(crate) fn run_clock(&mut self, id: ClassId, now: Timestamp, goes: bool) {
         self.classes.run_clock(id, now, goes);
     }
@@ -179,7 +181,7 @@ impl Queue {
         self.classes.reconfigure(config);
     }
 
-    /// Waiting containers in their order, from all shapes. O(waiting · log waiting): for views.
+    /// Waiting containers of all classes in order. O(waiting · log waiting), for views.
     pub(crate) fn waiting_in_order(&self) -> Vec<Rank> {
         let mut all: Vec<Rank> = self
             .classes
@@ -190,8 +192,8 @@ impl Queue {
         all
     }
 
-    /// Unfinished containers that a complete snapshot begun at `started` did not show, and on which
-    /// no change is under way. O(containers), once for each poll.
+    /// Unfinished containers absent from a complete snapshot started at `started`, without a change
+    /// in flight. O(containers), once for each poll.
     pub(crate) fn unseen(&self, started: Timestamp) -> impl Iterator<Item = &Entry> {
         let all = self.entries.values();
         all.filter(move |e| e.op.is_none() && e.known_since < started && !e.state.is_final())

@@ -1,4 +1,4 @@
-//! What containers need and what instance types offer: bytes, cores, devices and money as integers.
+//! Container needs and instance type capacities: bytes, cores, devices and money as integers.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::ids::ImageId;
 /// Bytes in one mebibyte.
 pub const MIB: u64 = 1 << 20;
 
-/// Millionths of a US dollar, or of a dollar per hour where a price is meant.
+/// Millionths of a US dollar; for a price, of a dollar per hour.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -17,7 +17,7 @@ pub const MIB: u64 = 1 << 20;
 pub struct MicroDollars(pub u64);
 
 impl MicroDollars {
-    /// What a price per hour comes to after so many nanoseconds, rounded down.
+    /// Cost of `nanos` nanoseconds at a price per hour, rounded down.
     #[must_use]
     pub fn for_nanos(self, nanos: u64) -> Self {
         const HOUR_NANOS: u128 = 3_600_000_000_000;
@@ -32,7 +32,7 @@ impl fmt::Display for MicroDollars {
     }
 }
 
-/// An amount of each thing that containers on one VM share.
+/// Amounts of the resources shared by containers on one VM.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -48,7 +48,7 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Whether `need` fits into this much.
+    /// True if `need` fits.
     #[must_use]
     pub fn holds(&self, need: &Self) -> bool {
         need.vcpus <= self.vcpus
@@ -57,7 +57,7 @@ impl Resources {
             && need.gpus <= self.gpus
     }
 
-    /// The sum of both, saturating: an absurd record must not wrap around into a small one.
+    /// Sum of both, saturating: an absurd record must not wrap around to a small need.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Resources {
         }
     }
 
-    /// What is left after `other`, never less than nothing.
+    /// Difference, at least zero in each field.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         Self {
@@ -80,22 +80,22 @@ impl Resources {
     }
 }
 
-/// Whose programming interface a graphics processor speaks.
+/// Programming interface of a graphics processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GpuStack {
-    /// NVIDIA's.
+    /// NVIDIA's interface.
     Cuda,
-    /// AMD's.
+    /// AMD's interface.
     Rocm,
 }
 
-/// A version `major.minor`, compared as numbers (so that 9.0 is older than 12.0).
+/// Version `major.minor`, compared as numbers (9.0 is older than 12.0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Version {
-    /// Before the dot.
+    /// Number before the dot.
     pub major: u32,
-    /// After the dot; 0 if there is none.
+    /// Number after the dot; 0 without a dot.
     pub minor: u32,
 }
 
@@ -112,44 +112,44 @@ impl std::str::FromStr for Version {
     }
 }
 
-/// The text is not a version: digits, or digits.digits.
+/// Error for a text other than a version: digits, or digits.digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a version: expected digits, or digits.digits")]
 pub struct BadVersion;
 
-/// The graphics processors of an instance type.
+/// Graphics processors of an instance type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpus {
-    /// Whose interface.
+    /// Programming interface.
     pub stack: GpuStack,
-    /// Version of the driver on the image.
+    /// Driver version on the image.
     pub driver: Version,
     /// Hardware generation: CUDA compute capability (`9.0`) or ROCm target (`gfx1100`).
     pub target: String,
-    /// How many; at least one.
+    /// Number of devices; at least one.
     pub count: u32,
-    /// Memory of each in bytes.
+    /// Memory of each device in bytes.
     pub vram: u64,
 }
 
-/// The graphics processors that a container asks for.
+/// Graphics processors required by a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct GpuDemand {
-    /// Whose interface.
+    /// Programming interface.
     pub stack: GpuStack,
-    /// Oldest driver that will do.
+    /// Oldest acceptable driver.
     pub driver: Version,
-    /// Hardware that will do. CUDA: one entry is a minimum, several are exact alternatives, none
-    /// fits nothing. ROCm: alternatives.
+    /// Acceptable hardware. CUDA: a single entry is a minimum, several are exact alternatives, an
+    /// empty list fits nothing. ROCm: alternatives.
     pub targets: Vec<String>,
-    /// How many; at least one.
+    /// Number of devices; at least one.
     pub count: u32,
-    /// Memory needed on each, in bytes.
+    /// Memory required on each device, in bytes.
     pub vram: u64,
 }
 
 impl Gpus {
-    /// Whether the kind of device suits; the count is accounted with the other [`Resources`].
+    /// True if the kind of device suits; the count is part of [`Resources`].
     #[must_use]
     pub fn suits(&self, demand: &GpuDemand) -> bool {
         self.stack == demand.stack
@@ -169,10 +169,10 @@ impl Gpus {
     }
 }
 
-/// What one container asks for, as its record says it: nothing added, nothing rounded.
+/// Needs of one container from its record, without additions or rounding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Demand {
-    /// Cores; 0 shares one core with other such containers.
+    /// Cores; containers with 0 share one core.
     pub vcpus: u32,
     /// Memory in bytes, without any cache.
     pub ram: u64,
@@ -186,17 +186,17 @@ pub struct Demand {
     pub image_size: u64,
     /// Graphics processors, if any.
     pub gpu: Option<GpuDemand>,
-    /// Runs on preemptible instances, and only there.
+    /// True if the container runs on preemptible instances, and only there.
     pub preemptible: bool,
-    /// Submits other containers and waits for them.
+    /// True if the container submits other containers and waits for them.
     pub supervisor: bool,
-    /// Wants VMs booted from this image instead of the configured one.
+    /// Boot image for the container's instance, instead of the configured image.
     pub vm_image: Option<ImageId>,
 }
 
-/// Estimates the size of a container image, in bytes, from its portable data hash
-/// (`<md5>+<manifest bytes>`): a manifest spends 80 bytes on its frame and 42 on each block of
-/// 64 MiB. Anything that is not such a hash, or too short for one block, is 0.
+/// Estimates the size of a container image, in bytes, from its portable data hash (`<md5>+<manifest
+/// bytes>`): a manifest has a frame of 80 bytes and 42 bytes for each block of 64 MiB. A text other
+/// than a hash, or a manifest too short for one block, gives 0.
 #[must_use]
 pub fn image_size_estimate(pdh: &str) -> u64 {
     let Some((hash, rest)) = pdh.split_once('+') else {
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn one_cuda_target_is_a_minimum_and_several_are_exact() {
+    fn cuda_single_target_is_a_minimum() {
         assert!(cuda("10.0").suits(&demand(&["9.0"])));
         assert!(!cuda("8.6").suits(&demand(&["9.0"])));
         assert!(!cuda("10.0").suits(&demand(&["9.0", "8.6"])));
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_size_is_read_from_its_hash() {
+    fn image_size_is_estimated_from_hash() {
         let pdh = "d740a57097711e08eb9b2a93518f20ab";
         assert_eq!(image_size_estimate(&format!("{pdh}+342")), 402_653_184);
         assert_eq!(image_size_estimate(&format!("{pdh}+121")), 0);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn cost_is_rounded_down_to_the_millionth() {
+    fn cost_is_rounded_down() {
         let price = MicroDollars(123_000);
         assert_eq!(price.for_nanos(3_600_000_000_000), price);
         assert_eq!(price.for_nanos(1_000_000_000), MicroDollars(34));

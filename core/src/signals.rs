@@ -1,4 +1,4 @@
-//! The way down for a container that must stop: TERM, then KILL, then its VM goes.
+//! Escalation for a container to be stopped: TERM, KILL, termination of the instance.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,20 +7,20 @@ use crate::config::Timeouts;
 use crate::ids::CommandId;
 use crate::time::Timestamp;
 
-/// Why a runner must end.
+/// Reason to stop a runner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum StopReason {
-    /// Its container's priority is 0.
+    /// Priority of the container is 0.
     PriorityZero,
-    /// Its container is already over.
+    /// Container in a final state.
     Final,
-    /// Its container is Queued again: an earlier attempt.
+    /// Container is Queued again: the runner belongs to an earlier attempt.
     EarlierAttempt,
-    /// The queue does not know its container.
+    /// Container unknown to the queue.
     UnknownContainer,
-    /// Its container is locked by somebody else.
+    /// Container locked by another dispatcher.
     NotOurs,
-    /// An operator said so.
+    /// Request of an operator.
     Operator(String),
 }
 
@@ -37,31 +37,31 @@ impl std::fmt::Display for StopReason {
     }
 }
 
-/// The way down for one runner: TERM, then KILL, then the VM goes.
+/// Escalation for a runner: TERM, KILL, termination of the instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StopEscalation {
     pub(crate) reason: StopReason,
     pub(crate) stage: StopStage,
-    /// When this rung was reached.
+    /// Start of the stage.
     pub(crate) stage_since: Timestamp,
-    /// The signal under way.
+    /// Signal in flight.
     pub(crate) in_flight: Option<CommandId>,
 }
 
-/// How far down a runner is.
+/// Stage of the escalation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum StopStage {
-    /// TERM is being sent.
+    /// TERM is sent.
     Term,
-    /// KILL is being sent.
+    /// KILL is sent.
     Kill,
-    /// Neither helped.
+    /// Neither signal had an effect.
     Unkillable,
 }
 
 impl StopStage {
-    /// What is sent on this rung. KILL goes on even when it has not helped: a process stuck in the
-    /// kernel may come loose.
+    /// Signal of the stage. KILL is repeated even without an effect: a process stuck in the kernel
+    /// may come loose.
     pub(crate) fn signal(self) -> Signal {
         match self {
             Self::Term => Signal::Term,
@@ -80,14 +80,14 @@ impl StopEscalation {
         }
     }
 
-    /// Goes one rung down if this one's time is up; true if it did.
+    /// Moves to the next stage after the timeout of the stage; true if moved.
     pub(crate) fn advance(&mut self, now: Timestamp, timeouts: &Timeouts) -> bool {
-        let (patience, next) = match self.stage {
+        let (timeout, next) = match self.stage {
             StopStage::Term => (timeouts.term, StopStage::Kill),
             StopStage::Kill => (timeouts.kill, StopStage::Unkillable),
             StopStage::Unkillable => return false,
         };
-        let due = now >= self.stage_since + patience;
+        let due = now >= self.stage_since + timeout;
         if due {
             self.stage = next;
             self.stage_since = now;
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_rung_has_its_time_and_the_last_one_stays() {
+    fn escalation_advances_after_timeouts() {
         let timeouts = Timeouts {
             term: Duration::from_secs(10),
             kill: Duration::from_secs(5),

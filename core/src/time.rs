@@ -1,4 +1,4 @@
-//! Points in time, as integers that serialise, hash and replay.
+//! Points in time, as integers for serialisation, hashing and replay.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the Unix epoch, up to the year 2554.
 ///
-/// The core never asks for the time: every entry point takes `now` as an argument. Within a run
-/// `now` never goes back; what clouds, VMs and the queue say about time is data and may be wrong.
+/// The core has no clock: every entry point takes `now` as an argument. Within a run `now` never
+/// decreases; times reported by clouds, VMs and the queue are data and may be wrong.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -19,10 +19,10 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
-    /// Later than everything: a deadline that never comes.
+    /// Latest possible time: a deadline without effect.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// A point so many nanoseconds after the epoch.
+    /// Timestamp `nanos` nanoseconds after the epoch.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
@@ -34,7 +34,7 @@ impl Timestamp {
         self.0
     }
 
-    /// The time since `earlier`; zero if `earlier` is later.
+    /// Time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

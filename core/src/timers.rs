@@ -1,4 +1,4 @@
-//! One ordered set of deadlines, each with a typed reason.
+//! Ordered set of deadlines, each with a typed reason.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,48 +10,48 @@ use crate::ids::{CloudId, CommandId, ContainerId, VmKey};
 use crate::time::Timestamp;
 use crate::unordered_map::UnorderedMap;
 
-/// Why the dispatcher wants to be woken. Each reason has at most one deadline.
+/// Reasons to wake the dispatcher. Each reason has at most one deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TimeoutReason {
-    /// The queue is due for a look.
+    /// Next poll of the queue.
     PollQueue,
-    /// A cloud's instances are due for a list.
+    /// Next list of a cloud's instances.
     SyncCloud(CloudId),
-    /// A command was not answered.
+    /// Missing answer to a command.
     NoAnswer(CommandId),
-    /// A container that the queue refused to change may be tried again.
+    /// Retry of a container change refused by the queue.
     RetryContainer(ContainerId),
-    /// A container may have waited as long as it may.
+    /// Possible scheduling timeout of a container.
     GiveUp(ContainerId),
-    /// Something that stood in the way of placement may have ended.
+    /// Possible end of an obstacle to placement.
     Place,
-    /// Containers that were locked or running before a restart have waited long enough for their
-    /// VMs to be listed, or to be heard.
+    /// End of the grace period for containers locked or running before a restart: their instances
+    /// should be listed and probed by now.
     UnownedLocks,
-    /// A VM is due for a probe.
+    /// Next probe of an instance.
     ProbeVm(VmKey),
-    /// A VM has been idle, unresponsive, broken or booting for as long as it may.
+    /// Possible idle, probe, stale-lock or boot timeout of an instance.
     ReconcileVm(VmKey),
-    /// A VM that should be gone is due for another destroy.
+    /// Next destroy call for an instance.
     DestroyVm(VmKey),
-    /// A runner that should end is due for another signal.
+    /// Next signal to a runner.
     SignalRunner(VmKey, ContainerId),
 }
 
-/// The deadlines. Setting, cancelling and taking the next cost O(log n), spread over all calls; no
-/// memory is asked for while the number of deadlines stays what it was.
+/// All deadlines. Set, cancel and pop cost amortised O(log n), without allocation while the number
+/// of deadlines is constant.
 ///
-/// A deadline that is moved or cancelled stays in the heap until it comes up there, or until more of
-/// the heap is dead than alive.
+/// A moved or cancelled deadline stays in the heap until it reaches the top, or until more than
+/// half of the heap is dead.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     due: UnorderedMap<TimeoutReason, Timestamp>,
-    /// The first one is alive, always.
+    /// Heap with a live entry at the top.
     heap: BinaryHeap<Reverse<(Timestamp, TimeoutReason)>>,
 }
 
 impl Timers {
-    /// The heap is cleared of the dead when it is so much larger than twice what is alive.
+    /// Number of entries above twice the live ones before the heap is cleared of dead entries.
     const SLACK: usize = 64;
 
     /// Sets or moves a deadline.
@@ -62,43 +62,43 @@ impl Timers {
         }
     }
 
-    /// Sets a deadline, unless there is an earlier one.
+    /// Sets a deadline, unless an earlier deadline exists.
     pub(crate) fn set_earlier(&mut self, reason: TimeoutReason, at: Timestamp) {
         if self.due(reason).is_none_or(|set| at < set) {
             self.set(reason, at);
         }
     }
 
-    /// Forgets a deadline, if there is one.
+    /// Removes a deadline, if set.
     pub(crate) fn cancel(&mut self, reason: TimeoutReason) {
         if self.due.remove(&reason).is_some() {
             self.bury();
         }
     }
 
-    /// When a deadline is due, if it is set.
+    /// Time of a deadline, if set.
     pub(crate) fn due(&self, reason: TimeoutReason) -> Option<Timestamp> {
         self.due.get(&reason).copied()
     }
 
-    /// The earliest deadline.
+    /// Earliest deadline.
     pub(crate) fn next(&self) -> Option<(Timestamp, TimeoutReason)> {
         self.heap.peek().map(|Reverse(first)| *first)
     }
 
-    /// Takes the earliest deadline out if it is not later than `now`.
+    /// Removes and returns the earliest deadline, if not later than `now`.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<TimeoutReason> {
         let (_, reason) = self.next().filter(|(at, _)| *at <= now)?;
         self.cancel(reason);
         Some(reason)
     }
 
-    /// How many deadlines are set.
+    /// Number of deadlines.
     pub(crate) fn len(&self) -> usize {
         self.due.len()
     }
 
-    /// Takes the dead off the top, or all of them where they are too many.
+    /// Removes dead entries from the top, or all dead entries above the bound.
     fn bury(&mut self) {
         if self.heap.len() > 2 * self.due.len() + Self::SLACK {
             let due = &self.due;
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_has_one_deadline_and_the_earliest_comes_first() {
+    fn timers_earliest_deadline_comes_first() {
         let at = Timestamp::from_nanos;
         let mut timers = Timers::default();
         timers.set(TimeoutReason::PollQueue, at(5));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_moved_or_cancelled_never_comes_up() {
+    fn timers_cancelled_deadline_never_fires() {
         let at = Timestamp::from_nanos;
         let mut timers = Timers::default();
         for n in 0..1000 {
@@ -152,15 +152,18 @@ mod tests {
             }
         }
         let heap_max = 2 * timers.len() + Timers::SLACK;
-        assert!(timers.heap.len() <= heap_max, "the dead are cleared away");
+        assert!(timers.heap.len() <= heap_max, "dead entries are removed");
         let due: Vec<_> = std::iter::from_fn(|| timers.pop_due(at(5000))).collect();
         let alive = (0..1000).filter(|n| n % 3 != 0);
         let alive: Vec<_> = alive.map(|n| TimeoutReason::ProbeVm(VmKey(n))).collect();
-        assert_eq!(due, alive, "each once, at its last time, in their order");
+        assert_eq!(
+            due, alive,
+            "each deadline fires once, at its latest time, in order"
+        );
     }
 
     #[test]
-    fn the_hash_tells_deadlines_apart_and_not_how_they_came_to_be() {
+    fn timers_hash_depends_on_deadlines_only() {
         let hash = |timers: &Timers| {
             let mut hasher = crate::hash::Fnv::default();
             timers.hash(&mut hasher);

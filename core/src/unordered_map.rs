@@ -1,4 +1,4 @@
-//! A table for what is asked for by its key alone.
+//! Map for lookups by key, without an observable order.
 
 use std::hash::{Hash, Hasher};
 
@@ -7,9 +7,9 @@ use rustc_hash::FxBuildHasher;
 
 use crate::hash::Fnv;
 
-/// Finding, inserting and removing cost O(1), and no memory while the number of entries stays what it
-/// was. Entries stand in the order of what was done to the table, which no hash has a part in; that
-/// means nothing either, so it is not shown. What is looked at in order belongs into a `BTreeMap`.
+/// Lookup, insertion and removal cost O(1), without allocation while the number of entries is
+/// constant. The internal order follows from the history of operations and not from any hash, and
+/// is not exposed. Data read in order belongs in a `BTreeMap`.
 #[derive(Clone, Debug)]
 pub(crate) struct UnorderedMap<K, V>(IndexMap<K, V, FxBuildHasher>);
 
@@ -24,7 +24,7 @@ impl<K: Ord + Hash, V> UnorderedMap<K, V> {
         self.0.get(key)
     }
 
-    /// What was there before is returned.
+    /// Inserts an entry and returns its predecessor.
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
         self.0.insert(key, value)
     }
@@ -41,7 +41,7 @@ impl<K: Ord + Hash, V> UnorderedMap<K, V> {
         self.0.clear();
     }
 
-    /// All entries in the order of their keys. O(n log n): for views.
+    /// All entries in key order. O(n log n), for views.
     pub(crate) fn in_order(&self) -> Vec<(&K, &V)> {
         let mut all: Vec<(&K, &V)> = self.0.iter().collect();
         all.sort_unstable_by_key(|(key, _)| *key);
@@ -49,7 +49,7 @@ impl<K: Ord + Hash, V> UnorderedMap<K, V> {
     }
 }
 
-/// Equal for equal entries, however they came here. O(n).
+/// Hashes the entries independently of their history. O(n).
 impl<K: Hash, V: Hash> Hash for UnorderedMap<K, V> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let of = |entry: (&K, &V)| {
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn order_and_hash_follow_from_what_is_in_it_alone() {
+    fn unordered_map_hash_depends_on_entries_only() {
         let hash = |unordered_map: &UnorderedMap<u32, u32>| {
             let mut hasher = Fnv::default();
             unordered_map.hash(&mut hasher);

@@ -1,4 +1,8 @@
-//! What an operator sees. Everything is computed when somebody looks; nothing is kept for it.
+//! Read-only view of the dispatcher for operators. Computed on demand, without any state.
+
+#[cfg(feature = "mutants")]
+mod mutants;
+mod waiting;
 
 use std::collections::BTreeMap;
 
@@ -6,134 +10,130 @@ use serde::{Deserialize, Serialize};
 
 use crate::capacity::budgets::BudgetLeft;
 use crate::dispatcher::Dispatcher;
-use crate::explain::WaitReason;
-use crate::explain::container::ContainerExplanation;
-use crate::explain::health::HealthProblem;
-use crate::explain::instance::InstanceExplanation;
 use crate::fleet::vm::{Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{Address, CloudId, ContainerId, ImageId, InstanceId, IntentId, TypeName, VmName};
 use crate::input::{ContainerState, IdleBehavior};
-use crate::outbox::Purpose;
 use crate::queue::entry::Entry;
 use crate::resources::{MicroDollars, Resources};
 use crate::time::Timestamp;
+use crate::wait_reason::WaitReason;
 
-/// A read-only look at the dispatcher.
+/// Read-only view of the dispatcher.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    core: &'a Dispatcher,
+    pub(crate) core: &'a Dispatcher,
 }
 
-/// A container, as far as the dispatcher knows it.
+/// Known state of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerView {
-    /// Its uuid.
+    /// UUID.
     pub id: ContainerId,
-    /// Its state in the queue.
+    /// State in the queue.
     pub state: ContainerState,
-    /// Its priority.
+    /// Priority.
     pub priority: u64,
-    /// When it was submitted, by the queue's clock.
+    /// Time of the submission, by the clock of the queue.
     pub created_at: Timestamp,
-    /// When this process first saw it.
+    /// Time of the first sight by this process.
     pub first_seen: Timestamp,
-    /// How often it was locked.
+    /// Number of locks so far.
     pub lock_count: u32,
-    /// How often the cloud took back what it ran on, as far as this process saw.
+    /// Number of interruptions by preemption seen by this process.
     pub interruptions: u32,
-    /// What it takes from a VM; absent where its record is malformed.
+    /// Resources taken from an instance; absent for a malformed record.
     pub need: Option<Resources>,
-    /// GPU memory it needs on each device, in bytes.
+    /// GPU memory on each device, in bytes.
     pub gpu_vram: u64,
-    /// Types that can hold it, cheapest first.
+    /// Eligible types, cheapest first.
     pub eligible: Vec<TypeName>,
-    /// The VM that it runs on, or that is kept for it.
+    /// Instance of the runner or of the assignment.
     pub instance: Option<VmName>,
-    /// Its place among all that wait, from 1.
+    /// Position among all waiting containers, from 1.
     pub position: Option<usize>,
-    /// What it waits for.
+    /// Reason of the wait.
     pub waiting: Option<WaitReason>,
-    /// The same as a sentence; empty once it runs.
+    /// Reason of the wait as a sentence; empty for a running container.
     pub status: String,
-    /// What would end the wait.
+    /// Event that would end the wait.
     pub unblocked_by: Option<String>,
 }
 
-/// An instance, as far as the dispatcher knows it.
+/// Known state of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceView {
-    /// Its name in its cloud; absent while it is only asked for.
+    /// Id in the cloud; absent before the confirmation of the create.
     pub instance: Option<InstanceId>,
-    /// The wish that it was created for.
+    /// Id of the create request.
     pub intent: Option<IntentId>,
-    /// Its cloud.
+    /// Cloud of the instance.
     pub cloud: CloudId,
-    /// Host and port, once it has one.
+    /// Host and port, if known.
     pub address: Option<Address>,
-    /// Its configured type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// The image it was booted from.
+    /// Boot image.
     pub image: ImageId,
     /// Price per hour.
     pub price: MicroDollars,
-    /// Where it is in its life.
+    /// Phase of the life cycle.
     pub phase: Phase,
-    /// Whether containers are on it.
+    /// True if any container is assigned or running.
     pub busy: bool,
-    /// What it is for.
+    /// Idle behavior.
     pub idle_behavior: IdleBehavior,
-    /// Since when it was asked for or found.
+    /// Time of the create request or of the adoption.
     pub since: Timestamp,
-    /// Since when it has been idle.
+    /// Start of the idle time.
     pub idle_since: Option<Timestamp>,
-    /// When it last answered well.
+    /// Time of the last successful probe.
     pub last_probe: Option<Timestamp>,
-    /// What its last probe complained of.
+    /// Error of the last probe.
     pub complaint: Option<String>,
-    /// Why it cannot be trusted: it reports itself broken, or a lock on it has no runner.
+    /// Fault of the instance: reported broken, or a run lock without a runner.
     pub broken: Option<String>,
-    /// The last container that was on it.
+    /// Last container on the instance.
     pub last_container: Option<ContainerId>,
-    /// The containers on it.
+    /// Containers on the instance.
     pub containers: Vec<ContainerId>,
-    /// When the cloud takes it back, if it has announced that.
+    /// Time of the preemption, if announced.
     pub preempted_at: Option<Timestamp>,
-    /// Why it is being given back.
+    /// Reason of the termination.
     pub terminating: Option<ShutdownReason>,
 }
 
-/// A type and image of which none is created for a while, because its last boots all failed.
+/// Back-off of a type with an image, after failed boots in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootBackoff {
-    /// The configured type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// The image that it was booted from.
+    /// Boot image.
     pub image: ImageId,
-    /// Boots that failed in a row.
+    /// Number of consecutive failed boots.
     pub failures: u32,
-    /// One is tried at this time; where that is past, the try is under way or nobody needs one.
+    /// End of the back-off. If past, the canary is in flight, or no container needs the type.
     pub until: Timestamp,
-    /// The last complaint.
+    /// Last error.
     pub why: String,
 }
 
-/// How instances are counted in metrics: the first that applies.
+/// Category of an instance in metrics; the first match counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Category {
-    /// Containers are on it.
+    /// Any container on the instance.
     InUse,
     /// Held by an operator.
     Hold,
-    /// Asked for, or booting.
+    /// Creating or booting.
     Booting,
-    /// Found after a restart and not heard yet.
+    /// Adopted after a restart and unprobed.
     Unknown,
-    /// Everything else.
+    /// Any other instance.
     Idle,
 }
 
 impl Category {
-    /// All, in the order of precedence.
+    /// All categories, in order of precedence.
     pub const ALL: [Self; 5] = [
         Self::InUse,
         Self::Hold,
@@ -142,7 +142,7 @@ impl Category {
         Self::Idle,
     ];
 
-    /// The label that the peer's metrics have for it.
+    /// Label in the peer's metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -158,68 +158,71 @@ impl Category {
 /// Sums for metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// Containers by state and cheapest eligible type (`None` where no type fits).
+    /// Containers by state and cheapest eligible type (`None` without an eligible type).
     pub containers: BTreeMap<(ContainerState, Option<TypeName>), u64>,
-    /// Runners alive or being started.
+    /// Runners alive or starting.
     pub runners: u64,
-    /// Containers that will fit on a VM on its way.
+    /// Waiting containers with a reservation on a pending instance.
     pub allocated_not_started: u64,
-    /// Containers for which nothing can be created now.
+    /// Waiting containers without a reservation.
     pub not_allocated: u64,
-    /// When the oldest container that waits was submitted.
+    /// Time of the submission of the oldest waiting container.
     pub oldest_waiting: Option<Timestamp>,
     /// Instances by category and type.
     pub instances: BTreeMap<(Category, TypeName), u64>,
-    /// Their prices per hour, by category.
+    /// Sum of the prices per hour, by category.
     pub price: BTreeMap<Category, MicroDollars>,
-    /// The same by category and type.
+    /// Sum of the prices per hour, by category and type.
     pub price_of_type: BTreeMap<(Category, TypeName), MicroDollars>,
-    /// Types that something waits for and whose creates fail, one after the other, since when.
+    /// Types needed by waiting containers with failing creates, and the start of the failures.
     pub failing: BTreeMap<TypeName, Timestamp>,
-    /// What they offer, by category.
+    /// Sum of the offered resources, by category.
     pub resources: BTreeMap<Category, Resources>,
-    /// When each VM that should answer last did so.
+    /// Time of the last successful probe of each instance expected to answer.
     pub last_probes: Vec<Timestamp>,
-    /// Whether some quota was met lately.
+    /// True if any quota was reached recently.
     pub at_quota: bool,
-    /// Types and images that do not boot.
+    /// Types and images in back-off after failed boots.
     pub boot_backoffs: Vec<BootBackoff>,
-    /// What is left of each budget.
+    /// Remaining amount of each budget.
     pub budgets: Vec<BudgetLeft>,
-    /// How many containers may run at a time, while the queue's strength limits that.
+    /// Limit on running containers, if the load of the queue requires any.
     pub containers_max: Option<u32>,
-    /// Commands whose answers are awaited, by kind.
+    /// Commands without an answer, by kind.
     pub in_flight: BTreeMap<String, u64>,
 }
 
-impl<'a> View<'a> {
-    pub(crate) fn new(core: &'a Dispatcher) -> Self {
-        Self { core }
+impl Dispatcher {
+    /// Read-only view for operators.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        View { core: self }
     }
+}
 
-    /// Whether this process may act.
+impl View<'_> {
+    /// True if this process is the leader.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.core.is_leader()
     }
 
-    /// Whether queue and clouds have each been seen whole.
+    /// True if the queue and every cloud were listed completely.
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.core.is_synced()
     }
 
-    /// All containers: those that run, then those that wait in their order, then the rest.
-    /// O(n log n).
+    /// All containers: running, then waiting in rank order, then all others. O(n log n).
     #[must_use]
     pub fn containers(&self) -> Vec<ContainerView> {
         let positions = self.positions();
-        let room_at = self.core.room_at();
+        let next_release_at = self.next_release_at();
         let mut views: Vec<ContainerView> = self
             .core
             .queue()
             .iter()
-            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), room_at))
+            .map(|entry| self.describe(entry, positions.get(&entry.id).copied(), next_release_at))
             .collect();
         views.sort_by_key(|c| {
             let running_first = !(c.instance.is_some() && c.waiting.is_none());
@@ -234,68 +237,43 @@ impl<'a> View<'a> {
         views
     }
 
-    /// One container. O(waiting containers + instances), for its position and its hopes.
+    /// State of a container. O(waiting containers + instances), for the position and the remedy.
     #[must_use]
     pub fn container(&self, id: ContainerId) -> Option<ContainerView> {
         let entry = self.core.queue().get(&id)?;
         let waits = self.core.queue().is_waiting(&id);
         let position = waits.then(|| self.positions().get(&id).copied()).flatten();
-        Some(self.describe(entry, position, self.core.room_at()))
+        Some(self.describe(entry, position, self.next_release_at()))
     }
 
-    /// All instances, wishes included, by name.
+    /// All instances by name, create requests included.
     #[must_use]
     pub fn instances(&self) -> Vec<InstanceView> {
         let mut vms: Vec<&Vm> = self.core.fleet().iter().collect();
-        vms.sort_by_key(|vm| (vm.instance.as_ref(), vm.intent));
+        vms.sort_by_key(|vm| (vm.identity.instance.as_ref(), vm.identity.intent));
         vms.into_iter().map(describe_vm).collect()
     }
 
-    /// One instance. O(log instances).
+    /// State of an instance. O(log instances).
     #[must_use]
     pub fn instance(&self, name: &InstanceId) -> Option<InstanceView> {
         let key = self.core.fleet().named(name)?;
         self.core.fleet().get(key).map(describe_vm)
     }
 
-    /// Everything about one container, as of `now`, the loop's time. O(containers + instances +
-    /// types).
-    #[must_use]
-    pub fn explain_container(
-        &self,
-        now: Timestamp,
-        id: ContainerId,
-    ) -> Option<ContainerExplanation> {
-        self.core.explain_container(now, id)
-    }
-
-    /// Everything about one instance, or one wish (`intent …`), as of `now`, the loop's time.
-    /// O(containers).
-    #[must_use]
-    pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
-        self.core.explain_instance(now, name)
-    }
-
-    /// What keeps the dispatcher from its work, as of `now`, the loop's time; empty where nothing
-    /// does.
-    #[must_use]
-    pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
-        self.core.health_problems(now)
-    }
-
-    /// Passes of placement made so far.
+    /// Number of placement passes so far.
     #[must_use]
     pub fn passes(&self) -> u64 {
         self.core.passes()
     }
 
-    /// Whether some instance has a runner of this container. O(log n).
+    /// True if any instance has a runner of the container. O(log n).
     #[must_use]
     pub fn is_hosted(&self, id: ContainerId) -> bool {
         self.core.fleet().hosts(id).next().is_some()
     }
 
-    /// Types and images that do not boot, and until when none is created. O(those).
+    /// Types and images in back-off after failed boots. O(entries).
     #[must_use]
     pub fn boot_backoffs(&self) -> Vec<BootBackoff> {
         let paused = self.core.capacity().boot_breaker.paused();
@@ -309,21 +287,21 @@ impl<'a> View<'a> {
         described.collect()
     }
 
-    /// What is left of each budget, in the order of the configuration.
+    /// Remaining amount of each budget, in the order of the configuration.
     #[must_use]
     pub fn budgets(&self) -> Vec<BudgetLeft> {
         let price = self.core.fleet().price();
         self.core.capacity().budgets.left(price)
     }
 
-    /// How many containers may run at a time, while the queue's strength limits that.
+    /// Limit on running containers, if the load of the queue requires any.
     #[must_use]
     pub fn containers_max(&self) -> Option<u32> {
         self.core.capacity().concurrency.max(self.core.now())
     }
 
-    /// Runners on all instances and places kept for one; and those of them whose containers wait for
-    /// others. O(1).
+    /// Number of runners and assignments on all instances, and the number of supervisors among
+    /// these. O(1).
     #[must_use]
     pub fn runners(&self) -> (usize, usize) {
         let fleet = self.core.fleet();
@@ -359,7 +337,7 @@ impl<'a> View<'a> {
                 .extend(since.map(|since| (name.clone(), since)));
         }
         for pending in self.core.outbox().in_flight() {
-            let kind = purpose_name(&pending.purpose).to_owned();
+            let kind = pending.purpose.name().to_owned();
             *totals.in_flight.entry(kind).or_default() += 1;
         }
         totals
@@ -375,11 +353,11 @@ impl<'a> View<'a> {
         &self,
         entry: &Entry,
         position: Option<usize>,
-        room_at: Option<Timestamp>,
+        next_release_at: Option<Timestamp>,
     ) -> ContainerView {
         let queue = self.core.queue();
         let group = entry.class.as_ref().ok().map(|id| queue.class(*id));
-        let waiting = self.core.waiting_for(entry);
+        let waiting = self.waiting_for(entry);
         let host = self.core.fleet().hosts(entry.id).next();
         let vm = host.and_then(|key| self.core.fleet().get(key));
         let gpu = group.and_then(|group| group.class.gpu.as_ref());
@@ -402,7 +380,9 @@ impl<'a> View<'a> {
                 Some(waiting) => waiting.describe(position).to_string(),
                 None => String::new(),
             },
-            unblocked_by: waiting.as_ref().map(|w| w.remedy(self.core.now(), room_at)),
+            unblocked_by: waiting
+                .as_ref()
+                .map(|w| w.remedy(self.core.now(), next_release_at)),
             waiting,
         }
     }
@@ -430,32 +410,32 @@ impl<'a> View<'a> {
 
 pub(crate) fn describe_vm(vm: &Vm) -> InstanceView {
     InstanceView {
-        instance: vm.instance.clone(),
-        intent: vm.intent,
-        cloud: vm.cloud,
-        address: vm.address.clone(),
-        instance_type: vm.type_name.clone(),
-        image: vm.image.clone(),
+        instance: vm.identity.instance.clone(),
+        intent: vm.identity.intent,
+        cloud: vm.identity.cloud,
+        address: vm.identity.address.clone(),
+        instance_type: vm.identity.type_name.clone(),
+        image: vm.identity.image.clone(),
         price: vm.price(),
         phase: vm.phase,
         busy: !vm.idle(),
-        idle_behavior: vm.behavior,
-        since: vm.since,
-        idle_since: vm.idle().then_some(vm.idle_since),
+        idle_behavior: vm.behavior.idle,
+        since: vm.lifecycle.since,
+        idle_since: vm.idle().then_some(vm.work.idle_since),
         last_probe: vm.probe.good_at,
         complaint: vm.probe.complaint.clone(),
-        broken: vm.fault.clone(),
-        last_container: vm.last_container,
-        containers: vm.runners.keys().copied().collect(),
-        preempted_at: vm.preempted_at,
-        terminating: vm.terminating.clone(),
+        broken: vm.health.fault.clone(),
+        last_container: vm.work.last_container,
+        containers: vm.work.runners.keys().copied().collect(),
+        preempted_at: vm.health.preempted_at,
+        terminating: vm.shutdown.reason.clone(),
     }
 }
 
 fn category(vm: &Vm) -> Category {
     if !vm.idle() {
         Category::InUse
-    } else if vm.behavior == IdleBehavior::Hold {
+    } else if vm.behavior.idle == IdleBehavior::Hold {
         Category::Hold
     } else {
         match vm.phase {
@@ -468,9 +448,9 @@ fn category(vm: &Vm) -> Category {
 
 fn count_vm(totals: &mut Totals, vm: &Vm) {
     let category = category(vm);
-    let place = (category, vm.type_name.clone());
+    let place = (category, vm.identity.type_name.clone());
     *totals.instances.entry(place).or_default() += 1;
-    let of_type = (category, vm.type_name.clone());
+    let of_type = (category, vm.identity.type_name.clone());
     let sums = [
         totals.price.entry(category).or_default(),
         totals.price_of_type.entry(of_type).or_default(),
@@ -481,25 +461,10 @@ fn count_vm(totals: &mut Totals, vm: &Vm) {
     let offered = totals.resources.entry(category).or_default();
     *offered = offered.plus(&vm.total());
     let runs = |r: &&crate::fleet::vm::Runner| r.phase != RunnerPhase::Assigned;
-    totals.runners += vm.runners.values().filter(runs).count() as u64;
+    totals.runners += vm.work.runners.values().filter(runs).count() as u64;
     if matches!(vm.phase, Phase::Ready | Phase::Cordoned | Phase::Unknown) {
         totals
             .last_probes
-            .push(vm.probe.good_at.unwrap_or(vm.since));
-    }
-}
-
-fn purpose_name(purpose: &Purpose) -> &'static str {
-    match purpose {
-        Purpose::Poll => "poll",
-        Purpose::Lookup(_) => "lookup",
-        Purpose::Update(_) => "update",
-        Purpose::List(_) => "list",
-        Purpose::Create(_) => "create",
-        Purpose::Destroy(_) => "destroy",
-        Purpose::Tag(_) => "tag",
-        Purpose::Probe(_) => "probe",
-        Purpose::Start(..) => "start",
-        Purpose::Signal(..) => "signal",
+            .push(vm.probe.good_at.unwrap_or(vm.lifecycle.since));
     }
 }

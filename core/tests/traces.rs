@@ -1,6 +1,6 @@
-//! Whole stories as readable traces: what came in, what was decided, what was told.
+//! Traces of complete scenarios: inputs, decisions and events.
 //!
-//! Each is a snapshot, so that a change of behaviour shows as a change of the story.
+//! Each trace is a snapshot, so a change of behavior shows as a change of the trace.
 
 mod story;
 
@@ -13,7 +13,7 @@ use longshore_core::input::{
 use story::{Sized as _, Story, container};
 
 #[test]
-fn a_container_goes_all_the_way() {
+fn container_full_life_is_traced() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_boots("i-1");
@@ -35,7 +35,7 @@ fn a_container_goes_all_the_way() {
 }
 
 #[test]
-fn a_container_that_ignores_term_is_killed() {
+fn container_ignoring_term_is_killed() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_boots("i-1");
@@ -57,7 +57,7 @@ fn a_container_that_ignores_term_is_killed() {
 }
 
 #[test]
-fn a_restarted_dispatcher_takes_its_vms_over() {
+fn restarted_dispatcher_adopts_its_instances() {
     let mut story = Story::begin();
     let mut running = container(1).vcpus(1);
     running.state = ContainerState::Running;
@@ -77,7 +77,7 @@ fn a_restarted_dispatcher_takes_its_vms_over() {
 }
 
 #[test]
-fn a_lost_create_is_found_by_its_intent() {
+fn lost_create_is_matched_by_intent() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     let intent = story.create_fails(CloudError::Ambiguous {
@@ -91,7 +91,7 @@ fn a_lost_create_is_found_by_its_intent() {
 }
 
 #[test]
-fn an_impostor_never_gets_a_start() {
+fn identity_mismatch_prevents_start() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_appears("i-1");
@@ -107,7 +107,7 @@ fn an_impostor_never_gets_a_start() {
 }
 
 #[test]
-fn a_held_vm_stays_and_takes_nothing() {
+fn held_instance_stays_and_takes_no_container() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_boots("i-1");
@@ -125,7 +125,7 @@ fn a_held_vm_stays_and_takes_nothing() {
 }
 
 #[test]
-fn a_container_that_nothing_fits_is_cancelled_with_the_reason() {
+fn unsatisfiable_container_is_cancelled_with_reason() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(64)]);
     story.lock_succeeds(1);
@@ -137,7 +137,7 @@ fn a_container_that_nothing_fits_is_cancelled_with_the_reason() {
 }
 
 #[test]
-fn a_start_whose_answer_is_lost_is_cleared_up_by_a_probe() {
+fn start_lost_answer_is_resolved_by_probe() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(1)]);
     story.vm_boots("i-1");
@@ -153,7 +153,7 @@ fn a_start_whose_answer_is_lost_is_cleared_up_by_a_probe() {
 }
 
 #[test]
-fn a_refused_lock_frees_the_vm_for_others() {
+fn refused_lock_frees_the_instance() {
     let mut story = Story::begin();
     story.queue_has(&[container(1).vcpus(2), container(2).vcpus(2)]);
     story.vm_boots("i-1");
@@ -162,7 +162,7 @@ fn a_refused_lock_frees_the_vm_for_others() {
     story.expect_vm("i-1", |action| matches!(action, VmAction::Start { .. }));
 }
 
-/// What an operator is told of a container and an instance now, noted in the trace.
+/// Adds the current explanations of a container and an instance to the trace.
 fn explain(story: &mut Story, n: u32, instance: &str) {
     let (view, now) = (story.core.view(), story.now());
     let id = container(n).id;
@@ -176,7 +176,7 @@ fn explain(story: &mut Story, n: u32, instance: &str) {
 }
 
 #[test]
-fn an_operator_can_ask_why_at_every_step() {
+fn explanation_is_available_at_every_step() {
     let mut story = Story::begin();
     story.queue_has(&[
         container(1).vcpus(2),
@@ -212,7 +212,7 @@ fn an_operator_can_ask_why_at_every_step() {
 }
 
 #[test]
-fn silence_is_trouble_after_a_while_and_so_is_lost_leadership() {
+fn health_reports_silence_and_lost_leadership() {
     let mut story = Story::begin();
     let health_problems = |story: &Story| story.core.view().health_problems(story.now());
     story.queue_has(&[]);

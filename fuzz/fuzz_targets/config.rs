@@ -1,4 +1,4 @@
-//! Fuzz target: any text is either a configuration or a list of errors.
+//! Any text is parsed into a configuration or a list of errors, without a panic.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

@@ -1,5 +1,5 @@
-//! Fuzz target: no sequence of inputs makes the core panic. One JSON input per line; the interval
-//! is one second, and answers refer to commands by number.
+//! No sequence of inputs makes the core panic. The text has one JSON input per line, at intervals of
+//! one second. Answers refer to commands by id.
 #![no_main]
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Fuzz target: any output of a VM is parsed as a list of runners.
+//! Any output of a VM is parsed as a list of runners, without a panic.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|text: &str| {

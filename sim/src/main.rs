@@ -1,4 +1,4 @@
-//! The simulator's command line.
+//! Command line of the simulator.
 
 use std::process::ExitCode;
 

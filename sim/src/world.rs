@@ -1,36 +1,55 @@
-//! The world: all parts on one stage, and the loop that lets them happen.
+//! World of a run: all simulated parts, and the loop over scheduled events.
+
+pub(crate) mod cloud;
+pub(crate) mod core_hook;
+pub(crate) mod coverage;
+pub(crate) mod dense_map;
+pub(crate) mod draw_config;
+pub(crate) mod events;
+pub(crate) mod faults;
+pub(crate) mod history;
+pub(crate) mod observation;
+pub(crate) mod operator;
+pub(crate) mod plan;
+pub(crate) mod preemption;
+pub(crate) mod process;
+mod process_life;
+pub(crate) mod queue;
+pub(crate) mod rng;
+pub(crate) mod runner;
+pub(crate) mod scheduler;
+pub(crate) mod trace;
+pub(crate) mod users;
+pub(crate) mod vm;
+pub(crate) mod workload;
 
 use std::time::Duration;
 
 use longshore_core::command::{Action, Command, QueueAction, VmAction};
-use longshore_core::config::Config;
 use longshore_core::event::Event;
-use longshore_core::ids::{ContainerId, InstanceId};
-use longshore_core::input::{ContainerState, IdleBehavior, Input, OperatorRequest};
+use longshore_core::ids::ContainerId;
+use longshore_core::input::{ContainerState, Input};
 use longshore_core::time::Timestamp;
 
-use crate::cloud::{Cloud, CloudStep};
-use crate::faults::{Fault, Faults};
-use crate::knobs::draw_knobs_again;
-use crate::marks::Mark;
-use crate::operator::{OperatorPart, OperatorStep, Sight};
-use crate::process::{ProcessStep, Processes};
-use crate::profile::Plan;
-use crate::queue::{Queue, QueueStep};
-use crate::reasons::Facts;
-use crate::rules::Memory;
-use crate::runner::Runners;
-use crate::stage::{Happening, Origin, Stage};
-use crate::thrift::Thrift;
-use crate::trace::{Line, Trace};
-use crate::users::Users;
-use crate::vigil::Vigil;
-use crate::vm::{VmCall, Vms};
+use crate::world::cloud::Cloud;
+use crate::world::events::{CloudStep, Happening, OperatorStep, Origin, ProcessStep, QueueStep};
+use crate::world::faults::{Fault, Faults};
+use crate::world::observation::{Observation, Observer};
+use crate::world::operator::{OperatorPart, OperatorView, operator_view};
+use crate::world::plan::Plan;
+use crate::world::process::Processes;
+use crate::world::process_life::PROCESS_TICK;
+use crate::world::queue::Queue;
+use crate::world::runner::{RunnerOutcome, Runners};
+use crate::world::scheduler::Scheduler;
+use crate::world::trace::{Line, Trace};
+use crate::world::users::Users;
+use crate::world::vm::{VmCall, Vms};
 
-/// A world in which the unmodified core runs.
+/// World around the unmodified core.
 #[derive(Debug)]
 pub struct World {
-    pub(crate) stage: Stage,
+    pub(crate) scheduler: Scheduler,
     pub(crate) cloud: Cloud,
     pub(crate) vms: Vms,
     pub(crate) runners: Runners,
@@ -39,41 +58,35 @@ pub struct World {
     pub(crate) operator: OperatorPart,
     pub(crate) processes: Processes,
     pub(crate) plan: Plan,
-    /// Several processes act at once, or did so shortly before this: only the queue's guard protects.
+    /// End of the time with several acting processes, plus a margin. Until then only the queue's
+    /// guard prevents double runs.
     pub(crate) rivals_until: Timestamp,
     pub(crate) happened: u64,
-    /// How long it took to come to rest after it had healed, and how long it might have taken.
+    /// Time taken to come to rest after the end of faults, and the time allowed.
     pub(crate) rested: Option<(Duration, Duration)>,
     pub(crate) over: Over,
-    pub(crate) memory: Memory,
-    pub(crate) facts: Facts,
-    pub(crate) vigil: Vigil,
-    pub(crate) thrift: Thrift,
-    /// Commands and events of a story, for its questions; not kept in drawn runs.
-    pub(crate) diary: Option<crate::story::Diary>,
+    /// Observer of the run; absent only while it observes.
+    observer: Option<Box<dyn Observer>>,
+    /// Commands and events of a story, for assertions; not kept in drawn runs.
+    pub(crate) history: Option<history::History>,
 }
 
-/// Between two looks of the oracles that are too dear for every event, and as much more for each
-/// thousand containers and instances that are there to be looked at.
+/// Interval between expensive checks; one more interval for each thousand open containers and live
+/// instances.
 const LOOK: Duration = Duration::from_secs(20);
 const LOOK_MAX: Duration = Duration::from_secs(600);
-/// So long after the reign of a second process everything that it has asked for has been done, and is
-/// known to the one that is left: longer than any command's deadline, a late answer or a late start,
-/// and than two looks at everything. What it has started is excused for good.
-const RIVALS_LAST: Duration = Duration::from_secs(15 * 60);
-const PROCESS_TICK: Duration = Duration::from_secs(60);
 
-/// What was over when the world healed.
+/// Work finished by the end of faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Over {
-    /// The run times of what had ended, in all.
+    /// Sum of the run times of finished containers.
     pub(crate) work: Duration,
     pub(crate) containers: u64,
 }
 
 impl World {
-    /// A world in which nothing has happened yet.
-    pub(crate) fn new(plan: Plan, trace: Trace) -> Self {
+    /// Creates a world at the start of a run.
+    pub(crate) fn new(plan: Plan, trace: Trace, observer: Box<dyn Observer>) -> Self {
         let seed = plan.seed;
         let faults = Faults::new(&plan.faults, plan.fault_budget);
         let mut cloud = Cloud::new(seed, plan.config.types.clone());
@@ -86,7 +99,7 @@ impl World {
         queue.requeues = plan.requeues;
         queue.attempts_max = plan.attempts_max;
         let mut world = Self {
-            stage: Stage::new(faults, trace),
+            scheduler: Scheduler::new(faults, trace),
             cloud,
             vms,
             runners: Runners::new(seed),
@@ -99,35 +112,32 @@ impl World {
             happened: 0,
             rested: None,
             over: Over::default(),
-            memory: Memory::default(),
-            facts: Facts::default(),
-            vigil: Vigil::default(),
-            thrift: Thrift::default(),
-            diary: None,
+            observer: Some(observer),
+            history: None,
         };
-        world.processes.tamper = world.plan.tamper.clone();
+        world.processes.core_hook = world.plan.core_hook.clone();
         world.begin();
         world
     }
 
     fn begin(&mut self) {
-        let stage = &mut self.stage;
+        let scheduler = &mut self.scheduler;
         let soon = Duration::ZERO;
-        stage.after(soon, Happening::Process(0, ProcessStep::Restart));
-        stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
-        stage.after(PROCESS_TICK, Happening::Cloud(CloudStep::Tick));
-        stage.after(PROCESS_TICK, Happening::Queue(Box::new(QueueStep::Tick)));
-        stage.after(PROCESS_TICK, Happening::Operator(OperatorStep::Tick));
-        stage.after(LOOK, Happening::Look);
-        self.users.begin(stage);
-        if let Some(after) = self.plan.heals_after {
-            stage.after(after, Happening::Heal);
+        scheduler.after(soon, Happening::Process(0, ProcessStep::Restart));
+        scheduler.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
+        scheduler.after(PROCESS_TICK, Happening::Cloud(CloudStep::Tick));
+        scheduler.after(PROCESS_TICK, Happening::Queue(Box::new(QueueStep::Tick)));
+        scheduler.after(PROCESS_TICK, Happening::Operator(OperatorStep::Tick));
+        scheduler.after(LOOK, Happening::Look);
+        self.users.begin(scheduler);
+        if let Some(after) = self.plan.faults_stop_after {
+            scheduler.after(after, Happening::StopFaults);
         }
     }
 
-    /// Lets the next thing happen; false if nothing will ever happen again.
+    /// Handles the next scheduled event; false if no event is left.
     pub(crate) fn step(&mut self) -> bool {
-        let Some(what) = self.stage.pop() else {
+        let Some(what) = self.scheduler.pop() else {
             return false;
         };
         self.happened += 1;
@@ -135,44 +145,56 @@ impl World {
             Happening::Arrive(from, command) => self.arrive(from, &command),
             Happening::Deliver(to, input) => self.deliver(to, *input),
             Happening::Process(index, step) => self.process_step(index, step),
-            Happening::Cloud(step) => self.cloud.step(&mut self.stage, step),
-            Happening::Vm(step) => self.vms.step(&mut self.stage, &mut self.runners, *step),
+            Happening::Cloud(step) => self.cloud.step(&mut self.scheduler, step),
+            Happening::Vm(step) => self.vms.step(&mut self.scheduler, &mut self.runners, *step),
             Happening::Runner(id, step) => {
-                let (stage, queue, vms) = (&mut self.stage, &mut self.queue, &mut self.vms);
-                self.runners.step(stage, queue, vms, id, &step);
+                let (scheduler, queue) = (&mut self.scheduler, &mut self.queue);
+                match self.runners.step(scheduler, queue, id, &step) {
+                    Some(RunnerOutcome::StaleLock {
+                        instance,
+                        container,
+                        until,
+                    }) => self.vms.leave_stale(&instance, container, until),
+                    Some(RunnerOutcome::ProgramStart { container, other }) => {
+                        self.observe(Observation::ProgramStart {
+                            container,
+                            runner: id,
+                            other,
+                        });
+                    }
+                    None => {}
+                }
             }
             Happening::Queue(step) => {
-                if self.queue.step(&mut self.stage, *step) {
+                if self.queue.step(&mut self.scheduler, *step) {
                     self.tell_all(&Input::QueueChanged);
                 }
             }
             Happening::Users(step) => {
-                self.users.step(&mut self.stage, &mut self.queue, &step);
+                self.users.step(&mut self.scheduler, &mut self.queue, &step);
             }
             Happening::Operator(step) => self.operator_step(step),
             Happening::VmEnds(id) => {
-                self.vms.end(&mut self.stage, &mut self.runners, &id);
+                self.vms.end(&mut self.scheduler, &mut self.runners, &id);
             }
-            Happening::Heal => self.heal(),
+            Happening::StopFaults => self.stop_faults(),
             Happening::Look => {
                 let crowd = (self.queue.open + self.cloud.alive) / 1000;
                 let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
                 let pause = LOOK.saturating_mul(crowd.saturating_add(1));
-                self.stage.after(pause.min(LOOK_MAX), Happening::Look);
-                self.look();
-                self.vigil_looks();
-                self.thrift_looks();
+                self.scheduler.after(pause.min(LOOK_MAX), Happening::Look);
+                self.observe(Observation::Look);
             }
         }
         true
     }
 
-    /// From here on nothing new goes wrong, and what is wrong is mended or stays as it is for good.
-    fn heal(&mut self) {
-        self.stage.note(|| "the world heals".to_owned());
-        self.stage.faults.heal();
-        self.cloud.heal();
-        self.queue.heal();
+    /// Ends faults: no new faults from now on; outages are repaired, permanent damage stays.
+    fn stop_faults(&mut self) {
+        self.scheduler.note(|| "the world heals".to_owned());
+        self.scheduler.faults.stop();
+        self.cloud.end_outages();
+        self.queue.end_outages();
         self.users.stop(&mut self.queue);
         let all = self.queue.records.iter();
         let left = all.filter(|(_, record)| !record.deleted && !record.state.is_final());
@@ -191,15 +213,16 @@ impl World {
     fn arrive(&mut self, from: Origin, command: &Command) {
         let id = command.id;
         self.cancel_at_worst(&command.action);
+        self.observe(Observation::Arrival { from, command });
         match &command.action {
             Action::Queue(action) => {
-                self.check_update(from, id, action);
-                self.queue.execute(&mut self.stage, from, id, action);
+                self.queue.execute(&mut self.scheduler, from, id, action);
             }
             Action::Cloud { action, .. } => {
-                self.cloud.execute(&mut self.stage, from, id, action);
-                for reborn in std::mem::take(&mut self.cloud.reborn) {
-                    self.forget_instance(&reborn);
+                self.cloud.execute(&mut self.scheduler, from, id, action);
+                for instance in std::mem::take(&mut self.cloud.reborn) {
+                    let instance = &instance;
+                    self.observe(Observation::IdReused { instance });
                 }
             }
             Action::Vm {
@@ -216,13 +239,14 @@ impl World {
                     address,
                     action,
                 };
-                self.check_vm_call(&call);
-                self.vms.execute(&mut self.stage, &mut self.runners, &call);
+                self.vms
+                    .execute(&mut self.scheduler, &mut self.runners, &call);
             }
         }
     }
 
-    /// A user loses patience in the very moment in which something decisive is done.
+    /// Sets the priority of the container to 0 at the very moment of a lock, unlock or start, if
+    /// the fault `CancelledAtWorst` strikes.
     fn cancel_at_worst(&mut self, action: &Action) {
         let id = match action {
             Action::Queue(QueueAction::Lock { id } | QueueAction::Unlock { id }) => id,
@@ -232,18 +256,9 @@ impl World {
             } => container,
             _ => return,
         };
-        if self.users.loses_patience(&mut self.stage) {
-            self.queue.set_priority(&mut self.stage, *id, 0);
+        if self.users.loses_patience(&mut self.scheduler) {
+            self.queue.set_priority(&mut self.scheduler, *id, 0);
         }
-    }
-
-    /// An instance's name was given again: what was known of its first bearer means nothing.
-    fn forget_instance(&mut self, id: &InstanceId) {
-        for process in &mut self.processes.all {
-            process.ledger.forget(id);
-        }
-        self.vigil.forget(id);
-        self.reasons_forget(id);
     }
 
     fn deliver(&mut self, to: Origin, input: Input) {
@@ -251,28 +266,27 @@ impl World {
             return;
         }
         let stalled_until = self.processes.all[to.process].stalled_until;
-        if self.stage.now < stalled_until {
+        if self.scheduler.now < stalled_until {
             let later = Happening::Deliver(to, Box::new(input));
-            return self.stage.at(stalled_until, later);
+            return self.scheduler.at(stalled_until, later);
         }
-        if let Input::OperatorRequest(OperatorRequest::KillContainer { container, .. }) = &input {
-            self.memory.stopped.insert(*container);
-        }
-        self.vigil_hears(to.process, &input);
-        self.thrift_hears(to.process, &input);
-        self.reasons_hear(to.process, &input);
-        self.processes.hear(&mut self.stage, to.process, input);
+        let (process, heard) = (to.process, &input);
+        self.observe(Observation::Input {
+            process,
+            input: heard,
+        });
+        self.processes.hear(&mut self.scheduler, to.process, input);
         let processes = &mut self.processes;
         if self
-            .stage
+            .scheduler
             .faults
-            .strikes(&mut processes.chance, Fault::DrainsLate)
+            .strikes(&mut processes.rng, Fault::DrainsLate)
         {
             let process = &mut processes.all[to.process];
             if !std::mem::replace(&mut process.drain_due, true) {
-                let pause = processes.chance.millis(1, 400);
+                let pause = processes.rng.millis(1, 400);
                 let drain = ProcessStep::Drain(to.incarnation);
-                self.stage
+                self.scheduler
                     .after(pause, Happening::Process(to.process, drain));
             }
         } else if !processes.all[to.process].drain_due {
@@ -286,7 +300,7 @@ impl World {
         }
     }
 
-    /// Takes everything out of a core that it has to say.
+    /// Drains all commands and events of a core.
     fn drain(&mut self, index: usize) {
         loop {
             let Some(core) = &mut self.processes.all[index].core else {
@@ -301,53 +315,67 @@ impl World {
                 return;
             }
         }
-        self.check_state(index);
-        self.processes.set_alarm(&mut self.stage, index);
+        self.trace_state(index);
+        self.processes.set_alarm(&mut self.scheduler, index);
     }
 
-    /// A process tells something.
+    /// Handles an event emitted by a process.
     fn tells(&mut self, index: usize, event: Event) {
-        self.check_event(index, &event);
-        self.vigil_event(index, &event);
-        self.reasons_event(index, &event);
-        self.rest_event(index, &event);
-        if let Some(diary) = &mut self.diary {
-            diary.events.push((self.stage.now, event.clone()));
+        self.observe(Observation::Event {
+            process: index,
+            event: &event,
+        });
+        if let Some(history) = &mut self.history {
+            history.events.push((self.scheduler.now, event.clone()));
         }
-        let stage = &mut self.stage;
-        let now = self.processes.all[index].clock(stage.now);
-        stage.trace.line(now, || Line::Event {
+        let scheduler = &mut self.scheduler;
+        let now = self.processes.all[index].clock(scheduler.now);
+        scheduler.trace.line(now, || Line::Event {
             process: index,
             event,
         });
     }
 
-    /// A command leaves; true if the process dies at that.
+    /// Writes the hash of the state of the core to a full trace.
+    fn trace_state(&mut self, index: usize) {
+        let scheduler = &mut self.scheduler;
+        if !scheduler.trace.is_full() {
+            return;
+        }
+        if let Some(core) = &self.processes.all[index].core {
+            let hash = core.state_hash();
+            let (process, now) = (index, self.processes.all[index].clock(scheduler.now));
+            scheduler.trace.line(now, || Line::State { process, hash });
+        }
+    }
+
+    /// Sends a command; true if the process crashes at the command.
     fn issue(&mut self, index: usize, mut command: Command) -> bool {
         let process = &self.processes.all[index];
-        let stage = &mut self.stage;
-        stage
+        let scheduler = &mut self.scheduler;
+        scheduler
             .trace
-            .line(process.clock(stage.now), || Line::Command {
+            .line(process.clock(scheduler.now), || Line::Command {
                 process: index,
                 command: command.clone(),
             });
         command.deadline = process.world_time(command.deadline);
-        self.vigil_command(index, &command);
-        self.thrift_command(index, &command);
-        self.check_command(index, &command);
-        if let Some(diary) = &mut self.diary {
-            diary
+        self.observe(Observation::Command {
+            process: index,
+            command: &command,
+        });
+        if let Some(history) = &mut self.history {
+            history
                 .commands
-                .push((self.stage.now, command.action.clone()));
+                .push((self.scheduler.now, command.action.clone()));
         }
         let from = self.processes.origin(index);
-        let stage = &mut self.stage;
-        let chance = &mut self.processes.chance;
-        let dies = stage.faults.strikes(chance, Fault::CrashAtCommand);
-        if !dies || chance.one_in(2) {
-            let pause = chance.millis(1, 60);
-            stage.after(pause, Happening::Arrive(from, Box::new(command)));
+        let scheduler = &mut self.scheduler;
+        let rng = &mut self.processes.rng;
+        let dies = scheduler.faults.strikes(rng, Fault::CrashAtCommand);
+        if !dies || rng.one_in(2) {
+            let pause = rng.millis(1, 60);
+            scheduler.after(pause, Happening::Arrive(from, Box::new(command)));
         }
         if dies {
             self.crash(index);
@@ -355,177 +383,14 @@ impl World {
         dies
     }
 
-    /// A process dies and is started again.
-    pub(crate) fn crash(&mut self, index: usize) {
-        if self.processes.all[index].core.is_none() {
-            return;
-        }
-        if self.runners.programs() > 0 {
-            self.stage.mark(Mark::RestartedWhileRunning);
-        }
-        self.processes.end(&mut self.stage, index);
-        let chance = &mut self.processes.chance;
-        let slow = self.stage.faults.strikes(chance, Fault::RestartSlow);
-        let pause = if slow {
-            chance.secs(30, 1200)
-        } else {
-            chance.millis(500, 20_000)
-        };
-        if index == 0 {
-            if self
-                .stage
-                .faults
-                .strikes(chance, Fault::RestartReconfigured)
-            {
-                self.processes.all[0].config = self.other_config();
-            }
-            self.stage
-                .after(pause, Happening::Process(0, ProcessStep::Restart));
-        }
-    }
-
-    fn process_step(&mut self, index: usize, step: ProcessStep) {
-        let incarnation = self.processes.all[index].incarnation;
-        match step {
-            ProcessStep::Tick => self.process_tick(),
-            ProcessStep::Wake(life) if life == incarnation && self.stalls(index) => {
-                self.processes.put_off(&mut self.stage, index);
-            }
-            ProcessStep::Drain(life) if life == incarnation && self.stalls(index) => {
-                let until = self.processes.all[index].stalled_until;
-                self.stage.at(until, Happening::Process(index, step));
-            }
-            ProcessStep::Wake(life) if life == incarnation => {
-                self.processes.wake(&mut self.stage, index);
-                self.drain(index);
-            }
-            ProcessStep::Drain(life) if life == incarnation => {
-                self.processes.all[index].drain_due = false;
-                self.drain(index);
-            }
-            ProcessStep::Restart => {
-                if self.processes.all[index].core.is_none() {
-                    self.processes.begin(&mut self.stage, index);
-                    self.stage.mark(Mark::Restarted);
-                    let to = self.processes.origin(index);
-                    self.deliver(to, Input::Leadership { held: true });
-                }
-            }
-            ProcessStep::Leader(life, held) if life == incarnation => {
-                if held {
-                    self.stage.mark(Mark::LeadershipRegained);
-                }
-                let to = self.processes.origin(index);
-                self.deliver(to, Input::Leadership { held });
-            }
-            ProcessStep::Retire => self.processes.end(&mut self.stage, index),
-            ProcessStep::Wake(_) | ProcessStep::Drain(_) | ProcessStep::Leader(..) => {}
-        }
-    }
-
-    /// Whether two processes act, or what a second one has done may still come as a surprise.
-    pub(crate) fn rivals(&self) -> bool {
-        self.stage.now < self.rivals_until
-    }
-
-    /// Whether a process stands still.
-    pub(crate) fn stalls(&self, index: usize) -> bool {
-        self.stage.now < self.processes.all[index].stalled_until
-    }
-
-    fn process_tick(&mut self) {
-        let stage = &mut self.stage;
-        stage.after(PROCESS_TICK, Happening::Process(0, ProcessStep::Tick));
-        let strikes = |world: &mut Self, fault| {
-            let chance = &mut world.processes.chance;
-            world.stage.faults.strikes(chance, fault)
-        };
-        if strikes(self, Fault::Crash) {
-            self.crash(0);
-        }
-        if self.processes.all[0].core.is_none() {
-            return;
-        }
-        if !self.stalls(0) && strikes(self, Fault::Stalls) {
-            let span = Duration::from_secs(self.processes.chance.uneven(1, 600));
-            self.stage
-                .note(|| format!("the dispatcher's host stands still for {span:?}"));
-            self.processes.all[0].stalled_until = self.stage.now + span;
-        }
-        if strikes(self, Fault::Reconfigured) {
-            let config = self.other_config();
-            self.reconfigure(config);
-        }
-        if strikes(self, Fault::LeadershipLost) {
-            let pause = self.processes.chance.secs(1, 600);
-            self.lose_leadership(pause);
-        } else if self.processes.all[1].core.is_none() && strikes(self, Fault::TwoLeaders) {
-            let overlap = self.processes.chance.secs(1, 60);
-            let reign = overlap + self.processes.chance.secs(1, 300);
-            self.rivals_until = self.stage.now + reign + RIVALS_LAST;
-            let life = self.processes.all[0].incarnation;
-            let stage = &mut self.stage;
-            stage.note(|| "a second process believes that it may act".to_owned());
-            self.processes.all[1].config = self.processes.all[0].config.clone();
-            stage.after(Duration::ZERO, Happening::Process(1, ProcessStep::Restart));
-            let lost = ProcessStep::Leader(life, false);
-            stage.after(overlap, Happening::Process(0, lost));
-            stage.after(reign, Happening::Process(1, ProcessStep::Retire));
-            let regained = ProcessStep::Leader(life, true);
-            stage.after(reign, Happening::Process(0, regained));
-        }
-    }
-
-    pub(crate) fn lose_leadership(&mut self, pause: Duration) {
-        let life = self.processes.all[0].incarnation;
-        let regained = ProcessStep::Leader(life, true);
-        self.stage.after(pause, Happening::Process(0, regained));
-        let to = self.processes.origin(0);
-        self.deliver(to, Input::Leadership { held: false });
-    }
-
-    pub(crate) fn reconfigure(&mut self, config: Config) {
-        let to = self.processes.origin(0);
-        self.deliver(to, Input::Reconfigured(Box::new(config)));
-    }
-
-    /// Another configuration that an operator may want: a type less or more, other limits.
-    fn other_config(&mut self) -> Config {
-        let chance = &mut self.processes.chance;
-        let mut config = self.plan.config.clone();
-        let names: Vec<_> = config.types.keys().cloned().collect();
-        if chance.one_in(2)
-            && names.len() > 1
-            && let Some(name) = chance.pick(&names)
-        {
-            config.types.remove(name);
-            self.stage.mark(Mark::TypeRemoved);
-        }
-        if chance.one_in(3) {
-            let max = u32::try_from(chance.between(1, 10)).ok();
-            if max < config.limits.instances {
-                self.stage.mark(Mark::LimitsCut);
-            }
-            config.limits.instances = max;
-        }
-        if chance.one_in(3) {
-            config.timeouts.idle = chance.secs(5, 600);
-        }
-        if let Some(budget) = config.limits.budgets.first_mut()
-            && chance.one_in(2)
-        {
-            budget.limit.0 *= 2;
-        }
-        draw_knobs_again(&mut self.processes.wishes, &mut config);
-        config
-    }
-
     fn operator_step(&mut self, step: OperatorStep) {
-        let sight = match &self.processes.all[0].core {
-            Some(core) => sight(&core.view()),
-            None => Sight::default(),
+        let operator_view = match &self.processes.all[0].core {
+            Some(core) => operator_view(&core.view()),
+            None => OperatorView::default(),
         };
-        let wishes = self.operator.step(&mut self.stage, step, &sight);
+        let wishes = self
+            .operator
+            .step(&mut self.scheduler, step, &operator_view);
         for wish in wishes {
             let to = self.processes.origin(0);
             if self.processes.all[0].core.is_some() {
@@ -534,13 +399,12 @@ impl World {
         }
     }
 
-    /// Whether everything that should happen has happened: no work left, no VM left, nothing
-    /// remembered.
+    /// True if the run is complete: no work left, no VM left, nothing kept in memory.
     pub(crate) fn is_done(&self) -> bool {
-        let waits = |(_, record): (&ContainerId, &crate::queue::Record)| {
+        let waits = |(_, record): (&ContainerId, &crate::world::queue::Record)| {
             record.state != ContainerState::Queued || record.priority > 0
         };
-        // The cheap questions first: this is asked often.
+        // Cheap conditions first, because of the frequent calls.
         self.cloud.alive == 0
             && self.users.idle()
             && !self.queue.open_records().any(waits)
@@ -549,19 +413,4 @@ impl World {
                 view.instances().is_empty() && view.containers().is_empty()
             })
     }
-}
-
-fn sight(view: &longshore_core::view::View<'_>) -> Sight {
-    let mut sight = Sight::default();
-    for instance in view.instances() {
-        let Some(id) = instance.instance else {
-            continue;
-        };
-        if instance.idle_behavior == IdleBehavior::Hold {
-            sight.held.push(id.clone());
-        }
-        sight.instances.push(id);
-        sight.containers.extend(instance.containers);
-    }
-    sight
 }

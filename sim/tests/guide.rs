@@ -1,16 +1,16 @@
-//! Keeps `docs/simulator.md` honest: its commands are run, and print what stands there. Numbers may
-//! differ, since every change of the world gives every seed another meaning.
+//! Checks of `docs/simulator.md`: runs its commands and compares their output with the text of the
+//! guide. Numbers may differ, because every change of the world changes the runs of all seeds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use longshore_core::Dispatcher;
 use longshore_core::mutants::Mutant;
-use longshore_sim::{Fault, Hand, cli};
+use longshore_sim::{CoreHook, Fault, cli};
 
 const GUIDE: &str = include_str!("../../docs/simulator.md");
 
-/// A command of the guide and the lines that stand under it.
+/// Command of the guide and its expected output.
 struct Session {
     command: String,
     lines: Vec<String>,
@@ -27,7 +27,7 @@ fn sessions() -> Vec<Session> {
                 lines: Vec::new(),
             }),
             None if within => {
-                let session = all.last_mut().expect("a command comes first");
+                let session = all.last_mut().expect("a command before its output");
                 session.lines.push(line.to_owned());
             }
             _ => {}
@@ -36,8 +36,9 @@ fn sessions() -> Vec<Session> {
     all
 }
 
-/// Files that commands write lie in a directory of the test's own, those that they read in the tree.
-fn place(word: &str) -> String {
+/// Path for an argument: files written by commands are in a scratch directory of the test, files
+/// read by commands in the source tree.
+fn argument_path(word: &str) -> String {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let scratch: PathBuf = env!("CARGO_TARGET_TMPDIR").into();
     let path = match word {
@@ -48,36 +49,37 @@ fn place(word: &str) -> String {
     path.display().to_string()
 }
 
-/// Runs a command within this process; its output and exit code.
-fn perform(command: &str) -> (String, u8) {
-    let (mutant, words) = match command.split_once(" --example planted -- ") {
-        Some((_, words)) => words.split_once(' ').map(|(bug, rest)| (Some(bug), rest)),
+/// Runs a command within this process; returns output and exit code.
+fn run_command(command: &str) -> (String, u8) {
+    let (mutant, words) = match command.split_once(" --example mutants -- ") {
+        Some((_, words)) => words.split_once(' ').map(|(name, rest)| (Some(name), rest)),
         None => command
             .strip_prefix("longshore-sim ")
             .map(|rest| (None, rest)),
     }
-    .expect("it is a command of the simulator");
-    let hand = mutant.map(|name| {
-        let bug = Mutant::ALL.iter().copied().find(|bug| bug.name() == name);
-        let bug = bug.expect("there is such a bug");
-        let hand: Arc<Hand> = Arc::new(move |core: &mut Dispatcher| core.plant(bug));
-        hand
+    .expect("a command of the simulator");
+    let hook = mutant.map(|name| {
+        let mut all = Mutant::ALL.iter().copied();
+        let mutant = all.find(|mutant| mutant.name() == name);
+        let mutant = mutant.expect("a known mutant");
+        let hook: Arc<CoreHook> = Arc::new(move |core: &mut Dispatcher| core.plant(mutant));
+        hook
     });
     let mut all = vec!["longshore-sim".to_owned()];
-    all.extend(words.split_whitespace().map(place));
+    all.extend(words.split_whitespace().map(argument_path));
     let mut out = Vec::new();
-    let code = cli::run(all, hand, &mut out);
-    (String::from_utf8(out).expect("it is text"), code)
+    let code = cli::run(all, hook, &mut out);
+    (String::from_utf8(out).expect("output in UTF-8"), code)
 }
 
-/// The first seed that an output says has failed.
+/// First seed reported as failed in an output.
 fn failed_seed(output: &str) -> Option<String> {
     let mut failed = output.lines().filter_map(|line| line.strip_prefix("seed "));
     let (seed, _) = failed.find_map(|rest| rest.split_once(" failed"))?;
     Some(seed.to_owned())
 }
 
-/// A line without what may differ: numbers, and where columns begin because of them.
+/// Line with numbers masked and columns collapsed, since both may differ.
 fn masked(line: &str) -> String {
     let mut out = String::new();
     for word in line.split_whitespace() {
@@ -89,46 +91,53 @@ fn masked(line: &str) -> String {
 }
 
 #[test]
-fn the_commands_of_the_guide_print_what_stands_there() {
+fn guide_commands_print_expected_output() {
     let sessions = sessions();
-    assert_eq!(sessions.len(), 5, "the plan, and the bug in four commands");
+    assert_eq!(
+        sessions.len(),
+        5,
+        "the plan, and four commands about a mutant"
+    );
     let mut failing = None;
     for session in sessions {
         let command = match (&failing, session.command.split_once(" --minimize ")) {
             (Some(seed), Some((before, after))) => {
-                let (_, after) = after.split_once(' ').expect("a seed and more");
+                let (_, after) = after.split_once(' ').expect("a seed and further arguments");
                 format!("{before} --minimize {seed} {after}")
             }
             _ => session.command.clone(),
         };
-        let (output, code) = perform(&command);
+        let (output, code) = run_command(&command);
         failing = failing.or_else(|| failed_seed(&output));
         let mut printed = output.lines();
         for expected in session.lines.iter().filter(|line| *line != "…") {
             assert!(
                 printed.any(|line| masked(line) == masked(expected)),
-                "{}: {expected:?} is not there, or not in this order; exit code {code}, output:\n{output}",
+                "{}: {expected:?} is missing or out of order; exit code {code}, output:\n{output}",
                 session.command
             );
         }
     }
-    let _gone = std::fs::remove_file(place("small.jsonl"));
+    let _gone = std::fs::remove_file(argument_path("small.jsonl"));
 }
 
 #[test]
-fn the_guide_names_every_fault() {
+fn guide_lists_every_fault() {
     let missing: Vec<&str> = Fault::ALL
         .iter()
         .map(|fault| fault.name())
         .filter(|name| !GUIDE.contains(&format!("`{name}`")))
         .collect();
-    assert!(missing.is_empty(), "not in the catalogue: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "not in the catalogue of faults: {missing:?}"
+    );
 }
 
 #[test]
-fn wrong_work_is_refused_with_its_line_and_field() {
+fn invalid_workload_rejected() {
     let trace = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wrong.jsonl");
-    std::fs::write(&trace, "{\"at\": 0}\n").expect("it can be written");
+    std::fs::write(&trace, "{\"at\": 0}\n").expect("a writable scratch directory");
     let words = ["longshore-sim", "--seed", "1", "--workload"];
     let words = words.map(str::to_owned).into_iter();
     let words = words.chain([trace.display().to_string()]);

@@ -1,4 +1,5 @@
-//! Placement, compared with what is obviously right, through the public face alone.
+//! Property test: placement of the core equals the reference placement, through the public API
+//! alone.
 
 use std::time::Duration;
 
@@ -12,38 +13,38 @@ use longshore_core::input::{
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 use longshore_core::{Dispatcher, Phase, WaitReason};
-use longshore_sim::naive::{Choice, Naive, Wanted};
+use longshore_sim::reference_placement::{Choice, ReferencePlacement, Wanted};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
-/// An instance as the dispatcher finds it.
+/// Instance found by the dispatcher.
 #[derive(Clone, Debug)]
-struct Found {
-    /// Its type's number; one more than there are is not configured.
+struct FoundInstance {
+    /// Number of the type; the highest possible number is not configured.
     type_number: usize,
     other_image: bool,
     behavior: IdleBehavior,
-    /// What its probe says: nothing, not ready, or ready.
+    /// Probe result: no answer, not ready, or ready.
     answer: Option<bool>,
-    /// What runs on it; one without a demand is not known to the queue.
+    /// Running containers; an entry without a demand is unknown to the queue.
     running: Vec<Option<Demand>>,
 }
 
-/// Everything that a pass depends on.
+/// Input of a scheduling pass.
 #[derive(Clone, Debug)]
-struct Scene {
+struct Case {
     types: Vec<(u32, u64)>,
-    found: Vec<Found>,
+    found: Vec<FoundInstance>,
     queued: Vec<(Demand, u64)>,
-    room: u32,
-    money: Option<u64>,
+    spare_instances: u32,
+    price_limit: Option<u64>,
     creates: Option<u32>,
     packing: Option<u32>,
 }
 
 fn demands() -> impl Strategy<Value = Demand> {
-    // Few values, so that there are equal shapes, ties and exact fits.
+    // Few values, to get equal container classes, ties and exact fits.
     let ram = prop_oneof![Just(0), Just(500), Just(1900), Just(3800)];
     (0u32..=4, ram, any::<bool>(), 0u32..4).prop_map(|(vcpus, ram, other, tmp)| Demand {
         vcpus,
@@ -54,7 +55,7 @@ fn demands() -> impl Strategy<Value = Demand> {
     })
 }
 
-fn instances() -> impl Strategy<Value = Found> {
+fn instances() -> impl Strategy<Value = FoundInstance> {
     let behavior = prop_oneof![
         12 => Just(IdleBehavior::Run),
         1 => Just(IdleBehavior::Hold),
@@ -64,7 +65,7 @@ fn instances() -> impl Strategy<Value = Found> {
     let running = proptest::option::weighted(0.98, demands());
     let running = proptest::collection::vec(running, 0..3);
     (0usize..5, any::<bool>(), behavior, answer, running).prop_map(
-        |(type_number, other_image, behavior, answer, running)| Found {
+        |(type_number, other_image, behavior, answer, running)| FoundInstance {
             type_number,
             other_image,
             behavior,
@@ -74,7 +75,7 @@ fn instances() -> impl Strategy<Value = Found> {
     )
 }
 
-fn scenes() -> impl Strategy<Value = Scene> {
+fn cases() -> impl Strategy<Value = Case> {
     let limits = (
         0u32..6,
         proptest::option::weighted(0.3, 0u64..40),
@@ -87,12 +88,12 @@ fn scenes() -> impl Strategy<Value = Scene> {
         proptest::collection::vec((demands(), 1u64..4), 0..24),
         limits,
     )
-        .prop_map(|(types, found, queued, limits)| Scene {
+        .prop_map(|(types, found, queued, limits)| Case {
             types,
             found,
             queued,
-            room: limits.0,
-            money: limits.1,
+            spare_instances: limits.0,
+            price_limit: limits.1,
             creates: limits.2,
             packing: limits.3,
         })
@@ -104,14 +105,14 @@ fn type_name(number: usize) -> TypeName {
 
 fn container_id(group: usize, number: usize) -> ContainerId {
     let text = format!("zzzzz-dz642-{group:06}{number:09}");
-    text.parse().expect("well formed")
+    text.parse().expect("a valid ID")
 }
 
 fn instance_id(number: usize) -> InstanceId {
     InstanceId::new(format!("i-{number:04}"))
 }
 
-impl Scene {
+impl Case {
     fn config(&self) -> Config {
         let offer = |(log_vcpus, price): &(u32, u64)| {
             let vcpus = 1 << log_vcpus;
@@ -139,8 +140,10 @@ impl Scene {
         };
         config.sizing.reserve_extra_ram = 0;
         config.sizing.keep_buffers_per_vcpu = 0;
-        config.limits.instances = u32::try_from(self.found.len()).ok().map(|n| n + self.room);
-        config.limits.price_per_hour = self.money.map(MicroDollars);
+        config.limits.instances = u32::try_from(self.found.len())
+            .ok()
+            .map(|n| n + self.spare_instances);
+        config.limits.price_per_hour = self.price_limit.map(MicroDollars);
         config.limits.creates_in_flight = self.creates;
         config.limits.containers_per_instance = self.packing;
         config.limits.cloud_ops = None;
@@ -172,7 +175,7 @@ impl Scene {
 
     fn instances(&self) -> Vec<InstanceRecord> {
         let found = self.found.iter().enumerate();
-        let record = |(number, found): (usize, &Found)| InstanceRecord {
+        let record = |(number, found): (usize, &FoundInstance)| InstanceRecord {
             id: instance_id(number),
             address: Some(format!("10.0.0.{number}:22").into()),
             terminated: false,
@@ -195,7 +198,7 @@ impl Scene {
         let number = (0..self.found.len()).find(|number| instance_id(*number) == *instance)?;
         let found = &self.found[number];
         let ready = found.answer?;
-        let sighting = |at: usize| RunnerStatus {
+        let status = |at: usize| RunnerStatus {
             container: container_id(number + 1, at),
             stale: false,
         };
@@ -208,7 +211,7 @@ impl Scene {
             runners: Some(RunnerList {
                 broken: false,
                 preempted_at: None,
-                runners: (0..found.running.len()).map(sighting).collect(),
+                runners: (0..found.running.len()).map(status).collect(),
             }),
         })
     }
@@ -237,28 +240,30 @@ fn drain(core: &mut Dispatcher) -> Vec<Command> {
     commands
 }
 
-/// A dispatcher that has heard what its instances say and has read a queue in which only the
-/// running containers are; and the poll that is to show the others.
-fn set_up(scene: &Scene) -> (Dispatcher, Timestamp, Command) {
+/// Returns a dispatcher after all instances are probed and after a poll with only the running
+/// containers, and the pending poll for the other containers.
+fn dispatcher_before_poll(case: &Case) -> (Dispatcher, Timestamp, Command) {
     let mut now = Timestamp::from_nanos(1_000_000_000);
-    let mut core = Dispatcher::new(scene.config(), [3; 32], now);
+    let mut core = Dispatcher::new(case.config(), [3; 32], now);
     core.handle_input(now, Input::Leadership { held: true });
     core.handle_timeout(now);
     for _ in 0..2 {
         for command in drain(&mut core) {
             let answer = match &command.action {
                 Action::Queue(QueueAction::Poll { .. }) => {
-                    Some(Answer::Containers(Ok(scene.running())))
+                    Some(Answer::Containers(Ok(case.running())))
                 }
                 Action::Cloud {
                     action: CloudAction::List,
                     ..
-                } => Some(Answer::Instances(Ok(scene.instances()))),
+                } => Some(Answer::Instances(Ok(case.instances()))),
                 Action::Vm {
                     instance,
                     action: VmAction::Probe { .. },
                     ..
-                } => scene.probed(instance).map(|told| Answer::Probed(Ok(told))),
+                } => case
+                    .probed(instance)
+                    .map(|report| Answer::Probed(Ok(report))),
                 _ => None,
             };
             if let Some(answer) = answer {
@@ -275,18 +280,18 @@ fn set_up(scene: &Scene) -> (Dispatcher, Timestamp, Command) {
     core.handle_timeout(now);
     let is_poll = |c: &Command| matches!(c.action, Action::Queue(QueueAction::Poll { .. }));
     let poll = drain(&mut core).into_iter().find(is_poll);
-    (core, now, poll.expect("the queue is read again"))
+    (core, now, poll.expect("a second poll"))
 }
 
-fn wanted(core: &Dispatcher, scene: &Scene) -> Vec<Wanted> {
-    let queued = scene.queued.iter().enumerate();
+fn wanted(core: &Dispatcher, case: &Case) -> Vec<Wanted> {
+    let queued = case.queued.iter().enumerate();
     let all = queued.filter_map(|(number, (demand, priority))| {
         let shown = core.view().container(container_id(0, number))?;
-        // What fits nowhere is cancelled; that is no matter of placement.
+        // Unsatisfiable containers are cancelled and are not subject to placement.
         (!shown.eligible.is_empty()).then(|| Wanted {
             id: shown.id,
             priority: *priority,
-            need: shown.need.expect("it is well formed"),
+            need: shown.need.expect("the needs of a valid record"),
             eligible: shown.eligible,
             image: demand.vm_image.clone().unwrap_or(ImageId::from("usual")),
         })
@@ -294,9 +299,10 @@ fn wanted(core: &Dispatcher, scene: &Scene) -> Vec<Wanted> {
     all.collect()
 }
 
-/// What the dispatcher decided for a container; wishes are numbered in the order in which they left.
+/// Decision of the dispatcher for a container; create requests are numbered in the order of
+/// sending.
 fn decided(core: &Dispatcher, id: ContainerId, intents: &[String]) -> Choice {
-    let shown = core.view().container(id).expect("it is known");
+    let shown = core.view().container(id).expect("a known container");
     match shown.waiting {
         Some(WaitReason::Starting { instance }) => Choice::Starts(instance.to_string()),
         Some(WaitReason::Booting { instance, .. }) => {
@@ -310,20 +316,20 @@ fn decided(core: &Dispatcher, id: ContainerId, intents: &[String]) -> Choice {
     }
 }
 
-/// Counts of each kind of decision: to start, to await what is on its way, to create, to wait, and
-/// to give something back.
+/// Number of decisions by kind: start, await a pending instance, create, wait, and give an instance
+/// back.
 type Kinds = [usize; 5];
 
-/// Lets both decide; an error if they disagree.
-fn compare(scene: &Scene) -> Result<Kinds, TestCaseError> {
-    let (mut core, now, poll) = set_up(scene);
-    let config = scene.config();
-    let mut naive = Naive::of(&core.view(), &config);
-    let mut records = scene.running();
-    records.extend(scene.queued());
+/// Runs the core and the reference on a case; an error if their decisions differ.
+fn compare(case: &Case) -> Result<Kinds, TestCaseError> {
+    let (mut core, now, poll) = dispatcher_before_poll(case);
+    let config = case.config();
+    let mut naive = ReferencePlacement::of(&core.view(), &config);
+    let mut records = case.running();
+    records.extend(case.queued());
     let (id, answer) = (poll.id, Answer::Containers(Ok(records)));
     core.handle_input(now, Input::Answer { id, answer });
-    let wanted = wanted(&core, scene);
+    let wanted = wanted(&core, case);
     let expected = naive.place(&wanted);
 
     let commands = drain(&mut core);
@@ -342,18 +348,18 @@ fn compare(scene: &Scene) -> Result<Kinds, TestCaseError> {
         )),
         _ => None,
     });
-    let (intents, made): (Vec<_>, Vec<_>) = creates.unzip();
+    let (intents, created): (Vec<_>, Vec<_>) = creates.unzip();
     for (id, choice) in &expected {
         prop_assert_eq!(&decided(&core, *id, &intents), choice, "{}", id);
     }
-    prop_assert_eq!(&made, &naive.creates);
+    prop_assert_eq!(&created, &naive.creates);
     let count = |kind: fn(&Choice) -> bool| expected.iter().filter(|(_, c)| kind(c)).count();
     let starting = count(|choice| matches!(choice, Choice::Starts(_)));
     let waiting = count(|choice| matches!(choice, Choice::Waits));
-    let hopeless = scene.queued.len() - wanted.len();
+    let unsatisfiable = case.queued.len() - wanted.len();
     let is_lock = |c: &&Command| matches!(c.action, Action::Queue(QueueAction::Lock { .. }));
     let locks = commands.iter().filter(is_lock).count();
-    prop_assert_eq!(locks, starting + hopeless);
+    prop_assert_eq!(locks, starting + unsatisfiable);
     let given_back = naive.given_back.as_deref().map(InstanceId::from);
     if let Some(name) = &given_back {
         let shown = core.view().instance(name);
@@ -361,28 +367,28 @@ fn compare(scene: &Scene) -> Result<Kinds, TestCaseError> {
     }
     let awaiting = expected.len() - starting - waiting;
     let given_back = usize::from(given_back.is_some());
-    Ok([starting, awaiting, made.len(), waiting, given_back])
+    Ok([starting, awaiting, created.len(), waiting, given_back])
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn the_real_pass_decides_what_is_obviously_right(scene in scenes()) {
-        compare(&scene)?;
+    fn placement_matches_reference(case in cases()) {
+        compare(&case)?;
     }
 }
 
 #[test]
-fn the_scenes_call_for_every_kind_of_decision() {
+fn cases_cover_every_decision() {
     let mut runner = TestRunner::deterministic();
     let mut sum = [0; 5];
     for _ in 0..500 {
-        let scene = scenes()
+        let case = cases()
             .new_tree(&mut runner)
-            .expect("no filters")
+            .expect("a strategy without filters")
             .current();
-        for (sum, count) in sum.iter_mut().zip(compare(&scene).expect("they agree")) {
+        for (sum, count) in sum.iter_mut().zip(compare(&case).expect("equal decisions")) {
             *sum += count;
         }
     }

@@ -1,11 +1,12 @@
-//! Drawn worlds: a few hundred of them with every test run.
+//! Invariants on generated worlds: about a thousand seeds in every test run, and the seeds of the
+//! corpus.
 
 use std::collections::BTreeMap;
 
 use longshore_sim::{Plan, Profile, Report, Verdict, run};
 
 fn seed(number: u64, profile: Profile) -> Report {
-    let report = run(&Plan::draw(number, profile), false);
+    let report = run(&Plan::generate(number, profile), false);
     assert_eq!(
         report.verdict,
         Verdict::Ok,
@@ -18,7 +19,7 @@ fn seed(number: u64, profile: Profile) -> Report {
 }
 
 #[test]
-fn the_rules_hold_in_small_worlds() {
+fn lite_seeds_hold_invariants() {
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     for number in 0..1000 {
         for (name, count) in seed(number, Profile::Lite).faults {
@@ -26,20 +27,20 @@ fn the_rules_hold_in_small_worlds() {
         }
     }
     let never: Vec<_> = faults.iter().filter(|(_, n)| **n == 0).collect();
-    assert!(never.is_empty(), "faults that never struck: {never:?}");
+    assert!(never.is_empty(), "faults without any occurrence: {never:?}");
 }
 
 #[test]
-fn the_rules_hold_in_some_larger_worlds() {
+fn swarm_seeds_hold_invariants() {
     for number in 0..20 {
         seed(number, Profile::Swarm);
     }
 }
 
 #[test]
-fn equal_seeds_give_equal_runs() {
+fn equal_seeds_equal_traces() {
     for number in 0..20 {
-        let plan = Plan::draw(number, Profile::Lite);
+        let plan = Plan::generate(number, Profile::Lite);
         let (one, two) = (run(&plan, true), run(&plan, true));
         assert_eq!(one.trace, two.trace, "seed {number}");
         assert!(!one.trace.is_empty());
@@ -47,7 +48,7 @@ fn equal_seeds_give_equal_runs() {
 }
 
 #[test]
-fn what_once_failed_never_fails_again() {
+fn corpus_seeds_pass() {
     let numbers = |text: &str| -> Vec<u64> {
         let parsed = text.lines().map(str::parse).collect();
         Result::unwrap(parsed)

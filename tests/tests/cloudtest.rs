@@ -44,21 +44,21 @@ fn cloudtest_passes_and_leaves_nothing() {
     let done = done.succeeded();
     for title in [
         "list instances",
-        "nothing left from before",
+        "no instances left from before",
         "create an instance",
-        "it is in the list",
-        "it bears all tags",
+        "instance is listed",
+        "instance has all tags",
         "change a tag",
-        "it gets an address",
-        "it proves its identity over SSH",
+        "instance gets an address",
+        "identity verified over SSH",
         "boot probe",
         "command",
-        "same token, no second instance",
-        "other sets are kept apart",
-        "destroy it",
-        "it is gone",
-        "destroy it again",
-        "nothing is left",
+        "duplicate create is idempotent",
+        "instance sets are isolated",
+        "destroy the instance",
+        "instance is terminated",
+        "repeat the destroy",
+        "cleanup",
     ] {
         assert_eq!(
             result(&done.stdout, title),
@@ -89,7 +89,7 @@ fn failed_boot_probe_output_is_shown() {
     let done = cluster.longshore(&["cloudtest", "--command", "true"]);
     assert_eq!(done.code(), Some(1), "{done:#?}");
     let table = &done.stdout;
-    assert_eq!(result(table, "it proves its identity over SSH"), "ok");
+    assert_eq!(result(table, "identity verified over SSH"), "ok");
     assert_eq!(result(table, "boot probe"), "FAILED");
     assert!(table.contains("exit status 7"), "{table}");
     assert!(table.contains("disk not mounted yet"), "{table}");
@@ -99,7 +99,7 @@ fn failed_boot_probe_output_is_shown() {
         "-",
         "skipped without a successful boot probe"
     );
-    assert_eq!(result(table, "destroy it"), "ok");
+    assert_eq!(result(table, "destroy the instance"), "ok");
     assert!(
         done.stderr.contains("failed: boot probe"),
         "{}",
@@ -146,7 +146,7 @@ fn existing_instances_fail_without_destroy_option() {
     let refused = cluster.longshore(&["cloudtest"]);
     assert_eq!(refused.code(), Some(1), "{refused:#?}");
     assert_eq!(
-        result(&refused.stdout, "nothing left from before"),
+        result(&refused.stdout, "no instances left from before"),
         "FAILED"
     );
     assert!(refused.stdout.contains(&left), "{}", refused.stdout);
@@ -183,8 +183,8 @@ fn term_destroys_test_instances() {
     let status = until_some("the cloudtest ends", || cloudtest.ended());
     assert_eq!(status.code(), Some(1));
     let log = cloudtest.log();
-    assert_eq!(result(&log, "destroy it"), "ok", "{log}");
-    assert_eq!(result(&log, "it is gone"), "ok", "{log}");
+    assert_eq!(result(&log, "destroy the instance"), "ok", "{log}");
+    assert_eq!(result(&log, "instance is terminated"), "ok", "{log}");
     assert_eq!(living(&cluster), Vec::<String>::new(), "{vm}");
     until("no processes run", || cluster.processes().is_empty());
 }
@@ -234,14 +234,14 @@ fn json_contains_steps_times_and_advice() {
     assert_eq!(report["instance_set_id"], "zzzzz-zzzzz-zzzzzzcloudtest");
     let steps = report["runs"][0]["steps"].as_array().expect("steps");
     let step = |point: &str| {
-        let found = steps.iter().find(|step| step["point"] == point);
+        let found = steps.iter().find(|step| step["check"] == point);
         found.unwrap_or_else(|| panic!("{point} in {report}"))
     };
     assert_eq!(step("create")["outcome"], "passed");
     assert!(step("create")["seconds"].as_f64().is_some_and(|s| s > 0.0));
     assert_eq!(step("command")["outcome"], "failed");
-    assert_eq!(step("command")["words"], "exit status 9");
-    assert_eq!(step("command")["check"][0], "command");
+    assert_eq!(step("command")["message"], "exit status 9");
+    assert_eq!(step("command")["hints"][0], "command");
     assert!(
         step("command")["advice"][0]
             .as_str()

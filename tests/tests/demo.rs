@@ -33,12 +33,12 @@ fn shared_demo() -> &'static Demo {
         let begun = Instant::now();
         let journals = dir.path().join("journals");
         let args = ["--containers", "60", "--json", "--journal"];
-        let ran = demo(
+        let output = demo(
             dir.path(),
             &[&args[..], &[journals.to_str().unwrap()]].concat(),
         );
         let took = begun.elapsed();
-        let ran = output.succeeded();
+        let output = output.succeeded();
         let files: Vec<PathBuf> = fs::read_dir(&journals)
             .unwrap()
             .map(|entry| entry.unwrap().path())
@@ -124,7 +124,7 @@ fn demo_leaves_nothing() {
 #[test]
 fn demo_prints_table_and_totals() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = demo(dir.path(), &["--containers", "8"]).succeeded();
+    let output = demo(dir.path(), &["--containers", "8"]).succeeded();
     let lines: Vec<&str> = output.stdout.lines().collect();
     let head: Vec<&str> = lines[0].split_whitespace().collect();
     assert_eq!(head, ["CONTAINER", "VM", "WAITED", "RAN", "EXIT", "COST"]);
@@ -165,7 +165,7 @@ fn interrupted_demo_leaves_nothing() {
 
 #[test]
 fn replay_issues_same_commands() {
-    let ran = replay(&shared_demo().journal, &["--json"]).succeeded();
+    let output = replay(&shared_demo().journal, &["--json"]).succeeded();
     let verdict: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(verdict["same"], true);
     assert_eq!(verdict["cut_off"], false);
@@ -173,7 +173,7 @@ fn replay_issues_same_commands() {
     assert_eq!(verdict["steps"].as_u64(), Some(lines - 1));
     // At least a lock and a start for each container except the oversized container.
     assert!(verdict["commands"].as_u64().unwrap() > 59 * 2);
-    let ran = replay(&shared_demo().journal, &[]).succeeded();
+    let output = replay(&shared_demo().journal, &[]).succeeded();
     assert!(output.stdout.contains("all"), "{}", output.stdout);
     assert!(
         output.stdout.contains("commands the same"),
@@ -194,7 +194,7 @@ fn replay_finds_changed_input() {
     let journal = &shared_demo().journal;
     let line = line_with(journal, "\"priority\":500");
     let change = |text: &str| Some(text.replacen("\"priority\":500", "\"priority\":499", 1));
-    let ran = replay(&with_line(journal, line, change), &[]);
+    let output = replay(&with_line(journal, line, change), &[]);
     assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(
         output.stderr.contains(&format!("line {line}")),
@@ -207,7 +207,7 @@ fn replay_finds_changed_input() {
 fn replay_finds_missing_line() {
     let journal = &shared_demo().journal;
     let line = line_with(journal, "\"inputs\"");
-    let ran = replay(&with_line(journal, line, |_| None), &[]);
+    let output = replay(&with_line(journal, line, |_| None), &[]);
     assert_eq!(output.code(), Some(1), "{output:?}");
     assert!(
         output.stderr.contains(&format!("line {line}")),
@@ -227,7 +227,7 @@ fn replay_shows_written_and_replayed_command() {
         Some(step.to_string())
     };
     let doctored = with_line(journal, line, change);
-    let ran = replay(&doctored, &["--json"]);
+    let output = replay(&doctored, &["--json"]);
     assert_eq!(output.code(), Some(1), "{output:?}");
     for part in [
         &*format!("line {line}"),
@@ -247,7 +247,7 @@ fn replay_shows_written_and_replayed_command() {
 #[test]
 fn replay_skips_truncated_last_line() {
     let journal = &shared_demo().journal;
-    let ran = replay(&journal[..journal.len() - 10], &["--json"]).succeeded();
+    let output = replay(&journal[..journal.len() - 10], &["--json"]).succeeded();
     let verdict: Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(
         (&verdict["same"], &verdict["cut_off"]),
@@ -270,18 +270,18 @@ fn invalid_journal_is_refused() {
         (&*other_version, "format 99"),
     ];
     for (text, part) in cases {
-        let ran = replay(text, &[]);
+        let output = replay(text, &[]);
         assert_eq!(output.code(), Some(2), "{part}: {output:?}");
         assert!(output.stderr.contains(part), "{part}: {}", output.stderr);
         assert!(!output.stderr.contains("panicked"), "{}", output.stderr);
     }
-    let ran = run(Command::new(longshore()).args(["replay", "/no/such/file"]));
+    let output = run(Command::new(longshore()).args(["replay", "/no/such/file"]));
     assert_eq!(output.code(), Some(2));
     assert!(output.stderr.contains("/no/such/file"), "{}", output.stderr);
     // A file that is not valid UTF-8.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("journal");
     fs::write(&file, [0xff, 0xfe, b'\n']).unwrap();
-    let ran = run(Command::new(longshore()).arg("replay").arg(&file));
+    let output = run(Command::new(longshore()).arg("replay").arg(&file));
     assert_eq!(output.code(), Some(2), "{output:?}");
 }

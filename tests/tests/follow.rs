@@ -106,7 +106,7 @@ fn explain_names_reasons_for_wait_and_instance() {
     }
     let _ = cluster.longshore(&["instances", "hold", &vm]).succeeded();
     until("the instance is held", || {
-        explain(&vm).contains("an operator said so")
+        explain(&vm).contains("set by an operator")
     });
     let output = cluster.longshore(&["explain", "--json", &vm]).succeeded();
     let explanation: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();

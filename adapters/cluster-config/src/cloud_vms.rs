@@ -1,4 +1,4 @@
-//! The section `Containers.CloudVMs`: how often, how long, how much; and what drivers need.
+//! The section `Containers.CloudVMs`: intervals, timeouts, limits; settings of drivers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use longshore_core::resources::MicroDollars;
 
 use super::cluster::CloudVms;
 use super::host;
-use super::reader::{Entry, Section, Strangers};
+use super::reader::{Entry, Section, UnknownKeys};
 
-/// More make no sense: a day, a week, a month, a year…
+/// Maximum number of budgets: enough for a day, a week, a month, a year.
 const BUDGETS_MAX: usize = 16;
 const WINDOW_MIN: Duration = Duration::from_secs(60);
-/// A leap year.
+/// Longest window: a leap year.
 const WINDOW_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads what the core decides with. The caller finishes the section.
+/// Reads the configuration of the core. The caller finishes the section.
 pub(super) fn core(vms: &Section<'_>) -> Config {
     Config {
         image: ImageId::new(vms.text("ImageID", "")),
@@ -39,7 +39,7 @@ fn intervals(vms: &Section<'_>) -> Intervals {
     let at_least_1ms = |d: Duration| d.max(Duration::from_millis(1));
     let poll = vms.duration_or_zero("PollInterval", default.poll);
     let poll = if poll.is_zero() {
-        // The peer then asks without a pause.
+        // The peer polls without a pause then.
         let message = format!("0 means no pause at all; {:?} is used", default.poll);
         let line = vms.get("PollInterval").map(|entry| entry.line());
         vms.report()
@@ -82,7 +82,7 @@ fn spot_fallback(vms: &Section<'_>) -> SpotFallback {
         interruptions: rule.count_above_zero("Interruptions", 0),
         after: (!after.is_zero()).then_some(after),
     };
-    rule.finish(Strangers::Warn);
+    rule.finish(UnknownKeys::Warn);
     fallback
 }
 
@@ -93,10 +93,10 @@ fn limits(vms: &Section<'_>) -> Limits {
     };
     Limits {
         instances: vms.count_above_zero("MaxInstances", 64),
-        // The peer's default is 1, which its slow reuse of addresses made necessary.
+        // The peer's default is 1, because of its slow reuse of addresses.
         creates_in_flight: vms.count_above_zero("MaxConcurrentInstanceCreateOps", 0),
         containers_per_instance: vms.count_above_zero("MaxRunningContainersPerInstance", 0),
-        // The peer's default is 10, with which a thousand VMs are each probed every 100 s only.
+        // The peer's default is 10: with a thousand VMs, one probe of each VM in 100 s.
         probes: rate("MaxProbesPerSecond", 0),
         creates: rate("MaxCreatesPerSecond", 0),
         destroys: rate("MaxDestroysPerSecond", 0),
@@ -113,7 +113,7 @@ fn limits(vms: &Section<'_>) -> Limits {
     }
 }
 
-/// Each item says how much may be spent over how long a span.
+/// Reads the list of budgets, each with window and limit.
 fn budgets(vms: &Section<'_>) -> Vec<Budget> {
     let Some(entry) = vms.get("Budgets") else {
         return Vec::new();
@@ -130,7 +130,7 @@ fn budgets(vms: &Section<'_>) -> Vec<Budget> {
         if let Some(window) = item.section().get("Window")
             && budgets.iter().any(same)
         {
-            // The higher one would never count, and metrics tell budgets apart by their windows.
+            // The higher one would have no effect, and metrics label budgets by window.
             window.wrong(
                 "a span that no other budget has",
                 "keep the budget with the lower Limit",
@@ -163,10 +163,10 @@ fn budget(item: &Entry<'_>) -> Option<Budget> {
     if limit.is_none() {
         section.missing("Limit", LIMIT, "write what may be spent within the Window");
     }
-    // What could not be read was reported, and reads as more than everything.
+    // Unreadable values are reported already; the maximum avoids a second error.
     let span = section.duration_or_zero("Window", Duration::MAX);
     let amount = section.millionths("Limit", u64::MAX);
-    section.finish(Strangers::Warn);
+    section.finish(UnknownKeys::Warn);
     let (window, limit) = (window?, limit?);
     if span < WINDOW_MIN || span > WINDOW_MAX && span < Duration::MAX {
         window.wrong(WINDOW, "write such a duration");
@@ -183,11 +183,11 @@ fn budget(item: &Entry<'_>) -> Option<Budget> {
     })
 }
 
-/// Reads what adapters need. The caller finishes the section.
+/// Reads the settings of adapters. The caller finishes the section.
 pub(super) fn adapters(vms: &Section<'_>) -> CloudVms {
-    // Whether the drivers that are not always built in are there, the program says.
+    // The program checks if a driver is built in.
     let drivers = [("ec2", "ec2"), ("azure", "azure"), ("loopback", "loopback")];
-    vms.not_ours(&["Enable"]);
+    vms.ignore(&["Enable"]);
     CloudVms {
         driver: vms.choice("Driver", &drivers, "ec2").to_owned(),
         driver_parameters: driver_parameters(vms),
@@ -202,13 +202,13 @@ pub(super) fn adapters(vms: &Section<'_>) -> CloudVms {
     }
 }
 
-/// As they are: the driver checks them. Only sections and lists of them are walked here, for keys
-/// that stand twice.
+/// Returns the driver's parameters unchanged; the driver validates them. Only duplicate keys are
+/// reported here.
 fn driver_parameters(vms: &Section<'_>) -> serde_json::Value {
     let Some(entry) = vms.get("DriverParameters") else {
         return serde_json::Value::Null;
     };
-    entry.section().find_duplicates();
+    entry.section().report_duplicates();
     entry.to_json()
 }
 

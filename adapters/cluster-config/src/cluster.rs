@@ -1,4 +1,4 @@
-//! What a cluster's configuration says, as types that cannot be wrong.
+//! Content of a cluster's configuration, as types without invalid values.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,87 +7,87 @@ use std::path::PathBuf;
 use longshore_core::config::Config;
 use longshore_secret::Secret;
 
-/// Everything this program takes from the file.
+/// Everything read from the file.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
-    /// Five characters of `a-z0-9`; the beginning of each container's uuid.
+    /// Five characters of `a-z0-9`; first part of every container uuid.
     pub cluster_id: String,
-    /// What the decisions depend on. Every type's quota group is `on-demand` or `spot`; a driver
-    /// that knows better puts its own in their place.
+    /// Configuration of the core. The quota group of every type is `on-demand` or `spot`; drivers with
+    /// finer groups replace it.
     pub core: Config,
-    /// Token for the containers API, also that of every runner (`SystemRootToken`).
+    /// Token for the containers API, shared with every runner (`SystemRootToken`).
     pub system_root_token: Secret,
-    /// Token that the management API expects; empty switches that API off (`ManagementToken`).
+    /// Token of the management API; empty switches the API off (`ManagementToken`).
     pub management_token: Secret,
     /// Unencrypted SSH key, PEM or OpenSSH, as text; empty if none is configured
     /// (`Containers.DispatchPrivateKey`).
     pub dispatch_private_key: Secret,
-    /// Where everybody listens.
+    /// Addresses of services.
     pub services: Services,
-    /// What our own servers prove who they are with; absent where none is configured (`TLS`).
+    /// Certificate of our own servers, if configured (`TLS`).
     pub tls: Option<TlsFiles>,
-    /// The rented VMs.
+    /// Settings of drivers and VMs.
     pub cloud: CloudVms,
-    /// What runs on them.
+    /// Program on the VMs.
     pub runner: Runner,
-    /// The program's own log.
+    /// Log of this program.
     pub log: Log,
-    /// The containers API.
+    /// Limits of the containers API.
     pub api: Api,
-    /// The built-in queue; absent where the containers API is somebody else's (`Longshore.Queue`).
+    /// Built-in queue; absent if another program serves the containers API (`Longshore.Queue`).
     pub queue: Option<BuiltinQueue>,
 }
 
-/// Where everybody listens.
+/// Addresses of services.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Services {
-    /// The containers API: `http` or `https`, with a host; ends in a slash
+    /// URL of the containers API: `http` or `https`, with a host; ends in a slash
     /// (`Services.Controller.ExternalURL`).
     pub controller_url: String,
-    /// `host:port` of the same, for runners; without the port where it is the scheme's own.
+    /// `host:port` of the containers API, for runners; without the default port of the scheme.
     pub controller_host: String,
-    /// Our own management API, in the order of the file; the first that can be bound counts
+    /// Addresses of the management API, in the order of the file; the first bindable address is used
     /// (`Services.DispatchCloud.InternalURLs`).
     pub dispatch_cloud: Vec<InternalUrl>,
-    /// Certificates of the containers API are not checked (`TLS.Insecure`).
+    /// True if the certificate of the containers API is not checked (`TLS.Insecure`).
     pub tls_insecure: bool,
 }
 
-/// One address of our own management API.
+/// Address of the management API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InternalUrl {
-    /// As others reach it; ends in a slash.
+    /// URL for clients; ends in a slash.
     pub url: String,
-    /// `host:port` to bind: that of `ListenURL`, or else of the URL itself.
+    /// `host:port` to bind: from `ListenURL`, else from the URL itself.
     pub listen: String,
-    /// Whether TLS is spoken there: the scheme of the same is `https`.
+    /// True if the scheme of the bound URL is `https`.
     pub tls: bool,
 }
 
-/// A certificate and its key.
+/// Certificate with private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The chain, our own first (`TLS.Certificate`).
+    /// Certificate chain, the server's own first (`TLS.Certificate`).
     pub certificate: Pem,
-    /// The private key of the first (`TLS.Key`).
+    /// Private key of the first certificate (`TLS.Key`).
     pub key: Pem,
 }
 
-/// Where text in PEM format is. Files are read by whoever needs them, since not everybody who may
-/// read the configuration may read a private key.
+/// Text in PEM format, or a file with such text. Files are read on use, not on load: some readers of
+/// the configuration have no permission for private keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pem {
-    /// In this file.
+    /// Path of the file.
     File(PathBuf),
-    /// In the configuration itself.
+    /// Text in the configuration itself.
     Text(Secret),
 }
 
 impl Pem {
-    /// The text itself.
+    /// Returns the text.
     ///
     /// # Errors
-    /// If the file cannot be read; the message names it.
+    /// Failure to read the file; the message names the file.
     pub fn read(&self) -> Result<Secret, String> {
         match self {
             Self::Text(text) => Ok(text.clone()),
@@ -99,36 +99,35 @@ impl Pem {
     }
 }
 
-/// The rented VMs: what adapters need to know, the core does not.
+/// Settings of drivers and VMs, unknown to the core.
 #[derive(Clone, PartialEq)]
 pub struct CloudVms {
-    /// `loopback`, or a driver that may have been left out of this build: `ec2`, `azure`. Whether
-    /// it is there is for the program to say, not for the file (`Driver`).
+    /// Name of the driver: `loopback`, `ec2` or `azure`, the last two not in every build. The program
+    /// checks if the build has the driver (`Driver`).
     pub driver: String,
-    /// For the driver alone; an object, or null. May hold secrets: never print it
+    /// Parameters of the driver: an object, or null. May contain secrets: never print them
     /// (`DriverParameters`).
     pub driver_parameters: serde_json::Value,
-    /// For addresses without a port (`SSHPort`).
+    /// SSH port for addresses without a port (`SSHPort`).
     pub ssh_port: u16,
-    /// Exit code 0 means that a VM is booted; empty for `true` (`BootProbeCommand`).
+    /// Command with exit code 0 on a booted VM; empty for `true` (`BootProbeCommand`).
     pub boot_probe_command: String,
-    /// Appended to the script that a VM runs at boot (`InstanceInitCommand`).
+    /// Shell text appended to the boot script of a VM (`InstanceInitCommand`).
     pub instance_init_command: String,
-    /// File that is put on each VM as the runner; empty where images bring it
-    /// (`DeployRunnerBinary`).
+    /// File copied to each VM as the runner; empty if images contain one (`DeployRunnerBinary`).
     pub deploy_runner_binary: String,
-    /// Where it is put, on the VM (`DeployRunnerDirectory`).
+    /// Directory of the runner on the VM (`DeployRunnerDirectory`).
     pub deploy_runner_directory: String,
-    /// Whether the cloud puts the public half of our key on each VM (`DeployPublicKey`).
+    /// True if the cloud installs our public key on each VM (`DeployPublicKey`).
     pub deploy_public_key: bool,
-    /// For everything that is created in the cloud (`ResourceTags`).
+    /// Tags of everything created in the cloud (`ResourceTags`).
     pub resource_tags: BTreeMap<String, String>,
-    /// Put before the names of our own tags (`TagKeyPrefix`).
+    /// Prefix of our own tag names (`TagKeyPrefix`).
     pub tag_key_prefix: String,
 }
 
 impl fmt::Debug for CloudVms {
-    /// Leaves the driver's parameters out.
+    /// Omits the parameters of the driver.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CloudVms")
             .field("driver", &self.driver)
@@ -143,30 +142,30 @@ impl fmt::Debug for CloudVms {
     }
 }
 
-/// What runs on the VMs.
+/// Program on the VMs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
-    /// The runner's command where none is deployed (`Containers.CrunchRunCommand`).
+    /// Command of the runner if none is deployed (`Containers.CrunchRunCommand`).
     pub crunch_run_command: String,
-    /// Further arguments for it (`Containers.CrunchRunArgumentsList`).
+    /// Further arguments of the runner (`Containers.CrunchRunArgumentsList`).
     pub crunch_run_arguments: Vec<String>,
-    /// What runs containers (`Containers.RuntimeEngine`).
+    /// Container engine (`Containers.RuntimeEngine`).
     pub runtime_engine: RuntimeEngine,
 }
 
-/// What runs containers.
+/// Container engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeEngine {
     /// Docker.
     Docker,
     /// Singularity or Apptainer.
     Singularity,
-    /// None: a process of the VM.
+    /// No engine: containers are processes of the VM.
     Process,
 }
 
 impl RuntimeEngine {
-    /// The runner's word for it.
+    /// Name of the engine in the arguments of the runner.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -177,41 +176,41 @@ impl RuntimeEngine {
     }
 }
 
-/// The program's own log.
+/// Log of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// One JSON object a line, or plain text (`SystemLogs.Format`).
+    /// JSON lines or plain text (`SystemLogs.Format`).
     pub format: LogFormat,
-    /// The least important level that is shown (`SystemLogs.LogLevel`).
+    /// Least important level shown (`SystemLogs.LogLevel`).
     pub level: LogLevel,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// JSON object per line.
     Json,
-    /// For people.
+    /// Plain text for people.
     Text,
 }
 
-/// How important log lines must be.
+/// Level of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Only what somebody must act on.
+    /// Problems that need action.
     Error,
-    /// And what somebody should know.
+    /// Also problems without need for action.
     Warn,
-    /// And what happens.
+    /// Also events.
     Info,
-    /// And why.
+    /// Also reasons.
     Debug,
     /// Everything.
     Trace,
 }
 
 impl LogLevel {
-    /// The usual word for it, as log filters take it.
+    /// Name of the level in log filters.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -224,25 +223,25 @@ impl LogLevel {
     }
 }
 
-/// The containers API.
+/// Limits of the containers API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Api {
-    /// The built-in queue answers with at most so many records; at least 1
+    /// Maximum number of records in an answer of the built-in queue; at least 1
     /// (`API.MaxItemsPerResponse`).
     pub max_items_per_response: u32,
-    /// Calls to the containers API that may be under way at a time: a quarter of
-    /// (`API.MaxConcurrentRequests`), at least 1.
+    /// Maximum number of calls to the containers API in flight: a quarter of
+    /// `API.MaxConcurrentRequests`, at least 1.
     pub concurrency_max: u32,
-    /// The built-in queue cancels a container that was locked so often when it is unlocked; at
-    /// least 1 (`Containers.MaxDispatchAttempts`).
+    /// Number of locks after which the built-in queue cancels a container on unlock; at least 1
+    /// (`Containers.MaxDispatchAttempts`).
     pub max_dispatch_attempts: u32,
 }
 
-/// The built-in queue.
+/// Settings of the built-in queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltinQueue {
-    /// Its file (`Longshore.Queue.Database`).
+    /// SQLite file (`Longshore.Queue.Database`).
     pub database: PathBuf,
-    /// `host:port` to bind; by default that of the controller's URL (`Longshore.Queue.Listen`).
+    /// `host:port` to bind; by default from the controller's URL (`Longshore.Queue.Listen`).
     pub listen: String,
 }

@@ -1,20 +1,20 @@
-//! The section `Containers`: sizing, the runner, the key.
+//! The section `Containers`: sizing, runner, private key.
 
 use longshore_core::config::{Config, Sizing};
 use longshore_secret::Secret;
 
 use super::cloud_vms;
 use super::cluster::{CloudVms, Runner, RuntimeEngine};
-use super::reader::{Entry, Section, Strangers};
+use super::reader::{Entry, Section, UnknownKeys};
 
-/// What the section says.
+/// Content of the section.
 pub(super) struct Containers {
-    /// All but the types, which stand elsewhere.
+    /// Configuration of the core, except the types (`InstanceTypes`).
     pub(super) core: Config,
     pub(super) cloud: CloudVms,
     pub(super) runner: Runner,
     pub(super) dispatch_private_key: Secret,
-    /// 0 for no such types.
+    /// Zero: no preemptible twins of types.
     pub(super) preemptible_price_factor_ppm: u64,
     pub(super) max_dispatch_attempts: u32,
 }
@@ -24,12 +24,12 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     let vms = section.section("CloudVMs");
     let mut core = cloud_vms::core(&vms);
     let cloud = cloud_vms::adapters(&vms);
-    vms.finish(Strangers::Warn);
+    vms.finish(UnknownKeys::Warn);
     core.sizing = sizing(section, core.sizing);
     core.timeouts.stale_lock =
         section.duration_or_zero("StaleLockTimeout", core.timeouts.stale_lock);
     let runner = runner(section);
-    of_others(section);
+    ignore_foreign_keys(section);
     Containers {
         cloud,
         runner,
@@ -45,8 +45,8 @@ pub(super) fn containers(section: &Section<'_>) -> Containers {
     }
 }
 
-/// `by_vms` is what stands under `CloudVMs`.
-fn sizing(section: &Section<'_>, by_vms: Sizing) -> Sizing {
+/// Completes `cloud_vms`, the part read from `CloudVMs`.
+fn sizing(section: &Section<'_>, cloud_vms: Sizing) -> Sizing {
     let default = Sizing::default();
     Sizing {
         reserve_extra_ram: section.bytes("ReserveExtraRAM", default.reserve_extra_ram),
@@ -54,12 +54,13 @@ fn sizing(section: &Section<'_>, by_vms: Sizing) -> Sizing {
         max_price_factor_ppm: section
             .millionths_above_zero("MaximumPriceFactor", default.max_price_factor_ppm)
             .unwrap_or(1_000_000),
-        ..by_vms
+        ..cloud_vms
     }
 }
 
-/// Runners are told to start no keepstore of their own, which would need the root token on every VM:
-/// so no memory is kept for one. 1 is what stands in every file with the peer's defaults.
+/// Reads the number of keepstore buffers, and returns zero: runners are configured to start no
+/// keepstore, since a keepstore would need the root token on every VM. No warning for 1, the peer's
+/// default.
 fn no_keepstore(section: &Section<'_>) -> u32 {
     const KEY: &str = "LocalKeepBlobBuffersPerVCPU";
     if section.count(KEY, 0, 1) > 1 {
@@ -88,12 +89,12 @@ fn runner(section: &Section<'_>) -> Runner {
     }
 }
 
-/// Keys of this section that other programs of the cluster read.
-fn of_others(section: &Section<'_>) {
-    // One value of it stops the whole cluster, so it is worth a check here.
+/// Ignores the keys of this section read by other programs of the cluster.
+fn ignore_foreign_keys(section: &Section<'_>) {
+    // An invalid value stops all other programs of the cluster: report it here too.
     let targets = [("none", ()), ("all", ()), ("errors", ())];
     section.choice("LocalKeepLogsToContainerLog", &targets, ());
-    section.not_ours(&[
+    section.ignore(&[
         "AlwaysUsePreemptibleInstances",
         "DefaultKeepCacheRAM",
         "LSF",
@@ -107,8 +108,8 @@ fn of_others(section: &Section<'_>) {
     ]);
 }
 
-/// The key itself, or the text of the file that it names. Only looked at closely by who uses it; but
-/// a bare path, which is an easy mistake, is found here.
+/// Reads the private key, or the file named in its place. Only a bare path, an easy mistake, is
+/// detected here; the SSH client parses the key.
 fn private_key(entry: &Entry<'_>) -> Option<Secret> {
     const EXPECTED: &str = "an unencrypted private key, PEM or OpenSSH, or file:///absolute/path";
     let text = entry.secret_text()?;

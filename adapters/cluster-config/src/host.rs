@@ -1,8 +1,8 @@
-//! What this host says about itself.
+//! Facts about this host: size, ports of services.
 
 use longshore_core::resources::Resources;
 
-/// All cores, all memory, and the size of the file system of `/tmp`.
+/// Resources of this host: all cores, all memory, and the size of the file system of `/tmp`.
 pub(super) fn resources() -> Result<Resources, String> {
     let cores = std::thread::available_parallelism().map_err(|e| format!("cores: {e}"))?;
     let tmp = rustix::fs::statvfs("/tmp").map_err(|e| format!("/tmp: {e}"))?;
@@ -16,21 +16,21 @@ pub(super) fn resources() -> Result<Resources, String> {
     })
 }
 
-/// The line `MemTotal:  16384 kB`, in bytes.
+/// Reads the line `MemTotal:  16384 kB`; bytes.
 fn mem_total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
     let kib = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
     kib.checked_mul(1024)
 }
 
-/// A port by number or by name; blank is that of SSH.
+/// Port by number or by name; blank means the SSH port.
 pub(super) fn tcp_port(text: &str) -> Option<u16> {
     let number = || {
         let digits = text.bytes().all(|b| b.is_ascii_digit());
         text.parse().ok().filter(|port| digits && *port > 0)
     };
     match text {
-        // Known even where there is no such file.
+        // Valid even without /etc/services.
         "" | "ssh" => Some(22),
         _ => number().or_else(|| {
             let services = std::fs::read_to_string("/etc/services").ok()?;
@@ -39,7 +39,7 @@ pub(super) fn tcp_port(text: &str) -> Option<u16> {
     }
 }
 
-/// The port in a line `name  22/tcp  alias…  # note`.
+/// Finds the port in a line `name  22/tcp  alias…  # note`.
 fn service_port(services: &str, name: &str) -> Option<u16> {
     services.lines().find_map(|line| {
         let mut words = line.split('#').next()?.split_whitespace();
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_from_its_line() {
+    fn mem_total_parses_its_line() {
         assert_eq!(
             mem_total("MemFree: 1 kB\nMemTotal:       16384 kB\n"),
             Some(16 << 20)
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_have_numbers_names_and_aliases() {
+    fn ports_have_numbers_names_aliases() {
         assert_eq!(tcp_port(""), Some(22));
         assert_eq!(tcp_port("ssh"), Some(22));
         assert_eq!(tcp_port("2222"), Some(2222));

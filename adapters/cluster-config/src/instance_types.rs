@@ -1,4 +1,4 @@
-//! The section `InstanceTypes`: what may be rented.
+//! The section `InstanceTypes`: types that may be created.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use longshore_core::ids::{CloudId, QuotaGroup, TypeName};
 use longshore_core::resources::{GpuStack, Gpus, MicroDollars, Resources, Version};
 
 use super::host;
-use super::reader::{Entry, Section, Strangers};
+use super::reader::{Entry, Section, UnknownKeys};
 
 type Types = BTreeMap<TypeName, InstanceType>;
 
-/// Reads all types. With a price factor above zero, each that is not preemptible gets a preemptible
-/// twin of that price, rounded to the nearest millionth of a dollar. On loopback, no types at all
-/// mean one that is this host.
+/// Reads all types. With a price factor above zero, adds a preemptible twin for each type that is not
+/// preemptible, at the multiplied price rounded to the nearest millionth of a dollar. On loopback
+/// without any type, adds one type of the size of this host.
 pub(super) fn instance_types(
     cluster: &Section<'_>,
     preemptible_price_factor_ppm: u64,
@@ -21,7 +21,7 @@ pub(super) fn instance_types(
 ) -> Types {
     let named = cluster.section("InstanceTypes").named();
     if named.is_empty() && loopback {
-        return this_host(cluster);
+        return localhost_type(cluster);
     }
     let read =
         |(name, entry): &(&str, Entry<'_>)| (TypeName::from(*name), instance_type(name, entry));
@@ -34,8 +34,8 @@ pub(super) fn instance_types(
 
 fn instance_type(name: &str, entry: &Entry<'_>) -> InstanceType {
     let section = entry.section();
-    // Both follow from other keys, and the peer ignores them too.
-    section.not_ours(&["Name", "Scratch"]);
+    // Both follow from other keys; the peer ignores them too.
+    section.ignore(&["Name", "Scratch"]);
     let vcpus = match section.get("VCPUs") {
         Some(_) => section.count("VCPUs", 1, 1),
         None => {
@@ -71,7 +71,7 @@ fn instance_type(name: &str, entry: &Entry<'_>) -> InstanceType {
         preemptible,
         quota_group: quota_group(preemptible),
     };
-    section.finish(Strangers::Warn);
+    section.finish(UnknownKeys::Warn);
     instance_type
 }
 
@@ -79,7 +79,7 @@ fn quota_group(preemptible: bool) -> QuotaGroup {
     QuotaGroup::from(if preemptible { "spot" } else { "on-demand" })
 }
 
-/// The type's graphics processors; none where their count is 0, whatever else is said.
+/// Reads the GPUs of a type; none if the count is 0, regardless of other keys.
 fn gpus(entry: &Entry<'_>) -> Option<Gpus> {
     let section = entry.section();
     let count = section.count("DeviceCount", 0, 0);
@@ -99,7 +99,7 @@ fn gpus(entry: &Entry<'_>) -> Option<Gpus> {
         let advice = "write the version of the driver on the image, in quotes";
         section.missing("DriverVersion", "a version such as \"12.2\"", advice);
     }
-    section.finish(Strangers::Warn);
+    section.finish(UnknownKeys::Warn);
     let (stack, driver) = (stack?, driver?);
     (count > 0).then_some(Gpus {
         stack,
@@ -140,7 +140,7 @@ fn add_preemptible_twins(types: &mut Types, factor_ppm: u64) {
     }
 }
 
-fn this_host(cluster: &Section<'_>) -> Types {
+fn localhost_type(cluster: &Section<'_>) -> Types {
     let resources = match host::resources() {
         Ok(resources) => resources,
         Err(why) => {

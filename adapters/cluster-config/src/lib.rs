@@ -1,12 +1,12 @@
-//! The cluster configuration file, in the shape operators already have: `Clusters: {zzzzz: {…}}` in
-//! YAML, with exactly one cluster.
+//! Reader of the peer's cluster configuration file: YAML, `Clusters: {zzzzz: {…}}`, exactly one
+//! cluster.
 //!
-//! Everything that is wrong is reported at once, each with its path, line, what was found, what was
-//! expected and what to do. Keys that nobody reads are warned of, except those that belong to other
-//! programs of the cluster. Nulls count as absent, and so does the name `SAMPLE`.
+//! All errors are reported at once, each with path, line, found value, expected value and advice.
+//! Unknown keys get a warning, keys of other programs of the cluster do not. Nulls and entries named
+//! `SAMPLE` count as absent.
 //!
-//! Where the file differs from the peer's reading: digits in quotes are a size like any other (the
-//! peer drops them without a word), and a key that stands twice is an error.
+//! Differences from the peer: digits in quotes are a size like any other (the peer drops them
+//! silently), and a duplicate key is an error.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -16,7 +16,11 @@ mod cluster;
 mod containers;
 mod host;
 mod instance_types;
+#[cfg(test)]
+mod keys;
 mod reader;
+#[cfg(test)]
+mod reference;
 mod report;
 mod scalar;
 mod sections;
@@ -31,32 +35,36 @@ pub use cluster::{
 };
 pub use report::{ConfigError, ConfigErrors, ConfigWarning};
 
-use reader::{Report, Section, Strangers};
+use reader::{Report, Section, UnknownKeys};
 
-/// Larger files are refused.
+/// Size limit of the file.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// A file that can be used.
+/// Configuration read without errors.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// Content of the file.
     pub cluster: ClusterConfig,
-    /// What is odd about it, for the log.
+    /// Warnings for the log.
     pub warnings: Vec<ConfigWarning>,
 }
 
-/// Reads a configuration. A private key given as `file:///path` is read too, and so are this host's
-/// size where the loopback driver has no types, and `/etc/services` where the SSH port is a name.
+/// Reads a configuration. Reads a private key given as `file:///path` too; the size of this host, if
+/// the loopback driver has no types; and `/etc/services`, if the SSH port is a name.
 ///
 /// # Errors
-/// Everything that is wrong with it. No secret value is ever in an error.
+/// All errors of the text. No error contains the value of a secret.
 pub fn load(text: &str) -> Result<Loaded, ConfigErrors> {
+    load_into(&Report::default(), text)
+}
+
+/// Reads a configuration as [`load`] does, into a given report.
+fn load_into(report: &Report, text: &str) -> Result<Loaded, ConfigErrors> {
     let tree = tree::Tree::parse(text).map_err(|e| ConfigErrors(vec![e]))?;
-    let report = Report::default();
-    let root = Section::root(&tree, &report);
-    let cluster = the_cluster(&root);
-    root.finish(Strangers::WarnIfSimilar);
-    let (errors, warnings) = report.into_parts();
+    let root = Section::root(&tree, report);
+    let cluster = only_cluster(&root);
+    root.finish(UnknownKeys::WarnIfSimilar);
+    let (errors, warnings) = report.take();
     match cluster {
         Some(cluster) if errors.is_empty() => Ok(Loaded { cluster, warnings }),
         _ => Err(ConfigErrors(errors)),
@@ -66,7 +74,7 @@ pub fn load(text: &str) -> Result<Loaded, ConfigErrors> {
 /// Reads the configuration in a file of at most 16 MiB; `-` is the standard input.
 ///
 /// # Errors
-/// As [`load`]; and where the file cannot be read.
+/// Errors of [`load`], and failure to read the file.
 pub fn load_file(path: &Path) -> Result<Loaded, ConfigErrors> {
     let text =
         read_file(path).map_err(|reason| ConfigErrors(vec![ConfigError::Unreadable { reason }]))?;
@@ -89,9 +97,9 @@ fn read_file(path: &Path) -> Result<String, String> {
     }
 }
 
-/// The one cluster of the file. Whatever is wrong with it is in the report; `None` where there is
-/// nothing to be read at all.
-fn the_cluster(root: &Section<'_>) -> Option<ClusterConfig> {
+/// Reads the only cluster of the file; errors go into the report. `None` if there is no cluster, or
+/// more than one.
+fn only_cluster(root: &Section<'_>) -> Option<ClusterConfig> {
     const EXPECTED: &str = "one cluster, under its id of five characters";
     let Some(clusters) = root.get("Clusters") else {
         root.missing("Clusters", EXPECTED, "begin the file with Clusters:");

@@ -1,5 +1,5 @@
-//! Takes typed values out of the tree, each with its path, and notes which keys were asked for: what
-//! was never asked for is unknown. So no list of known keys can differ from the code that reads.
+//! Reads typed values from the tree, each with its path, and records the keys asked for. All other
+//! keys are unknown, so no list of known keys can differ from the code.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
@@ -9,11 +9,23 @@ use super::report::{ConfigError, ConfigWarning};
 use super::scalar::{self, Decimal, Rounding, SignedDuration};
 use super::tree::{Key, Node, Tree};
 
-/// Collects what is wrong and what is odd.
+/// Collects errors and warnings.
 #[derive(Default)]
 pub(super) struct Report {
     errors: RefCell<Vec<ConfigError>>,
     warnings: RefCell<Vec<ConfigWarning>>,
+    #[cfg(test)]
+    pub(super) recorded: RefCell<Recorded>,
+}
+
+/// Paths of all keys asked for or ignored.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// Keys asked for.
+    pub(super) asked: BTreeSet<String>,
+    /// Keys of other programs.
+    pub(super) ignored: BTreeSet<String>,
 }
 
 impl Report {
@@ -29,34 +41,35 @@ impl Report {
         });
     }
 
-    /// All errors and all warnings, each in the order of their lines.
-    pub(super) fn into_parts(self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
-        let (mut errors, mut warnings) = (self.errors.into_inner(), self.warnings.into_inner());
+    /// Takes all errors and all warnings, sorted by line.
+    pub(super) fn take(&self) -> (Vec<ConfigError>, Vec<ConfigWarning>) {
+        let (mut errors, mut warnings) = (self.errors.take(), self.warnings.take());
         errors.sort_by_key(ConfigError::line);
         warnings.sort_by_key(|warning| warning.line);
         (errors, warnings)
     }
 }
 
-/// What a section makes of keys that nobody asked for.
+/// Treatment of unknown keys in a section.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strangers {
-    /// The section is all ours: warn of each.
+pub(super) enum UnknownKeys {
+    /// Warns of each: no other program has keys in this section.
     Warn,
-    /// Others have keys here too: warn only of those that look like a slip of the pen.
+    /// Warns only of likely typos: other programs have keys here too.
     WarnIfSimilar,
 }
 
-/// A map of the file, or the absence of one.
+/// Map of the file; empty if absent.
 pub(super) struct Section<'a> {
     path: String,
     line: Option<u64>,
     entries: Vec<(&'a Key, &'a Tree)>,
     asked: RefCell<BTreeSet<&'static str>>,
+    ignored: RefCell<BTreeSet<&'static str>>,
     report: &'a Report,
 }
 
-/// A value of the file, with its place.
+/// Value of the file, with its path.
 pub(super) struct Entry<'a> {
     pub(super) path: String,
     tree: &'a Tree,
@@ -64,7 +77,7 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The root of a file; not a map is an error.
+    /// Root of a file; any other value than a map is an error.
     pub(super) fn root(tree: &'a Tree, report: &'a Report) -> Self {
         Entry {
             path: String::new(),
@@ -82,7 +95,7 @@ impl<'a> Section<'a> {
         join(&self.path, key)
     }
 
-    /// The value of a key; absent, null and unknown are the same.
+    /// Value of a key; `None` if absent or null.
     pub(super) fn get(&self, key: &'static str) -> Option<Entry<'a>> {
         self.asked.borrow_mut().insert(key);
         let (_, tree) = self.entries.iter().find(|(k, _)| k.text == key)?;
@@ -96,12 +109,12 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// Keys that others read, and that mean nothing here.
-    pub(super) fn not_ours(&self, keys: &[&'static str]) {
-        self.asked.borrow_mut().extend(keys);
+    /// Accepts keys of other programs without a warning.
+    pub(super) fn ignore(&self, keys: &[&'static str]) {
+        self.ignored.borrow_mut().extend(keys);
     }
 
-    /// The section below a key; an empty one where there is none.
+    /// Section below a key; empty if absent.
     pub(super) fn section(&self, key: &'static str) -> Section<'a> {
         match self.get(key) {
             Some(entry) => entry.section(),
@@ -110,12 +123,13 @@ impl<'a> Section<'a> {
                 line: self.line,
                 entries: Vec::new(),
                 asked: RefCell::default(),
+                ignored: RefCell::default(),
                 report: self.report,
             },
         }
     }
 
-    /// Every entry, where the keys are names of the operator's choice. `SAMPLE` is none.
+    /// All entries of a section with names chosen by the operator as keys, without `SAMPLE`.
     pub(super) fn named(&self) -> Vec<(&'a str, Entry<'a>)> {
         let entry = |&(key, tree): &(&'a Key, &'a Tree)| {
             let path = self.path_of(&key.text);
@@ -126,7 +140,7 @@ impl<'a> Section<'a> {
         real.map(entry).collect()
     }
 
-    /// Whether nothing stands there, or an empty text.
+    /// True if the key is absent or has an empty text.
     pub(super) fn is_blank(&self, key: &'static str) -> bool {
         let node = self.get(key).map(|entry| &entry.tree.node);
         node.is_none_or(|node| matches!(node, Node::Text(text) if text.is_empty()))
@@ -141,7 +155,7 @@ impl<'a> Section<'a> {
         self.get(key).and_then(|e| e.bool()).unwrap_or(default)
     }
 
-    /// A duration above zero; `fallback` stands for the others.
+    /// Duration above zero; `fallback` if absent, zero or negative.
     pub(super) fn duration(&self, key: &'static str, fallback: Duration) -> Duration {
         match self.get(key).and_then(|e| e.duration()) {
             Some(d) if !d.negative && !d.amount.is_zero() => d.amount,
@@ -149,7 +163,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A duration that may be zero, not less.
+    /// Duration of zero or more.
     pub(super) fn duration_or_zero(&self, key: &'static str, default: Duration) -> Duration {
         let Some(entry) = self.get(key) else {
             return default;
@@ -164,12 +178,12 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A size of 0 bytes or more.
+    /// Size of 0 bytes or more.
     pub(super) fn bytes(&self, key: &'static str, default: u64) -> u64 {
         self.get(key).and_then(|e| e.bytes()).unwrap_or(default)
     }
 
-    /// A whole number that may be negative, for keys where that means "the default" or "no limit".
+    /// Whole number above zero; `None` for zero and less, which mean "no limit" or "off".
     pub(super) fn count_above_zero(&self, key: &'static str, default: u32) -> Option<u32> {
         let Some(entry) = self.get(key) else {
             return (default > 0).then_some(default);
@@ -178,20 +192,20 @@ impl<'a> Section<'a> {
         u32::try_from(count).ok().filter(|n| *n > 0)
     }
 
-    /// A whole number from `least` on.
+    /// Whole number of at least `least`.
     pub(super) fn count(&self, key: &'static str, least: u32, default: u32) -> u32 {
         let entry = self.get(key);
         let count = entry.and_then(|e| e.whole(i64::from(least), i64::from(u32::MAX)));
         count.and_then(|n| u32::try_from(n).ok()).unwrap_or(default)
     }
 
-    /// A decimal of 0 or more in millionths, rounded to the nearest one, a half upwards.
+    /// Decimal of 0 or more in millionths, rounded to the nearest, halves up.
     pub(super) fn millionths(&self, key: &'static str, default: u64) -> u64 {
         let entry = self.get(key);
         entry.and_then(|e| e.millionths()).unwrap_or(default)
     }
 
-    /// The same, for keys where 0 and less mean "off".
+    /// Decimal above zero in millionths; `None` for zero and less, which mean "off".
     pub(super) fn millionths_above_zero(&self, key: &'static str, default: u64) -> Option<u64> {
         let value = match self.get(key) {
             Some(entry) => entry.millionths_or_less()?,
@@ -200,14 +214,14 @@ impl<'a> Section<'a> {
         (value > 0).then_some(value)
     }
 
-    /// Reports keys that stand twice, at any depth.
-    pub(super) fn find_duplicates(&self) {
+    /// Reports duplicate keys at any depth.
+    pub(super) fn report_duplicates(&self) {
         for (_, entry) in self.named() {
-            entry.find_duplicates();
+            entry.report_duplicates();
         }
     }
 
-    /// One of a few words.
+    /// One of the given words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         let Some(entry) = self.get(key) else {
             return default;
@@ -228,7 +242,7 @@ impl<'a> Section<'a> {
         default
     }
 
-    /// An error for a key that has to be there and is not.
+    /// Reports a missing required key.
     pub(super) fn missing(&self, key: &str, expected: &str, advice: &str) {
         self.report.error(ConfigError::Wrong {
             path: self.path_of(key),
@@ -239,17 +253,19 @@ impl<'a> Section<'a> {
         });
     }
 
-    /// Warns of keys that were never asked for. To be called when all have been.
-    pub(super) fn finish(self, strangers: Strangers) {
-        let asked = self.asked.borrow();
-        let known: Vec<&str> = asked.iter().copied().collect();
+    /// Warns of unknown keys. Must come after all reads of the section.
+    pub(super) fn finish(self, unknown_keys: UnknownKeys) {
+        let (asked, ignored) = (self.asked.take(), self.ignored.take());
+        #[cfg(test)]
+        self.record(&asked, &ignored);
+        let known: Vec<&str> = asked.union(&ignored).copied().collect();
         for (key, _) in &self.entries {
-            if asked.contains(key.text.as_str()) || key.text == "SAMPLE" {
+            if known.contains(&key.text.as_str()) || key.text == "SAMPLE" {
                 continue;
             }
             let similar = nearest(&key.text, &known);
-            if strangers == Strangers::WarnIfSimilar
-                && !similar.is_some_and(|s| looks_like_a_slip(&key.text, s))
+            if unknown_keys == UnknownKeys::WarnIfSimilar
+                && !similar.is_some_and(|s| is_likely_typo(&key.text, s))
             {
                 continue;
             }
@@ -264,6 +280,14 @@ impl<'a> Section<'a> {
             self.report.warn(&path, Some(key.line), message);
         }
     }
+
+    #[cfg(test)]
+    fn record(&self, asked: &BTreeSet<&str>, ignored: &BTreeSet<&str>) {
+        let mut recorded = self.report.recorded.borrow_mut();
+        let path = |key: &&str| self.path_of(key);
+        recorded.asked.extend(asked.iter().map(path));
+        recorded.ignored.extend(ignored.iter().map(path));
+    }
 }
 
 impl<'a> Entry<'a> {
@@ -271,7 +295,7 @@ impl<'a> Entry<'a> {
         self.tree.line
     }
 
-    /// The map that stands here. Anything else is an error, and so is a key that stands twice.
+    /// Map at this entry. Any other value is an error, and so is a duplicate key.
     pub(super) fn section(&self) -> Section<'a> {
         let mut entries: Vec<(&Key, &Tree)> = Vec::new();
         match &self.tree.node {
@@ -301,16 +325,17 @@ impl<'a> Entry<'a> {
             line: Some(self.tree.line),
             entries,
             asked: RefCell::default(),
+            ignored: RefCell::default(),
             report: self.report,
         }
     }
 
-    /// Whether a map stands here.
+    /// True for a map.
     pub(super) fn is_section(&self) -> bool {
         matches!(self.tree.node, Node::Map(_))
     }
 
-    /// The items of the list that stands here.
+    /// Items of the list at this entry; any other value is an error.
     pub(super) fn list(&self) -> Vec<Entry<'a>> {
         let Node::List(items) = &self.tree.node else {
             self.wrong_kind("a list", "write one item a line, each after \"- \"");
@@ -338,7 +363,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Text or a number as text.
+    /// Text, or a number as text.
     pub(super) fn text_or_number(&self) -> Option<String> {
         match &self.tree.node {
             Node::Number(text) => Some(text.clone()),
@@ -346,7 +371,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Text that must not be shown, whatever is wrong with it.
+    /// Text never shown in errors.
     pub(super) fn secret_text(&self) -> Option<&'a str> {
         match &self.tree.node {
             Node::Text(text) => Some(text),
@@ -397,8 +422,8 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// A size of 0 bytes or more. Digits in quotes are a size too: the peer leaves such a value
-    /// unset without a word.
+    /// Size of 0 bytes or more. Digits in quotes are a size too; the peer silently ignores such a
+    /// value.
     pub(super) fn bytes(&self) -> Option<u64> {
         const EXPECTED: &str = "a size such as 4000000000, 64MiB or 1.5GB";
         let parsed = match &self.tree.node {
@@ -437,7 +462,7 @@ impl<'a> Entry<'a> {
         decimal
     }
 
-    /// A whole number between both, both included.
+    /// Whole number between `least` and `most`, inclusive.
     pub(super) fn whole(&self, least: i64, most: i64) -> Option<i64> {
         let expected = if least > 0 || (least == 0 && most == i64::from(u32::MAX)) {
             format!("a whole number from {least} to {most}")
@@ -455,7 +480,7 @@ impl<'a> Entry<'a> {
         None
     }
 
-    /// Millionths; 0 for what is negative.
+    /// Decimal in millionths; 0 for negative numbers.
     fn millionths_or_less(&self) -> Option<u64> {
         match &self.tree.node {
             Node::Number(text) if Decimal::parse(text).is_some_and(Decimal::is_negative) => Some(0),
@@ -463,10 +488,10 @@ impl<'a> Entry<'a> {
         }
     }
 
-    fn find_duplicates(&self) {
+    fn report_duplicates(&self) {
         match &self.tree.node {
-            Node::Map(_) => self.section().find_duplicates(),
-            Node::List(_) => self.list().iter().for_each(Entry::find_duplicates),
+            Node::Map(_) => self.section().report_duplicates(),
+            Node::List(_) => self.list().iter().for_each(Entry::report_duplicates),
             _ => {}
         }
     }
@@ -487,7 +512,7 @@ impl<'a> Entry<'a> {
         self.tree.to_json()
     }
 
-    /// An error that shows the value.
+    /// Reports an error with the value found.
     pub(super) fn wrong(&self, expected: &str, advice: &str) {
         let found = match &self.tree.node {
             Node::Bool(value) => value.to_string(),
@@ -502,12 +527,12 @@ impl<'a> Entry<'a> {
         self.wrong_as(found, expected, advice);
     }
 
-    /// An error that shows only what kind of value it is.
+    /// Reports an error with the kind of the value only.
     pub(super) fn wrong_kind(&self, expected: &str, advice: &str) {
         self.wrong_as(self.kind().to_owned(), expected, advice);
     }
 
-    /// An error that shows what the caller says.
+    /// Reports an error with a description given by the caller.
     pub(super) fn wrong_as(&self, found: String, expected: &str, advice: &str) {
         self.report.error(ConfigError::Wrong {
             path: self.path.clone(),
@@ -538,7 +563,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The most similar of `known`, if any is similar enough to be meant.
+/// Finds the most similar of `known`, at an edit distance of at most a third of its length.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let exact = known.iter().find(|k| k.eq_ignore_ascii_case(name));
     let distance = |k: &str| strsim::damerau_levenshtein(k, name);
@@ -549,8 +574,8 @@ fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     exact.or(similar).copied()
 }
 
-/// Whether a name in a section that is not all ours is ours, misspelt.
-fn looks_like_a_slip(name: &str, known: &str) -> bool {
+/// True if `name` is probably a misspelt `known`, in a section shared with other programs.
+fn is_likely_typo(name: &str, known: &str) -> bool {
     name.eq_ignore_ascii_case(known)
         || (known.len() >= 6 && strsim::damerau_levenshtein(name, known) <= 2)
 }

@@ -1,52 +1,52 @@
-//! What is wrong with a file, said so that its owner can put it right.
+//! Errors and warnings about a configuration file, with advice for the operator.
 
 use std::fmt;
 
-/// One thing that keeps a file from being used. None of them ever shows a secret's value.
+/// Error in a configuration file. No error shows the value of a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The file could not be read: check its path and permissions.
     #[error("cannot be read: {reason}; check the path and its permissions")]
     Unreadable {
-        /// The system's words.
+        /// Cause given by the system.
         reason: String,
     },
-    /// The text is not YAML: put the syntax right at that line.
+    /// The text is not YAML: correct the syntax at that line.
     #[error("not valid YAML{}: {reason}", AtLine(*line))]
     Syntax {
-        /// Counted from 1, where it is known.
+        /// Line, counted from 1, if known.
         line: Option<u64>,
-        /// What the parser missed.
+        /// Message of the parser.
         reason: String,
     },
-    /// A key stands twice in its section: delete one of them.
+    /// Duplicate key in a section: delete one.
     #[error("{path}{}: given twice, first in line {first_line}; delete one of them", AtLine(Some(*line)))]
     Duplicate {
-        /// The key with all of its sections.
+        /// Key with its sections.
         path: String,
-        /// Where it stands again, counted from 1.
+        /// Line of the duplicate, counted from 1.
         line: u64,
-        /// Where it stands first, counted from 1.
+        /// Line of the first occurrence, counted from 1.
         first_line: u64,
     },
-    /// A value cannot be used: do what `advice` says.
+    /// Unusable value: follow `advice`.
     #[error("{path}{}: found {found}, expected {expected}; {advice}", AtLine(*line))]
     Wrong {
-        /// The key with all of its sections.
+        /// Key with its sections.
         path: String,
-        /// Counted from 1; absent where the key itself is missing.
+        /// Line, counted from 1; absent if the key itself is missing.
         line: Option<u64>,
-        /// What stands there.
+        /// Value found.
         found: String,
-        /// What may stand there.
+        /// Values allowed.
         expected: String,
-        /// What to do.
+        /// Action for the operator.
         advice: String,
     },
 }
 
 impl ConfigError {
-    /// The line that it is about, counted from 1, where it is known.
+    /// Line of the error, counted from 1, if known.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
         match self {
@@ -57,20 +57,20 @@ impl ConfigError {
     }
 }
 
-/// Everything that keeps a file from being used, in the order of their lines; never empty. Which file
-/// it is, is for whoever shows them to say, once.
+/// All errors of a file in the order of lines; never empty. The caller adds the name of the file,
+/// once.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", Lines(.0))]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
-/// Something that was probably not meant so, but that does no harm.
+/// Harmless, but probably unintended content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigWarning {
-    /// The key with all of its sections.
+    /// Key with its sections.
     pub path: String,
-    /// Counted from 1; absent where the key itself is missing.
+    /// Line, counted from 1; absent if the key itself is missing.
     pub line: Option<u64>,
-    /// What is odd about it and what happens.
+    /// Problem and consequence.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! The sections directly below the cluster: tokens, services, log, API, built-in queue.
+//! Sections directly below the cluster: tokens, services, log, API, built-in queue.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use super::cluster::{
     Api, BuiltinQueue, ClusterConfig, InternalUrl, Log, LogFormat, LogLevel, Pem, Services,
     TlsFiles,
 };
-use super::reader::{Entry, Section, Strangers};
+use super::reader::{Entry, Section, UnknownKeys};
 use super::{containers, instance_types};
 
-/// Reads a cluster, whole.
+/// Reads a whole cluster.
 pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
     let system_root_token = token(&section, "SystemRootToken");
     let management_token = token(&section, "ManagementToken");
@@ -20,10 +20,10 @@ pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
     let services = services(&section, tls_insecure);
     let log = log(&section);
     let queue = queue(&section, &services);
-    section.not_ours(&["PostgreSQL", "ClusterID"]);
+    section.ignore(&["PostgreSQL", "ClusterID"]);
     let containers_section = section.section("Containers");
     let containers = containers::containers(&containers_section);
-    containers_section.finish(Strangers::Warn);
+    containers_section.finish(UnknownKeys::Warn);
     let api = api(&section, containers.max_dispatch_attempts);
     let types = instance_types::instance_types(
         &section,
@@ -31,15 +31,15 @@ pub(super) fn cluster(id: &str, section: Section<'_>) -> ClusterConfig {
         containers.cloud.driver == "loopback",
     );
     if let Some(max) = containers.core.limits.price_per_hour {
-        let dear = types.iter().filter(|(_, offer)| offer.price > max);
-        for (name, _) in dear {
+        let expensive = types.iter().filter(|(_, offer)| offer.price > max);
+        for (name, _) in expensive {
             let path = section.path_of(&format!("InstanceTypes.{name}"));
             let message = "costs more than MaxPricePerHour; no instance of it is ever created";
             section.report().warn(&path, None, message.to_owned());
         }
     }
-    // What other programs read here is too much to know.
-    section.finish(Strangers::WarnIfSimilar);
+    // Other programs have too many keys here for a list.
+    section.finish(UnknownKeys::WarnIfSimilar);
     let mut core = containers.core;
     core.types = types;
     ClusterConfig {
@@ -104,11 +104,11 @@ fn services(section: &Section<'_>, tls_insecure: bool) -> Services {
     };
     let dispatch = services.section("DispatchCloud");
     let dispatch_cloud = internal_urls(&dispatch);
-    controller.not_ours(&["InternalURLs"]);
-    dispatch.not_ours(&["ExternalURL"]);
-    controller.finish(Strangers::WarnIfSimilar);
-    dispatch.finish(Strangers::WarnIfSimilar);
-    services.finish(Strangers::WarnIfSimilar);
+    controller.ignore(&["InternalURLs"]);
+    dispatch.ignore(&["ExternalURL"]);
+    controller.finish(UnknownKeys::WarnIfSimilar);
+    dispatch.finish(UnknownKeys::WarnIfSimilar);
+    services.finish(UnknownKeys::WarnIfSimilar);
     Services {
         controller_url: url.as_ref().map(Url::to_string).unwrap_or_default(),
         controller_host: url.as_ref().map(host).unwrap_or_default(),
@@ -117,7 +117,7 @@ fn services(section: &Section<'_>, tls_insecure: bool) -> Services {
     }
 }
 
-/// What `TLS` says: the certificate, both parts or none, and whether others' are checked.
+/// Reads `TLS`: certificate with key, or none; `true` if certificates of servers are not checked.
 fn tls(section: &Section<'_>) -> (Option<TlsFiles>, bool) {
     let tls = section.section("TLS");
     let given = ["Certificate", "Key"].map(|name| {
@@ -132,7 +132,7 @@ fn tls(section: &Section<'_>) -> (Option<TlsFiles>, bool) {
         _ => {}
     }
     let insecure = tls.bool("Insecure", false);
-    tls.finish(Strangers::WarnIfSimilar);
+    tls.finish(UnknownKeys::WarnIfSimilar);
     let [certificate, key] = given.map(|given| given.and_then(|(entry, text)| pem(&entry, text)));
     let files = certificate.zip(key);
     (
@@ -156,29 +156,29 @@ fn pem(entry: &Entry<'_>, text: &str) -> Option<Pem> {
 }
 
 fn internal_urls(dispatch: &Section<'_>) -> Vec<InternalUrl> {
-    let mut found = Vec::new();
+    let mut urls = Vec::new();
     for (text, entry) in dispatch.section("InternalURLs").named() {
         let own = entry.section();
         let listen = own.get("ListenURL");
-        own.finish(Strangers::WarnIfSimilar);
+        own.finish(UnknownKeys::WarnIfSimilar);
         let Some(url) = web_url(&entry, text) else {
             continue;
         };
-        // A blank one is as good as none.
+        // Blank counts as absent.
         let listen = listen.and_then(|e| Some((e.text().filter(|t| !t.is_empty())?, e)));
         let bind = match listen {
             Some((text, entry)) => web_url(&entry, &text),
             None => Some(url.clone()),
         };
         if let Some(bind) = bind {
-            found.push(InternalUrl {
+            urls.push(InternalUrl {
                 url: url.to_string(),
                 tls: bind.scheme() == "https",
                 listen: host_and_port(&bind),
             });
         }
     }
-    found
+    urls
 }
 
 fn log(section: &Section<'_>) -> Log {
@@ -198,7 +198,7 @@ fn log(section: &Section<'_>) -> Log {
         format: logs.choice("Format", &formats, LogFormat::Json),
         level: logs.choice("LogLevel", &levels, LogLevel::Info),
     };
-    logs.finish(Strangers::WarnIfSimilar);
+    logs.finish(UnknownKeys::WarnIfSimilar);
     log
 }
 
@@ -206,7 +206,7 @@ fn api(section: &Section<'_>, max_dispatch_attempts: u32) -> Api {
     let api = section.section("API");
     let concurrent = api.count_above_zero("MaxConcurrentRequests", 64);
     let max_items_per_response = api.count("MaxItemsPerResponse", 1, 1000);
-    api.finish(Strangers::WarnIfSimilar);
+    api.finish(UnknownKeys::WarnIfSimilar);
     Api {
         max_items_per_response,
         concurrency_max: (concurrent.unwrap_or(64) / 4).max(1),
@@ -229,13 +229,13 @@ fn queue(section: &Section<'_>, services: &Services) -> Option<BuiltinQueue> {
                 .ok()
                 .map(|url| host_and_port(&url)),
         };
-        queue.finish(Strangers::Warn);
+        queue.finish(UnknownKeys::Warn);
         BuiltinQueue {
             database: PathBuf::from(database),
             listen: listen.unwrap_or_default(),
         }
     });
-    longshore.finish(Strangers::Warn);
+    longshore.finish(UnknownKeys::Warn);
     queue
 }
 
@@ -250,8 +250,8 @@ fn listen_address(entry: &Entry<'_>, text: String) -> Option<String> {
     None
 }
 
-/// An absolute http or https URL with a host and without a user. A URL with a user may hold a
-/// password: it is not shown.
+/// Parses an absolute http or https URL with a host and without a user. Errors do not show a URL with
+/// a user, since it may contain a password.
 fn web_url(entry: &Entry<'_>, text: &str) -> Option<Url> {
     const EXPECTED: &str = "a URL such as https://zzzzz.example.com or http://127.0.0.1:9000";
     let url = Url::parse(text).ok();

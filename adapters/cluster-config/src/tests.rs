@@ -9,7 +9,7 @@ use super::*;
 
 const TOKEN: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// A cluster with the least that has to be there, plus `more` (indented by 4).
+/// Cluster with required keys only, plus `more` (indented by 4).
 fn with(more: &str) -> String {
     format!(
         "Clusters:\n  zzzzz:\n    SystemRootToken: {TOKEN}\n    ManagementToken: {TOKEN}\n    \
@@ -21,7 +21,7 @@ fn loaded(more: &str) -> Loaded {
     load(&with(more)).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The errors as text, one a line; panics where there are none.
+/// Errors as text, one per line; panics if there are none.
 fn errors(more: &str) -> String {
     load(&with(more)).map_or_else(|e| e.to_string(), |_| panic!("accepted: {more}"))
 }
@@ -38,7 +38,7 @@ fn vms(keys: &str) -> String {
     format!("    Containers: {{CloudVMs: {{{keys}}}}}\n")
 }
 
-/// The core's, but no keepstore of their own is started beside containers.
+/// Defaults of the core, without a keepstore beside containers.
 fn defaults() -> Config {
     let mut config = Config::default();
     config.sizing.keep_buffers_per_vcpu = 0;
@@ -46,7 +46,7 @@ fn defaults() -> Config {
 }
 
 #[test]
-fn a_file_with_nothing_but_the_necessary_gets_every_default() {
+fn minimal_file_gets_every_default() {
     let Loaded { cluster, warnings } = loaded("");
     assert_eq!(warnings, []);
     assert_eq!(cluster.core, defaults());
@@ -85,12 +85,15 @@ fn a_file_with_nothing_but_the_necessary_gets_every_default() {
 }
 
 #[test]
-fn every_key_of_ours_reaches_its_place() {
+fn every_key_reaches_its_field() {
     let cluster = loaded(include_str!("testdata/all_keys.yml")).cluster;
     let core = &cluster.core;
     assert_eq!(core.image.as_str(), "ami-1");
     assert_eq!(core.sizing.reserve_extra_ram, 256 << 20);
-    assert_eq!(core.sizing.keep_buffers_per_vcpu, 0, "none is started");
+    assert_eq!(
+        core.sizing.keep_buffers_per_vcpu, 0,
+        "no keepstore is started"
+    );
     assert_eq!(core.sizing.max_price_factor_ppm, 1_250_000);
     let seconds = |d: Duration| d.as_secs();
     let i = &core.intervals;
@@ -166,7 +169,7 @@ fn every_key_of_ours_reaches_its_place() {
 }
 
 #[test]
-fn a_whole_file_of_the_peer_is_read_without_a_warning() {
+fn peer_file_loads_without_warnings() {
     let more = include_str!("testdata/peer.yml");
     assert_eq!(warnings(more), [] as [String; 0]);
     let types = loaded(more).cluster.core.types;
@@ -193,7 +196,7 @@ fn a_whole_file_of_the_peer_is_read_without_a_warning() {
         (twin.preemptible, twin.quota_group.as_str()),
         (true, "spot")
     );
-    // One that is configured is not overwritten.
+    // A configured type is not overwritten.
     assert_eq!(
         types[&TypeName::from("big.preemptible")].price,
         MicroDollars(70_000)
@@ -206,7 +209,7 @@ fn a_whole_file_of_the_peer_is_read_without_a_warning() {
 }
 
 #[test]
-fn all_errors_are_reported_at_once_each_with_its_place_and_a_way_out() {
+fn all_errors_are_reported_with_advice() {
     let all = errors(include_str!("testdata/all_wrong.yml"));
     let expected = include_str!("testdata/all_wrong.txt");
     assert_eq!(all.trim(), expected.trim(), "\n{all}");
@@ -220,7 +223,7 @@ fn all_errors_are_reported_at_once_each_with_its_place_and_a_way_out() {
 }
 
 #[test]
-fn the_number_and_the_name_of_clusters_are_checked() {
+fn clusters_number_and_id_are_checked() {
     let error = |text: &str| load(text).map_or_else(|e| e.to_string(), |_| String::new());
     assert!(error("").contains("Clusters (line 1): found nothing"));
     assert!(error("a: [").contains("not valid YAML (line 1)"));
@@ -236,7 +239,7 @@ fn the_number_and_the_name_of_clusters_are_checked() {
 }
 
 #[test]
-fn unknown_keys_are_warned_of_with_the_name_that_was_meant() {
+fn unknown_keys_suggest_known_names() {
     let found = warnings(
         "    containers: {}\n    Users: {}\n    InstanceType: {}\n    \
          Containers: {cloudvms: {}, ReserveExtraRam: 1, Nonsense: 1, CloudVMs: {TimeoutIdel: 1s, SAMPLE: 1}}\n",
@@ -256,7 +259,7 @@ fn unknown_keys_are_warned_of_with_the_name_that_was_meant() {
 }
 
 #[test]
-fn rates_may_be_fractions_of_one_a_second() {
+fn rates_accept_fractions() {
     let limits = loaded(&vms("MaxCreatesPerSecond: 0.2, MaxListsPerSecond: 2.5")).cluster;
     let limits = limits.core.limits;
     let rate = |interval, burst| Some(Rate { interval, burst });
@@ -266,14 +269,14 @@ fn rates_may_be_fractions_of_one_a_second() {
 }
 
 #[test]
-fn buffers_of_a_keepstore_that_is_not_started_take_no_memory_and_are_told_of() {
+fn keepstore_buffers_warn_without_effect() {
     let text = "    Containers: {LocalKeepBlobBuffersPerVCPU: 4}\n";
     let Loaded { cluster, warnings } = loaded(text);
     assert_eq!(cluster.core, defaults());
     let [warning] = warnings.try_into().expect("one warning");
-    let told = warning.to_string();
-    assert!(told.contains("LocalKeepBlobBuffersPerVCPU"), "{told}");
-    assert!(told.contains("not followed"), "{told}");
+    let message = warning.to_string();
+    assert!(message.contains("LocalKeepBlobBuffersPerVCPU"), "{message}");
+    assert!(message.contains("not followed"), "{message}");
 }
 
 #[test]
@@ -285,7 +288,7 @@ fn nulls_count_as_absent() {
 }
 
 #[test]
-fn budgets_are_read_and_each_mistake_has_its_place() {
+fn budgets_report_each_error_with_path() {
     let limits = loaded(&vms(
         "Budgets: [{Window: 24h, Limit: 500}, {Window: 90m, Limit: 0.5}]",
     ));
@@ -318,15 +321,15 @@ fn budgets_are_read_and_each_mistake_has_its_place() {
 }
 
 #[test]
-fn a_type_that_is_dearer_than_all_may_be_is_warned_of() {
+fn type_above_max_price_gets_warning() {
     let types = "    InstanceTypes: {a: {VCPUs: 1, RAM: 1, Price: 3}}\n";
-    let told = warnings(&format!("{}{types}", vms("MaxPricePerHour: 2.5")));
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("InstanceTypes.a: costs more than MaxPricePerHour"));
+    let messages = warnings(&format!("{}{types}", vms("MaxPricePerHour: 2.5")));
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert!(messages[0].contains("InstanceTypes.a: costs more than MaxPricePerHour"));
 }
 
 #[test]
-fn zero_and_less_mean_the_default_or_no_limit_as_they_do_for_the_peer() {
+fn zero_means_default_or_no_limit() {
     let keys = "SyncInterval: 0, ProbeInterval: -1s, TimeoutIdle: 0s, MaxInstances: 0, \
                 MaxCloudOpsPerSecond: -1, SupervisorFraction: 0, InitialQuotaEstimate: -5";
     let cluster = loaded(&vms(keys)).cluster;
@@ -340,7 +343,7 @@ fn zero_and_less_mean_the_default_or_no_limit_as_they_do_for_the_peer() {
 }
 
 #[test]
-fn a_poll_without_a_pause_is_not_made() {
+fn poll_interval_zero_becomes_default() {
     let loaded = loaded(&vms("PollInterval: 0"));
     assert_eq!(loaded.cluster.core.intervals.poll, Duration::from_secs(10));
     let warning = loaded.warnings[0].to_string();
@@ -358,7 +361,7 @@ fn digits_in_quotes_are_a_size() {
 }
 
 #[test]
-fn a_loopback_without_types_is_this_host() {
+fn loopback_without_types_is_this_host() {
     let types = loaded(&vms("Driver: loopback")).cluster.core.types;
     let host = &types[&TypeName::from("localhost")];
     assert_eq!(types.len(), 1);
@@ -374,7 +377,7 @@ fn a_loopback_without_types_is_this_host() {
 }
 
 #[test]
-fn a_key_is_read_from_the_file_that_is_named() {
+fn private_key_file_is_read() {
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
     let path = dir.path().join("key");
     let pem = "-----BEGIN OPENSSH PRIVATE KEY-----\nsesame\n";
@@ -393,7 +396,7 @@ fn a_key_is_read_from_the_file_that_is_named() {
 }
 
 #[test]
-fn a_certificate_has_a_key_and_neither_is_read_before_it_is_needed() {
+fn tls_certificate_needs_key_read_late() {
     let tls = |text: &str| loaded(&format!("    TLS: {{{text}}}\n")).cluster.tls;
     assert_eq!(tls("Insecure: true"), None);
     assert_eq!(tls("Certificate: '', Key: ''"), None);
@@ -404,15 +407,15 @@ fn a_certificate_has_a_key_and_neither_is_read_before_it_is_needed() {
     assert!(missing.contains("/no/cert"), "{missing}");
     let key = files.key.read().unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(key.expose(), "-----BEGIN PRIVATE KEY-----");
-    let lonely = errors("    TLS: {Key: 'file:///key'}\n");
-    assert!(lonely.contains("TLS.Certificate"), "{lonely}");
+    let key_only = errors("    TLS: {Key: 'file:///key'}\n");
+    assert!(key_only.contains("TLS.Certificate"), "{key_only}");
     let bare = errors("    TLS: {Certificate: '/cert', Key: sesame}\n");
     assert!(!bare.contains("sesame"), "{bare}");
     assert!(bare.contains("file:///absolute/path"), "{bare}");
 }
 
 #[test]
-fn tls_is_spoken_where_the_url_that_is_bound_says_https() {
+fn tls_follows_scheme_of_bound_url() {
     let urls = |text: &str| {
         let text = format!("      DispatchCloud: {{InternalURLs: {{{text}}}}}\n");
         let urls = loaded(&text).cluster.services.dispatch_cloud;
@@ -429,7 +432,7 @@ fn tls_is_spoken_where_the_url_that_is_bound_says_https() {
 }
 
 #[test]
-fn no_secret_is_in_an_error_or_in_debug_output() {
+fn secrets_absent_from_errors_and_debug() {
     let found = errors(
         "    Containers: {DispatchPrivateKey: [sesame1], CloudVMs: {DriverParameters: \
          {SecretAccessKey: sesame2, SecretAccessKey: sesame3}}}\n",
@@ -449,7 +452,7 @@ fn no_secret_is_in_an_error_or_in_debug_output() {
 }
 
 #[test]
-fn short_and_empty_tokens_are_warned_of() {
+fn short_and_empty_tokens_get_warnings() {
     let text = "Clusters: {zzzzz: {SystemRootToken: short1, Services: {Controller: {ExternalURL: http://x}}}}";
     let loaded = load(text).unwrap_or_else(|e| panic!("{e}"));
     let warnings: Vec<_> = loaded.warnings.iter().map(|w| w.path.as_str()).collect();
@@ -461,18 +464,18 @@ fn short_and_empty_tokens_are_warned_of() {
 }
 
 #[test]
-fn a_file_is_read_from_its_path() {
+fn load_file_reads_path() {
     let dir = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
     let path = dir.path().join("config.yml");
     let unreadable = load_file(&path).map_or_else(|e| e.to_string(), |_| String::new());
     assert!(unreadable.starts_with("cannot be read: "), "{unreadable}");
-    // Whoever shows it says which file.
+    // The caller adds the name of the file.
     assert!(!unreadable.contains("config.yml"), "{unreadable}");
     std::fs::write(&path, with("")).unwrap_or_else(|e| panic!("{e}"));
     assert!(load_file(&path).is_ok());
 }
 
-/// Words of which a text may be a configuration, more likely than by chance alone.
+/// Text of words frequent in configurations.
 fn yaml_like() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         Just("Clusters: ".to_owned()),
@@ -494,12 +497,12 @@ fn yaml_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_text_panics(chaos in "\\PC{0,200}", likely in yaml_like()) {
+    fn load_never_panics(chaos in "\\PC{0,200}", likely in yaml_like()) {
         let _ = (load(&chaos), load(&likely), load(&with(&likely)));
     }
 
     #[test]
-    fn any_value_of_any_key_is_taken_or_refused_with_its_path(
+    fn load_any_value_names_path_of_error(
         key in prop_oneof![Just("TimeoutIdle"), Just("MaxInstances"), Just("SSHPort"), Just("MaxPricePerHour"), Just("ResourceTags"), Just("Driver"), Just("DriverParameters"), Just("Budgets")],
         value in prop_oneof!["[0-9][0-9.e-]{0,30}", "\"[a-z0-9 ]{0,9}\"", Just("[1, 2]".to_owned()), Just("{a: {b: 1}}".to_owned()), Just("true".to_owned())],
     ) {

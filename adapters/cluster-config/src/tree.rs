@@ -1,7 +1,7 @@
-//! A YAML text as an ordered tree in which every node knows its line.
+//! YAML text as an ordered tree with line numbers.
 //!
-//! Keys that stand twice are kept, so that the reader can report each with its path; numbers keep
-//! the digits that were written, so that money never passes through a binary fraction.
+//! Duplicate keys are kept, so that the reader can report each with its path. Numbers keep the
+//! written digits, so that money never passes through a binary fraction.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,35 +12,35 @@ use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 
 use super::report::ConfigError;
 
-/// A node of the tree.
+/// Node of the tree.
 #[derive(Clone)]
 pub(super) struct Tree {
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub(super) line: u64,
-    /// What stands there.
+    /// Value.
     pub(super) node: Node,
-    /// Where the node is written in the text; for numbers.
+    /// Byte range of the node in the text; used for numbers.
     bytes: Option<Range<usize>>,
 }
 
-/// What stands at a place.
+/// Value of a node.
 #[derive(Clone)]
 pub(super) enum Node {
     Null,
     Bool(bool),
-    /// A number's decimal text; text that is no decimal where YAML knows a number that has none.
+    /// Decimal text of a number; other text for YAML numbers without decimal notation.
     Number(String),
     Text(String),
     List(Vec<Tree>),
-    /// In the order of the text.
+    /// Entries in the order of the text.
     Map(Vec<(Key, Tree)>),
 }
 
-/// A key of a map.
+/// Key of a map.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) text: String,
-    /// Counted from 1.
+    /// Line, counted from 1.
     pub(super) line: u64,
 }
 
@@ -64,7 +64,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Puts the written digits in the place of each fraction that the YAML parser has rounded.
+    /// Restores the written digits of fractions rounded by the YAML parser.
     fn restore_decimals(&mut self, source: &str) {
         match &mut self.node {
             Node::Number(number) => {
@@ -83,7 +83,7 @@ impl Tree {
         }
     }
 
-    /// As JSON. Of keys that stand twice, the last counts.
+    /// Converts to JSON. Of duplicate keys the last one counts.
     pub(super) fn to_json(&self) -> serde_json::Value {
         use serde_json::Value;
         match &self.node {
@@ -102,11 +102,11 @@ impl Tree {
     }
 }
 
-/// The parser's error in words that hold nothing of the file but a line number.
+/// Converts an error of the parser; nothing of the file but a line number gets into the text.
 fn syntax_error(error: &serde_saphyr::Error) -> ConfigError {
     use serde_saphyr::Error as E;
     let reason = match error {
-        // The scanner's own messages are fixed texts.
+        // Messages of the scanner are fixed texts.
         E::ExternalMessage { msg, .. } => msg.clone(),
         E::Eof { .. } => "the file is empty; it must begin with Clusters:".into(),
         E::MultipleDocuments { .. } => "more than one document; keep one".into(),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn fractions_keep_the_digits_that_were_written() {
+    fn fractions_keep_written_digits() {
         assert_eq!(
             number("a: 0.12345678901234567891  # note\n"),
             "0.12345678901234567891"
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_those_of_the_text() {
+    fn nodes_have_lines_of_text() {
         let tree = Tree::parse("# head\na:\n  - 1\n  - b: x\n").unwrap_or_else(|e| panic!("{e}"));
         let Node::Map(entries) = tree.node else {
             panic!()
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syntax_error_tells_its_line_and_nothing_of_the_text() {
+    fn syntax_error_shows_line_without_text() {
         for wrong in [
             "a: b\n c: hunter2: [\n",
             "a: *hunter2\n",

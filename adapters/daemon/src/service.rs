@@ -87,7 +87,7 @@ impl Service {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).failed("random numbers")?;
         let (answers, inputs) = mpsc::channel(INPUTS_MAX);
-        let (ask, questions) = longshore_management::questions();
+        let (request_sender, requests) = longshore_management::loop_requests();
         let events = broadcast::Sender::new(EVENTS_MAX);
         let metrics = Arc::new(Metrics::new());
         components.cloud.cloud = timed(components.cloud.cloud, Arc::clone(&metrics));
@@ -105,7 +105,7 @@ impl Service {
         let (published, settings) = watch::channel(Arc::new(settings));
         let management = Management {
             settings,
-            questions: ask,
+            loop_requests: request_sender,
             metrics: Arc::clone(&metrics),
             limits: ServeLimits::default(),
         };
@@ -144,7 +144,7 @@ impl Service {
             executor,
             metrics,
             inputs,
-            questions,
+            requests,
             events.clone(),
         )
         .usage(format!("--journal {journal_dir}"))?;

@@ -1,4 +1,4 @@
-//! Many instances in one call.
+//! Calls for many instances.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -7,20 +7,21 @@ use std::sync::{Mutex, PoisonError};
 use longshore_core::ids::InstanceId;
 use tokio::sync::oneshot;
 
-use crate::errors::{Failure, is_about_one_of_many};
+use crate::error_codes::{CallFailure, is_about_single_instances};
 
-/// Instances in one call, half of what EC2 takes, so that its answer comes in time.
+/// Maximum number of instances in a call: half of EC2's limit, so that the response arrives in
+/// time.
 const BATCH_MAX: usize = 500;
 
-/// Lets what comes while a call is under way go together in the next one, without waiting for
-/// anything else.
+/// Batches items: items that arrive during a call go together into the next call, without any
+/// further delay.
 #[derive(Debug)]
-pub(crate) struct Gate<T, A> {
+pub(crate) struct Batcher<T, A> {
     waiting: Mutex<Vec<(T, oneshot::Sender<A>)>>,
     turn: tokio::sync::Mutex<()>,
 }
 
-impl<T, A> Default for Gate<T, A> {
+impl<T, A> Default for Batcher<T, A> {
     fn default() -> Self {
         Self {
             waiting: Mutex::default(),
@@ -29,10 +30,10 @@ impl<T, A> Default for Gate<T, A> {
     }
 }
 
-impl<T: Send, A: Send> Gate<T, A> {
-    /// Lets `work` have all that waits, this item included, unless another call takes it along. No
-    /// answer if that call is given up.
-    pub(crate) async fn pass<F>(&self, item: T, work: impl FnOnce(Vec<T>) -> F) -> Option<A>
+impl<T: Send, A: Send> Batcher<T, A> {
+    /// Runs `work` with all waiting items, including this item, unless another call takes the item
+    /// along. Returns `None` if the other call is cancelled.
+    pub(crate) async fn run<F>(&self, item: T, work: impl FnOnce(Vec<T>) -> F) -> Option<A>
     where
         F: Future<Output = Vec<A>>,
     {
@@ -48,7 +49,7 @@ impl<T: Send, A: Send> Gate<T, A> {
         if !items.is_empty() {
             let answers = work(items).await;
             for (sender, answer) in senders.into_iter().zip(answers) {
-                // Whoever has given up waiting does not want it.
+                // A cancelled waiter needs no result.
                 let _ = sender.send(answer);
             }
         }
@@ -61,51 +62,52 @@ impl<T: Send, A: Send> Gate<T, A> {
     }
 }
 
-/// Calls for all instances, and where EC2 refuses a whole call for some of them, for the others
-/// again: without those that it names, or else half by half. One answer for each, in their order.
+/// Makes calls for all instances. If EC2 rejects a whole call because of some instances, repeats
+/// the call for the others: without the instances named in the error message, or by bisection if
+/// none is named. Returns one result per instance, in the same order.
 ///
-/// A refusal that is about none of them, such as a rate limit, ends it for all that are left. At
-/// most two calls are made for each instance.
-pub(crate) async fn all_of<F>(
+/// An error unrelated to single instances, such as a rate limit, fails all remaining instances.
+/// Makes at most two calls per instance.
+pub(crate) async fn call_in_batches<F>(
     instances: &[InstanceId],
     mut call: impl FnMut(Vec<InstanceId>) -> F,
-) -> Vec<Result<(), Failure>>
+) -> Vec<Result<(), CallFailure>>
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), CallFailure>>,
 {
-    let mut answers: Vec<Option<Result<(), Failure>>> = vec![None; instances.len()];
-    let every: Vec<usize> = (0..instances.len()).collect();
-    let mut left: Vec<Vec<usize>> = every.chunks(BATCH_MAX).map(<[_]>::to_vec).rev().collect();
-    while let Some(part) = left.pop() {
-        // EC2 refuses a call that names one twice.
+    let mut answers: Vec<Option<Result<(), CallFailure>>> = vec![None; instances.len()];
+    let all: Vec<usize> = (0..instances.len()).collect();
+    let mut remaining: Vec<Vec<usize>> = all.chunks(BATCH_MAX).map(<[_]>::to_vec).rev().collect();
+    while let Some(part) = remaining.pop() {
+        // EC2 rejects a call with a repeated id.
         let ids: BTreeSet<&InstanceId> = part.iter().map(|&n| &instances[n]).collect();
         match call(ids.into_iter().cloned().collect()).await {
             Ok(()) => part.iter().for_each(|&n| answers[n] = Some(Ok(()))),
-            Err(failure) if is_about_one_of_many(&failure) => {
+            Err(failure) if is_about_single_instances(&failure) => {
                 let is_named = |n: &usize| failure.message.contains(instances[*n].as_str());
-                let (mut guilty, mut others): (Vec<_>, Vec<_>) =
+                let (mut rejected, mut others): (Vec<_>, Vec<_>) =
                     part.into_iter().partition(is_named);
-                if guilty.is_empty() && others.len() > 1 {
-                    left.push(others.split_off(others.len() / 2));
-                } else if guilty.is_empty() {
-                    guilty = mem::take(&mut others);
+                if rejected.is_empty() && others.len() > 1 {
+                    remaining.push(others.split_off(others.len() / 2));
+                } else if rejected.is_empty() {
+                    rejected = mem::take(&mut others);
                 }
-                for n in guilty {
+                for n in rejected {
                     answers[n] = Some(Err(failure.clone()));
                 }
                 if !others.is_empty() {
-                    left.push(others);
+                    remaining.push(others);
                 }
             }
             Err(failure) => {
-                let rest = left.drain(..).flatten();
+                let rest = remaining.drain(..).flatten();
                 for n in part.into_iter().chain(rest) {
                     answers[n] = Some(Err(failure.clone()));
                 }
             }
         }
     }
-    // Every index was in some part, and every part was answered.
+    // Every index was in a part, and every part has a result.
     answers.into_iter().flatten().collect()
 }
 
@@ -114,11 +116,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::errors::Reach;
+    use crate::error_codes::Delivery;
 
-    fn refusal(code: &str, message: String) -> Failure {
-        Failure {
-            reach: Reach::Answered(400),
+    fn failure(code: &str, message: String) -> CallFailure {
+        CallFailure {
+            delivery: Delivery::Answered(400),
             code: code.to_owned(),
             message,
             request_id: None,
@@ -132,11 +134,11 @@ mod tests {
             .collect()
     }
 
-    /// Ends them in a cloud that does not know `missing`, and counts the calls.
-    async fn end(all: &[InstanceId], missing: &[usize], named: bool) -> (Vec<bool>, usize) {
+    /// Destroys instances in a cloud without the instances `missing`, and counts the calls.
+    async fn destroy(all: &[InstanceId], missing: &[usize], named: bool) -> (Vec<bool>, usize) {
         let missing: Vec<InstanceId> = missing.iter().map(|&n| all[n].clone()).collect();
         let mut calls = 0;
-        let answers = all_of(all, |part| {
+        let answers = call_in_batches(all, |part| {
             calls += 1;
             let bad: Vec<&InstanceId> = part.iter().filter(|id| missing.contains(id)).collect();
             let message = match named {
@@ -145,7 +147,7 @@ mod tests {
             };
             let answer = match bad.is_empty() {
                 true => Ok(()),
-                false => Err(refusal("InvalidInstanceID.NotFound", message)),
+                false => Err(failure("InvalidInstanceID.NotFound", message)),
             };
             async { answer }
         })
@@ -154,43 +156,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_go_in_few_calls() {
+    async fn batches_large_set_needs_few_calls() {
         let all = ids(1200);
-        let (ended, calls) = end(&all, &[], true).await;
-        assert_eq!(ended, vec![true; 1200]);
+        let (succeeded, calls) = destroy(&all, &[], true).await;
+        assert_eq!(succeeded, vec![true; 1200]);
         assert_eq!(calls, 3);
     }
 
     #[tokio::test]
-    async fn those_that_are_named_are_left_out() {
+    async fn batches_named_instances_are_excluded() {
         let all = ids(10);
-        let (ended, calls) = end(&all, &[3, 7], true).await;
+        let (succeeded, calls) = destroy(&all, &[3, 7], true).await;
         let expected: Vec<bool> = (0..10).map(|n| n != 3 && n != 7).collect();
-        assert_eq!((ended, calls), (expected, 2));
-        assert_eq!(end(&all[..1], &[0], true).await, (vec![false], 1));
+        assert_eq!((succeeded, calls), (expected, 2));
+        assert_eq!(destroy(&all[..1], &[0], true).await, (vec![false], 1));
     }
 
     #[tokio::test]
-    async fn where_none_is_named_they_are_found_by_halves() {
+    async fn batches_unnamed_instance_found_by_bisection() {
         let all = ids(64);
-        let (ended, calls) = end(&all, &[40], false).await;
+        let (succeeded, calls) = destroy(&all, &[40], false).await;
         let expected: Vec<bool> = (0..64).map(|n| n != 40).collect();
-        assert_eq!(ended, expected);
-        assert_eq!(calls, 13, "6 halvings, two calls each, and the first");
-        let every: Vec<usize> = (0..64).collect();
-        let (ended, calls) = end(&all, &every, false).await;
-        assert_eq!((ended, calls), (vec![false; 64], 127));
+        assert_eq!(succeeded, expected);
+        assert_eq!(
+            calls, 13,
+            "two calls for each of 6 halvings, and the first call"
+        );
+        let missing: Vec<usize> = (0..64).collect();
+        let (succeeded, calls) = destroy(&all, &missing, false).await;
+        assert_eq!((succeeded, calls), (vec![false; 64], 127));
     }
 
     #[tokio::test]
-    async fn a_rate_limit_ends_it_for_all() {
+    async fn batches_rate_limit_fails_the_rest() {
         let all = ids(1200);
         let mut calls = 0;
-        let answers = all_of(&all, |_| {
+        let answers = call_in_batches(&all, |_| {
             calls += 1;
             let answer = match calls {
                 1 => Ok(()),
-                _ => Err(refusal("RequestLimitExceeded", String::new())),
+                _ => Err(failure("RequestLimitExceeded", String::new())),
             };
             async { answer }
         })
@@ -201,9 +206,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_comes_twice_is_named_once() {
+    async fn batches_duplicate_id_is_sent_once() {
         let one = InstanceId::from("i-1");
-        let answers = all_of(&[one.clone(), one.clone()], |part| {
+        let answers = call_in_batches(&[one.clone(), one.clone()], |part| {
             assert_eq!(part, [InstanceId::from("i-1")]);
             async { Ok(()) }
         })
@@ -212,66 +217,66 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_during_a_call_goes_together_in_the_next() {
-        let gate: Arc<Gate<u32, u32>> = Arc::default();
-        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
-        let (go_on, first_goes_on) = oneshot::channel::<()>();
+    async fn batcher_joins_items_during_call() {
+        let batcher: Arc<Batcher<u32, u32>> = Arc::default();
+        let (started, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = oneshot::channel::<()>();
         let first = tokio::spawn({
-            let (gate, begun) = (Arc::clone(&gate), begun.clone());
+            let (batcher, started) = (Arc::clone(&batcher), started.clone());
             async move {
                 let work = |items: Vec<u32>| async move {
-                    begun.send(items.clone()).unwrap();
-                    first_goes_on.await.unwrap();
+                    started.send(items.clone()).unwrap();
+                    released.await.unwrap();
                     items
                 };
-                gate.pass(0, work).await
+                batcher.run(0, work).await
             }
         });
-        assert_eq!(begins.recv().await, Some(vec![0]));
+        assert_eq!(starts.recv().await, Some(vec![0]));
         let later: Vec<_> = (1..=3)
             .map(|n| {
-                let (gate, begun) = (Arc::clone(&gate), begun.clone());
+                let (batcher, started) = (Arc::clone(&batcher), started.clone());
                 tokio::spawn(async move {
                     let work = |items: Vec<u32>| async move {
-                        begun.send(items.clone()).unwrap();
+                        started.send(items.clone()).unwrap();
                         items.iter().map(|n| n * 10).collect()
                     };
-                    gate.pass(n, work).await
+                    batcher.run(n, work).await
                 })
             })
             .collect();
-        while gate.waiting().len() < 3 {
+        while batcher.waiting().len() < 3 {
             tokio::task::yield_now().await;
         }
-        go_on.send(()).unwrap();
+        release.send(()).unwrap();
         assert_eq!(first.await.unwrap(), Some(0));
         for (n, answer) in (1..).zip(later) {
             assert_eq!(answer.await.unwrap(), Some(n * 10));
         }
-        let mut together = begins.recv().await.unwrap();
+        let mut together = starts.recv().await.unwrap();
         together.sort_unstable();
         assert_eq!(together, [1, 2, 3]);
-        assert!(begins.try_recv().is_err());
+        assert!(starts.try_recv().is_err());
     }
 
     #[tokio::test]
-    async fn a_call_that_is_given_up_leaves_nobody_waiting() {
-        let gate: Arc<Gate<u32, u32>> = Arc::default();
-        let (begun, begins) = oneshot::channel();
+    async fn batcher_cancelled_call_releases_waiters() {
+        let batcher: Arc<Batcher<u32, u32>> = Arc::default();
+        let (started, starts) = oneshot::channel();
         let first = tokio::spawn({
-            let gate = Arc::clone(&gate);
+            let batcher = Arc::clone(&batcher);
             async move {
                 let work = |_| async move {
-                    begun.send(()).unwrap();
+                    started.send(()).unwrap();
                     std::future::pending().await
                 };
-                gate.pass(1, work).await
+                batcher.run(1, work).await
             }
         });
-        begins.await.unwrap();
+        starts.await.unwrap();
         first.abort();
         assert!(first.await.is_err());
-        let answer = gate.pass(2, |items| async move { items }).await;
+        let answer = batcher.run(2, |items| async move { items }).await;
         assert_eq!(answer, Some(2));
     }
 }

@@ -1,4 +1,4 @@
-//! The SDK's client: who we are, where EC2 is, and no retries of its own.
+//! SDK client: credentials, region and endpoint, without retries of the SDK.
 
 use std::time::Duration;
 
@@ -10,17 +10,18 @@ use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region};
 
 use crate::params::Ec2Params;
 
-/// How long EC2 is waited for.
+/// Timeouts of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// A connection must come about within this.
+    /// Timeout of a connect.
     pub connect: Duration,
-    /// A call must be over within this, reading of credentials included.
+    /// Timeout of a call, including the reading of credentials.
     pub call: Duration,
 }
 
 impl Default for Timeouts {
-    /// The core waits two minutes for a call, so that our words reach it before it gives up.
+    /// Shorter than the core's call timeout of two minutes, so that the core receives the error
+    /// text.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
@@ -29,7 +30,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Makes a client. With the default chain of credentials, this reads files and the environment.
+/// Creates a client. The default credentials chain reads files and the environment.
 pub(crate) async fn connect(params: &Ec2Params, timeouts: Timeouts) -> Client {
     let region = Region::new(params.region.clone());
     let timeouts = TimeoutConfig::builder()
@@ -39,8 +40,8 @@ pub(crate) async fn connect(params: &Ec2Params, timeouts: Timeouts) -> Client {
     let mut config = Builder::new()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(region.clone())
-        // It would send what was refused for want of capacity again, and what was refused for
-        // coming too often; when to try again is for the core to say.
+        // The SDK would repeat calls rejected for lack of capacity or by rate limits; retries
+        // belong to the core.
         .retry_config(RetryConfig::disabled())
         .timeout_config(timeouts);
     config = match &params.access_key {

@@ -1,4 +1,4 @@
-//! The driver: [`Cloud`] over EC2's API.
+//! Driver: [`Cloud`] on the EC2 API.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,37 +16,38 @@ use longshore_driver::{
 };
 use tokio::sync::OnceCell;
 
-use crate::batch::{Gate, all_of};
+use crate::batch::{Batcher, call_in_batches};
 use crate::client::{self, Timeouts};
-use crate::errors::{Call, Failure, classify};
-use crate::failure::failure;
+use crate::error_codes::{CallFailure, CallKind, classify};
+use crate::from_ec2::{self, Market, SpotInstance};
 use crate::params::Ec2Params;
-use crate::places::Places;
 use crate::prices::{Prices, Quote, parse_price};
 use crate::request::sdk_tags;
-use crate::seen::{self, Market, Spot};
+use crate::sdk_error::call_failure;
+use crate::subnet_choice::SubnetChoice;
 
 mod create;
 mod key;
 
-/// As many as EC2 puts on a page.
-const PAGE: i32 = 1000;
+/// Maximum page size of EC2.
+const PAGE_SIZE: i32 = 1000;
 
-/// An instance younger than this may be unknown to some of EC2's servers.
-const YOUNG: Duration = Duration::from_secs(300);
+/// Maximum propagation time of a new instance: a younger instance may be unknown to some of EC2's
+/// servers.
+const PROPAGATION_TIME: Duration = Duration::from_secs(300);
 
-/// The price history's name for what we run.
-const PRODUCT: &str = "Linux/UNIX";
+/// Product description of Linux instances in the price history.
+const PRODUCT_DESCRIPTION: &str = "Linux/UNIX";
 
-/// EC2, seen by one instance set. It keeps nothing that a restart may not lose: what it remembers of
-/// shortages, prices and its latest instances only saves calls.
+/// Cloud driver for one instance set on EC2. All memory (shortages, prices, recent instances) only
+/// saves calls, and may be lost in a restart.
 ///
-/// Its methods must be called within a tokio runtime.
+/// Calls need a tokio runtime.
 #[derive(Clone)]
 pub struct Ec2Cloud {
     inner: Arc<Inner>,
-    /// The one place that instances may be created in, where it is fixed.
-    only: Option<usize>,
+    /// Index of the only allowed subnet, if fixed.
+    fixed_subnet: Option<usize>,
 }
 
 struct Inner {
@@ -54,17 +55,17 @@ struct Inner {
     params: Ec2Params,
     timeouts: Timeouts,
     client: OnceCell<Client>,
-    key: tokio::sync::Mutex<key::Memory>,
-    ends: Gate<InstanceId, Result<(), CloudError>>,
+    key: tokio::sync::Mutex<key::KeyCache>,
+    destroys: Batcher<InstanceId, Result<(), CloudError>>,
     memory: Mutex<Memory>,
 }
 
 struct Memory {
-    places: Places,
-    /// When they were made.
-    young: BTreeMap<InstanceId, Instant>,
-    /// What the prices of the set's spot instances depend on.
-    spots: BTreeMap<InstanceId, Spot>,
+    subnet_choice: SubnetChoice,
+    /// Creation time of recent instances.
+    recent: BTreeMap<InstanceId, Instant>,
+    /// Market, launch time and volume of the set's spot instances.
+    spots: BTreeMap<InstanceId, SpotInstance>,
     prices: Prices,
 }
 
@@ -73,24 +74,24 @@ impl fmt::Debug for Ec2Cloud {
         f.debug_struct("Ec2Cloud")
             .field("instance_set_id", &self.inner.settings.instance_set_id)
             .field("params", &self.inner.params)
-            .field("only", &self.only)
+            .field("fixed_subnet", &self.fixed_subnet)
             .finish_non_exhaustive()
     }
 }
 
 impl Ec2Cloud {
-    /// A driver; the first call looks for credentials where none are set.
+    /// Creates a driver. Without configured credentials, the first call runs the credentials chain.
     #[must_use]
     pub fn new(settings: CloudSettings, params: Ec2Params) -> Self {
         Self::with_timeouts(settings, params, Timeouts::default())
     }
 
-    /// A driver that waits for so long.
+    /// Creates a driver with these timeouts.
     #[must_use]
     pub fn with_timeouts(settings: CloudSettings, params: Ec2Params, timeouts: Timeouts) -> Self {
         let memory = Memory {
-            places: Places::new(params.subnets.clone()),
-            young: BTreeMap::new(),
+            subnet_choice: SubnetChoice::new(params.subnets.clone()),
+            recent: BTreeMap::new(),
             spots: BTreeMap::new(),
             prices: Prices::default(),
         };
@@ -100,12 +101,12 @@ impl Ec2Cloud {
             timeouts,
             client: OnceCell::new(),
             key: tokio::sync::Mutex::default(),
-            ends: Gate::default(),
+            destroys: Batcher::default(),
             memory: Mutex::new(memory),
         };
         Self {
             inner: Arc::new(inner),
-            only: None,
+            fixed_subnet: None,
         }
     }
 }
@@ -113,7 +114,7 @@ impl Ec2Cloud {
 #[async_trait]
 impl Cloud for Ec2Cloud {
     async fn create(&self, spec: CreateSpec) -> Result<Instance, CloudError> {
-        self.inner.create(&spec, self.only).await
+        self.inner.create(&spec, self.fixed_subnet).await
     }
 
     async fn list(&self) -> Result<Vec<Instance>, CloudError> {
@@ -130,10 +131,10 @@ impl Cloud for Ec2Cloud {
 
     async fn destroy(&self, instance: &InstanceId) -> Result<(), CloudError> {
         let inner = &self.inner;
-        let together = |all: Vec<InstanceId>| async move { inner.destroy(&all).await };
-        let answer = inner.ends.pass(instance.clone(), together).await;
+        let destroy_all = |all: Vec<InstanceId>| async move { inner.destroy(&all).await };
+        let answer = inner.destroys.run(instance.clone(), destroy_all).await;
         answer.unwrap_or_else(|| {
-            let message = "the call that it went with was given up".to_owned();
+            let message = "the batched call was cancelled".to_owned();
             Err(CloudError::Ambiguous { message })
         })
     }
@@ -170,7 +171,7 @@ impl Cloud for Ec2Cloud {
         self.inner.params.subnets.get(index)?;
         Some(Arc::new(Self {
             inner: Arc::clone(&self.inner),
-            only: Some(index),
+            fixed_subnet: Some(index),
         }))
     }
 }
@@ -191,35 +192,38 @@ impl Inner {
             .values(&self.settings.instance_set_id)
             .build();
         let call = self.client().await.describe_instances().filters(own);
-        let mut pages = call.max_results(PAGE).into_paginator().send();
+        let mut pages = call.max_results(PAGE_SIZE).into_paginator().send();
         let (mut instances, mut spots) = (Vec::new(), BTreeMap::new());
         let mut zones = BTreeMap::new();
         while let Some(page) = pages.next().await {
-            let page =
-                page.map_err(|error| classify(Call::Look, "DescribeInstances", &failure(&error)))?;
-            for shown in page.reservations().iter().flat_map(|r| r.instances()) {
-                let Some(instance) = seen::instance(&self.settings, shown) else {
+            let page = page.map_err(|error| {
+                classify(CallKind::Read, "DescribeInstances", &call_failure(&error))
+            })?;
+            for ec2_instance in page.reservations().iter().flat_map(|r| r.instances()) {
+                let Some(instance) = from_ec2::instance(&self.settings, ec2_instance) else {
                     continue;
                 };
-                if let Some(spot) = seen::spot(&self.settings, shown) {
+                if let Some(spot) = from_ec2::spot(&self.settings, ec2_instance) {
                     spots.insert(instance.id.clone(), spot);
                 }
-                if let (Some(subnet), Some(zone)) = (shown.subnet_id(), seen::zone(shown)) {
+                if let (Some(subnet), Some(zone)) =
+                    (ec2_instance.subnet_id(), from_ec2::zone(ec2_instance))
+                {
                     zones.insert(subnet.to_owned(), zone.to_owned());
                 }
                 instances.push(instance);
             }
         }
         let mut memory = self.memory();
-        memory.forget_old(Instant::now());
+        memory.forget_expired(Instant::now());
         for (subnet, zone) in &zones {
-            memory.places.is_in(subnet, zone);
+            memory.subnet_choice.learn_zone_of(subnet, zone);
         }
-        let young = std::mem::take(&mut memory.spots);
-        let young = young
+        let recent = std::mem::take(&mut memory.spots);
+        let recent = recent
             .into_iter()
-            .filter(|(id, _)| memory.young.contains_key(id));
-        spots.extend(young.collect::<Vec<_>>());
+            .filter(|(id, _)| memory.recent.contains_key(id));
+        spots.extend(recent.collect::<Vec<_>>());
         memory.spots = spots;
         Ok(instances)
     }
@@ -230,7 +234,7 @@ impl Inner {
         tags: BTreeMap<String, String>,
     ) -> Result<(), CloudError> {
         if tags.contains_key(tag::SECRET) {
-            let message = format!("{} cannot be set like another tag", tag::SECRET);
+            let message = format!("{} cannot be set as an ordinary tag", tag::SECRET);
             return Err(CloudError::Permanent { message });
         }
         let call = self.client().await.create_tags();
@@ -238,38 +242,44 @@ impl Inner {
         let answer = call.resources(instance.as_str()).set_tags(Some(tags));
         match answer.send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.not_seen_yet(
+            Err(error) => Err(self.transient_if_recent(
                 instance,
-                classify(Call::Change, "CreateTags", &failure(&error)),
+                classify(CallKind::Write, "CreateTags", &call_failure(&error)),
             )),
         }
     }
 
-    /// Ends them in as few calls as EC2 allows.
+    /// Destroys the instances in as few calls as EC2 allows.
     async fn destroy(&self, instances: &[InstanceId]) -> Vec<Result<(), CloudError>> {
         let client = self.client().await;
-        let answers = all_of(instances, |part: Vec<InstanceId>| async move {
+        let answers = call_in_batches(instances, |part: Vec<InstanceId>| async move {
             let ids = part.iter().map(|id| id.as_str().to_owned()).collect();
             let call = client.terminate_instances().set_instance_ids(Some(ids));
-            call.send().await.map(drop).map_err(|error| failure(&error))
+            call.send()
+                .await
+                .map(drop)
+                .map_err(|error| call_failure(&error))
         });
-        let judge = |(instance, answer): (&InstanceId, Result<(), Failure>)| {
-            let refused = answer.map_err(|f| classify(Call::Change, "TerminateInstances", &f));
-            match refused.map_err(|error| self.not_seen_yet(instance, error)) {
+        let to_result = |(instance, answer): (&InstanceId, Result<(), CallFailure>)| {
+            let result = answer.map_err(|f| classify(CallKind::Write, "TerminateInstances", &f));
+            match result.map_err(|error| self.transient_if_recent(instance, error)) {
                 Err(CloudError::NotFound { .. }) => Ok(()),
                 other => other,
             }
         };
-        instances.iter().zip(answers.await).map(judge).collect()
+        instances.iter().zip(answers.await).map(to_result).collect()
     }
 
-    /// What is unknown to one of EC2's servers shortly after it was made is not gone.
-    fn not_seen_yet(&self, instance: &InstanceId, error: CloudError) -> CloudError {
+    /// Converts `NotFound` for a recent instance to `Transient`, because a new instance may be
+    /// unknown to some of EC2's servers.
+    fn transient_if_recent(&self, instance: &InstanceId, error: CloudError) -> CloudError {
         let mut memory = self.memory();
-        memory.forget_old(Instant::now());
+        memory.forget_expired(Instant::now());
         match error {
-            CloudError::NotFound { message } if memory.young.contains_key(instance) => {
-                let message = format!("{message}: it was made a moment ago and must be there soon");
+            CloudError::NotFound { message } if memory.recent.contains_key(instance) => {
+                let message = format!(
+                    "{message}: the instance was just created and should become visible soon"
+                );
                 CloudError::Transient { message }
             }
             other => other,
@@ -290,27 +300,29 @@ impl Inner {
             let spots = instances.iter().filter_map(|id| memory.spots.get(id));
             let markets = spots.map(|spot| spot.market.clone()).collect();
             let due = memory.prices.due(markets, since, now, interval);
-            let from = memory.prices.from(&due, since, now, interval);
+            let from = memory.prices.query_start(&due, since, now, interval);
             (due, from)
         };
         if !due.is_empty() {
             let quotes = self.history(&due, from).await?;
             let mut memory = self.memory();
-            memory.prices.took(due, from, now, quotes);
+            memory.prices.record(due, from, now, quotes);
             let markets = memory.spots.values().map(|spot| spot.market.clone());
             let markets = markets.collect();
-            memory.prices.keep_only(&markets);
+            memory.prices.retain(&markets);
         }
         let memory = self.memory();
         let cost = |id: &InstanceId| {
             let spot = memory.spots.get(id)?;
-            let points = memory.prices.of(spot, since, self.params.volume_price);
+            let points = memory
+                .prices
+                .price_points(spot, since, self.params.volume_price);
             (!points.is_empty()).then(|| (id.clone(), points))
         };
         Ok(instances.iter().filter_map(cost).collect())
     }
 
-    /// The history of these markets, and maybe of others with their types and zones.
+    /// Price history of these markets; may include other combinations of the types and zones.
     async fn history(
         &self,
         markets: &BTreeSet<Market>,
@@ -327,15 +339,19 @@ impl Inner {
         let call = self.client().await.describe_spot_price_history();
         let call = call
             .set_instance_types(Some(types.into_iter().map(Into::into).collect()))
-            .product_descriptions(PRODUCT)
+            .product_descriptions(PRODUCT_DESCRIPTION)
             .filters(in_zones)
             .start_time(aws_sdk_ec2::primitives::DateTime::from_secs(seconds))
-            .max_results(PAGE);
+            .max_results(PAGE_SIZE);
         let mut pages = call.into_paginator().send();
         let mut quotes = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| {
-                classify(Call::Look, "DescribeSpotPriceHistory", &failure(&error))
+                classify(
+                    CallKind::Read,
+                    "DescribeSpotPriceHistory",
+                    &call_failure(&error),
+                )
             })?;
             quotes.extend(page.spot_price_history().iter().filter_map(quote));
         }
@@ -344,20 +360,21 @@ impl Inner {
 }
 
 impl Memory {
-    fn forget_old(&mut self, now: Instant) {
-        let is_young = |made: &Instant| now.saturating_duration_since(*made) < YOUNG;
-        self.young.retain(|_, made| is_young(made));
+    fn forget_expired(&mut self, now: Instant) {
+        let is_recent =
+            |created: &Instant| now.saturating_duration_since(*created) < PROPAGATION_TIME;
+        self.recent.retain(|_, created| is_recent(created));
     }
 }
 
-fn quote(shown: &aws_sdk_ec2::types::SpotPrice) -> Option<Quote> {
+fn quote(ec2_instance: &aws_sdk_ec2::types::SpotPrice) -> Option<Quote> {
     Some(Quote {
         market: Market {
-            provider_type: shown.instance_type()?.as_str().to_owned(),
-            zone: shown.availability_zone()?.to_owned(),
+            provider_type: ec2_instance.instance_type()?.as_str().to_owned(),
+            zone: ec2_instance.availability_zone()?.to_owned(),
         },
-        at: seen::timestamp(shown.timestamp()?)?,
-        price: parse_price(shown.spot_price()?)?,
+        at: from_ec2::timestamp(ec2_instance.timestamp()?)?,
+        price: parse_price(ec2_instance.spot_price()?)?,
     })
 }
 
@@ -374,7 +391,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spot_instances_have_quotas_of_their_own() {
+    fn spot_quota_groups_are_separate() {
         let settings = CloudSettings {
             instance_set_id: "set".to_owned(),
             tag_key_prefix: "Arvados".to_owned(),

@@ -1,4 +1,4 @@
-//! The key pair by which EC2 knows our public key, and how it is found again.
+//! Key pair of a public key, and its fingerprints in EC2.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,48 +12,54 @@ use spki::der::asn1::{AnyRef, BitString, UintRef};
 use spki::der::{Encode as _, Error as DerError};
 use spki::{AlgorithmIdentifierRef, ObjectIdentifier, SubjectPublicKeyInfo};
 
-/// RFC 8017, appendix C: `rsaEncryption`.
+/// Object identifier `rsaEncryption` (RFC 8017, appendix C).
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// Hexadecimal digits of a key's hash in the name of its key pair.
+/// Number of hexadecimal digits of the key's hash in the name of its key pair.
 const NAME_HASH_DIGITS: usize = 32;
 
-/// A public key as EC2 sees it.
+/// Public key with its representation in EC2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPair {
-    /// The key, in OpenSSH format.
+    /// Key in OpenSSH format.
     pub openssh: String,
-    /// What EC2 may show as its fingerprint, however it came there.
+    /// Possible fingerprints of the key in EC2, for generated and imported keys.
     pub fingerprints: Vec<String>,
-    /// What we call it where EC2 does not know it yet. It follows from the key, so that two
-    /// dispatchers with one key choose the same.
+    /// Name for an import. Depends only on the key, so that dispatchers with the same key choose
+    /// the same name.
     pub name: String,
 }
 
-/// The public key cannot be put on EC2's instances.
+/// Public key unusable on EC2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Not a key at all: check `DispatchPrivateKey`.
+    /// Not a public key: check `DispatchPrivateKey`.
     #[error("the public key is not in OpenSSH format: {0}")]
     Format(String),
-    /// EC2 has no place for it: set `DispatchPrivateKey` to another.
-    #[error("EC2 takes keys of RSA and Ed25519, this one is of {0}: make another with ssh-keygen")]
+    /// Unsupported key type: set `DispatchPrivateKey` to another key.
+    #[error(
+        "EC2 supports RSA and Ed25519 keys, but the key type is {0}: create another key with ssh-keygen"
+    )]
     Algorithm(String),
 }
 
 impl KeyPair {
-    /// Computes what EC2 computes.
+    /// Computes the fingerprints like EC2.
     ///
     /// # Errors
-    /// If EC2 would not take the key.
+    /// An invalid key or an unsupported key type.
     pub fn new(openssh: &str) -> Result<Self, KeyError> {
         let openssh = openssh.trim();
         let key = PublicKey::from_openssh(openssh)
             .map_err(|error| KeyError::Format(error.to_string()))?;
         let fingerprints = match key.key_data() {
             KeyData::Rsa(rsa) => {
-                let der = pkix(rsa).map_err(|error| KeyError::Format(error.to_string()))?;
-                vec![colons(&Md5::digest(&der)), colons(&Sha1::digest(&der))]
+                let der = subject_public_key_info(rsa)
+                    .map_err(|error| KeyError::Format(error.to_string()))?;
+                vec![
+                    colon_separated_hex(&Md5::digest(&der)),
+                    colon_separated_hex(&Sha1::digest(&der)),
+                ]
             }
             KeyData::Ed25519(_) => {
                 let padded = STANDARD.encode(key.fingerprint(HashAlg::Sha256).as_bytes());
@@ -70,8 +76,8 @@ impl KeyPair {
     }
 }
 
-/// The key as a `SubjectPublicKeyInfo` (RFC 5280, RFC 8017), which is what EC2 hashes.
-fn pkix(key: &RsaPublicKey) -> Result<Vec<u8>, DerError> {
+/// `SubjectPublicKeyInfo` of the key (RFC 5280, RFC 8017), the input of EC2's fingerprint.
+fn subject_public_key_info(key: &RsaPublicKey) -> Result<Vec<u8>, DerError> {
     let numbers = [key.n(), key.e()].map(|number| UintRef::new(number.as_bytes()));
     let [modulus, exponent] = numbers;
     let sequence = vec![modulus?, exponent?].to_der()?;
@@ -85,7 +91,7 @@ fn pkix(key: &RsaPublicKey) -> Result<Vec<u8>, DerError> {
     info.to_der()
 }
 
-fn colons(bytes: &[u8]) -> String {
+fn colon_separated_hex(bytes: &[u8]) -> String {
     let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     pairs.join(":")
 }
@@ -100,24 +106,27 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOrhQfsSGzBT0uNXS7+8QCfy5EXOo084AS9YGQq8BMGH test";
 
     #[test]
-    fn an_rsa_key_has_the_fingerprints_that_openssl_computes() {
+    fn rsa_fingerprints_match_openssl() {
         // ssh-keygen -e -m PKCS8 -f key.pub | openssl pkey -pubin -outform DER | openssl md5 -c
         let md5 = "6b:19:d7:33:fd:23:3e:fc:72:20:e1:d0:49:b2:62:71";
-        // The same with `openssl sha1 -c`.
+        // Same command with `openssl sha1 -c`.
         let sha1 = "e1:d6:c0:94:96:c4:95:84:e5:b1:3f:da:4a:a2:c4:51:f7:57:90:6a";
         assert_eq!(KeyPair::new(RSA).unwrap().fingerprints, [md5, sha1]);
     }
 
     #[test]
-    fn an_ed25519_key_has_the_fingerprint_that_ssh_keygen_shows() {
+    fn ed25519_fingerprint_matches_ssh_keygen() {
         // ssh-keygen -l -f key.pub
-        let shown = "gua87yPsWfOfkNp2t2no6pyuiGRWOZ32Hkt0u9+H/n8";
+        let expected = "gua87yPsWfOfkNp2t2no6pyuiGRWOZ32Hkt0u9+H/n8";
         let padded = "gua87yPsWfOfkNp2t2no6pyuiGRWOZ32Hkt0u9+H/n8=";
-        assert_eq!(KeyPair::new(ED25519).unwrap().fingerprints, [shown, padded]);
+        assert_eq!(
+            KeyPair::new(ED25519).unwrap().fingerprints,
+            [expected, padded]
+        );
     }
 
     #[test]
-    fn the_name_follows_from_the_key_alone() {
+    fn key_pair_name_depends_on_key_only() {
         let key = KeyPair::new(ED25519).unwrap();
         let elsewhere = ED25519.replace("test", "another comment");
         assert_eq!(KeyPair::new(&elsewhere).unwrap().name, key.name);
@@ -126,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ec2_would_not_take_is_told() {
+    fn unsupported_key_is_rejected() {
         let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBL6R464IRCIcm3vx7d7lU39XJdDYl/Q/iRODWIOOARTdJEPsJZnORe/kUUKQL8mZ0/C/hDjm5TXD7YimEBBSemk=";
         let error = KeyPair::new(ecdsa).unwrap_err();
         assert!(matches!(&error, KeyError::Algorithm(name) if name.contains("ecdsa")));

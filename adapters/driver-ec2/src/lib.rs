@@ -1,24 +1,24 @@
-//! Rents VMs from EC2.
+//! Cloud driver for EC2.
 //!
-//! The driver makes single calls and translates: what is tried again, and when, is decided by the
-//! core. The one exception is a create that is refused for its subnet: the next subnet is tried at
-//! once.
+//! The driver makes single calls and converts the results; retries are decided by the core.
+//! Exception: a create rejected because of its subnet is immediately tried in the next subnet.
 //!
-//! - [`Ec2Params`]: what an operator can set.
+//! - [`Ec2Params`]: parameters.
 //! - [`Ec2Cloud`]: the driver.
-//! - [`errors`]: what EC2's codes mean. [`keys`]: how it knows our public key.
+//! - [`error_codes`]: classification of EC2's error codes.
+//! - [`keys`]: key pair and fingerprints of a public key.
 
 mod batch;
 mod client;
 mod cloud;
-pub mod errors;
-mod failure;
+pub mod error_codes;
+mod from_ec2;
 pub mod keys;
 mod params;
-mod places;
 mod prices;
 mod request;
-mod seen;
+mod sdk_error;
+mod subnet_choice;
 
 pub use client::Timeouts;
 pub use cloud::Ec2Cloud;

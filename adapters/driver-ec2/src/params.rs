@@ -1,4 +1,4 @@
-//! What an operator can set under `DriverParameters`.
+//! Parameters in `DriverParameters`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +12,8 @@ const KEYS: &str = "one of AccessKeyID, SecretAccessKey, Region, SecurityGroupID
                     AdminUsername, EBSVolumeType, EBSPrice, IAMInstanceProfile, \
                     SpotPriceUpdateInterval, InstanceTypeQuotaGroups, AssociatePublicIP, Endpoint";
 
-/// Keys of the peer's other drivers, which its configuration has beside ours.
-const OF_OTHER_DRIVERS: [&str; 16] = [
+/// Keys of other drivers of arvados-dispatch-cloud, which may be present in the same configuration.
+const OTHER_DRIVER_KEYS: [&str; 16] = [
     "SubscriptionID",
     "ClientID",
     "ClientSecret",
@@ -32,51 +32,51 @@ const OF_OTHER_DRIVERS: [&str; 16] = [
     "DeleteDanglingResourcesAfter",
 ];
 
-/// Volume types that need no further settings.
+/// Volume types without further required settings.
 const VOLUME_TYPES: [&str; 5] = ["gp2", "gp3", "st1", "sc1", "standard"];
 
-/// Settings of the driver.
+/// Parameters of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ec2Params {
-    /// How calls are signed; none for the SDK's default chain: environment, profile, web identity,
-    /// the container's or the instance's role (`AccessKeyID`, `SecretAccessKey`).
+    /// Credentials for signatures; `None` for the SDK's default chain: environment, profile, web
+    /// identity, role of the container or instance (`AccessKeyID`, `SecretAccessKey`).
     pub access_key: Option<AccessKey>,
-    /// Where, such as `us-east-1` (`Region`).
+    /// Region, such as `us-east-1` (`Region`).
     pub region: String,
-    /// Groups of every network interface; none for the default group of the network
+    /// Security groups of every network interface; empty for the network's default group
     /// (`SecurityGroupIDs`).
     pub security_groups: Vec<String>,
-    /// Subnets to try, in this order; none for the default subnet (`SubnetID`).
+    /// Subnets to try, in order; empty for the default subnet (`SubnetID`).
     pub subnets: Vec<String>,
-    /// Who to log in as (`AdminUsername`).
+    /// Login user (`AdminUsername`).
     pub admin_user: String,
-    /// Type of the volumes for `AddedScratch` (`EBSVolumeType`).
+    /// Volume type for `AddedScratch` (`EBSVolumeType`).
     pub volume_type: String,
-    /// Price of a GiB of such a volume for a month (`EBSPrice`).
+    /// Price of the volume per GiB and month (`EBSPrice`).
     pub volume_price: MicroDollars,
-    /// Name of the profile whose role instances get; empty for none (`IAMInstanceProfile`).
+    /// Instance profile with the role of instances; empty for none (`IAMInstanceProfile`).
     pub instance_profile: String,
-    /// Spot prices are asked for anew after this; none for never (`SpotPriceUpdateInterval`).
+    /// Interval between queries of spot prices; `None` for no queries (`SpotPriceUpdateInterval`).
     pub spot_price_interval: Option<Duration>,
-    /// Which families of types count against which quota (`InstanceTypeQuotaGroups`).
+    /// Quota group of each type family (`InstanceTypeQuotaGroups`).
     pub quota_groups: BTreeMap<String, String>,
-    /// Whether instances get a public address (`AssociatePublicIP`, new).
+    /// True to give instances a public address (`AssociatePublicIP`, new).
     pub public_address: bool,
-    /// Another address of EC2's API, for tests and private endpoints (`Endpoint`, new).
+    /// Alternative URL of the EC2 API, for tests and private endpoints (`Endpoint`, new).
     pub endpoint: Option<String>,
 }
 
-/// A key that does not change.
+/// Long-lived access key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
-    /// Its name.
+    /// Key id.
     pub id: String,
-    /// Its secret.
+    /// Secret of the key.
     pub secret: Secret,
 }
 
 impl Default for Ec2Params {
-    /// The peer's defaults; `Region` has none.
+    /// Defaults of arvados-dispatch-cloud; `Region` has no default.
     fn default() -> Self {
         Self {
             access_key: None,
@@ -95,7 +95,7 @@ impl Default for Ec2Params {
     }
 }
 
-/// As EC2 counts its quotas of virtual CPUs; other families have each their own.
+/// EC2's quotas for virtual CPUs; each other family has its own quota.
 fn default_quota_groups() -> BTreeMap<String, String> {
     let standard = ["a", "c", "d", "h", "i", "m", "r", "t", "z"].map(|family| (family, "standard"));
     let others = [("g", "g"), ("vt", "g"), ("p5", "p5")];
@@ -105,10 +105,10 @@ fn default_quota_groups() -> BTreeMap<String, String> {
 }
 
 impl Ec2Params {
-    /// Reads the operator's `DriverParameters`.
+    /// Parses `DriverParameters`.
     ///
     /// # Errors
-    /// For the first key that is unknown, missing or has a wrong value.
+    /// The first key with an invalid value, an unknown key, or an absent required key.
     pub fn from_json(value: &Value) -> Result<Self, ParamError> {
         let mut params = Self::default();
         let none = Map::new();
@@ -122,7 +122,7 @@ impl Ec2Params {
             match key.as_str() {
                 "AccessKeyID" => id = text(key, value)?,
                 "SecretAccessKey" => secret = secret_text(key, value)?,
-                _ => params.read(key, value)?,
+                _ => params.set(key, value)?,
             }
         }
         if params.region.is_empty() {
@@ -132,7 +132,7 @@ impl Ec2Params {
         Ok(params)
     }
 
-    fn read(&mut self, key: &str, value: &Value) -> Result<(), ParamError> {
+    fn set(&mut self, key: &str, value: &Value) -> Result<(), ParamError> {
         match key {
             "Region" => self.region = text(key, value)?,
             "SecurityGroupIDs" => self.security_groups = names(key, value)?,
@@ -140,7 +140,7 @@ impl Ec2Params {
             "AdminUsername" => {
                 let user = text(key, value)?;
                 if user.is_empty() {
-                    return Err(ParamError::new(key, "a user of the image", value));
+                    return Err(ParamError::new(key, "a user name", value));
                 }
                 self.admin_user = user;
             }
@@ -164,27 +164,27 @@ impl Ec2Params {
                 self.public_address = value.as_bool().ok_or_else(wrong)?;
             }
             "Endpoint" => self.endpoint = endpoint(key, value)?,
-            other if OF_OTHER_DRIVERS.contains(&other) => {}
+            other if OTHER_DRIVER_KEYS.contains(&other) => {}
             _ => return Err(ParamError::unknown_key(key, KEYS)),
         }
         Ok(())
     }
 
-    /// The quota that a type counts against: that of its family, by the longest name of the family
-    /// that is configured (`p5en`, `p5`, `p`), or else one of its own.
+    /// Quota group of a type: the group configured for its family, with the longest matching name
+    /// (`p5en`, `p5`, `p`), otherwise a group of its own.
     #[must_use]
     pub fn quota_group(&self, provider_type: &str) -> String {
         let family = provider_type.split('.').next().unwrap_or_default();
-        let letters = until(family, |c| c.is_ascii_lowercase());
+        let letters = leading(family, |c| c.is_ascii_lowercase());
         let generation = &family[letters.len()..];
-        let numbered = letters.len() + until(generation, |c| c.is_ascii_digit()).len();
+        let numbered = letters.len() + leading(generation, |c| c.is_ascii_digit()).len();
         let names = [family, &family[..numbered], letters];
         let configured = names.iter().find_map(|name| self.quota_groups.get(*name));
         configured.map_or(letters, String::as_str).to_owned()
     }
 }
 
-fn until(text: &str, is_part: impl Fn(char) -> bool) -> &str {
+fn leading(text: &str, is_part: impl Fn(char) -> bool) -> &str {
     let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
     &text[..end]
 }
@@ -194,11 +194,11 @@ fn access_key(id: String, secret: Secret) -> Result<Option<AccessKey>, ParamErro
         (true, true) => Ok(None),
         (false, false) => Ok(Some(AccessKey { id, secret })),
         (true, false) => {
-            let expected = "the name of the key, as there is SecretAccessKey";
+            let expected = "the id of the key, because SecretAccessKey is set";
             Err(ParamError::missing("AccessKeyID", expected))
         }
         (false, true) => {
-            let expected = "the key's secret, as there is AccessKeyID";
+            let expected = "the secret of the key, because AccessKeyID is set";
             Err(ParamError::missing("SecretAccessKey", expected))
         }
     }
@@ -209,16 +209,16 @@ fn text(key: &str, value: &Value) -> Result<String, ParamError> {
     Ok(value.as_str().ok_or_else(wrong)?.trim().to_owned())
 }
 
-/// Like [`text`], but what is there is not repeated.
+/// Like [`text`], but without the actual value in the error.
 fn secret_text(key: &str, value: &Value) -> Result<Secret, ParamError> {
-    let hidden = Value::from("something else");
+    let hidden = Value::from("a hidden value");
     let wrong = || ParamError::new(key, "text", &hidden);
     Ok(Secret::new(value.as_str().ok_or_else(wrong)?.trim()))
 }
 
-/// A list of names, or a map whose keys they are, which is how the peer has it.
+/// Parses a list of names, or a map with names as keys as used by arvados-dispatch-cloud.
 fn names(key: &str, value: &Value) -> Result<Vec<String>, ParamError> {
-    let wrong = || ParamError::new(key, "a list of names, or a map with them as keys", value);
+    let wrong = || ParamError::new(key, "a list of names, or a map with names as keys", value);
     let name = |name: &str| match name.trim() {
         "" => Err(wrong()),
         name => Ok(name.to_owned()),
@@ -234,7 +234,7 @@ fn names(key: &str, value: &Value) -> Result<Vec<String>, ParamError> {
     }
 }
 
-/// One name, or a list of them; each once.
+/// Parses a name or a list of names; drops repeated names.
 fn subnets(key: &str, value: &Value) -> Result<Vec<String>, ParamError> {
     let all = match value {
         Value::String(one) if one.trim().is_empty() => Vec::new(),
@@ -245,19 +245,19 @@ fn subnets(key: &str, value: &Value) -> Result<Vec<String>, ParamError> {
             return Err(ParamError::new(key, expected, value));
         }
     };
-    let mut once = Vec::new();
+    let mut unique = Vec::new();
     for subnet in all {
-        if !once.contains(&subnet) {
-            once.push(subnet);
+        if !unique.contains(&subnet) {
+            unique.push(subnet);
         }
     }
-    Ok(once)
+    Ok(unique)
 }
 
-/// Dollars with a fraction, rounded to the nearest millionth.
+/// Parses dollars, rounded to the nearest millionth.
 fn dollars(key: &str, value: &Value) -> Result<MicroDollars, ParamError> {
     let price = value.as_f64().filter(|price| (0.0..1e9).contains(price));
-    let wrong = || ParamError::new(key, "dollars for a GiB and a month, such as 0.10", value);
+    let wrong = || ParamError::new(key, "dollars per GiB and month, such as 0.10", value);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -291,7 +291,7 @@ fn endpoint(key: &str, value: &Value) -> Result<Option<String>, ParamError> {
         false if known => Ok(Some(url)),
         false => Err(ParamError::new(
             key,
-            "an address that begins with https://",
+            "a URL beginning with https:// or http://",
             value,
         )),
     }

@@ -1,4 +1,4 @@
-//! What spot instances cost: the market's history, and the volume beside it.
+//! Prices of spot instances: the market's price history plus the volume price.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,19 +7,19 @@ use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
 use longshore_driver::PricePoint;
 
-use crate::seen::{Market, Spot};
+use crate::from_ec2::{Market, SpotInstance};
 
-/// As EC2 counts a month.
-const HOURS_A_MONTH: u64 = 30 * 24;
+/// Hours per month in EC2's volume prices.
+const HOURS_PER_MONTH: u64 = 30 * 24;
 
-/// So many intervals of the past are asked for, so that a price that has held for long is among them
-/// and none is missed when a call fails.
-const INTERVALS_BACK: u32 = 3;
+/// Number of update intervals in a query, so that a query includes the last price change and the
+/// time of failed queries.
+const QUERY_INTERVALS: u32 = 3;
 
-/// Points of a market that are kept; the oldest go first.
+/// Maximum number of price points per market; the oldest are dropped first.
 const POINTS_MAX: usize = 2000;
 
-/// One entry of the history.
+/// Entry of the price history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Quote {
     pub(crate) market: Market,
@@ -27,7 +27,7 @@ pub(crate) struct Quote {
     pub(crate) price: MicroDollars,
 }
 
-/// What was asked and heard, by market. Every question costs O(log markets).
+/// Queried price history by market. Lookups cost O(log markets).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Prices {
     markets: BTreeMap<Market, History>,
@@ -35,13 +35,13 @@ pub(crate) struct Prices {
 
 #[derive(Clone, Debug, Default)]
 struct History {
-    asked_at: Timestamp,
+    queried_at: Timestamp,
     from: Timestamp,
     points: BTreeMap<Timestamp, MicroDollars>,
 }
 
 impl Prices {
-    /// Those markets whose history is to be asked for now.
+    /// Markets with a history due for a query.
     pub(crate) fn due(
         &self,
         markets: BTreeSet<Market>,
@@ -50,26 +50,25 @@ impl Prices {
         interval: Duration,
     ) -> BTreeSet<Market> {
         let is_due = |market: &Market| match self.markets.get(market) {
-            Some(history) => now.since(history.asked_at) >= interval || since < history.from,
+            Some(history) => now.since(history.queried_at) >= interval || since < history.from,
             None => true,
         };
         markets.into_iter().filter(is_due).collect()
     }
 
-    /// From when on the history of these markets is to be asked for: what is known already is not
-    /// asked for again.
-    pub(crate) fn from(
+    /// Start of the next query for these markets: a known part of the history is not queried again.
+    pub(crate) fn query_start(
         &self,
         due: &BTreeSet<Market>,
         since: Timestamp,
         now: Timestamp,
         interval: Duration,
     ) -> Timestamp {
-        let recent = now - interval.saturating_mul(INTERVALS_BACK);
+        let recent = now - interval.saturating_mul(QUERY_INTERVALS);
         let goes_back = |market: &Market| {
             let history = self.markets.get(market);
-            // After a longer silence there would be a gap.
-            history.is_some_and(|h| h.from <= since && h.asked_at >= recent)
+            // After a longer pause the history would have a gap.
+            history.is_some_and(|h| h.from <= since && h.queried_at >= recent)
         };
         match due.iter().all(goes_back) {
             true => recent,
@@ -77,21 +76,21 @@ impl Prices {
         }
     }
 
-    /// Takes an answer over, whole.
-    pub(crate) fn took(
+    /// Records the result of a query.
+    pub(crate) fn record(
         &mut self,
-        asked: BTreeSet<Market>,
+        queried: BTreeSet<Market>,
         from: Timestamp,
         now: Timestamp,
         quotes: Vec<Quote>,
     ) {
-        for market in asked {
+        for market in queried {
             let history = self.markets.entry(market).or_default();
             history.from = match history.points.is_empty() {
                 true => from,
                 false => history.from.min(from),
             };
-            history.asked_at = now;
+            history.queried_at = now;
         }
         for quote in quotes {
             if let Some(history) = self.markets.get_mut(&quote.market) {
@@ -103,16 +102,16 @@ impl Prices {
         }
     }
 
-    /// Forgets the markets in which there is nothing any more.
-    pub(crate) fn keep_only(&mut self, markets: &BTreeSet<Market>) {
+    /// Drops all other markets.
+    pub(crate) fn retain(&mut self, markets: &BTreeSet<Market>) {
         self.markets.retain(|market, _| markets.contains(market));
     }
 
-    /// What an instance has cost an hour since then, the price of its volume included: first what
-    /// was in force at `since` or at its launch, if that is known.
-    pub(crate) fn of(
+    /// Prices of an instance per hour from `since` on, including the volume price. The first point
+    /// is the price at `since` or at the launch, if known.
+    pub(crate) fn price_points(
         &self,
-        spot: &Spot,
+        spot: &SpotInstance,
         since: Timestamp,
         gib_month: MicroDollars,
     ) -> Vec<PricePoint> {
@@ -131,13 +130,13 @@ impl Prices {
     }
 }
 
-/// The price of a volume for an hour, rounded to the nearest millionth.
+/// Price of a volume per hour, rounded to the nearest millionth.
 fn volume_hour(MicroDollars(gib_month): MicroDollars, gib: u64) -> MicroDollars {
     let month = gib_month.saturating_mul(gib);
-    MicroDollars(month.saturating_add(HOURS_A_MONTH / 2) / HOURS_A_MONTH)
+    MicroDollars(month.saturating_add(HOURS_PER_MONTH / 2) / HOURS_PER_MONTH)
 }
 
-/// A price as EC2 writes it, `0.0312000`, rounded to the nearest millionth.
+/// Parses a price in EC2's format, such as `0.0312000`, rounded to the nearest millionth.
 pub(crate) fn parse_price(text: &str) -> Option<MicroDollars> {
     let price: f64 = text.trim().parse().ok()?;
     if !(0.0..1e9).contains(&price) {
@@ -177,8 +176,8 @@ mod tests {
         }
     }
 
-    fn spot(zone: &str, launched: u32, volume_gib: u64) -> Spot {
-        Spot {
+    fn spot(zone: &str, launched: u32, volume_gib: u64) -> SpotInstance {
+        SpotInstance {
             market: market(zone),
             launched: at(launched),
             volume_gib,
@@ -190,18 +189,20 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_costs_what_its_zone_costs_from_its_launch_on() {
+    fn prices_cover_zone_since_launch() {
         let mut prices = Prices::default();
         let quotes = vec![
             quote("a", 30, 300),
             quote("a", 10, 100),
             quote("a", 20, 200),
             quote("b", 15, 999),
-            quote("unasked", 1, 1),
+            quote("unqueried", 1, 1),
         ];
-        let asked = BTreeSet::from([market("a"), market("b")]);
-        prices.took(asked, at(0), at(31), quotes);
-        let cost = |spot: &Spot, since| points(&prices.of(spot, at(since), MicroDollars(0)));
+        let queried = BTreeSet::from([market("a"), market("b")]);
+        prices.record(queried, at(0), at(31), quotes);
+        let cost = |spot: &SpotInstance, since| {
+            points(&prices.price_points(spot, at(since), MicroDollars(0)))
+        };
         assert_eq!(
             cost(&spot("a", 12, 0), 0),
             [(at(10), 100), (at(20), 200), (at(30), 300)]
@@ -209,27 +210,27 @@ mod tests {
         assert_eq!(cost(&spot("a", 12, 0), 25), [(at(20), 200), (at(30), 300)]);
         assert_eq!(cost(&spot("a", 20, 0), 0), [(at(20), 200), (at(30), 300)]);
         assert_eq!(cost(&spot("b", 20, 0), 0), [(at(15), 999)]);
-        assert_eq!(cost(&spot("unasked", 20, 0), 0), []);
+        assert_eq!(cost(&spot("unqueried", 20, 0), 0), []);
     }
 
     #[test]
-    fn the_volume_is_added() {
+    fn prices_include_volume() {
         let mut prices = Prices::default();
-        prices.took([market("a")].into(), at(0), at(9), vec![quote("a", 1, 50)]);
-        let cost = prices.of(&spot("a", 2, 720), at(0), MicroDollars(100_000));
+        prices.record([market("a")].into(), at(0), at(9), vec![quote("a", 1, 50)]);
+        let cost = prices.price_points(&spot("a", 2, 720), at(0), MicroDollars(100_000));
         assert_eq!(points(&cost), [(at(1), 100_050)]);
         assert_eq!(volume_hour(MicroDollars(100_000), 1), MicroDollars(139));
     }
 
     #[test]
-    fn a_market_is_asked_for_once_an_interval_and_further_back_when_needed() {
+    fn market_queried_once_per_interval() {
         let mut prices = Prices::default();
         let both = || BTreeSet::from([market("a"), market("b")]);
         assert_eq!(prices.due(both(), at(90), at(100), HOUR), both());
-        let from = |prices: &Prices, since, now| prices.from(&both(), since, now, HOUR);
+        let from = |prices: &Prices, since, now| prices.query_start(&both(), since, now, HOUR);
         assert_eq!(from(&prices, at(99), at(100)), at(97));
         assert_eq!(from(&prices, at(90), at(100)), at(90));
-        prices.took(
+        prices.record(
             [market("a")].into(),
             at(97),
             at(100),
@@ -240,17 +241,17 @@ mod tests {
         assert_eq!(prices.due(both(), at(98), half, HOUR), only_b);
         assert_eq!(prices.due(both(), at(98), at(101), HOUR), both());
         assert_eq!(prices.due(both(), at(96), half, HOUR), both());
-        // What is known from that time on is not asked for again, unless there would be a gap.
-        prices.took(both(), at(90), at(101), vec![quote("b", 98, 5)]);
+        // A known part of the history is not queried again, unless there would be a gap.
+        prices.record(both(), at(90), at(101), vec![quote("b", 98, 5)]);
         assert_eq!(from(&prices, at(90), at(102)), at(99));
         assert_eq!(from(&prices, at(89), at(102)), at(89));
         assert_eq!(from(&prices, at(90), at(105)), at(90));
-        prices.keep_only(&only_b);
+        prices.retain(&only_b);
         assert_eq!(prices.due(both(), at(98), half, HOUR), [market("a")].into());
     }
 
     #[test]
-    fn prices_are_dollars_with_a_fraction() {
+    fn parse_price_decimal_dollars() {
         assert_eq!(parse_price("0.0312000"), Some(MicroDollars(31_200)));
         assert_eq!(parse_price("12"), Some(MicroDollars(12_000_000)));
         for nonsense in ["", "-1", "NaN", "inf", "1e300", "free"] {
@@ -259,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn price_history_is_bounded() {
         let mut prices = Prices::default();
         let count = u32::try_from(POINTS_MAX).unwrap() + 10;
         let quotes = (0..count).map(|hour| quote("a", hour, u64::from(hour)));
-        prices.took([market("a")].into(), at(0), at(9), quotes.collect());
+        prices.record([market("a")].into(), at(0), at(9), quotes.collect());
         assert_eq!(prices.markets[&market("a")].points.len(), POINTS_MAX);
     }
 }

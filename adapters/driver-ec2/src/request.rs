@@ -1,8 +1,9 @@
-//! What `RunInstances` is asked for.
+//! Request for `RunInstances`.
 //!
-//! Each request asks for exactly one instance. EC2 gives all instances of one request the same tags
-//! and the same user data, and ours carry the intent and the secret of one instance: a batch would
-//! have to share them, and whoever rules one VM could then pass for its siblings.
+//! Every request asks for exactly one instance. EC2 gives all instances of a request the same tags
+//! and the same user data, with the intent and the secret of a single instance. Instances of a
+//! larger request would share the secret, and a process with root rights on one instance could
+//! impersonate the others.
 
 use std::collections::BTreeMap;
 
@@ -22,22 +23,22 @@ use sha2::{Digest as _, Sha256};
 
 use crate::params::Ec2Params;
 
-/// As much user data as EC2 takes, before it is encoded.
+/// EC2's limit for user data, before encoding.
 const USER_DATA_BYTES_MAX: usize = 16 * 1024;
 
 /// EC2's limit for `ClientToken`.
 const TOKEN_CHARS_MAX: usize = 64;
 
-/// Where the volume of `AddedScratch` is attached; the VM's boot script looks for it there.
+/// Device of the `AddedScratch` volume, expected there by the boot script of the image.
 const SCRATCH_DEVICE: &str = "/dev/xvdt";
 
-/// Tag (behind the prefix) with the GiB of the attached volume, which costs beside the instance.
+/// Tag (without prefix) with the size of the attached volume in GiB, for the price of the instance.
 pub(crate) const VOLUME_TAG: &str = "AddedScratchGiB";
 
-/// The request for an instance in a subnet, or wherever EC2 puts it.
+/// Request for an instance in a subnet, or in a subnet chosen by EC2.
 ///
 /// # Errors
-/// `Permanent` if EC2 cannot take it at all.
+/// `Permanent` if the request exceeds a limit of EC2.
 pub(crate) fn run_instances(
     settings: &CloudSettings,
     params: &Ec2Params,
@@ -73,8 +74,8 @@ pub(crate) fn run_instances(
         .set_tag_specifications(Some(tag_specifications(settings, spec, scratch))))
 }
 
-/// EC2 makes one instance for a token, however often it hears it. The subnet is a part of it, since
-/// EC2 refuses a token that comes again with other parameters.
+/// Idempotency token: EC2 creates only one instance per token. The token includes the subnet, since
+/// EC2 rejects a repeated token with other parameters.
 pub(crate) fn client_token(intent: IntentId, subnet: Option<&str>) -> String {
     let Some(subnet) = subnet else {
         return intent.to_string();
@@ -87,12 +88,12 @@ pub(crate) fn client_token(intent: IntentId, subnet: Option<&str>) -> String {
     format!("{intent}-{}", &hash[..16])
 }
 
-/// In the form in which EC2 takes it.
+/// User data in base64.
 fn user_data(spec: &CreateSpec) -> Result<String, CloudError> {
     let script = spec.init_script.expose();
     if script.len() > USER_DATA_BYTES_MAX {
         let message = format!(
-            "the init script has {} bytes, EC2 takes {USER_DATA_BYTES_MAX}: shorten \
+            "the init script has {} bytes, the limit of EC2 is {USER_DATA_BYTES_MAX}: shorten \
              InstanceInitCommand",
             script.len()
         );
@@ -115,7 +116,7 @@ fn network_interface(
         .build()
 }
 
-/// GiB of the volume to attach, rounded up; none where the type has all that it needs.
+/// Size of the volume to attach in GiB, rounded up; `None` if the type needs no volume.
 fn volume_gib(spec: &CreateSpec) -> Result<Option<i32>, CloudError> {
     let gib = match spec.added_scratch().div_ceil(1 << 30) {
         0 => return Ok(None),
@@ -123,7 +124,7 @@ fn volume_gib(spec: &CreateSpec) -> Result<Option<i32>, CloudError> {
     };
     let too_much = |_| CloudError::Permanent {
         message: format!(
-            "AddedScratch of type {} is more than EC2 has volumes for",
+            "AddedScratch of type {} exceeds the size limit of EC2 volumes",
             spec.type_name
         ),
     };
@@ -158,7 +159,8 @@ fn dollars(MicroDollars(price): MicroDollars) -> String {
     format!("{}.{:06}", price / 1_000_000, price % 1_000_000)
 }
 
-/// Volumes get all tags but the secret, which is nobody's business but the instance's.
+/// Tags of instance and volumes. Volumes get all tags except the secret, because only the instance
+/// needs the secret.
 fn tag_specifications(
     settings: &CloudSettings,
     spec: &CreateSpec,
@@ -180,7 +182,7 @@ fn specification(resource: ResourceType, tags: &BTreeMap<String, String>) -> Tag
         .build()
 }
 
-/// Tags as the SDK has them.
+/// Converts tags to the SDK's type.
 pub(crate) fn sdk_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {
     let tag = |(key, value): (&String, &String)| Tag::builder().key(key).value(value).build();
     tags.iter().map(tag).collect()

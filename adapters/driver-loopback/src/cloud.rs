@@ -1,4 +1,4 @@
-//! The driver: [`Cloud`] over the state directory.
+//! Driver: [`Cloud`] on the state directory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,42 +16,43 @@ use longshore_driver::{Cloud, CloudError, CloudSettings, CreateSpec, Instance, t
 
 use crate::files::{StoreError, private_dir};
 use crate::params::LoopbackParams;
-use crate::procs;
 use crate::store::{self, Store, StoreLock, VmDir, VmRecord, VmState};
+use crate::terminate;
 use crate::vm::Environment;
 
-/// How long `destroy` waits for the last process.
-const END_PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of `destroy` for the termination of all processes.
+const DESTROY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long `list` waits for the last process of a VM that somebody else began to end.
-const TIDY_PATIENCE: Duration = Duration::from_secs(2);
+/// Timeout of `list` for the termination of a VM in state `Terminating` or `Dead`.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// As much as EC2 takes, so that a script that works here works there.
+/// Size limit of EC2, so that init scripts accepted here are accepted there.
 const INIT_SCRIPT_BYTES_MAX: usize = 16 * 1024;
 
-/// The driver cannot work here.
+/// Setup problem of the driver.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The state directory cannot be made or used: check its owner, or set `StateDir` to another.
+    /// The state directory cannot be created or used: check its owner, or set `StateDir` to another
+    /// directory.
     #[error("StateDir: {0}")]
     StateDir(String),
-    /// The program that runs VMs is not there: check the installation.
+    /// The VM program is absent: check the installation.
     #[error("cannot find the program that runs loopback VMs, {}: {source}", path.display())]
     Program {
-        /// The program.
+        /// Path of the program.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// The name of the user we run as is unknown: `id -un` must print it.
-    #[error("`id -un` does not tell our user's name: {0}")]
+    /// The name of the current user is unknown: `id -un` must print a name.
+    #[error("`id -un` does not print the name of the current user: {0}")]
     User(String),
 }
 
-/// A cloud whose VMs live on this host. It has no state but its directory: several of them over the
-/// same directory, in one process or in many, see the same VMs.
+/// Cloud of VMs on this host. All state is in the state directory: any number of drivers on the
+/// same directory, in one or several processes, list the same VMs.
 ///
-/// Its methods must be called within a tokio runtime.
+/// Calls need a tokio runtime.
 #[derive(Clone)]
 pub struct LoopbackCloud {
     inner: Arc<Inner>,
@@ -74,10 +75,11 @@ impl fmt::Debug for LoopbackCloud {
 }
 
 impl LoopbackCloud {
-    /// Makes the state directory ready.
+    /// Creates the state directory.
     ///
     /// # Errors
-    /// If that, the VM program or our user's name is out of order.
+    /// The state directory is unusable, the VM program is absent, or the name of the current user
+    /// is unknown.
     pub fn new(settings: CloudSettings, params: LoopbackParams) -> Result<Self, SetupError> {
         let store = Store::open(&params.state_dir)
             .map_err(|error| SetupError::StateDir(error.to_string()))?;
@@ -101,10 +103,10 @@ impl LoopbackCloud {
         })
     }
 
-    /// Destroys every VM of the set and says how many there were.
+    /// Destroys every VM of the instance set and returns the number of destroyed VMs.
     ///
     /// # Errors
-    /// As `list` and `destroy`; VMs after the one that failed are left.
+    /// Any error of `list` and `destroy`; VMs after a failed destroy are left.
     pub async fn destroy_all(&self) -> Result<usize, CloudError> {
         let mut count = 0;
         for instance in self.list().await? {
@@ -116,12 +118,12 @@ impl LoopbackCloud {
         Ok(count)
     }
 
-    /// Takes a VM back as a cloud does with its spot instances: announced at once, to the VM and in
-    /// lists; ended by the first list after `notice`. Whoever writes a time in seconds since 1970 into
-    /// the file `take-back` in the VM's directory does the same.
+    /// Preempts a VM like a spot instance: the preemption is announced immediately, on the VM and
+    /// in lists, and the first list after `notice` terminates the VM. Writing a Unix time in
+    /// seconds to the file `take-back` in the directory of the VM has the same effect.
     ///
     /// # Errors
-    /// `NotFound` where there is no such living VM of this set.
+    /// `NotFound` if no running VM of this set has the id.
     pub async fn interrupt(
         &self,
         instance: &InstanceId,
@@ -132,7 +134,7 @@ impl LoopbackCloud {
             .await
     }
 
-    /// Files and processes are waited for, so this is nothing for the runtime's own threads.
+    /// Runs file and process operations on a thread for blocking work.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, CloudError> + Send + 'static,
@@ -177,7 +179,7 @@ impl Cloud for LoopbackCloud {
         &self.inner.remote_user
     }
 
-    /// Nothing here needs more rights than we have.
+    /// False: no command on a loopback VM needs root rights.
     fn sudo(&self) -> bool {
         false
     }
@@ -196,38 +198,41 @@ impl Cloud for LoopbackCloud {
 
 impl Inner {
     fn create(&self, spec: &CreateSpec) -> Result<Instance, CloudError> {
-        let public_key = checked(spec)?;
+        let public_key = validated_public_key(spec)?;
         let lock = self.store.lock()?;
         self.sweep(&lock);
         let scan = self.store.scan()?;
-        let mut living = 0;
+        let mut running = 0;
         for (dir, record) in &scan.vms {
             if record.intent == spec.intent
-                && let Some(own) = self.own(dir)?
+                && let Some(own) = self.tags_if_own(dir)?
             {
-                return self.show(dir, record, own);
+                return self.listed_instance(dir, record, own);
             }
-            living += u32::from(matches!(dir.state()?, VmState::Alive | VmState::Ending));
+            running += u32::from(matches!(
+                dir.state()?,
+                VmState::Alive | VmState::Terminating
+            ));
         }
-        if living >= self.params.instances_max {
+        if running >= self.params.instances_max {
             return Err(CloudError::Quota {
                 message: format!(
-                    "{living} VMs exist on this host; MaxInstances is {}",
+                    "{running} VMs exist on this host; MaxInstances is {}",
                     self.params.instances_max
                 ),
             });
         }
         let record = self.record(spec, public_key)?;
         let tags = self.settings.tags_for(spec);
-        let dir = self.make(spec, &record, &tags)?;
-        tracing::info!(instance = %record.id, instance_type = %record.type_name, "loopback VM made");
-        self.show(&dir, &record, tags)
+        let dir = self.create_vm(spec, &record, &tags)?;
+        tracing::info!(instance = %record.id, instance_type = %record.type_name, "loopback VM created");
+        self.listed_instance(&dir, &record, tags)
     }
 
     fn record(&self, spec: &CreateSpec, public_key: &str) -> Result<VmRecord, CloudError> {
         let mut bits = [0; 8];
         getrandom::fill(&mut bits).map_err(|error| CloudError::Transient {
-            message: format!("the host gives no random numbers: {error}"),
+            message: format!("no random numbers from this host: {error}"),
         })?;
         Ok(VmRecord {
             id: InstanceId::new(format!("lo-{:016x}", u64::from_ne_bytes(bits))),
@@ -243,16 +248,16 @@ impl Inner {
         })
     }
 
-    /// Makes the directory, then starts the process. Whoever is killed in between leaves a VM whose
-    /// process is dead, never one that nobody sees.
-    fn make(
+    /// Creates the directory, then starts the process. A crash in between leaves a listed VM
+    /// without a process, never an unlisted VM.
+    fn create_vm(
         &self,
         spec: &CreateSpec,
         record: &VmRecord,
         tags: &BTreeMap<String, String>,
     ) -> Result<VmDir, CloudError> {
         let id = record.id.as_str();
-        let ready = self.store.begin(id)?;
+        let ready = self.store.create_temporary(id)?;
         for name in ["lock", "scratch", "log", "home"] {
             private_dir(&ready.file(name))?;
         }
@@ -260,22 +265,22 @@ impl Inner {
         ready.write_secret("init-script", &spec.init_script)?;
         ready.write_tags(tags)?;
         ready.write_record(record)?;
-        let life_lock = ready.take_life_lock()?;
+        let vm_lock = ready.take_vm_lock()?;
         let dir = self.store.publish(id, &ready)?;
-        self.start(&dir, record, life_lock).inspect_err(|_| {
-            // It never ran, so there is nothing to show as ended.
+        self.start(&dir, record, vm_lock).inspect_err(|_| {
+            // The VM never ran, so there is no terminated VM to list.
             let _ = std::fs::remove_dir_all(dir.path());
         })?;
         Ok(dir)
     }
 
-    /// The process gets the lock as its standard input: so the VM counts as alive without a gap, and
-    /// for exactly as long as the process lives.
+    /// Starts the VM process with the VM lock as standard input, so that the lock is held without a
+    /// gap and for exactly the lifetime of the process.
     fn start(
         &self,
         dir: &VmDir,
         record: &VmRecord,
-        life_lock: std::fs::File,
+        vm_lock: std::fs::File,
     ) -> Result<(), CloudError> {
         let program = &self.params.program;
         let log = std::fs::OpenOptions::new()
@@ -283,20 +288,20 @@ impl Inner {
             .append(true)
             .mode(0o600)
             .open(dir.file("vm.log"));
-        let (log, log_too) = log
-            .and_then(|log| Ok((log.try_clone()?, log)))
-            .map_err(|error| CloudError::Transient {
-                message: format!("cannot open the log of {}: {error}", record.id),
-            })?;
+        let (stdout, stderr) =
+            log.and_then(|log| Ok((log.try_clone()?, log)))
+                .map_err(|error| CloudError::Transient {
+                    message: format!("cannot open the log of {}: {error}", record.id),
+                })?;
         let child = tokio::process::Command::new(&program.path)
             .args(&program.args)
             .arg(dir.path())
             .env_clear()
             .envs(Environment::new(dir, &record.remote_user).variables())
             .current_dir(dir.path())
-            .stdin(Stdio::from(life_lock))
-            .stdout(Stdio::from(log))
-            .stderr(Stdio::from(log_too))
+            .stdin(Stdio::from(vm_lock))
+            .stdout(Stdio::from(stdout))
+            .stderr(Stdio::from(stderr))
             .spawn();
         let mut child = child.map_err(|error| {
             let message = format!("cannot start {}: {error}", program.path.display());
@@ -307,18 +312,18 @@ impl Inner {
                 _ => CloudError::Transient { message },
             }
         })?;
-        // Only so that the host can forget its number; whether it lives is asked of its lock.
+        // Only reaps the process; the lock shows its state.
         tokio::spawn(async move { child.wait().await });
         Ok(())
     }
 
     fn list(&self) -> Result<Vec<Instance>, CloudError> {
-        let scan = self.tidy_store()?;
+        let scan = self.clean_up_store()?;
         let mut instances = Vec::new();
         for (dir, record) in &scan.vms {
             match self.list_one(dir, record) {
                 Ok(found) => instances.extend(found),
-                Err(error) if error.is_gone() => {}
+                Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -334,43 +339,45 @@ impl Inner {
             && let Some(at_s) = dir.preempted_at()?
         {
             if at_s.saturating_mul(1000) <= store::now_ms() {
-                tracing::info!(instance = %record.id, "a loopback VM is taken back");
-                dir.mark_ending()?;
-                state = VmState::Ending;
+                tracing::info!(instance = %record.id, "loopback VM preempted");
+                dir.mark_terminating()?;
+                state = VmState::Terminating;
             } else {
-                dir.announce_end(at_s)?;
+                dir.write_preemption_notice(at_s)?;
             }
         }
-        if matches!(state, VmState::Dead | VmState::Ending) {
+        if matches!(state, VmState::Dead | VmState::Terminating) {
             if state == VmState::Dead {
-                tracing::warn!(instance = %record.id, "the process of a loopback VM has died");
+                tracing::warn!(instance = %record.id, "process of a loopback VM exited unexpectedly");
             }
-            if let Err(error) = end(dir, record, TIDY_PATIENCE) {
-                tracing::warn!(instance = %record.id, %error, "a loopback VM does not end yet");
+            if let Err(error) = terminate(dir, record, CLEANUP_TIMEOUT) {
+                tracing::warn!(instance = %record.id, %error, "loopback VM is not terminated yet");
             }
         }
         self.instance(dir, record, tags).map(Some)
     }
 
-    /// Removes what is not to be shown any longer, if nobody else is at it.
-    fn tidy_store(&self) -> Result<store::Scan, CloudError> {
+    /// Removes partial directories, and terminated VMs after the retention time, unless another
+    /// process holds the store lock.
+    fn clean_up_store(&self) -> Result<store::Scan, CloudError> {
         let mut scan = self.store.scan()?;
         let Some(lock) = self.store.try_lock()? else {
             return Ok(scan);
         };
         self.sweep(&lock);
-        // Under the lock nobody is about to make one, so a half stays a half.
-        for half in self.store.scan()?.halves {
-            self.remove(&lock, &half);
+        // With the lock held no create is in progress, so partial directories stay partial.
+        for dir in self.store.scan()?.partial {
+            self.remove(&lock, &dir);
         }
-        let shown_ms = u64::try_from(self.params.terminated_shown.as_millis()).unwrap_or(u64::MAX);
+        let retention_ms =
+            u64::try_from(self.params.terminated_shown.as_millis()).unwrap_or(u64::MAX);
         let now = store::now_ms();
         scan.vms.retain(|(dir, _)| {
-            let over = matches!(
+            let expired = matches!(
                 dir.state(),
-                Ok(VmState::Terminated(at_ms)) if now.saturating_sub(at_ms) > shown_ms
+                Ok(VmState::Terminated(at_ms)) if now.saturating_sub(at_ms) > retention_ms
             );
-            let remove = over && matches!(self.own_tags(dir), Ok(Some(_)));
+            let remove = expired && matches!(self.own_tags(dir), Ok(Some(_)));
             if remove {
                 self.remove(&lock, dir);
             }
@@ -381,13 +388,13 @@ impl Inner {
 
     fn sweep(&self, lock: &StoreLock) {
         if let Err(error) = self.store.sweep(lock) {
-            tracing::warn!(%error, "cannot remove what is left of a loopback VM");
+            tracing::warn!(%error, "cannot remove the files of a terminated loopback VM");
         }
     }
 
     fn remove(&self, lock: &StoreLock, dir: &VmDir) {
         if let Err(error) = self.store.remove(lock, dir) {
-            tracing::warn!(%error, "cannot remove what is left of a loopback VM");
+            tracing::warn!(%error, "cannot remove the files of a terminated loopback VM");
         }
     }
 
@@ -400,7 +407,7 @@ impl Inner {
             return Err(secret_among_tags());
         }
         let missing = |_| CloudError::NotFound {
-            message: format!("{instance} is no living VM of this set"),
+            message: format!("{instance} is not a running VM of this instance set"),
         };
         let _lock = self.store.lock()?;
         let dir = self
@@ -408,7 +415,7 @@ impl Inner {
             .vm(instance.as_str())
             .ok_or(())
             .map_err(missing)?;
-        let mut all = self.own(&dir)?.ok_or(()).map_err(missing)?;
+        let mut all = self.tags_if_own(&dir)?.ok_or(()).map_err(missing)?;
         if matches!(dir.state()?, VmState::Terminated(_)) {
             return Err(missing(()));
         }
@@ -419,15 +426,15 @@ impl Inner {
 
     fn interrupt(&self, instance: &InstanceId, notice: Duration) -> Result<(), CloudError> {
         let dir = self.store.vm(instance.as_str());
-        let own = dir.as_ref().map(|dir| self.own(dir)).transpose()?;
+        let own = dir.as_ref().map(|dir| self.tags_if_own(dir)).transpose()?;
         match dir {
             Some(dir) if own.flatten().is_some() && dir.state()? == VmState::Alive => {
                 let at_ms = store::now_ms()
                     .saturating_add(u64::try_from(notice.as_millis()).unwrap_or(u64::MAX));
-                Ok(dir.take_back_at(at_ms / 1000)?)
+                Ok(dir.preempt_at(at_ms / 1000)?)
             }
             _ => Err(CloudError::NotFound {
-                message: format!("{instance} is no living VM of this set"),
+                message: format!("{instance} is not a running VM of this instance set"),
             }),
         }
     }
@@ -437,30 +444,30 @@ impl Inner {
             return Ok(());
         };
         match self.destroy_dir(&dir) {
-            Err(error) if error.is_gone() => Ok(()),
-            Err(EndError::Store(error)) => Err(error.into()),
-            Err(EndError::Processes(error)) => Err(CloudError::Transient {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(DestroyError::Store(error)) => Err(error.into()),
+            Err(DestroyError::Processes(error)) => Err(CloudError::Transient {
                 message: format!("{instance}: {error}"),
             }),
             Ok(()) => Ok(()),
         }
     }
 
-    fn destroy_dir(&self, dir: &VmDir) -> Result<(), EndError> {
+    fn destroy_dir(&self, dir: &VmDir) -> Result<(), DestroyError> {
         let record = dir.record()?;
         if matches!(dir.state()?, VmState::Terminated(_)) {
             return Ok(());
         }
-        dir.mark_ending()?;
-        end(dir, &record, END_PATIENCE)?;
-        tracing::info!(instance = %record.id, "loopback VM ended");
+        dir.mark_terminating()?;
+        terminate(dir, &record, DESTROY_TIMEOUT)?;
+        tracing::info!(instance = %record.id, "loopback VM terminated");
         Ok(())
     }
 
-    /// The VM's tags, if it is of our set and still there.
-    fn own(&self, dir: &VmDir) -> Result<Option<BTreeMap<String, String>>, StoreError> {
+    /// Tags of the VM, if the VM exists and belongs to the instance set.
+    fn tags_if_own(&self, dir: &VmDir) -> Result<Option<BTreeMap<String, String>>, StoreError> {
         match self.own_tags(dir) {
-            Err(error) if error.is_gone() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             other => other,
         }
     }
@@ -471,13 +478,13 @@ impl Inner {
         Ok(own.then_some(tags))
     }
 
-    fn show(
+    fn listed_instance(
         &self,
         dir: &VmDir,
         record: &VmRecord,
         tags: BTreeMap<String, String>,
     ) -> Result<Instance, CloudError> {
-        // Known to exist, so an error on the way must not say that it does not.
+        // The VM exists, so an error must not mean the opposite.
         self.instance(dir, record, tags)
             .map_err(|error| CloudError::Ambiguous {
                 message: error.to_string(),
@@ -501,64 +508,65 @@ impl Inner {
             address,
             terminated: matches!(state, VmState::Terminated(_)),
             preempted: dir.preempted_at()?.is_some(),
-            tags: self.settings.ours(tags).tags,
+            tags: self.settings.own_tags(tags).tags,
             secret,
         })
     }
 }
 
-/// Why a VM has not ended.
+/// Cause of a failed termination.
 #[derive(Debug, thiserror::Error)]
-enum EndError {
+enum DestroyError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Processes(#[from] procs::EndError),
+    Processes(#[from] terminate::TerminateError),
 }
 
-impl EndError {
-    fn is_gone(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_gone())
+impl DestroyError {
+    fn is_not_found(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_not_found())
     }
 }
 
-/// Ends all that runs there and says so. Several may do it at a time: each step can be repeated.
-fn end(dir: &VmDir, record: &VmRecord, patience: Duration) -> Result<(), EndError> {
-    procs::end_all(dir, patience)?;
+/// Terminates all processes of the VM and records the termination. Concurrent calls are safe: every
+/// step is idempotent.
+fn terminate(dir: &VmDir, record: &VmRecord, timeout: Duration) -> Result<(), DestroyError> {
+    terminate::terminate_all(dir, timeout)?;
     for error in dir.mark_terminated()? {
-        tracing::warn!(instance = %record.id, %error, "an ended loopback VM leaves something behind");
+        tracing::warn!(instance = %record.id, %error, "cannot remove a file of a terminated loopback VM");
     }
     Ok(())
 }
 
-/// The public key, if a VM can be made from this.
-fn checked(spec: &CreateSpec) -> Result<&str, CloudError> {
-    let refuse = |message: String| Err(CloudError::Permanent { message });
+/// Public key of a valid create request.
+fn validated_public_key(spec: &CreateSpec) -> Result<&str, CloudError> {
+    let reject = |message: String| Err(CloudError::Permanent { message });
     if spec.tags.contains_key(tag::SECRET) {
         return Err(secret_among_tags());
     }
     let length = spec.init_script.expose().len();
     if length >= INIT_SCRIPT_BYTES_MAX {
-        return refuse(format!(
+        return reject(format!(
             "the init script has {length} bytes; fewer than {INIT_SCRIPT_BYTES_MAX} are allowed: shorten InstanceInitCommand"
         ));
     }
     let Some(public_key) = spec.public_key.as_deref() else {
-        return refuse("a loopback VM needs a public key: set DispatchPrivateKey".to_owned());
+        return reject("a loopback VM needs a public key: set DispatchPrivateKey".to_owned());
     };
     match russh::keys::PublicKey::from_openssh(public_key) {
         Ok(_) => Ok(public_key),
-        Err(error) => refuse(format!("the public key is not in OpenSSH format: {error}")),
+        Err(error) => reject(format!("the public key is not in OpenSSH format: {error}")),
     }
 }
 
 fn secret_among_tags() -> CloudError {
     CloudError::Permanent {
-        message: format!("{} cannot be set like another tag", tag::SECRET),
+        message: format!("{} cannot be set as an ordinary tag", tag::SECRET),
     }
 }
 
-/// The operating system's word for who we are; the environment's may be anything.
+/// Name of the current user according to the operating system; environment variables can be wrong.
 fn user_name() -> Result<String, SetupError> {
     let output = std::process::Command::new("id")
         .arg("-un")

@@ -1,4 +1,4 @@
-//! Files that appear whole, locks, and removing trees.
+//! Atomic file writes, file locks, and removal of directory trees.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use rustix::fs::FlockOperation;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What became of the state directory.
+/// Error of a file operation in the state directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("cannot {what} {}: {source}", path.display())]
@@ -20,17 +20,17 @@ pub(crate) enum StoreError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} makes no sense ({why}); remove its VM's directory", path.display())]
-    Broken { path: PathBuf, why: String },
-    #[error("{} has been locked by another process for too long; end that process", .0.display())]
+    #[error("{} is invalid ({reason}); remove the directory of the VM", path.display())]
+    Invalid { path: PathBuf, reason: String },
+    #[error("{} is still locked by another process after the lock timeout; terminate the other process", .0.display())]
     Busy(PathBuf),
     #[error("{} is still mounted; unmount it", .0.display())]
     Mounted(PathBuf),
 }
 
 impl StoreError {
-    /// Somebody removed it meanwhile.
-    pub(crate) fn is_gone(&self) -> bool {
+    /// True if the file does not exist, for example after a concurrent removal.
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
@@ -39,7 +39,7 @@ impl From<StoreError> for CloudError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::Broken { .. } => Self::Permanent { message },
+            StoreError::Invalid { .. } => Self::Permanent { message },
             StoreError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::Permanent { message }
             }
@@ -59,16 +59,16 @@ pub(crate) fn failed<'a>(
     }
 }
 
-/// Makes a directory, and those above it, for our user only.
+/// Creates a directory and its parents, accessible to the current user only.
 pub(crate) fn private_dir(dir: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(failed("make", dir))
+        .map_err(failed("create", dir))
 }
 
-/// Whether the lock was free.
+/// Tries to lock the file; returns false if another process holds the lock.
 pub(crate) fn try_flock(
     file: &File,
     operation: FlockOperation,
@@ -83,13 +83,13 @@ pub(crate) fn try_flock(
 
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let text = fs::read(path).map_err(failed("read", path))?;
-    serde_json::from_slice(&text).map_err(|error| StoreError::Broken {
+    serde_json::from_slice(&text).map_err(|error| StoreError::Invalid {
         path: path.to_owned(),
-        why: error.to_string(),
+        reason: error.to_string(),
     })
 }
 
-pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, StoreError> {
+pub(crate) fn read_optional(path: &Path) -> Result<Option<String>, StoreError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -98,45 +98,45 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>, StoreError> {
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), StoreError> {
-    let text = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Broken {
+    let text = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Invalid {
         path: path.to_owned(),
-        why: error.to_string(),
+        reason: error.to_string(),
     })?;
     write(path, &text)
 }
 
-/// Replaces a file as a whole; only our user can read it.
+/// Replaces a file atomically; readable by the current user only.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let unique = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{unique}.new", std::process::id()));
-    let beside = path.with_file_name(name);
+    let temporary = path.with_file_name(name);
     let written = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&beside)
+        .open(&temporary)
         .and_then(|mut file| file.write_all(content))
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| fs::rename(&temporary, path));
     written.map_err(|error| {
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(&temporary);
         failed("write", path)(error)
     })
 }
 
-/// Removes a directory with all that is in it; success if there is none. Refuses to go through a
-/// mount, which may lead to somebody's data.
+/// Removes a directory tree; succeeds if the directory does not exist. Refuses to descend into a
+/// mount, to protect the mounted data.
 pub(crate) fn remove_tree(dir: &Path) -> Result<(), StoreError> {
     if let Some(mount) = mount_below(dir) {
         return Err(StoreError::Mounted(mount));
     }
-    let removed = remove_any(dir).or_else(|error| match error.kind() {
-        // Jobs leave directories that even their owner may not write to.
+    let removed = remove_path(dir).or_else(|error| match error.kind() {
+        // Jobs may leave directories without write permission for the owner.
         io::ErrorKind::PermissionDenied => {
-            open_up(dir);
-            remove_any(dir)
+            make_writable(dir);
+            remove_path(dir)
         }
         _ => Err(error),
     });
@@ -146,7 +146,7 @@ pub(crate) fn remove_tree(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn remove_any(path: &Path) -> io::Result<()> {
+fn remove_path(path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         fs::remove_dir_all(path)
     } else {
@@ -154,11 +154,11 @@ fn remove_any(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Lets the owner into every directory below.
-fn open_up(dir: &Path) {
+/// Gives the owner full permissions on every directory of the tree.
+fn make_writable(dir: &Path) {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
-        // What does not work here shows when the removal is tried again.
+        // A failure here shows up in the second removal attempt.
         let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -177,7 +177,7 @@ fn mount_below(dir: &Path) -> Option<PathBuf> {
         .find(|point| point.starts_with(dir))
 }
 
-/// Undoes the `\040` that stands for a space, and its like.
+/// Decodes the octal escapes of mountinfo, such as `\040` for a space.
 fn unescape(text: &str) -> String {
     [
         (r"\040", " "),
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_its_owner_may_not_write_to_is_removed_too() {
+    fn remove_tree_read_only_directory_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let closed = dir.path().join("vm/scratch/closed");
         fs::create_dir_all(closed.join("inner")).unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_below_a_directory_are_seen() {
+    fn mount_below_finds_mounts() {
         assert!(mount_below(Path::new("/")).is_some());
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(mount_below(dir.path()), None);

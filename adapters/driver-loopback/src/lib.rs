@@ -1,33 +1,36 @@
-//! VMs on this host: a real SSH server each, running real processes.
+//! Cloud of VMs on this host: one SSH server process per VM, running real processes.
 //!
-//! Each "VM" is a process of its own, detached from the one that created it, that serves SSH on
-//! 127.0.0.1 with its own host key and its own directory below `<state dir>/vms`. The state
-//! directory alone is the truth: [`LoopbackCloud`] keeps nothing in memory, so a dispatcher that was
-//! killed finds every VM, and what runs on it, again.
+//! A VM is a process detached from its creator. The process serves SSH on 127.0.0.1 with its own
+//! host key and has its own directory in `<state dir>/vms`. The state directory is the only state:
+//! [`LoopbackCloud`] keeps nothing in memory, so a restarted dispatcher finds every VM and its
+//! processes again.
 //!
-//! | in a VM's directory | |
+//! | in the directory of a VM | |
 //! |---|---|
-//! | `instance.json`, `tags.json`, `process.json`, `address` | what it is |
-//! | `secret`, `init-script` | mode 0600; the script is deleted once it has run, both at the end |
-//! | `home`, `lock`, `scratch`, `log` | for what runs on it; known there as `HOME`, `LONGSHORE_LOCK_DIR`, … |
-//! | `vm.lock` | locked by the VM's process as long as that lives |
-//! | `vm.log`, `init.log` | what the VM's process and its init script had to say |
-//! | `terminating`, `terminated.json` | it is to end; it has ended |
+//! | `instance.json`, `tags.json`, `process.json`, `address` | description of the VM |
+//! | `secret`, `init-script` | mode 0600; the script is deleted after its run, both at termination
+//! |
+//! | `home`, `lock`, `scratch`, `log` | directories for commands on the VM, named in the
+//! environment as `HOME`, `LONGSHORE_LOCK_DIR`, … |
+//! | `vm.lock` | locked by the VM process during its lifetime |
+//! | `vm.log`, `init.log` | output of the VM process and of the init script |
+//! | `terminating`, `terminated.json` | termination in progress; termination complete |
 //!
-//! What it does not do:
-//! - Nothing enforces an instance type: all VMs share the processors, memory and disk of the host, and
-//!   the file system. Commands run as the user who runs the dispatcher.
-//! - Destroying a VM kills every descendant of its process and every process that has its directory in
-//!   the environment. A process that cleared its environment and outlived a VM process that was itself
-//!   killed by somebody else is not found.
-//! - Nothing survives a reboot of the host. A service manager that ends all processes of the
-//!   dispatcher's group (systemd's default `KillMode`) ends the VMs too.
+//! Limitations:
+//! - Instance types are not enforced: all VMs share the processors, memory, disk and file system of
+//!   the host. Commands run as the user of the dispatcher.
+//! - Destroying a VM kills every descendant of its process and every process with the directory of
+//!   the VM in the environment. A process with a cleared environment is not found if the VM process
+//!   was killed before.
+//! - No VM survives a reboot of the host. A service manager that terminates all processes of the
+//!   dispatcher's group (systemd's default `KillMode`) also terminates the VMs.
 
 mod cloud;
 mod files;
 mod params;
-mod procs;
+mod procfs;
 mod store;
+mod terminate;
 mod vm;
 
 pub use cloud::{LoopbackCloud, SetupError};

@@ -1,4 +1,4 @@
-//! What an operator can set.
+//! Parameters of the driver.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,37 +7,36 @@ use std::time::Duration;
 use longshore_driver::params::{ParamError, duration};
 use serde_json::Value;
 
-/// Settings of the driver.
+/// Parameters of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoopbackParams {
-    /// Where everything about the VMs is kept; made if need be, for our user only (`StateDir`).
+    /// Directory of the VMs; created if absent, for the current user only (`StateDir`).
     pub state_dir: PathBuf,
-    /// How to run a VM.
+    /// Program of a VM.
     pub program: VmProgram,
-    /// VMs that may exist at a time, of all instance sets in this state directory; one more is a
-    /// quota error (`MaxInstances`).
+    /// Maximum number of VMs, over all instance sets of the state directory; a create above the
+    /// maximum is a quota error (`MaxInstances`).
     pub instances_max: u32,
-    /// A VM opens its SSH port, and shows its address, this long after it was created
+    /// Time from the creation of a VM until the VM opens its SSH port and has an address
     /// (`BootDelay`).
     pub boot_delay: Duration,
-    /// A VM that has ended is still listed, as terminated, for so long (`TerminatedShown`).
+    /// Time a terminated VM stays listed (`TerminatedShown`).
     pub terminated_shown: Duration,
 }
 
-/// The program that runs one VM: it must pass its last argument, a directory, to
-/// [`run_vm`](crate::run_vm).
+/// Program of a VM: must pass its last argument, a directory, to [`run_vm`](crate::run_vm).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmProgram {
-    /// The executable.
+    /// Path of the executable.
     pub path: PathBuf,
-    /// Its arguments, before the VM's directory.
+    /// Arguments before the directory of the VM.
     pub args: Vec<OsString>,
 }
 
 const KEYS: &str = "one of StateDir, MaxInstances, BootDelay, TerminatedShown";
 
 impl LoopbackParams {
-    /// The defaults: 8 VMs, no boot delay, ended VMs shown for a minute.
+    /// Defaults: 8 VMs, no boot delay, terminated VMs listed for a minute.
     #[must_use]
     pub fn new(state_dir: PathBuf, program: VmProgram) -> Self {
         Self {
@@ -49,10 +48,10 @@ impl LoopbackParams {
         }
     }
 
-    /// Reads the operator's `DriverParameters`; `null` stands for none.
+    /// Parses `DriverParameters`; `null` means defaults.
     ///
     /// # Errors
-    /// For the first key that is unknown or has a wrong value.
+    /// The first key with an invalid value, or the first unknown key.
     pub fn from_json(
         value: &Value,
         default_state_dir: &Path,
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read() {
+    fn params_every_key_is_parsed() {
         let params = read(&json!({
             "StateDir": "/tmp/y", "MaxInstances": 3, "BootDelay": "1m30s", "TerminatedShown": "500ms",
         }))
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_key_and_what_was_expected() {
+    fn params_invalid_value_names_key() {
         for (value, path, found) in [
             (json!([]), "DriverParameters", "[]"),
             (json!({"StateDir": 5}), "DriverParameters.StateDir", "5"),

@@ -1,8 +1,8 @@
-//! The state directory: what is where, and who may write when.
+//! State directory: layout and locking.
 //!
-//! Every file appears whole (written beside, then renamed). VMs are made and removed in `tmp`, so
-//! that what is below `vms` is complete. `state.lock` is held by whoever makes, removes or re-tags;
-//! readers need no lock.
+//! Every file is written atomically (to a temporary file, then renamed). VM directories are created
+//! and removed in `tmp`, so that every directory in `vms` is complete. Creates, removals and tag
+//! changes hold `state.lock`; readers need no lock.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,28 +17,28 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{
-    StoreError, failed, private_dir, read_if_there, read_json, remove_tree, try_flock, write,
+    StoreError, failed, private_dir, read_json, read_optional, remove_tree, try_flock, write,
     write_json,
 };
-use crate::procs::Identity;
+use crate::procfs::ProcessId;
 
-/// A process that holds the lock for longer is stuck.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of the store lock. A process that holds the lock for longer is stuck.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The state directory.
+/// State directory.
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
 }
 
-/// The right to make, remove and re-tag VMs; given back when dropped.
+/// Store lock, required to create, remove and re-tag VMs; released on drop.
 #[derive(Debug)]
 pub(crate) struct StoreLock {
     _file: File,
 }
 
 impl Store {
-    /// Makes the directory if need be.
+    /// Creates the directory if absent.
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         for dir in [root, &root.join("vms"), &root.join("tmp")] {
             private_dir(dir)?;
@@ -60,10 +60,10 @@ impl Store {
         Ok((file, path))
     }
 
-    /// Waits for the lock, half a minute at most.
+    /// Waits up to [`LOCK_TIMEOUT`] for the lock.
     pub(crate) fn lock(&self) -> Result<StoreLock, StoreError> {
         let (file, path) = self.lock_file()?;
-        let deadline = Instant::now() + LOCK_PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         while !try_flock(&file, FlockOperation::NonBlockingLockExclusive, &path)? {
             if Instant::now() >= deadline {
                 return Err(StoreError::Busy(path));
@@ -73,14 +73,14 @@ impl Store {
         Ok(StoreLock { _file: file })
     }
 
-    /// The lock, if nobody holds it.
+    /// Takes the lock if free.
     pub(crate) fn try_lock(&self) -> Result<Option<StoreLock>, StoreError> {
         let (file, path) = self.lock_file()?;
         let locked = try_flock(&file, FlockOperation::NonBlockingLockExclusive, &path)?;
         Ok(locked.then_some(StoreLock { _file: file }))
     }
 
-    /// All VMs, of whichever set, ended ones too; and directories that are only halves of one.
+    /// Reads all VMs of all instance sets, terminated VMs too, and all partial directories.
     pub(crate) fn scan(&self) -> Result<Scan, StoreError> {
         let dir = self.root.join("vms");
         let mut scan = Scan::default();
@@ -91,7 +91,7 @@ impl Store {
             };
             match vm.record() {
                 Ok(record) => scan.vms.push((vm, record)),
-                Err(error) if error.is_gone() => scan.halves.push(vm),
+                Err(error) if error.is_not_found() => scan.partial.push(vm),
                 Err(error) => return Err(error),
             }
         }
@@ -100,26 +100,26 @@ impl Store {
         Ok(scan)
     }
 
-    /// The directory of this VM, if there can be such a VM at all.
+    /// Directory of the VM with this id; `None` if the id is malformed.
     pub(crate) fn vm(&self, id: &str) -> Option<VmDir> {
         is_id(id).then(|| VmDir::new(self.root.join("vms").join(id)))
     }
 
-    /// An empty directory in which a VM can be made ready.
-    pub(crate) fn begin(&self, id: &str) -> Result<VmDir, StoreError> {
+    /// Creates an empty directory for the preparation of a VM.
+    pub(crate) fn create_temporary(&self, id: &str) -> Result<VmDir, StoreError> {
         let dir = self.root.join("tmp").join(id);
         private_dir(&dir)?;
         Ok(VmDir::new(dir))
     }
 
-    /// Makes a VM visible.
+    /// Moves a prepared VM to `vms`.
     pub(crate) fn publish(&self, id: &str, ready: &VmDir) -> Result<VmDir, StoreError> {
         let to = self.root.join("vms").join(id);
         fs::rename(&ready.path, &to).map_err(failed("rename", &ready.path))?;
         Ok(VmDir::new(to))
     }
 
-    /// Removes a VM's directory in one step for whoever looks.
+    /// Removes the directory of a VM. The directory disappears atomically for readers.
     pub(crate) fn remove(&self, _lock: &StoreLock, vm: &VmDir) -> Result<(), StoreError> {
         let name = vm.path.file_name().unwrap_or_default();
         let to = self.root.join("tmp").join(name);
@@ -127,7 +127,7 @@ impl Store {
         remove_tree(&to)
     }
 
-    /// Removes what an interrupted creation or removal left behind.
+    /// Removes the temporary directories of interrupted creates and removals.
     pub(crate) fn sweep(&self, _lock: &StoreLock) -> Result<(), StoreError> {
         let dir = self.root.join("tmp");
         for entry in fs::read_dir(&dir).map_err(failed("list", &dir))? {
@@ -137,15 +137,15 @@ impl Store {
     }
 }
 
-/// What is below `vms`.
+/// Content of `vms`.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// In the order of their creation.
+    /// In order of creation.
     pub(crate) vms: Vec<(VmDir, VmRecord)>,
-    pub(crate) halves: Vec<VmDir>,
+    pub(crate) partial: Vec<VmDir>,
 }
 
-/// `lo-` and 16 hexadecimal digits.
+/// True for `lo-` with 16 hexadecimal digits.
 fn is_id(name: &str) -> bool {
     name.strip_prefix("lo-").is_some_and(|digits| {
         digits.len() == 16
@@ -155,7 +155,7 @@ fn is_id(name: &str) -> bool {
     })
 }
 
-/// What never changes about a VM.
+/// Immutable record of a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct VmRecord {
     pub(crate) id: InstanceId,
@@ -170,16 +170,16 @@ pub(crate) struct VmRecord {
     pub(crate) boot_delay_ms: u64,
 }
 
-/// Where a VM is in its life.
+/// State of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum VmState {
-    /// Its process lives.
+    /// The VM process runs.
     Alive,
-    /// Somebody began to end it.
-    Ending,
-    /// Its process died by itself.
+    /// Termination in progress.
+    Terminating,
+    /// The VM process exited unexpectedly.
     Dead,
-    /// It ended at this time, in milliseconds since 1970.
+    /// Terminated at this Unix time in milliseconds.
     Terminated(u64),
 }
 
@@ -188,7 +188,7 @@ struct Terminated {
     at_ms: u64,
 }
 
-/// A VM's directory.
+/// Directory of a VM.
 #[derive(Clone, Debug)]
 pub(crate) struct VmDir {
     path: PathBuf,
@@ -215,7 +215,7 @@ impl VmDir {
         write_json(&self.file("instance.json"), record)
     }
 
-    /// With prefixes, as a cloud keeps them; the secret excepted.
+    /// Tags by complete name, without the secret.
     pub(crate) fn tags(&self) -> Result<BTreeMap<String, String>, StoreError> {
         read_json(&self.file("tags.json"))
     }
@@ -224,9 +224,9 @@ impl VmDir {
         write_json(&self.file("tags.json"), tags)
     }
 
-    /// Empty once the VM has ended.
+    /// Secret of the VM; empty after termination.
     pub(crate) fn secret(&self) -> Result<Secret, StoreError> {
-        let text = read_if_there(&self.file("secret"))?;
+        let text = read_optional(&self.file("secret"))?;
         Ok(Secret::new(text.unwrap_or_default()))
     }
 
@@ -235,27 +235,27 @@ impl VmDir {
     }
 
     pub(crate) fn address(&self) -> Result<Option<String>, StoreError> {
-        read_if_there(&self.file("address"))
+        read_optional(&self.file("address"))
     }
 
     pub(crate) fn write_address(&self, address: &str) -> Result<(), StoreError> {
         write(&self.file("address"), address.as_bytes())
     }
 
-    pub(crate) fn process(&self) -> Result<Option<Identity>, StoreError> {
+    pub(crate) fn process(&self) -> Result<Option<ProcessId>, StoreError> {
         let path = self.file("process.json");
         match read_json(&path) {
-            Err(error) if error.is_gone() => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             other => other.map(Some),
         }
     }
 
-    pub(crate) fn write_process(&self, process: &Identity) -> Result<(), StoreError> {
+    pub(crate) fn write_process(&self, process: &ProcessId) -> Result<(), StoreError> {
         write_json(&self.file("process.json"), process)
     }
 
-    /// The lock that the VM's process holds as long as it lives, taken.
-    pub(crate) fn take_life_lock(&self) -> Result<File, StoreError> {
+    /// Takes the VM lock, held by the VM process during its lifetime.
+    pub(crate) fn take_vm_lock(&self) -> Result<File, StoreError> {
         let path = self.file("vm.lock");
         let file = OpenOptions::new()
             .create(true)
@@ -270,7 +270,8 @@ impl VmDir {
         }
     }
 
-    /// Whether the VM's process lives. Asking shares the lock: two who ask do not see each other.
+    /// True if the VM process runs. Tests the VM lock in shared mode, so that concurrent tests do
+    /// not disturb each other.
     pub(crate) fn is_alive(&self) -> bool {
         let path = self.file("vm.lock");
         File::open(&path)
@@ -283,11 +284,11 @@ impl VmDir {
         let path = self.file("terminated.json");
         match read_json::<Terminated>(&path) {
             Ok(terminated) => return Ok(VmState::Terminated(terminated.at_ms)),
-            Err(error) if error.is_gone() => {}
+            Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
         if self.file("terminating").exists() {
-            Ok(VmState::Ending)
+            Ok(VmState::Terminating)
         } else if self.is_alive() {
             Ok(VmState::Alive)
         } else {
@@ -295,27 +296,27 @@ impl VmDir {
         }
     }
 
-    /// When the VM is taken back as a spot instance is, in seconds since 1970, if anybody wants that.
+    /// Unix time of the VM's preemption in seconds, if requested.
     pub(crate) fn preempted_at(&self) -> Result<Option<u64>, StoreError> {
         let path = self.file("take-back");
-        let Some(text) = read_if_there(&path)? else {
+        let Some(text) = read_optional(&path)? else {
             return Ok(None);
         };
         let at = text.trim().parse();
-        at.map(Some).map_err(|_| StoreError::Broken {
+        at.map(Some).map_err(|_| StoreError::Invalid {
             path,
-            why: "expected a time in seconds since 1970".to_owned(),
+            reason: "expected a Unix time in seconds".to_owned(),
         })
     }
 
-    /// Has the VM taken back at that time.
-    pub(crate) fn take_back_at(&self, at_s: u64) -> Result<(), StoreError> {
+    /// Requests the preemption of the VM at this Unix time.
+    pub(crate) fn preempt_at(&self, at_s: u64) -> Result<(), StoreError> {
         write(&self.file("take-back"), format!("{at_s}\n").as_bytes())?;
-        self.announce_end(at_s)
+        self.write_preemption_notice(at_s)
     }
 
-    /// Says to the runners on the VM that it is taken back, in the file that their `--list` shows.
-    pub(crate) fn announce_end(&self, at_s: u64) -> Result<(), StoreError> {
+    /// Writes the preemption notice to the file that the runner's `--list` on the VM prints.
+    pub(crate) fn write_preemption_notice(&self, at_s: u64) -> Result<(), StoreError> {
         let path = self.file("lock").join("crunch-run-preempted");
         if path.exists() {
             return Ok(());
@@ -323,15 +324,15 @@ impl VmDir {
         write(&path, format!("{at_s} terminate\n").as_bytes())
     }
 
-    /// From here on the VM is to end, whoever does it.
-    pub(crate) fn mark_ending(&self) -> Result<(), StoreError> {
+    /// Marks the start of the termination.
+    pub(crate) fn mark_terminating(&self) -> Result<(), StoreError> {
         write(&self.file("terminating"), b"")
     }
 
-    /// Wipes what an ended VM must not leave behind, then says that it has ended. What cannot be
-    /// removed is returned; the VM has ended all the same.
+    /// Deletes secrets and work data of a VM without processes, then records the termination.
+    /// Returns the errors of failed deletions; the VM is terminated in any case.
     pub(crate) fn mark_terminated(&self) -> Result<Vec<StoreError>, StoreError> {
-        let mut left = Vec::new();
+        let mut errors = Vec::new();
         for name in [
             "secret",
             "init-script",
@@ -343,21 +344,21 @@ impl VmDir {
             let path = self.file(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    left.push(failed("remove", &path)(error));
+                    errors.push(failed("remove", &path)(error));
                 }
                 _ => {}
             }
         }
         for name in ["lock", "scratch", "home"] {
-            left.extend(remove_tree(&self.file(name)).err());
+            errors.extend(remove_tree(&self.file(name)).err());
         }
         let at_ms = now_ms();
         write_json(&self.file("terminated.json"), &Terminated { at_ms })?;
-        Ok(left)
+        Ok(errors)
     }
 }
 
-/// Milliseconds since 1970, by the host's clock.
+/// Unix time in milliseconds, from the clock of the host.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -373,7 +374,7 @@ mod tests {
     use longshore_core::input::CloudError;
 
     #[test]
-    fn an_id_cannot_lead_out_of_the_directory() {
+    fn vm_dir_path_traversal_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         assert!(store.vm("lo-0123456789abcdef").is_some());
@@ -390,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_excludes_others_until_it_is_dropped() {
+    fn store_lock_is_exclusive() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let held = store.lock().unwrap();
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_replaced_whole_and_for_our_user_only() {
+    fn write_is_atomic_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let vm = VmDir::new(dir.path().to_owned());
         vm.write_secret("secret", &Secret::new("first and longer"))
@@ -416,25 +417,25 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_is_alive_as_long_as_its_lock_is_held_however_many_ask() {
+    fn vm_alive_while_lock_is_held() {
         let dir = tempfile::tempdir().unwrap();
         let vm = VmDir::new(dir.path().to_owned());
         assert!(!vm.is_alive());
-        let lock = vm.take_life_lock().unwrap();
+        let lock = vm.take_vm_lock().unwrap();
         assert!(vm.is_alive() && vm.is_alive());
-        assert!(vm.take_life_lock().is_err());
+        assert!(vm.take_vm_lock().is_err());
         drop(lock);
         assert!(!vm.is_alive());
         assert_eq!(vm.state().unwrap(), VmState::Dead);
     }
 
     #[test]
-    fn a_wrong_file_is_named_and_never_passed_over() {
+    fn scan_invalid_file_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let vm = store.vm("lo-0123456789abcdef").unwrap();
         private_dir(vm.path()).unwrap();
-        assert_eq!(store.scan().unwrap().halves.len(), 1);
+        assert_eq!(store.scan().unwrap().partial.len(), 1);
         fs::write(vm.file("instance.json"), "{").unwrap();
         let error = CloudError::from(store.scan().unwrap_err());
         assert!(

@@ -1,18 +1,20 @@
-//! Proves a driver right before it costs money: every point of the contract, one after the other,
-//! against a real cloud, an emulator or VMs on this host.
+//! Conformance suite: checks a driver against the contract, on a real cloud, an emulator or VMs of
+//! this host, before the driver costs money.
 //!
-//! Who has a driver to prove supplies a [`Bench`]: the driver, a wish for an instance, a way to
-//! reach it, and, for a cloud that can be made to fail, ways to make it fail. [`run`] goes through
-//! the [points](Point) and gives back a [`Report`] with a [`Step`] for each. It makes one instance
-//! at a time where the driver [promises](Promises) no batches, and whatever the suite makes it
-//! destroys, also where a step fails and where it is [told to stop](Bench::stopped).
+//! The author of a driver implements a [`Harness`]: the driver, create requests, a way to reach an
+//! instance and, if the cloud supports fault injection, faults. [`run`] executes all
+//! [checks](Check) and returns a [`Report`] with a [`Step`] for each check. Without the
+//! [capability](Capabilities) for batches, the suite creates one instance at a time. The suite
+//! destroys every instance created by the suite, also after a failed check and after a
+//! [stop](Harness::stopped).
 //!
-//! The suite touches only what it made, and with [`Plan::destroy_existing`] what the list shows as
-//! of the set under test.
+//! The suite changes only instances created by the suite and, with [`Options::destroy_existing`],
+//! listed instances of the tested instance set.
 
-mod advice;
-mod guards;
-mod life;
+mod check;
+mod hint;
+mod isolation;
+mod lifecycle;
 mod report;
 mod run;
 
@@ -26,67 +28,69 @@ use crate::driver::SharedCloud;
 use crate::error::ErrorClass;
 use crate::instance::{CreateSpec, Instance};
 use crate::layer::Operation;
-pub use advice::Check;
-pub use report::{Outcome, Point, Progress, Report, Silent, Step};
+pub use check::Check;
+pub use hint::Hint;
+pub use report::{NoProgress, Outcome, Progress, Report, Step};
 pub use run::run;
 
-/// What the suite needs of whoever has a driver to prove.
+/// Environment of a driver under test.
 #[async_trait]
-pub trait Bench: Send + Sync {
-    /// The driver under test, for the set under test.
+pub trait Harness: Send + Sync {
+    /// Driver under test, for the tested instance set.
     fn cloud(&self) -> SharedCloud;
 
-    /// Value of the tag `InstanceSetID` that the driver under test is for.
+    /// Value of the tag `InstanceSetID` used by the driver under test.
     fn instance_set_id(&self) -> &str;
 
-    /// The same account seen by a driver for another set. None where there is none: the point is
-    /// then left out.
+    /// Driver for another instance set of the same account. `None` skips the check.
     fn other_set(&self) -> Option<SharedCloud> {
         None
     }
 
-    /// A wish with an intent that was never used before, and a secret of its own. Its tags are those
-    /// that a dispatcher sets.
+    /// New create request with an unused intent, a secret of its own and the tags set by a
+    /// dispatcher.
     ///
     /// # Errors
-    /// One sentence: no wish can be made here.
+    /// A sentence, if no request can be made.
     fn spec(&self) -> Result<CreateSpec, String>;
 
-    /// Logs in to the instance at its address and compares the secret there with `instance.secret`.
-    /// Called again and again until it succeeds or [`Patience::boot`] is over, so it does not wait
-    /// for longer than a try needs.
+    /// Logs in to the address of the instance and compares the secret there with `instance.secret`.
+    /// The suite repeats the call until success or until [`Timeouts::boot`], so a call makes only
+    /// one attempt.
     ///
     /// # Errors
-    /// What happened, in one sentence.
-    async fn prove(&self, instance: &Instance) -> Result<Proof, String>;
+    /// The failure in one sentence.
+    async fn verify_identity(&self, instance: &Instance) -> Result<Identity, String>;
 
-    /// Asks a proved instance whether it is ready. Called again and again like [`Self::prove`].
+    /// Runs the boot probe on an instance with verified identity. Repeated like
+    /// [`Self::verify_identity`].
     ///
     /// # Errors
-    /// What it says, in one sentence.
+    /// The failure in one sentence.
     async fn boot_probe(&self, instance: &Instance) -> Result<(), String>;
 
-    /// Does what somebody wanted done on a ready instance, once, and gives back its words.
+    /// Runs the requested command on a ready instance, once, and returns the output.
     ///
     /// # Errors
-    /// `NotWanted` where there is nothing to do, which is no failure.
+    /// `NotRequested` if no command was requested, which is not a failure.
     async fn command(&self, instance: &Instance) -> Result<String, CommandError> {
         let _ = instance;
-        Err(CommandError::NotWanted)
+        Err(CommandError::NotRequested)
     }
 
-    /// Waits for a human who looks around on the ready instance; false where none wanted that.
+    /// Waits for the user's inspection of the ready instance; returns false if no pause was
+    /// requested.
     async fn pause(&self, instance: &Instance) -> bool {
         let _ = instance;
         false
     }
 
-    /// All tags of an instance, names as the cloud has them, seen by another way than the driver's.
-    /// None where there is no such way.
+    /// All tags of an instance by complete name, read by a path other than the driver. `None` if no
+    /// such path exists.
     ///
     /// # Errors
-    /// What happened, in one sentence.
-    async fn tags_seen_otherwise(
+    /// The failure in one sentence.
+    async fn provider_tags(
         &self,
         instance: &InstanceId,
     ) -> Result<Option<BTreeMap<String, String>>, String> {
@@ -94,139 +98,142 @@ pub trait Bench: Send + Sync {
         Ok(None)
     }
 
-    /// What every instance must bear beside our tags (`ResourceTags`), names as the cloud has them.
-    /// Looked for where [`Self::tags_seen_otherwise`] shows them.
+    /// Required tags of every instance in addition to the dispatcher's tags (`ResourceTags`), by
+    /// complete name. Checked if [`Self::provider_tags`] returns tags.
     fn resource_tags(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 
-    /// Makes the cloud do this at the driver's next call of that kind, and only then.
+    /// Injects the fault into the driver's next call of the fault's operation, and only into that
+    /// call.
     ///
     /// # Errors
-    /// `Unable` where this cloud cannot be made to: the point is then left out.
+    /// `Unsupported` if the fault cannot be injected: the check is then skipped.
     async fn inject(&self, fault: &Fault) -> Result<(), InjectError> {
         let _ = fault;
-        Err(InjectError::Unable)
+        Err(InjectError::Unsupported)
     }
 
-    /// The refusals of the cloud that the driver must understand, and how.
-    fn refusals(&self) -> Vec<Refusal> {
+    /// Provider errors with the expected classification.
+    fn error_cases(&self) -> Vec<ErrorCase> {
         Vec::new()
     }
 
-    /// What the driver promises beyond what every driver must do.
-    fn promises(&self) -> Promises;
+    /// Optional capabilities of the driver.
+    fn capabilities(&self) -> Capabilities;
 
-    /// How long things may take.
-    fn patience(&self) -> Patience {
-        Patience::default()
+    /// Time limits of the run.
+    fn timeouts(&self) -> Timeouts {
+        Timeouts::default()
     }
 
-    /// Whether to stop: what was made is then destroyed, and nothing else is begun.
+    /// True to stop the run: the suite then destroys all created instances and starts no further
+    /// check.
     fn stopped(&self) -> bool {
         false
     }
 }
 
-/// What the suite is to do.
+/// Options of a run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Plan {
-    /// Instances of the set that are there already are destroyed; otherwise they end the run.
+pub struct Options {
+    /// Destroys existing instances of the set. If false, existing instances end the run.
     pub destroy_existing: bool,
 }
 
-/// What a driver promises beyond what every driver must do.
+/// Optional capabilities of a driver.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Promises {
-    /// A create with an intent that was used before makes no second instance.
+pub struct Capabilities {
+    /// A create with a used intent creates no second instance.
     pub idempotent_create: bool,
-    /// Batches are worth a try: two instances are made at once.
+    /// Batches are to be tested: two instances are created at once.
     pub batches: bool,
-    /// Of instances of preemptible types, and of no others, the price is told by the market.
+    /// The driver returns spot prices for instances of preemptible types, and for no others.
     pub market_prices: bool,
 }
 
-/// How long things may take. The defaults suit real clouds.
+/// Time limits. The defaults suit real clouds.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// One call of the driver. One that takes longer is given up, and may have been done.
+pub struct Timeouts {
+    /// Timeout of a driver call; the outcome of a call after a timeout is unknown.
     pub call: Duration,
-    /// Until a new instance, or a new tag, shows in the list.
-    pub appear: Duration,
-    /// Until an instance has an address.
+    /// Time until a new instance or a new tag is listed.
+    pub visible: Duration,
+    /// Time until an instance has an address.
     pub address: Duration,
-    /// From there until it has proved its identity and is ready (`TimeoutBooting`).
+    /// Time from the address until the identity is verified and the boot probe succeeds
+    /// (`TimeoutBooting`).
     pub boot: Duration,
-    /// From the first call to destroy until the instance is gone.
-    pub gone: Duration,
-    /// How long an instance that should not be there is looked for.
-    pub settle: Duration,
-    /// Between two looks, after the first few.
-    pub pause: Duration,
-    /// Between two calls to destroy the same instance (`TimeoutShutdown`).
-    pub again: Duration,
+    /// Time from the first destroy call until the instance is terminated.
+    pub terminated: Duration,
+    /// Duration of the polls for an instance expected to be absent.
+    pub absence: Duration,
+    /// Maximum interval between polls; the first polls are more frequent.
+    pub poll_interval: Duration,
+    /// Interval between destroy calls for the same instance (`TimeoutShutdown`).
+    pub destroy_retry: Duration,
 }
 
-impl Default for Patience {
+impl Default for Timeouts {
     fn default() -> Self {
         let minutes = |n: u64| Duration::from_secs(n * 60);
         Self {
             call: minutes(2),
-            appear: minutes(2),
+            visible: minutes(2),
             address: minutes(5),
             boot: minutes(10),
-            gone: minutes(10),
-            settle: Duration::from_secs(10),
-            pause: Duration::from_secs(2),
-            again: Duration::from_secs(10),
+            terminated: minutes(10),
+            absence: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(2),
+            destroy_retry: Duration::from_secs(10),
         }
     }
 }
 
-/// What an instance has shown to prove its identity.
+/// Result of a successful identity verification.
 #[derive(Clone, Debug, Default)]
-pub struct Proof {
-    /// Its host key, a line in OpenSSH format, where that is known.
+pub struct Identity {
+    /// Host key of the instance in OpenSSH format, if known.
     pub host_key: Option<String>,
 }
 
-/// Why a command has no words.
+/// Reason for a command without output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// There was nothing to do.
-    NotWanted,
-    /// It did not work: what happened, with its output.
+    /// No command was requested.
+    NotRequested,
+    /// The command failed: the reason, with the output.
     Failed(String),
 }
 
-/// Something that goes wrong once.
+/// Fault injected once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The next create is carried out by the cloud, and its answer gets lost on the way: the driver
-    /// sees a broken connection, a time-out or an error without a meaning.
+    /// The cloud executes the next create, but the response is lost: the driver sees a broken
+    /// connection, a timeout or an unclassified error.
     LostCreate,
-    /// The next call of its operation is refused, and nothing is done.
-    Refused(Refusal),
+    /// The next call of the operation fails with this error and has no effect.
+    Error(ErrorCase),
 }
 
-/// A refusal of the cloud, and what a driver must make of it.
+/// Provider error and its expected classification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The cloud's name for it, such as `InstanceLimitExceeded`. The error's message must have it.
+pub struct ErrorCase {
+    /// Error code, such as `InstanceLimitExceeded`. Must be part of the driver's error text.
     pub code: String,
-    /// The cloud's sentence. The error's message must have it.
+    /// Error message. Must be part of the driver's error text.
     pub message: String,
-    /// What is refused: [`Operation::Create`], `List`, `SetTags` or `Destroy`.
+    /// Failing operation: [`Operation::Create`], `List`, `SetTags` or `Destroy`.
     pub operation: Operation,
-    /// What it means.
+    /// Expected class.
     pub class: ErrorClass,
 }
 
-/// Why a fault was not made.
+/// Reason for a fault that was not injected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InjectError {
-    /// This cloud cannot be made to.
-    Unable,
-    /// It should have worked: what happened.
+    /// The harness does not support this fault.
+    Unsupported,
+    /// The injection failed, for this reason.
     Failed(String),
 }

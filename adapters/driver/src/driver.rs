@@ -1,4 +1,4 @@
-//! What a driver must do.
+//! Interface of a cloud driver.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,41 +11,42 @@ use longshore_core::time::Timestamp;
 use crate::CloudError;
 use crate::instance::{CreateSpec, HostKeyCheck, Instance, PricePoint};
 
-/// A cloud that rents VMs.
+/// Cloud with instances for rent.
 #[async_trait]
 pub trait Cloud: Send + Sync + 'static {
-    /// Rents one instance. With an intent that was used before, it makes no second one where the
-    /// cloud has such a guard.
+    /// Creates an instance. If the intent was used before, no second instance is created, provided
+    /// that the cloud supports idempotency tokens.
     ///
     /// # Errors
-    /// `Ambiguous` where the instance may exist all the same; any other error means that it does not.
+    /// `Ambiguous` if the instance may exist despite the error; any other error means that no
+    /// instance was created.
     async fn create(&self, spec: CreateSpec) -> Result<Instance, CloudError>;
 
-    /// Every instance of the set, booting and stopping ones included, terminated ones as long as the
-    /// cloud shows them, from all pages.
+    /// Lists every instance of the set, from all pages: booting and stopping instances too, and
+    /// terminated instances as long as the cloud lists them.
     ///
     /// # Errors
-    /// Whatever the cloud says; a list is never partial.
+    /// Any error of the cloud. A list is never partial.
     async fn list(&self) -> Result<Vec<Instance>, CloudError>;
 
-    /// Sets these tags (names without the prefix) and leaves the others as they are.
+    /// Sets these tags (names without the prefix). All other tags stay unchanged.
     ///
     /// # Errors
-    /// `NotFound` where there is no such instance.
+    /// `NotFound` if the instance does not exist.
     async fn set_tags(
         &self,
         instance: &InstanceId,
         tags: BTreeMap<String, String>,
     ) -> Result<(), CloudError>;
 
-    /// Ends an instance. Success where it is already gone.
+    /// Destroys an instance. Succeeds if the instance is already terminated.
     ///
     /// # Errors
-    /// Whatever the cloud says.
+    /// Any error of the cloud.
     async fn destroy(&self, instance: &InstanceId) -> Result<(), CloudError>;
 
-    /// Rents several instances, each with its own intent and secret. One answer for each, in the
-    /// same order. One call of [`Self::create`] after the other, unless the driver knows better.
+    /// Creates several instances, each with its own intent and secret. Returns one result per
+    /// request, in the same order. By default calls [`Self::create`] for one request after another.
     async fn create_many(&self, specs: Vec<CreateSpec>) -> Vec<Result<Instance, CloudError>> {
         let mut answers = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -54,8 +55,8 @@ pub trait Cloud: Send + Sync + 'static {
         answers
     }
 
-    /// Ends several instances. One answer for each, in the same order. One call of
-    /// [`Self::destroy`] after the other, unless the driver knows better.
+    /// Destroys several instances. Returns one result per instance, in the same order. By default
+    /// calls [`Self::destroy`] for one instance after another.
     async fn destroy_many(&self, instances: &[InstanceId]) -> Vec<Result<(), CloudError>> {
         let mut answers = Vec::with_capacity(instances.len());
         for instance in instances {
@@ -64,13 +65,13 @@ pub trait Cloud: Send + Sync + 'static {
         answers
     }
 
-    /// What these instances cost from `since` on, where that changes while they live (spot prices):
-    /// for each the prices in the order of time, the first of them in force at `since` or at its
-    /// creation. Instances that cost what is configured are missing from the answer; by default
-    /// that is all of them.
+    /// Prices of these instances from `since` on, for instances with a varying price (spot): the
+    /// prices of each instance in order of time, beginning with the price at `since` or at the
+    /// creation of the instance. Instances at the configured price are absent from the result. By
+    /// default the result is empty.
     ///
     /// # Errors
-    /// Whatever the cloud says.
+    /// Any error of the cloud.
     async fn prices(
         &self,
         instances: &[InstanceId],
@@ -80,51 +81,51 @@ pub trait Cloud: Send + Sync + 'static {
         Ok(BTreeMap::new())
     }
 
-    /// Compares the host key that an instance showed, a line in OpenSSH format, with what the cloud
-    /// itself knows about it. Most clouds know nothing.
+    /// Compares the host key presented by an instance (a line in OpenSSH format) with the host key
+    /// known to the cloud. Most clouds have no information about host keys.
     ///
     /// # Errors
-    /// Whatever the cloud says.
+    /// Any error of the cloud.
     async fn host_key_check(
         &self,
         instance: &InstanceId,
-        shown: &str,
+        presented_key: &str,
     ) -> Result<HostKeyCheck, CloudError> {
-        let _ = (instance, shown);
+        let _ = (instance, presented_key);
         Ok(HostKeyCheck::Unknown)
     }
 
-    /// The user to log in as.
+    /// Login user of the instances.
     fn remote_user(&self) -> &str;
 
-    /// Whether commands that need root are put behind `sudo`.
+    /// True if commands with root rights are run by `sudo`.
     fn sudo(&self) -> bool {
         self.remote_user() != "root"
     }
 
-    /// Where an instance keeps its secret: a path, in which its shell replaces variables.
+    /// Path of the secret on an instance. The shell of the instance expands variables in the path.
     fn secret_path(&self) -> &str {
         "/var/run/arvados-instance-secret"
     }
 
-    /// Types of one group share one quota.
+    /// Quota group of a type. All types of a group share one quota.
     fn quota_group(&self, instance_type: &InstanceType) -> QuotaGroup;
 
-    /// Names of the configured subnets, where instances may come into any of several; none where
-    /// there is nothing to choose from.
+    /// Names of the configured subnets, if instances can be placed in one of several; otherwise
+    /// empty.
     fn subnets(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The same cloud, creating only in the subnet with this place in [`Self::subnets`]; none where
-    /// there is no such subnet.
+    /// Driver for the same cloud with creates only in the subnet at this index of
+    /// [`Self::subnets`]; `None` if the index is out of range.
     fn for_subnet(&self, index: usize) -> Option<SharedCloud> {
         let _ = index;
         None
     }
 }
 
-/// A driver, shared by the tasks that call it.
+/// Driver shared by tasks.
 pub type SharedCloud = Arc<dyn Cloud>;
 
 #[async_trait]
@@ -168,9 +169,9 @@ impl<C: Cloud + ?Sized> Cloud for Arc<C> {
     async fn host_key_check(
         &self,
         instance: &InstanceId,
-        shown: &str,
+        presented_key: &str,
     ) -> Result<HostKeyCheck, CloudError> {
-        (**self).host_key_check(instance, shown).await
+        (**self).host_key_check(instance, presented_key).await
     }
 
     fn remote_user(&self) -> &str {

@@ -1,4 +1,4 @@
-//! From a cloud's own words to a [`CloudError`].
+//! Conversion of provider errors to [`CloudError`].
 
 use std::fmt;
 
@@ -6,19 +6,19 @@ use longshore_core::time::Timestamp;
 
 use crate::{CapacityScope, CloudError};
 
-/// A cloud's refusal in its own words. Each method makes the one error that it means to the core,
-/// with all of the words in its message, so that whoever reads a log can ask the cloud's support.
+/// Error as reported by the cloud provider. Each method creates the [`CloudError`] of one class
+/// with code, message and request id in the text, for inquiries with the provider's support.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Said<'a> {
-    /// The cloud's name for the error, such as `InstanceLimitExceeded`; empty where it gave none.
+pub struct ProviderError<'a> {
+    /// Error code of the provider, such as `InstanceLimitExceeded`; empty if absent.
     pub code: &'a str,
-    /// Its sentence.
+    /// Error message of the provider.
     pub message: &'a str,
-    /// What the cloud calls the call; empty where it gave nothing.
+    /// Request id of the provider; empty if absent.
     pub request_id: &'a str,
 }
 
-impl fmt::Display for Said<'_> {
+impl fmt::Display for ProviderError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = match self.code.trim() {
             "" => "no code",
@@ -36,58 +36,58 @@ impl fmt::Display for Said<'_> {
     }
 }
 
-impl Said<'_> {
-    /// Too many calls; `until` where the cloud says when it will listen again.
+impl ProviderError<'_> {
+    /// Too many calls. `until` is the retry time, if the provider names a time.
     #[must_use]
     pub fn rate_limited(self, until: Option<Timestamp>) -> CloudError {
         let message = self.to_string();
         CloudError::RateLimited { until, message }
     }
 
-    /// The account may not have more of the type's quota group.
+    /// Account limit reached for the type's quota group.
     #[must_use]
     pub fn quota(self) -> CloudError {
         let message = self.to_string();
         CloudError::Quota { message }
     }
 
-    /// The cloud itself has no more.
+    /// No capacity at the provider.
     #[must_use]
     pub fn capacity(self, scope: CapacityScope) -> CloudError {
         let message = self.to_string();
         CloudError::Capacity { scope, message }
     }
 
-    /// There is no such instance.
+    /// Instance does not exist.
     #[must_use]
     pub fn not_found(self) -> CloudError {
         let message = self.to_string();
         CloudError::NotFound { message }
     }
 
-    /// It may have been done.
+    /// Outcome unknown: the operation may have taken effect.
     #[must_use]
     pub fn ambiguous(self) -> CloudError {
         let message = self.to_string();
         CloudError::Ambiguous { message }
     }
 
-    /// It will fail again until somebody changes something.
+    /// Failure that repeats until an operator changes something.
     #[must_use]
     pub fn permanent(self) -> CloudError {
         let message = self.to_string();
         CloudError::Permanent { message }
     }
 
-    /// It may work later.
+    /// Failure that may not repeat.
     #[must_use]
     pub fn transient(self) -> CloudError {
         let message = self.to_string();
         CloudError::Transient { message }
     }
 
-    /// An error that the driver does not know: it may work later, and the log tells that a line is
-    /// missing from the driver's table.
+    /// Error with a code unknown to the driver: treated as transient, and logged as a warning
+    /// because the error table of the driver lacks an entry.
     #[must_use]
     pub fn unknown(self, operation: &str) -> CloudError {
         tracing::warn!(
@@ -95,13 +95,13 @@ impl Said<'_> {
             code = self.code,
             request_id = self.request_id,
             message = self.message,
-            "an error of the cloud that this driver does not know: taken as passing"
+            "unknown error code of the cloud, treated as transient"
         );
         self.transient()
     }
 }
 
-/// What an error means, without its words.
+/// Class of an error, without its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorClass {
     /// [`CloudError::RateLimited`].
@@ -121,7 +121,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    /// The class of an error.
+    /// Class of the error.
     #[must_use]
     pub fn of(error: &CloudError) -> Self {
         match error {
@@ -135,7 +135,7 @@ impl ErrorClass {
         }
     }
 
-    /// As metrics and reports have it.
+    /// Name in metrics and reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -160,37 +160,37 @@ impl fmt::Display for ErrorClass {
 mod tests {
     use super::*;
 
-    const SAID: Said<'_> = Said {
+    const ERROR: ProviderError<'_> = ProviderError {
         code: "InstanceLimitExceeded",
         message: "You have 8 instances.\n",
         request_id: "0a1b-2c",
     };
 
     #[test]
-    fn every_error_carries_all_words() {
+    fn provider_error_text_keeps_all_fields() {
         let errors = [
-            SAID.rate_limited(None),
-            SAID.quota(),
-            SAID.capacity(CapacityScope::Type),
-            SAID.not_found(),
-            SAID.ambiguous(),
-            SAID.permanent(),
-            SAID.transient(),
-            SAID.unknown("Create"),
+            ERROR.rate_limited(None),
+            ERROR.quota(),
+            ERROR.capacity(CapacityScope::Type),
+            ERROR.not_found(),
+            ERROR.ambiguous(),
+            ERROR.permanent(),
+            ERROR.transient(),
+            ERROR.unknown("Create"),
         ];
         for error in &errors {
-            let words = error.to_string();
+            let text = error.to_string();
             let all = "You have 8 instances. (InstanceLimitExceeded, request 0a1b-2c)";
-            assert!(words.contains(all), "{words}");
+            assert!(text.contains(all), "{text}");
         }
         let mut classes: Vec<_> = errors.iter().map(ErrorClass::of).collect();
         classes.dedup();
-        assert_eq!(classes.len(), 7, "an unknown error counts as transient");
+        assert_eq!(classes.len(), 7, "an unknown error is transient");
     }
 
     #[test]
-    fn what_the_cloud_left_out_is_said() {
-        let silent = Said::default();
-        assert_eq!(silent.to_string(), "no code (no request id)");
+    fn provider_error_empty_fields_are_named() {
+        let empty = ProviderError::default();
+        assert_eq!(empty.to_string(), "no code (no request id)");
     }
 }

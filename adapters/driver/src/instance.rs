@@ -1,4 +1,4 @@
-//! What is asked for, and what a cloud shows.
+//! Create requests and listed instances.
 
 use std::collections::BTreeMap;
 
@@ -8,80 +8,82 @@ use longshore_core::resources::MicroDollars;
 use longshore_core::time::Timestamp;
 use longshore_secret::Secret;
 
-/// The wish for an instance.
+/// Create request for an instance.
 #[derive(Clone, Debug)]
 pub struct CreateSpec {
-    /// Idempotency token; also among the tags of the instance.
+    /// Idempotency token; also a tag of the instance.
     pub intent: IntentId,
-    /// The configured name, for messages.
+    /// Configured name of the type, for messages.
     pub type_name: TypeName,
-    /// What to rent.
+    /// Instance type to rent.
     pub instance_type: InstanceType,
-    /// To boot from.
+    /// Boot image.
     pub image: ImageId,
-    /// All of our tags, names without the prefix, [`tag::SECRET`](crate::tag::SECRET) excepted.
+    /// All tags of the dispatcher except [`tag::SECRET`](crate::tag::SECRET), names without the
+    /// prefix.
     pub tags: BTreeMap<String, String>,
-    /// Value of [`tag::SECRET`](crate::tag::SECRET), which the instance must be able to show after
-    /// boot.
+    /// Value of [`tag::SECRET`](crate::tag::SECRET), readable on the instance after boot.
     pub secret: Secret,
-    /// Shell script that the instance runs as root at boot; it writes the secret, so it is secret.
+    /// Shell script run by the instance as root at boot. The script contains the secret, so the
+    /// script is secret too.
     pub init_script: Secret,
-    /// OpenSSH format, for [`Cloud::remote_user`](crate::Cloud::remote_user); none where images
-    /// bring their own.
+    /// Public key in OpenSSH format for [`Cloud::remote_user`](crate::Cloud::remote_user); `None`
+    /// if the image contains the key.
     pub public_key: Option<String>,
 }
 
 impl CreateSpec {
-    /// The most to pay per hour for a spot instance: the configured price. None for an instance
-    /// whose price is fixed.
+    /// Maximum price per hour of a spot instance: the configured price. `None` for an on-demand
+    /// instance.
     #[must_use]
     pub fn spot_price_max(&self) -> Option<MicroDollars> {
         let offer = &self.instance_type;
         offer.preemptible.then_some(offer.price)
     }
 
-    /// Bytes of disk to attach beside what the type has; 0 for none.
+    /// Bytes of disk to attach in addition to the disk of the type; 0 for none.
     #[must_use]
     pub fn added_scratch(&self) -> u64 {
         self.instance_type.added_scratch
     }
 }
 
-/// An instance as the cloud shows it.
+/// Instance as listed by the cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
-    /// The cloud's name for it.
+    /// Provider's id of the instance.
     pub id: InstanceId,
-    /// Host and port of its SSH server, `host:port`, or `host` where the configured port counts;
-    /// once it has one.
+    /// Address of the SSH server, `host:port`, or `host` for the configured port; `None` until the
+    /// instance has an address.
     pub address: Option<String>,
-    /// Gone for good, and only still shown.
+    /// True if the instance is terminated but still listed.
     pub terminated: bool,
-    /// The cloud takes it back, or has done so: announced, or the reason that it gives for the end
-    /// (on EC2 the state reason `Server.SpotInstanceTermination`).
+    /// True if the cloud preempts or has preempted the instance, according to a preemption notice
+    /// or to the reason of the termination (on EC2 the state reason
+    /// `Server.SpotInstanceTermination`).
     pub preempted: bool,
-    /// Our tags, names without the prefix, [`tag::SECRET`](crate::tag::SECRET) excepted.
+    /// The dispatcher's tags except [`tag::SECRET`](crate::tag::SECRET), names without the prefix.
     pub tags: BTreeMap<String, String>,
     /// Value of [`tag::SECRET`](crate::tag::SECRET).
     pub secret: Secret,
 }
 
-/// A price per hour, from a time on.
+/// Price per hour, valid from a point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PricePoint {
-    /// When it began to hold.
+    /// Start of validity.
     pub since: Timestamp,
-    /// Per hour.
+    /// Price per hour.
     pub price: MicroDollars,
 }
 
-/// What a cloud itself knows about an instance's host key.
+/// Result of a comparison of a host key with the cloud's information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostKeyCheck {
-    /// Nothing: the instance's secret has to do.
+    /// No information: identity depends on the instance's secret.
     Unknown,
-    /// It is that instance's key.
+    /// The host key belongs to the instance.
     Own,
-    /// It is not: whoever showed it is somebody else.
+    /// The host key belongs to another host.
     Other,
 }

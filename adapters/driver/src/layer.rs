@@ -1,6 +1,6 @@
-//! What can be put around any driver.
+//! Wrappers for any driver.
 //!
-//! None of it retries, and none of it waits for its turn: rates are the core's.
+//! No layer retries or delays a call: rates belong to the core.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::driver::{Cloud, SharedCloud};
 use crate::instance::{CreateSpec, HostKeyCheck, Instance, PricePoint};
 use crate::{CloudError, ErrorClass};
 
-/// A call of a driver.
+/// Operation of a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// [`Cloud::create`] and [`Cloud::create_many`].
@@ -35,7 +35,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// All of them.
+    /// All operations.
     pub const ALL: [Self; 6] = [
         Self::Create,
         Self::List,
@@ -45,7 +45,8 @@ impl Operation {
         Self::HostKeyCheck,
     ];
 
-    /// The peer's name for it in metrics, and ours for those that it does not count.
+    /// Name in metrics: the name used by arvados-dispatch-cloud for the operations in its metrics,
+    /// and a name of the same form for all others.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -58,8 +59,8 @@ impl Operation {
         }
     }
 
-    /// Whether it may have been done where no answer came.
-    fn changes_something(self) -> bool {
+    /// True if the operation may have taken effect although no response arrived.
+    fn has_side_effects(self) -> bool {
         matches!(self, Self::Create | Self::SetTags | Self::Destroy)
     }
 }
@@ -70,26 +71,22 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A call under way.
+/// Call in flight.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What is done around each call.
+/// Wrapper around every call of a driver.
 #[async_trait]
 pub trait Layer: Clone + Send + Sync + 'static {
-    /// Makes the call, at most once. `instances` is how many it is about.
-    async fn around<T: Answer>(
-        &self,
-        operation: Operation,
-        instances: usize,
-        call: Call<'_, T>,
-    ) -> T;
+    /// Runs the call, at most once. `instances` is the number of instances in the call.
+    async fn wrap<T: Answer>(&self, operation: Operation, instances: usize, call: Call<'_, T>)
+    -> T;
 }
 
-/// What a call gives back: a result, or one for each instance.
+/// Result of a call: a single result, or one result per instance.
 pub trait Answer: Send {
-    /// The same error for all instances of the call.
+    /// The same error for every instance of the call.
     fn all(error: CloudError, instances: usize) -> Self;
-    /// The first error in it.
+    /// First error in the result.
     fn error(&self) -> Option<&CloudError>;
 }
 
@@ -113,7 +110,7 @@ impl<T: Send> Answer for Vec<Result<T, CloudError>> {
     }
 }
 
-/// A driver with a layer around it.
+/// Driver with a layer.
 #[derive(Clone, Debug)]
 pub struct Layered<C, L> {
     inner: C,
@@ -121,7 +118,7 @@ pub struct Layered<C, L> {
 }
 
 impl<C: Cloud, L: Layer> Layered<C, L> {
-    /// Puts the layer around the driver.
+    /// Wraps the driver in the layer.
     pub fn new(inner: C, layer: L) -> Self {
         Self { inner, layer }
     }
@@ -131,12 +128,12 @@ impl<C: Cloud, L: Layer> Layered<C, L> {
 impl<C: Cloud, L: Layer> Cloud for Layered<C, L> {
     async fn create(&self, spec: CreateSpec) -> Result<Instance, CloudError> {
         let call = self.inner.create(spec);
-        self.layer.around(Operation::Create, 1, call).await
+        self.layer.wrap(Operation::Create, 1, call).await
     }
 
     async fn list(&self) -> Result<Vec<Instance>, CloudError> {
         let call = self.inner.list();
-        self.layer.around(Operation::List, 0, call).await
+        self.layer.wrap(Operation::List, 0, call).await
     }
 
     async fn set_tags(
@@ -145,24 +142,24 @@ impl<C: Cloud, L: Layer> Cloud for Layered<C, L> {
         tags: BTreeMap<String, String>,
     ) -> Result<(), CloudError> {
         let call = self.inner.set_tags(instance, tags);
-        self.layer.around(Operation::SetTags, 1, call).await
+        self.layer.wrap(Operation::SetTags, 1, call).await
     }
 
     async fn destroy(&self, instance: &InstanceId) -> Result<(), CloudError> {
         let call = self.inner.destroy(instance);
-        self.layer.around(Operation::Destroy, 1, call).await
+        self.layer.wrap(Operation::Destroy, 1, call).await
     }
 
     async fn create_many(&self, specs: Vec<CreateSpec>) -> Vec<Result<Instance, CloudError>> {
         let instances = specs.len();
         let call = self.inner.create_many(specs);
-        self.layer.around(Operation::Create, instances, call).await
+        self.layer.wrap(Operation::Create, instances, call).await
     }
 
     async fn destroy_many(&self, instances: &[InstanceId]) -> Vec<Result<(), CloudError>> {
         let call = self.inner.destroy_many(instances);
         let count = instances.len();
-        self.layer.around(Operation::Destroy, count, call).await
+        self.layer.wrap(Operation::Destroy, count, call).await
     }
 
     async fn prices(
@@ -172,16 +169,16 @@ impl<C: Cloud, L: Layer> Cloud for Layered<C, L> {
     ) -> Result<BTreeMap<InstanceId, Vec<PricePoint>>, CloudError> {
         let call = self.inner.prices(instances, since);
         let count = instances.len();
-        self.layer.around(Operation::Prices, count, call).await
+        self.layer.wrap(Operation::Prices, count, call).await
     }
 
     async fn host_key_check(
         &self,
         instance: &InstanceId,
-        shown: &str,
+        presented_key: &str,
     ) -> Result<HostKeyCheck, CloudError> {
-        let call = self.inner.host_key_check(instance, shown);
-        self.layer.around(Operation::HostKeyCheck, 1, call).await
+        let call = self.inner.host_key_check(instance, presented_key);
+        self.layer.wrap(Operation::HostKeyCheck, 1, call).await
     }
 
     fn remote_user(&self) -> &str {
@@ -211,16 +208,17 @@ impl<C: Cloud, L: Layer> Cloud for Layered<C, L> {
     }
 }
 
-/// Gives up each call after a time. What may have been done is then [`CloudError::Ambiguous`].
+/// Applies a timeout to each call. After a timeout, an operation with side effects is
+/// [`CloudError::Ambiguous`].
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
-    /// For each call; batches get no more.
+    /// Timeout of a call, the same for batches.
     pub each: Duration,
 }
 
 #[async_trait]
 impl Layer for Deadlines {
-    async fn around<T: Answer>(
+    async fn wrap<T: Answer>(
         &self,
         operation: Operation,
         instances: usize,
@@ -230,7 +228,7 @@ impl Layer for Deadlines {
             .await
             .unwrap_or_else(|_| {
                 let message = format!("{operation}: no answer within {:?}", self.each);
-                let error = match operation.changes_something() {
+                let error = match operation.has_side_effects() {
                     true => CloudError::Ambiguous { message },
                     false => CloudError::Transient { message },
                 };
@@ -239,37 +237,39 @@ impl Layer for Deadlines {
     }
 }
 
-/// A call that has ended.
+/// Record of a finished call.
 #[derive(Clone, Copy, Debug)]
-pub struct Called<'a> {
-    /// Which.
+pub struct CallRecord<'a> {
+    /// Operation of the call.
     pub operation: Operation,
-    /// From the call to its end.
+    /// Duration of the call.
     pub took: Duration,
-    /// How it ended.
-    pub end: CallEnd<'a>,
+    /// Outcome of the call.
+    pub outcome: CallOutcome<'a>,
 }
 
-/// How a call ended.
+/// Outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallEnd<'a> {
-    /// It was done.
+pub enum CallOutcome<'a> {
+    /// Success.
     Done,
-    /// With this error; of a batch, with this one among others.
+    /// Failure with this error; for a batch, the first error in the batch.
     Failed(&'a CloudError),
-    /// Whoever called did not wait for the answer.
+    /// Dropped by the caller before the response.
     Abandoned,
 }
 
-/// Who wants to know of calls.
-pub trait Watch: Send + Sync + 'static {
-    /// A call has ended. Called on the caller's task: to be quick, and not to block.
-    fn called(&self, call: &Called<'_>);
+/// Observer of calls.
+pub trait CallObserver: Send + Sync + 'static {
+    /// Handles the end of a call. Runs on the task of the caller, so it must be quick and must not
+    /// block.
+    fn call_ended(&self, call: &CallRecord<'_>);
 }
 
-/// Tells somebody of every call, those included that nobody waited for, and logs it at `debug`.
+/// Reports every call to an observer, including calls dropped by the caller, and logs the call at
+/// `debug`.
 #[derive(Clone)]
-pub struct Instrument(pub Arc<dyn Watch>);
+pub struct Instrument(pub Arc<dyn CallObserver>);
 
 impl fmt::Debug for Instrument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -279,38 +279,38 @@ impl fmt::Debug for Instrument {
 
 #[async_trait]
 impl Layer for Instrument {
-    async fn around<T: Answer>(&self, operation: Operation, _: usize, call: Call<'_, T>) -> T {
-        let mut under_way = UnderWay {
-            watch: &*self.0,
+    async fn wrap<T: Answer>(&self, operation: Operation, _: usize, call: Call<'_, T>) -> T {
+        let mut in_flight = InFlightCall {
+            observer: &*self.0,
             operation,
             since: Instant::now(),
             ended: false,
         };
         let answer = call.await;
-        under_way.ended = true;
-        under_way.tell(match answer.error() {
-            None => CallEnd::Done,
-            Some(error) => CallEnd::Failed(error),
+        in_flight.ended = true;
+        in_flight.report(match answer.error() {
+            None => CallOutcome::Done,
+            Some(error) => CallOutcome::Failed(error),
         });
         answer
     }
 }
 
-/// Tells of the call's end, whatever that is.
-struct UnderWay<'a> {
-    watch: &'a dyn Watch,
+/// Guard of a call in flight: reports the outcome, at the latest on drop.
+struct InFlightCall<'a> {
+    observer: &'a dyn CallObserver,
     operation: Operation,
     since: Instant,
     ended: bool,
 }
 
-impl UnderWay<'_> {
-    fn tell(&self, end: CallEnd<'_>) {
+impl InFlightCall<'_> {
+    fn report(&self, outcome: CallOutcome<'_>) {
         let took = self.since.elapsed();
-        let (class, error) = match end {
-            CallEnd::Done => ("done", None),
-            CallEnd::Failed(error) => (ErrorClass::of(error).name(), Some(error)),
-            CallEnd::Abandoned => ("abandoned", None),
+        let (class, error) = match outcome {
+            CallOutcome::Done => ("done", None),
+            CallOutcome::Failed(error) => (ErrorClass::of(error).name(), Some(error)),
+            CallOutcome::Abandoned => ("abandoned", None),
         };
         tracing::debug!(
             operation = self.operation.name(),
@@ -319,18 +319,18 @@ impl UnderWay<'_> {
             error = error.map(tracing::field::display),
             "driver call"
         );
-        self.watch.called(&Called {
+        self.observer.call_ended(&CallRecord {
             operation: self.operation,
             took,
-            end,
+            outcome,
         });
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlightCall<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.tell(CallEnd::Abandoned);
+            self.report(CallOutcome::Abandoned);
         }
     }
 }

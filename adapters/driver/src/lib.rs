@@ -1,15 +1,15 @@
-//! The face every cloud driver has, the plumbing that they share, and the suite that proves them.
+//! Interface of all cloud drivers, code shared by the drivers, and the conformance suite.
 //!
-//! A driver touches only instances that bear its [instance set](CloudSettings::instance_set_id), or
-//! that it is told to destroy; it never retries and never waits for its turn by itself (the core
-//! decides, and keeps the rates); and it turns every error of its cloud into exactly one
-//! [`CloudError`].
+//! A driver changes only instances of its own [instance set](CloudSettings::instance_set_id) and
+//! instances passed to a destroy call. A driver never retries and never delays a call: retries and
+//! rates belong to the core. Every error of the provider becomes exactly one [`CloudError`].
 //!
-//! - [`driver`]: what a driver must do. [`instance`]: what is asked for and what is shown.
-//! - [`tags`]: whose an instance is, and our tags among others.
-//! - [`error`]: from a cloud's own words to a [`CloudError`].
-//! - [`layer`]: what can be put around any driver: [`Deadlines`] and [`Instrument`].
-//! - [`conformance`]: the suite that proves a driver right.
+//! - [`driver`]: the [`Cloud`] trait.
+//! - [`instance`]: create requests and listed instances.
+//! - [`tags`]: tag names, and instance ownership by tags.
+//! - [`error`]: conversion of provider errors to [`CloudError`].
+//! - [`layer`]: wrappers for any driver: [`Deadlines`] and [`Instrument`].
+//! - [`conformance`]: test suite for drivers.
 
 pub mod conformance;
 pub mod driver;
@@ -20,10 +20,11 @@ pub mod params;
 pub mod tags;
 
 pub use crate::driver::{Cloud, SharedCloud};
-pub use crate::error::{ErrorClass, Said};
+pub use crate::error::{ErrorClass, ProviderError};
 pub use crate::instance::{CreateSpec, HostKeyCheck, Instance, PricePoint};
 pub use crate::layer::{
-    Answer, Call, CallEnd, Called, Deadlines, Instrument, Layer, Layered, Operation, Watch,
+    Answer, Call, CallObserver, CallOutcome, CallRecord, Deadlines, Instrument, Layer, Layered,
+    Operation,
 };
 pub use crate::tags::{CloudSettings, OwnTags, tag};
 pub use longshore_core::input::{CapacityScope, CloudError};

@@ -1,18 +1,18 @@
-//! Reading `DriverParameters`, which every driver checks for itself.
+//! Parsing of `DriverParameters`, common to the drivers.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// A wrong entry in the driver's parameters.
+/// Invalid entry in the driver's parameters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: expected {expected}, found {found}")]
 pub struct ParamError {
-    /// Where, from `DriverParameters` on.
+    /// Path of the entry, beginning with `DriverParameters`.
     pub path: String,
-    /// What should be there.
+    /// Expected value.
     pub expected: &'static str,
-    /// What is there, in JSON, or `an unknown key`.
+    /// Actual value in JSON, or `an unknown key`.
     pub found: String,
 }
 
@@ -20,7 +20,7 @@ const ROOT: &str = "DriverParameters";
 const DURATION: &str = "a duration such as \"90s\" or \"1m30s\"";
 
 impl ParamError {
-    /// This key, `""` for the whole, has a wrong value.
+    /// Invalid value of a key; the empty key means the whole document.
     #[must_use]
     pub fn new(key: &str, expected: &'static str, found: &Value) -> Self {
         let path = match key {
@@ -34,7 +34,7 @@ impl ParamError {
         }
     }
 
-    /// There is no such key; `expected` names those that there are.
+    /// Unknown key; `expected` lists the valid keys.
     #[must_use]
     pub fn unknown_key(key: &str, expected: &'static str) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl ParamError {
         }
     }
 
-    /// The key is needed and not there, or blank.
+    /// Required key absent or blank.
     #[must_use]
     pub fn missing(key: &str, expected: &'static str) -> Self {
         Self {
@@ -55,10 +55,10 @@ impl ParamError {
     }
 }
 
-/// A duration in the peer's format, as in `1h2m3.5s`; `0` needs no unit.
+/// Parses a duration in Go format, such as `1h2m3.5s`; `0` needs no unit.
 ///
 /// # Errors
-/// If it is none.
+/// Any other value.
 pub fn duration(key: &str, value: &Value) -> Result<Duration, ParamError> {
     let parsed = match value {
         Value::Number(number) if number.as_u64() == Some(0) => Some(Duration::ZERO),
@@ -67,7 +67,8 @@ pub fn duration(key: &str, value: &Value) -> Result<Duration, ParamError> {
     parsed.ok_or_else(|| ParamError::new(key, DURATION, value))
 }
 
-/// Numbers with units, one after the other, as in `1h2m3.5s`; a bare `0` is allowed. No sign.
+/// Parses a sequence of numbers with units, such as `1h2m3.5s`, or a bare `0`. A sign is not
+/// allowed.
 fn parse_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -99,7 +100,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
 }
 
-/// A decimal number times `unit`, rounded down.
+/// Decimal number times `unit`, rounded down.
 fn scaled(number: &str, unit: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 18 || fraction.contains('.') {
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_numbers_with_units() {
+    fn duration_parse_go_format() {
         for (text, nanos) in [
             ("0", 0),
             ("1.5s", 1_500_000_000),

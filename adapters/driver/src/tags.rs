@@ -1,4 +1,4 @@
-//! Whose an instance is, and our tags among those of others.
+//! Tag names, and instance ownership by tags.
 
 use std::collections::BTreeMap;
 
@@ -6,88 +6,90 @@ use longshore_secret::Secret;
 
 use crate::instance::CreateSpec;
 
-/// Settings that every driver gets.
+/// Settings common to all drivers.
 #[derive(Clone, Debug)]
 pub struct CloudSettings {
-    /// Value of the tag `InstanceSetID`: what belongs to this dispatcher.
+    /// Value of the tag `InstanceSetID` on all instances of this dispatcher.
     pub instance_set_id: String,
-    /// Put before each tag's name.
+    /// Prefix of tag names.
     pub tag_key_prefix: String,
-    /// Further tags for everything that is created, names as they are.
+    /// Additional tags for every created resource, with complete names.
     pub resource_tags: BTreeMap<String, String>,
 }
 
-/// Names of our tags, to be put behind the prefix.
+/// Names of the dispatcher's tags, without the prefix.
 pub mod tag {
-    /// Whose instance it is.
+    /// Instance set of the instance.
     pub const SET: &str = "InstanceSetID";
-    /// The configured name of its type.
+    /// Configured name of the instance type.
     pub const TYPE: &str = "InstanceType";
-    /// `run`, `hold` or `drain`.
+    /// Idle behavior: [`IdleBehavior::name`](longshore_core::input::IdleBehavior::name).
     pub const IDLE_BEHAVIOR: &str = "IdleBehavior";
-    /// What it must show to prove its identity.
+    /// Secret for the verification of the instance's identity.
     pub const SECRET: &str = "InstanceSecret";
-    /// The core's wish that it was created for.
+    /// `IntentId` of the create request.
     pub const INTENT: &str = "InstanceIntent";
-    /// The image it was booted from.
+    /// Boot image of the instance.
     pub const IMAGE: &str = "InstanceImage";
 }
 
-/// Our tags of an instance.
+/// The dispatcher's tags of an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnTags {
-    /// Those behind the prefix, names without it, the secret excepted.
+    /// Tags with the prefix, by name without the prefix; without the secret.
     pub tags: BTreeMap<String, String>,
-    /// The secret; empty where there is none.
+    /// Secret; empty if the tag is absent.
     pub secret: Secret,
 }
 
 impl CloudSettings {
-    /// A tag's name as the cloud has it.
+    /// Complete name of a tag, with the prefix.
     #[must_use]
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.tag_key_prefix)
     }
 
-    /// Names as the cloud has them.
+    /// Adds the prefix to the names of the tags.
     #[must_use]
     pub fn prefixed(&self, tags: BTreeMap<String, String>) -> BTreeMap<String, String> {
         let prefixed = |(name, value): (String, String)| (self.key(&name), value);
         tags.into_iter().map(prefixed).collect()
     }
 
-    /// Every tag of a new instance but its secret, names as the cloud has them: the operator's and
-    /// ours, which win.
+    /// All tags of a new instance except the secret, by complete name: resource tags of the
+    /// configuration, overridden by the dispatcher's tags.
     #[must_use]
     pub fn tags_for(&self, spec: &CreateSpec) -> BTreeMap<String, String> {
-        let mut ours = spec.tags.clone();
-        ours.insert(tag::SET.to_owned(), self.instance_set_id.clone());
-        ours.insert(tag::INTENT.to_owned(), spec.intent.to_string());
+        let mut own = spec.tags.clone();
+        own.insert(tag::SET.to_owned(), self.instance_set_id.clone());
+        own.insert(tag::INTENT.to_owned(), spec.intent.to_string());
         let mut tags = self.resource_tags.clone();
-        tags.extend(self.prefixed(ours));
+        tags.extend(self.prefixed(own));
         tags
     }
 
-    /// Whether an instance with these tags, names as the cloud has them, is of our set.
+    /// True if an instance with these tags (complete names) belongs to the instance set of this
+    /// dispatcher.
     #[must_use]
     pub fn is_own(&self, tags: &BTreeMap<String, String>) -> bool {
         tags.get(&self.key(tag::SET)) == Some(&self.instance_set_id)
     }
 
-    /// What the tags of an instance, names as the cloud has them, say to us, whosever it is.
+    /// Extracts the tags with the dispatcher's prefix from the tags of an instance (complete
+    /// names), for any instance set.
     #[must_use]
-    pub fn ours(&self, tags: impl IntoIterator<Item = (String, String)>) -> OwnTags {
-        let mut ours = OwnTags::default();
+    pub fn own_tags(&self, tags: impl IntoIterator<Item = (String, String)>) -> OwnTags {
+        let mut own = OwnTags::default();
         for (key, value) in tags {
             match key.strip_prefix(self.tag_key_prefix.as_str()) {
-                Some(tag::SECRET) => ours.secret = Secret::new(value),
+                Some(tag::SECRET) => own.secret = Secret::new(value),
                 Some(name) => {
-                    ours.tags.insert(name.to_owned(), value);
+                    own.tags.insert(name.to_owned(), value);
                 }
                 None => {}
             }
         }
-        ours
+        own
     }
 }
 
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_prefixed_tag_makes_an_instance_ours() {
+    fn instance_ownership_requires_prefixed_tag() {
         let tags = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         assert!(settings().is_own(&tags("ArvadosInstanceSetID", "set-a")));
         assert!(!settings().is_own(&tags("InstanceSetID", "set-a")));
@@ -113,16 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_kept_apart_from_what_is_shown() {
+    fn own_tags_secret_is_separate() {
         let cloud_tags = [
             ("ArvadosInstanceSecret", "abc"),
             ("ArvadosInstanceType", "small"),
             ("Owner", "somebody"),
         ];
         let cloud_tags = cloud_tags.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let ours = settings().ours(cloud_tags);
-        assert_eq!(ours.secret, Secret::new("abc"));
-        let shown = BTreeMap::from([("InstanceType".to_owned(), "small".to_owned())]);
-        assert_eq!(ours.tags, shown);
+        let own = settings().own_tags(cloud_tags);
+        assert_eq!(own.secret, Secret::new("abc"));
+        let expected = BTreeMap::from([("InstanceType".to_owned(), "small".to_owned())]);
+        assert_eq!(own.tags, expected);
     }
 }

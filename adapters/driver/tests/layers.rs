@@ -1,4 +1,4 @@
-//! What is put around drivers: deadlines and timing.
+//! Driver layers: deadlines and timing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,17 +7,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{InstanceId, QuotaGroup};
-use longshore_driver::layer::CallEnd;
+use longshore_driver::layer::CallOutcome;
 use longshore_driver::{
-    Called, Cloud, CloudError, CreateSpec, Deadlines, ErrorClass, Instance, Instrument, Layered,
-    SharedCloud, Watch,
+    CallObserver, CallRecord, Cloud, CloudError, CreateSpec, Deadlines, ErrorClass, Instance,
+    Instrument, Layered, SharedCloud,
 };
 
-/// Destroys at once, refuses tags, and never answers anything else.
-struct Silent;
+/// Driver with immediate destroys, rejected tags, and no response to any other call.
+struct UnresponsiveCloud;
 
 #[async_trait]
-impl Cloud for Silent {
+impl Cloud for UnresponsiveCloud {
     async fn create(&self, _: CreateSpec) -> Result<Instance, CloudError> {
         std::future::pending().await
     }
@@ -52,11 +52,11 @@ impl Cloud for Silent {
     }
 
     fn subnets(&self) -> Vec<String> {
-        vec!["here".to_owned()]
+        vec!["subnet-1".to_owned()]
     }
 
     fn for_subnet(&self, index: usize) -> Option<SharedCloud> {
-        (index == 0).then(|| Arc::new(Silent) as SharedCloud)
+        (index == 0).then(|| Arc::new(UnresponsiveCloud) as SharedCloud)
     }
 }
 
@@ -65,44 +65,50 @@ fn ids(names: &[&str]) -> Vec<InstanceId> {
 }
 
 #[tokio::test]
-async fn a_call_without_an_answer_is_given_up_and_may_have_been_done() {
+async fn deadline_write_timeout_is_ambiguous() {
     let each = Duration::from_millis(20);
-    let cloud = Layered::new(Arc::new(Silent), Deadlines { each });
+    let cloud = Layered::new(Arc::new(UnresponsiveCloud), Deadlines { each });
     let listed = cloud.list().await.unwrap_err();
     assert_eq!(ErrorClass::of(&listed), ErrorClass::Transient);
     assert_eq!(listed.to_string(), "failed: List: no answer within 20ms");
     let stuck = cloud.destroy(&InstanceId::from("stuck")).await;
     assert_eq!(ErrorClass::of(&stuck.unwrap_err()), ErrorClass::Ambiguous);
     assert_eq!(cloud.destroy(&InstanceId::from("a")).await, Ok(()));
-    // Every instance of a batch that was given up has its answer.
+    // Every instance of a timed-out batch has a result.
     let batch = cloud.destroy_many(&ids(&["a", "stuck", "b"])).await;
     let classes: Vec<_> = batch.iter().flat_map(|a| a.as_ref().err()).collect();
     assert_eq!(classes.len(), 3, "{batch:?}");
-    let there = cloud.for_subnet(0).expect("a subnet");
-    assert!(there.list().await.is_err(), "deadlines count there too");
-    assert_eq!(cloud.subnets(), ["here"]);
+    let subnet_driver = cloud.for_subnet(0).expect("a subnet");
+    assert!(
+        subnet_driver.list().await.is_err(),
+        "the deadline applies in the subnet driver too"
+    );
+    assert_eq!(cloud.subnets(), ["subnet-1"]);
     assert!(cloud.for_subnet(1).is_none());
 }
 
 #[derive(Default)]
-struct Heard(Mutex<Vec<String>>);
+struct Recorder(Mutex<Vec<String>>);
 
-impl Watch for Heard {
-    fn called(&self, call: &Called<'_>) {
-        let end = match call.end {
-            CallEnd::Done => "done".to_owned(),
-            CallEnd::Failed(error) => error.to_string(),
-            CallEnd::Abandoned => "abandoned".to_owned(),
+impl CallObserver for Recorder {
+    fn call_ended(&self, call: &CallRecord<'_>) {
+        let outcome = match call.outcome {
+            CallOutcome::Done => "done".to_owned(),
+            CallOutcome::Failed(error) => error.to_string(),
+            CallOutcome::Abandoned => "abandoned".to_owned(),
         };
-        let words = format!("{} {end}", call.operation);
-        self.0.lock().unwrap().push(words);
+        let text = format!("{} {outcome}", call.operation);
+        self.0.lock().unwrap().push(text);
     }
 }
 
 #[tokio::test]
-async fn every_call_is_told_of_even_if_nobody_waits_for_it() {
-    let heard = Arc::new(Heard::default());
-    let cloud = Layered::new(Silent, Instrument(Arc::clone(&heard) as Arc<dyn Watch>));
+async fn instrument_dropped_call_is_reported() {
+    let recorder = Arc::new(Recorder::default());
+    let cloud = Layered::new(
+        UnresponsiveCloud,
+        Instrument(Arc::clone(&recorder) as Arc<dyn CallObserver>),
+    );
     let (gone, stuck) = (InstanceId::from("a"), InstanceId::from("stuck"));
     assert_eq!(cloud.destroy(&gone).await, Ok(()));
     let refused = cloud.set_tags(&gone, BTreeMap::new()).await;
@@ -112,9 +118,9 @@ async fn every_call_is_told_of_even_if_nobody_waits_for_it() {
     assert!(given_up.is_err());
     let batch = cloud.destroy_many(&ids(&["a", "b"])).await;
     assert_eq!(batch, [Ok(()), Ok(())]);
-    let heard = heard.0.lock().unwrap();
+    let recorder = recorder.0.lock().unwrap();
     assert_eq!(
-        *heard,
+        *recorder,
         [
             "Destroy done",
             "SetTags quota exceeded: 50 tags",

@@ -1,8 +1,9 @@
-//! The journal: every input of a run with its time, and the commands that came of it.
+//! Journal of a run: all inputs of the core with the time of each, and the resulting commands.
 //!
-//! One JSON document a line. The first is the [`Header`]; each further one a [`Step`], whose check sum
-//! covers it and all lines before it. It holds no secrets, since the core has none, so it can be sent
-//! to a colleague; it does hold the names of containers, instances and types.
+//! The file holds one JSON document per line: first the [`Header`], then one [`Step`] per line. The
+//! check sum of a step covers its own line and all lines above. A journal contains no secrets, since
+//! the core has none, and can be sent to a colleague; names of containers, instances and types are
+//! in the file.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -19,57 +20,72 @@ use longshore_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// The format of the file; another one is refused.
+/// Version of the file format. Files of other versions are refused.
 const VERSION: u32 = 1;
 
-/// What a run began with.
+/// Initial state of a run: the first line of a journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Header {
-    /// Format of this file.
+    /// Version of the file format.
     pub version: u32,
-    /// The program that wrote it.
+    /// Name and version of the program that wrote the file.
     pub program: String,
-    /// When the run began.
+    /// Start of the run.
     pub start: Timestamp,
-    /// All chances of the core follow from it.
+    /// Seed of the core's random numbers.
     pub seed: Seed,
-    /// The configuration, as the core knows it.
+    /// Configuration of the core at the start.
     pub config: Config,
 }
 
-/// What was learned between two drains, and what was decided.
+/// Inputs between two drains of the core, and the resulting commands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// The time of all of it.
+    /// Time of the inputs and the commands.
     pub now: Timestamp,
-    /// What was learned, in order.
+    /// Inputs, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
-    /// What was decided then.
+    /// Commands taken out of the core afterwards, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Command>,
-    /// Over the line before and everything above; see [`Chain`].
+    /// Check sum, see [`Chain`]. The last field of the line.
     #[serde(default)]
     check: String,
 }
 
-/// The check sum of everything so far: a changed, lost or added line shows, even where the commands
-/// would be the same.
+/// Check sum of all lines so far. A changed, lost or added line is detected even if the commands are
+/// the same.
+///
+/// The sum covers the bytes of the file, not the parsed values: a line written by an older program
+/// stays valid after fields or variants have been renamed.
 #[derive(Clone, Debug, Default)]
 struct Chain(String);
 
 impl Chain {
-    fn extend(&mut self, line: &impl Serialize) -> io::Result<&str> {
+    /// Adds a line, given in parts and without its line break. Returns the new check sum.
+    fn extend(&mut self, parts: &[&str]) -> &str {
         let mut hasher = Sha256::new();
         hasher.update(self.0.as_bytes());
-        hasher.update(serde_json::to_vec(line)?);
+        for part in parts {
+            hasher.update(part.as_bytes());
+        }
         self.0 = hex::encode(&hasher.finalize()[..8]);
-        Ok(&self.0)
+        &self.0
+    }
+
+    /// Adds the line of a step, with an empty check sum in place of `check`. Returns false if the
+    /// check sum is wrong, or is not at the end of the line.
+    fn verify(&mut self, line: &str, check: &str) -> bool {
+        let end = format!("\"check\":\"{check}\"}}");
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        line.strip_suffix(&end)
+            .is_some_and(|begin| self.extend(&[begin, "\"check\":\"\"}"]) == check)
     }
 }
 
 impl Header {
-    /// Of a run that begins now.
+    /// Header of a run that starts at `start`.
     #[must_use]
     pub fn new(config: &Config, seed: Seed, start: Timestamp) -> Self {
         Self {
@@ -83,7 +99,7 @@ impl Header {
 }
 
 impl Step {
-    /// One that was just lived through.
+    /// Step without a check sum: [`Writer::step`] adds the check sum.
     #[must_use]
     pub fn new(now: Timestamp, inputs: Vec<Input>, commands: Vec<Command>) -> Self {
         let check = String::new();
@@ -95,9 +111,9 @@ impl Step {
         }
     }
 
-    /// Makes a dispatcher live through this step, apart from the events; the one way that both a run
-    /// and its replay go.
-    pub fn live(core: &mut Dispatcher, now: Timestamp, inputs: Vec<Input>) -> Vec<Command> {
+    /// Feeds inputs into a dispatcher and returns the resulting commands. A run and a replay both use
+    /// this function. Events stay in the dispatcher.
+    pub fn apply(core: &mut Dispatcher, now: Timestamp, inputs: Vec<Input>) -> Vec<Command> {
         for input in inputs {
             core.handle_input(now, input);
         }
@@ -106,20 +122,20 @@ impl Step {
     }
 }
 
-/// A journal being written. Each step is handed to the operating system before the next begins.
+/// Writer of a journal. Each step is handed to the operating system before the next step begins.
 #[derive(Debug)]
 pub struct Writer {
     file: BufWriter<File>,
     chain: Chain,
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
 }
 
 impl Writer {
-    /// Begins a file of its own in `dir`, named by the time.
+    /// Creates a new file in `dir`, named after the start time, and writes the header.
     ///
     /// # Errors
-    /// If the directory or the file cannot be made.
+    /// If the directory or the file cannot be created.
     pub fn create(dir: &Path, header: &Header) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let nanos = header.start.as_nanos();
@@ -131,117 +147,120 @@ impl Writer {
             chain: Chain::default(),
             path,
         };
-        writer.chain.extend(header)?;
-        writer.line(header)?;
+        let line = serde_json::to_string(header)?;
+        writer.chain.extend(&[&line]);
+        writer.line(&line)?;
         Ok(writer)
     }
 
-    /// Adds what was lived through.
+    /// Adds a step.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn step(&mut self, mut step: Step) -> io::Result<()> {
-        let check = self.chain.extend(&step)?.to_owned();
-        step.check = check;
-        self.line(&step)
+        step.check.clear();
+        let line = serde_json::to_string(&step)?;
+        self.chain.extend(&[&line]).clone_into(&mut step.check);
+        self.line(&serde_json::to_string(&step)?)
     }
 
-    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
-        serde_json::to_writer(&mut self.file, value)?;
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        self.file.write_all(line.as_bytes())?;
         self.file.write_all(b"\n")?;
         self.file.flush()
     }
 }
 
-/// What a replay found.
+/// Result of a replay.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
-    /// The same commands came out at every step.
+    /// The core returned the same commands at every step.
     Same {
-        /// Steps replayed.
+        /// Number of replayed steps.
         steps: u64,
-        /// Commands compared.
+        /// Number of compared commands.
         commands: u64,
-        /// The last line was cut off, as by a crash, and left out.
+        /// True if the last line was truncated, as by a crash, and skipped.
         cut_off: bool,
     },
-    /// Something else came out.
+    /// The core returned other commands.
     Different {
-        /// The line in the file, from 1.
+        /// Number of the line in the file, from 1.
         line: u64,
-        /// When.
+        /// Time of the step.
         now: Timestamp,
-        /// The first command in the file that did not come out.
+        /// First differing command in the file; none if the file has fewer commands.
         written: Option<Box<Command>>,
-        /// The command that came out in its place.
+        /// Command of the core at the same position; none if the core returned fewer commands.
         replayed: Option<Box<Command>>,
     },
 }
 
-/// Why a file cannot be replayed.
+/// Error of a replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A line is not what it should be.
+    /// A line cannot be parsed.
     #[error("line {line}: expected {expected}: {error}")]
     Line {
-        /// From 1.
+        /// Number of the line, from 1.
         line: u64,
-        /// What it should be.
+        /// Expected content of the line.
         expected: &'static str,
-        /// The parser's words.
+        /// Error of the parser.
         error: serde_json::Error,
     },
-    /// There is no header.
+    /// The file is empty.
     #[error("the file is empty: expected a journal that `dispatch --journal` wrote")]
     Empty,
-    /// It is of another format.
+    /// The file has another format version.
     #[error("line 1: journal format {found}, expected {VERSION}: replay it with {program}")]
     Version {
-        /// The file's format.
+        /// Format version of the file.
         found: u32,
-        /// What wrote it.
+        /// Program that wrote the file.
         program: String,
     },
-    /// A line is not the one that was written.
+    /// The check sum of a line is wrong.
     #[error(
-        "line {line}: its check sum is wrong: this line or one before it was changed, lost or added"
+        "line {line}: wrong check sum: this line or an earlier line was changed, lost or added"
     )]
     Check {
-        /// From 1.
+        /// Number of the line, from 1.
         line: u64,
     },
-    /// Time goes back.
-    #[error("line {line}: time goes back: the file was changed or put together from several")]
+    /// The time of a line is before the time of the line above.
+    #[error("line {line}: time goes back: the file was changed or joined from several files")]
     TimeGoesBack {
-        /// From 1.
+        /// Number of the line, from 1.
         line: u64,
     },
 }
 
-/// Whether a file's first line is the header of a journal, of whatever format.
+/// True if the first line of a file is the header of a journal of any format version.
 #[must_use]
 pub fn is_header(first_line: &str) -> bool {
     let parsed: Result<serde_json::Value, _> = serde_json::from_str(first_line);
     parsed.is_ok_and(|value| value["version"].is_u64() && value["seed"].is_array())
 }
 
-/// Runs the core again on what was written down and compares what comes out. `progress` is told the
-/// number of bytes read.
+/// Feeds the recorded inputs into a new core and compares the commands with the recorded commands.
+/// Calls `progress` with the number of bytes of each step.
 ///
 /// # Errors
-/// If the file cannot be read, is no journal of this format, or is not as it was written.
+/// If the file cannot be read, is not a journal of this format version, or has been changed.
 pub fn replay(path: &Path, progress: impl FnMut(u64)) -> Result<Verdict, ReplayError> {
     let lines = BufReader::new(File::open(path)?);
     replay_lines(lines, |_| {}, progress)
 }
 
-/// The same for lines from anywhere; `prepare` is called with the core before it hears anything.
+/// Replays a journal from any reader, as [`replay`]. Calls `prepare` with the core before the first
+/// input.
 ///
 /// # Errors
-/// The same.
+/// As for [`replay`].
 pub fn replay_lines(
     mut lines: impl BufRead,
     prepare: impl FnOnce(&mut Dispatcher),
@@ -254,7 +273,7 @@ pub fn replay_lines(
     }
     let header = parse_header(&text)?;
     let mut chain = Chain::default();
-    chain.extend(&header)?;
+    chain.extend(&[text.strip_suffix('\n').unwrap_or(&text)]);
     let mut core = Dispatcher::new(header.config, header.seed, header.start);
     prepare(&mut core);
     let (mut before, mut steps, mut commands) = (header.start, 0, 0);
@@ -270,7 +289,7 @@ pub fn replay_lines(
             });
         }
         progress(read as u64);
-        let mut step: Step = serde_json::from_str(&text).map_err(|error| ReplayError::Line {
+        let step: Step = serde_json::from_str(&text).map_err(|error| ReplayError::Line {
             line,
             expected: "a step of a journal",
             error,
@@ -279,9 +298,8 @@ pub fn replay_lines(
             return Err(ReplayError::TimeGoesBack { line });
         }
         before = step.now;
-        let check = std::mem::take(&mut step.check);
-        let intact = chain.extend(&step)? == check;
-        let replayed = Step::live(&mut core, step.now, step.inputs);
+        let intact = chain.verify(&text, &step.check);
+        let replayed = Step::apply(&mut core, step.now, step.inputs);
         while core.poll_event().is_some() {}
         if let Some((written, replayed)) = first_difference(&step.commands, &replayed) {
             return Ok(Verdict::Different {
@@ -301,12 +319,12 @@ pub fn replay_lines(
 }
 
 fn parse_header(text: &str) -> Result<Header, ReplayError> {
-    let broken = |error| ReplayError::Line {
+    let malformed = |error| ReplayError::Line {
         line: 1,
         expected: "the header of a journal",
         error,
     };
-    let value: serde_json::Value = serde_json::from_str(text).map_err(broken)?;
+    let value: serde_json::Value = serde_json::from_str(text).map_err(malformed)?;
     let found = value["version"].as_u64().unwrap_or_default();
     if found != u64::from(VERSION) {
         return Err(ReplayError::Version {
@@ -314,7 +332,7 @@ fn parse_header(text: &str) -> Result<Header, ReplayError> {
             program: value["program"].as_str().unwrap_or("its own").to_owned(),
         });
     }
-    serde_json::from_value(value).map_err(broken)
+    serde_json::from_value(value).map_err(malformed)
 }
 
 type Pair = (Option<Command>, Option<Command>);

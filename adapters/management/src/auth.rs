@@ -1,22 +1,24 @@
-//! Whether a caller may.
+//! Authentication by the management token.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use longshore_secret::Secret;
 
 use crate::error::ApiError;
-use crate::route::Route;
 
-/// Lets a caller in who shows the management token. `route` is `None` where the path leads nowhere:
-/// who is not let in does not learn that.
+/// Route of the health check.
+pub(crate) const PING_PATH: &str = "/_health/ping";
+
+/// Checks the management token. `path` is the matched route; `None` for an unknown path, hidden from
+/// unauthenticated callers.
 pub(crate) fn check(
     token: &Secret,
     headers: &HeaderMap,
-    route: Option<Route>,
+    path: Option<&str>,
 ) -> Result<(), ApiError> {
     if token.is_empty() {
-        // As the peer has it: without a token there is no health check at all.
-        return Err(match route {
-            Some(Route::Ping) => ApiError::plain(
+        // As in the peer: without a configured token there is no health check at all.
+        return Err(match path {
+            Some(PING_PATH) => ApiError::plain(
                 StatusCode::NOT_FOUND,
                 "no health check: ManagementToken is not configured",
             ),
@@ -32,7 +34,7 @@ pub(crate) fn check(
             "give the management token: Authorization: Bearer TOKEN",
         )
     })?;
-    // Comparison takes the same time wherever the texts differ.
+    // `Secret` compares in constant time.
     if shown == *token {
         Ok(())
     } else {
@@ -41,7 +43,7 @@ pub(crate) fn check(
     }
 }
 
-/// The token of `Authorization: Bearer TOKEN`, if there is one.
+/// Token of `Authorization: Bearer TOKEN`.
 fn bearer(headers: &HeaderMap) -> Option<Secret> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
@@ -61,12 +63,12 @@ mod tests {
             let value = HeaderValue::from_str(header).expect("a header");
             headers.insert(header::AUTHORIZATION, value);
         }
-        let checked = check(&Secret::new(token), &headers, Some(Route::Metrics));
+        let checked = check(&Secret::new(token), &headers, Some("/metrics"));
         checked.err().map(|error| error.status.as_u16())
     }
 
     #[test]
-    fn only_the_whole_token_lets_in() {
+    fn only_exact_token_is_accepted() {
         assert_eq!(status("abc", Some("Bearer abc")), None);
         assert_eq!(status("abc", Some("bearer  abc ")), None);
         for wrong in ["Bearer ab", "Bearer abcd", "Bearer ABC", "Bearer xyz"] {
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_nobody_is_let_in() {
+    fn unconfigured_token_refuses_all_callers() {
         for header in [None, Some("Bearer "), Some("Bearer abc")] {
             assert_eq!(status("", header), Some(403));
         }

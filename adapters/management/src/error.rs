@@ -1,4 +1,4 @@
-//! Errors for whoever starts the server ([`ServeError`]), and for callers over HTTP ([`ApiError`]).
+//! Errors for the operator ([`ServeError`]), and for callers over HTTP ([`ApiError`]).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,48 +8,47 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Why the management server cannot start, or did not end well.
+/// Reasons for failing to start the management server, or for its unclean end.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// There is nothing to listen on: give at least one address.
+    /// No address to listen on: give at least one address.
     #[error(
         "management API: no address to listen on. Give at least one under Services.DispatchCloud.InternalURLs"
     )]
     NoAddress,
-    /// Another process has the port: stop it, or choose another port.
+    /// The port is in use by another process: stop the other process, or choose another port.
     #[error(
         "management API: {addr} is in use by another process. Stop that process, or choose another port under Services.DispatchCloud.InternalURLs"
     )]
     InUse {
-        /// The address that was asked for.
+        /// Requested address.
         addr: SocketAddr,
     },
-    /// The system does not let us listen there: choose an address of this host, and a port that
-    /// this user may use.
+    /// Listening on the address failed: choose an address of this host, and a port allowed for this
+    /// user.
     #[error(
         "management API: cannot listen on {addr}: {source}. Choose an address of this host, and a port that this user may use"
     )]
     Bind {
-        /// The address that was asked for.
+        /// Requested address.
         addr: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Requests were still being worked on when the time for stopping was over: harmless, unless it
-    /// happens often.
-    #[error("management API: {requests} requests were given up {} s after the stop", .grace.as_secs_f64())]
+    /// Requests were still in flight at the end of the grace period: harmless, unless frequent.
+    #[error("management API: {requests} requests were cut off {} s after the stop", .grace.as_secs_f64())]
     Unfinished {
-        /// How many.
+        /// Number of requests.
         requests: usize,
-        /// How long they had.
+        /// Length of the grace period.
         grace: Duration,
     },
-    /// A task of the server broke down: a bug, please report it with the log.
+    /// A task of the server panicked: a bug, please report it with the log.
     #[error("management API: the server stopped: {0}")]
     Broken(String),
 }
 
-/// An error as a caller sees it. The message never holds a secret.
+/// Error response to a caller. The message never contains a secret.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -61,9 +60,9 @@ pub(crate) struct ApiError {
 enum Kind {
     /// `{"errors": [...]}`.
     Json,
-    /// Plain text, as callers who are not let in get it.
+    /// Plain text, for unauthenticated callers.
     Plain,
-    /// As monitors expect it of a health check.
+    /// Format of a health check.
     Health,
 }
 
@@ -83,7 +82,7 @@ impl ApiError {
         }
     }
 
-    /// The same in the shape of a health check.
+    /// Changes the format to the format of a health check.
     pub(crate) fn of_health(self) -> Self {
         Self {
             kind: Kind::Health,

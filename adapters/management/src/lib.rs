@@ -1,9 +1,9 @@
 //! Management API and metrics, over HTTP.
 //!
-//! The dispatcher is owned by one loop; this crate never touches it. A [`Server`] puts
-//! [`Question`]s into a bounded channel, and the loop answers each with [`Question::answer`].
-//! [`Metrics`] are fed by the loop with every event, and completed from the dispatcher's sums when
-//! somebody asks.
+//! The dispatcher is owned by one loop; this crate has no access to the dispatcher. A [`Server`]
+//! sends [`LoopRequest`]s into a bounded channel, and the loop replies to each with
+//! [`LoopRequest::answer`]. [`Metrics`] are updated by the loop with every event, and completed with
+//! the current totals of the dispatcher for each scrape.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -12,16 +12,16 @@
 //! # use tokio::sync::watch;
 //! # async fn run(mut core: Dispatcher, settings: ManagementSettings, now: Timestamp)
 //! # -> Result<(), longshore_management::ServeError> {
-//! let (ask, mut asked) = longshore_management::questions();
+//! let (loop_requests, mut receiver) = longshore_management::loop_requests();
 //! let (_reload, settings) = watch::channel(Arc::new(settings));
 //! let metrics = Arc::new(Metrics::new());
 //! let server = Server::bind(&["127.0.0.1:9006".parse().expect("an address")]).await?;
 //! let limits = ServeLimits::default();
-//! let management = Management { settings, questions: ask, metrics: metrics.clone(), limits };
+//! let management = Management { settings, loop_requests, metrics: metrics.clone(), limits };
 //! tokio::spawn(server.serve(management, std::future::pending()));
-//! while let Some(question) = asked.recv().await {
-//!     if let Some(wish) = question.answer(now, core.view(), &Health::Ok) {
-//!         core.handle_input(now, Input::Operator(wish));
+//! while let Some(request) = receiver.recv().await {
+//!     if let Some(request) = request.answer(now, core.view(), &Health::Ok) {
+//!         core.handle_input(now, Input::OperatorRequest(request));
 //!     }
 //!     while let Some(event) = core.poll_event() {
 //!         metrics.observe(now, &event);
@@ -31,28 +31,30 @@
 //! # }
 //! ```
 //!
-//! The rooms: `connection` bounds who may come, `tls` proves who we are, `server` takes requests in, `route` says what they
-//! ask for, `auth` whether they may, `params` what they carry; `handlers` ask the loop and `json`
-//! shapes its answers; `requests` knows what is being worked on; `metrics` counts.
+//! Modules, from outside to inside: `server` starts and stops, `route` maps methods and paths to
+//! `handlers` and holds the layers around all of them, `auth` checks the token, `params` parses
+//! parameters; `loop_request` is the protocol with the loop, `json` writes replies, `metrics` counts.
 
+mod app;
 mod auth;
-mod connection;
 mod error;
 mod handlers;
 mod json;
+mod loop_request;
 mod metrics;
 mod params;
-mod question;
-mod requests;
 mod route;
 mod server;
 mod settings;
-mod tls;
+mod worker_state;
 
+pub use app::Management;
 pub use error::ServeError;
 pub use json::{TypeJson, rfc3339};
-pub use metrics::{Gathered, Metrics};
-pub use question::{Condition, Dated, Explanation, Health, Outcome, Question, Reply, questions};
-pub use server::{Management, Server};
+pub use longshore_http::{ServerTls, TlsError};
+pub use loop_request::{
+    AsOf, Explanation, Health, HealthReport, Instances, LoopRequest, Outcome, Reply, loop_requests,
+};
+pub use metrics::{Metrics, MetricsSnapshot};
+pub use server::Server;
 pub use settings::{ManagementSettings, ServeLimits};
-pub use tls::{ServerTls, TlsError};

@@ -1,13 +1,12 @@
-//! What is counted.
+//! Metrics.
 //!
-//! Gauges are made from the dispatcher's sums when somebody asks, so they cannot drift; counters,
+//! Gauges are derived from the dispatcher's totals at each request, so they cannot drift; counters,
 //! summaries and histograms come from events. Names without `longshore_` are the peer's.
 
+mod disruptions;
 mod families;
 mod gauges;
 mod json;
-mod losses;
-mod state;
 mod summary;
 
 use std::collections::BTreeMap;
@@ -27,10 +26,10 @@ use prometheus::{
     TextEncoder,
 };
 
-use crate::question::Dated;
+use crate::loop_request::AsOf;
 use crate::settings::ManagementSettings;
-use losses::Losses;
-pub(crate) use state::WorkerState;
+use crate::worker_state::WorkerState;
+use disruptions::Disruptions;
 use summary::{Clock, Series, SummaryVec};
 
 const OUTCOMES: [BootOutcome; 4] = [
@@ -54,42 +53,42 @@ const ERROR_CLASSES: [&str; 7] = [
     "permanent",
     "transient",
 ];
-/// The peer's summary of probes.
+/// Summary of probes, as named by the peer.
 const PROBES: &str = "instances_run_probe_duration_seconds";
-/// From a loop that answers at once to a minute, in seconds.
+/// From an immediate answer of the loop to a minute, in seconds.
 const LATENCY_BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0,
 ];
-/// From a ready instance at hand to a day's wait for one, in seconds.
+/// From an available ready instance to a wait of a day, in seconds.
 const WAIT_BUCKETS: [f64; 12] = [
     0.1, 1.0, 5.0, 15.0, 60.0, 150.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0,
 ];
-/// From a pass that finds nothing to one over a hundred thousand containers, in seconds.
+/// From a pass without work to a pass over a hundred thousand containers, in seconds.
 const PASS_BUCKETS: [f64; 10] = [
     0.000_01, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0,
 ];
-/// How a probe may end: answered, in vain, answered by somebody else.
+/// Outcomes of a probe: answered, failed, answered by another host.
 const PROBE_OUTCOMES: [&str; 3] = ["success", "fail", "impostor"];
 
-/// From VMs on this host to a cloud that is given up, in seconds.
+/// From loopback VMs to a cloud call given up, in seconds.
 const CALL_BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
-/// Counts what happens, for `/metrics`.
+/// Counters and summaries for `/metrics`.
 ///
-/// Quantiles of summaries are over the last 10 minutes, and over the last 1,000 observations in
-/// them where there were more; `_sum` and `_count` are over all since the start. Without any
-/// observation in the window, quantiles are `NaN`.
+/// Quantiles of summaries cover the last 10 minutes, limited to the last 1,000 observations; `_sum`
+/// and `_count` cover all observations since the start. Without any observation in the window,
+/// quantiles are `NaN`.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     clock: Clock,
-    /// Nanoseconds since the epoch; 0 is never.
+    /// Nanoseconds since the epoch; 0 means never.
     last_503: AtomicU64,
     disappeared: IntCounterVec,
     unexpected: IntCounterVec,
     boots: IntCounterVec,
     boots_by_type: IntCounterVec,
-    losses: Losses,
+    disruptions: Disruptions,
     calls: IntCounterVec,
     call_errors: IntCounterVec,
     call_duration: HistogramVec,
@@ -104,7 +103,7 @@ pub struct Metrics {
     time_to_status: SummaryVec,
 }
 
-/// How long work takes, and how probes end.
+/// Durations of work, and outcomes of probes.
 #[derive(Debug)]
 struct Timings {
     probes: IntCounterVec,
@@ -147,7 +146,7 @@ impl Timings {
 }
 
 impl Metrics {
-    /// Nothing was counted yet.
+    /// Metrics without observations.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -180,7 +179,7 @@ impl Metrics {
                 "Boots by outcome and type; each instance counts once.",
                 &["outcome", "instance_type"],
             ),
-            losses: Losses::new(&registry),
+            disruptions: Disruptions::new(&registry),
             calls: counters(
                 &dispatch("driver_operations"),
                 "Calls to the cloud.",
@@ -229,10 +228,10 @@ impl Metrics {
         metrics
     }
 
-    /// Counts an event. Cheap: to be called for each, with the loop's time.
+    /// Counts an event, at the loop's time. Cheap enough for every event.
     pub fn observe(&self, now: Timestamp, event: &Event) {
         self.clock.advance(now);
-        self.losses.observe(event);
+        self.disruptions.observe(event);
         match event {
             Event::StartIssued {
                 waited,
@@ -291,27 +290,26 @@ impl Metrics {
         }
     }
 
-    /// Notes how long the decisions of one step took, where a pass of placement was among them.
+    /// Records the duration of a step's decisions, for steps with a placement pass.
     pub fn pass_made(&self, took: Duration) {
         self.timings.passes.observe(took.as_secs_f64());
     }
 
-    /// Notes that the queue was overloaded (HTTP status 503).
+    /// Records an overload of the queue (HTTP status 503).
     pub fn set_last_503(&self, at: Timestamp) {
         self.last_503.fetch_max(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Counts a call of a driver when it has ended: `done`, `failed`, or `abandoned` because nobody
-    /// waited for it any longer.
+    /// Records the end of a driver call: `done`, `failed`, or `abandoned` after the caller gave up.
     pub fn driver_call_ended(&self, operation: &str, outcome: &str, took: Duration) {
         let labels = [operation, outcome];
         let series = self.call_duration.with_label_values(&labels);
         series.observe(took.as_secs_f64());
     }
 
-    /// Everything, at the time of the sums.
+    /// All metrics, at the time of the totals.
     #[must_use]
-    pub fn gather(&self, settings: &ManagementSettings, totals: &Dated<Totals>) -> Gathered {
+    pub fn gather(&self, settings: &ManagementSettings, totals: &AsOf<Totals>) -> MetricsSnapshot {
         self.clock.advance(totals.at);
         self.begin_types_at_zero(settings);
         let mut families = self.registry.gather();
@@ -319,12 +317,12 @@ impl Metrics {
         families.extend(gauges::of_service(settings));
         let last_503 = Timestamp::from_nanos(self.last_503.load(Ordering::Relaxed));
         families.push(gauges::last_503(last_503));
-        // The format has no families without a metric, as the queue's entries while it is empty.
+        // The format excludes families without a metric, such as the queue's entries while empty.
         families.retain(|family| !family.get_metric().is_empty());
-        Gathered(families)
+        MetricsSnapshot(families)
     }
 
-    /// Counts an answer to an HTTP request. Its body is whole by then.
+    /// Records an answer to an HTTP request, after its whole body.
     pub(crate) fn request_ended(&self, method: &Method, status: StatusCode, took: Duration) {
         let method = match method.as_str() {
             "GET" => "get",
@@ -393,7 +391,7 @@ impl Metrics {
                 let labels = [state.name(), name.as_str()];
                 self.unexpected.with_label_values(&labels);
             }
-            self.losses.begin_at_zero(name);
+            self.disruptions.begin_at_zero(name);
             for outcome in PROBE_OUTCOMES {
                 let labels = [outcome, name.as_str()];
                 self.timings.probes.with_label_values(&labels);
@@ -422,21 +420,21 @@ impl Default for Metrics {
 
 /// All metrics at one time.
 #[derive(Clone, Debug)]
-pub struct Gathered(Vec<MetricFamily>);
+pub struct MetricsSnapshot(Vec<MetricFamily>);
 
-impl Gathered {
-    /// In the text format of Prometheus, version 0.0.4.
+impl MetricsSnapshot {
+    /// Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn text(mut self) -> String {
         self.sort();
         let mut text = Vec::new();
         let written = TextEncoder::new().encode(&self.0, &mut text);
-        // Every family has a name and a metric, and memory takes all bytes.
+        // Every family has a name and a metric, and memory accepts all bytes.
         written.unwrap_or_else(|error| unreachable!("{error}"));
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// As a JSON array of metric families.
+    /// JSON array of metric families.
     #[must_use]
     pub fn json(mut self) -> String {
         self.sort();

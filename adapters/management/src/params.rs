@@ -1,22 +1,57 @@
-//! What a request carries: parameters in the query, in a form, or some in each.
+//! Parameters of a request, from the query, from a form, or from both.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use longshore_core::ids::{ContainerId, InstanceId};
+use longshore_http::{BodyError, read_body};
 
+use crate::app::App;
 use crate::error::ApiError;
 
 const INSTANCE_CHARS_MAX: usize = 1000;
 const REASON_CHARS_MAX: usize = 1000;
 
-/// Parameters by name. One that comes twice has its first value; a form goes before the query.
+/// Parameters by name. The first value of a repeated name counts; a form precedes the query.
 #[derive(Debug)]
 pub(crate) struct Params(BTreeMap<String, String>);
 
+impl FromRequest<Arc<App>> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let body = match parts.method {
+            Method::POST => read_body(body, app.limits.body()).await?,
+            _ => Bytes::new(),
+        };
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self::read(query, &parts.headers, &body))
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Timeout(timeout) => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("the body did not come within {} s", timeout.as_secs_f64()),
+            ),
+            BodyError::TooLarge(max) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body is too long: expected at most {max} bytes"),
+            ),
+            BodyError::Broken(error) => Self::bad_request(format!("request body: {error}")),
+        }
+    }
+}
+
 impl Params {
-    pub(crate) fn read(query: &str, headers: &HeaderMap, body: &[u8]) -> Self {
+    fn read(query: &str, headers: &HeaderMap, body: &[u8]) -> Self {
         let mut params = BTreeMap::new();
         let form = if is_form(headers) { body } else { &[] };
         for source in [form, query.as_bytes()] {
@@ -43,7 +78,7 @@ impl Params {
         Ok(InstanceId::from(text))
     }
 
-    /// Something to be explained: a container's uuid, or an instance's name or wish.
+    /// Subject of an explanation: uuid of a container, or name or create request of an instance.
     pub(crate) fn subject(&self) -> Result<String, ApiError> {
         let text = self.required("id")?;
         if text.chars().count() > INSTANCE_CHARS_MAX {
@@ -52,7 +87,8 @@ impl Params {
         Ok(text.to_owned())
     }
 
-    /// The operator's words: they end up in log lines, so line breaks become blanks.
+    /// Reason given by the operator. Control characters become blanks, because the reason goes into
+    /// log lines.
     pub(crate) fn reason(&self) -> Result<String, ApiError> {
         let text = self.0.get("reason").map_or("", |text| text.trim());
         if text.chars().count() > REASON_CHARS_MAX {
@@ -104,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_goes_before_the_query_and_the_first_value_counts() {
+    fn form_precedes_query_and_first_value_counts() {
         let with_form = form(
             "Application/X-WWW-Form-URLEncoded; charset=utf-8",
             "instance_id=a%2Fb+c&instance_id=d",
@@ -115,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_stays_on_one_line_and_is_not_endless() {
+    fn reason_is_one_bounded_line() {
         let reason = |text: &str| {
             let query = format!("reason={text}");
             Params::read(&query, &HeaderMap::new(), b"").reason()

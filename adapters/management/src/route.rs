@@ -1,67 +1,117 @@
-//! What a request asks for.
+//! Routes of the API, and the layers around all handlers.
 
-use axum::http::Method;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-/// One thing that can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    Containers,
-    Container,
-    KillContainer,
-    Instances,
-    Hold,
-    Drain,
-    Run,
-    KillInstance,
-    Explain,
-    Ping,
-    Metrics,
-    MetricsJson,
-    Requests,
+use axum::Router;
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::handler::Handler;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get, post};
+
+use crate::app::App;
+use crate::auth;
+use crate::error::ApiError;
+use crate::handlers;
+
+/// Router of all requests.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route(
+            "/arvados/v1/dispatch/containers",
+            read(handlers::containers),
+        )
+        .route("/arvados/v1/dispatch/container", read(handlers::container))
+        .route(
+            "/arvados/v1/dispatch/containers/kill",
+            write(handlers::kill_container),
+        )
+        .route("/arvados/v1/dispatch/instances", read(handlers::instances))
+        .route(
+            "/arvados/v1/dispatch/instances/hold",
+            write(handlers::hold_instance),
+        )
+        .route(
+            "/arvados/v1/dispatch/instances/drain",
+            write(handlers::drain_instance),
+        )
+        .route(
+            "/arvados/v1/dispatch/instances/run",
+            write(handlers::run_instance),
+        )
+        .route(
+            "/arvados/v1/dispatch/instances/kill",
+            write(handlers::kill_instance),
+        )
+        .route("/arvados/v1/dispatch/explain", read(handlers::explain))
+        .route(auth::PING_PATH, read(handlers::ping))
+        .route("/metrics", read(handlers::metrics_text))
+        .route("/metrics.json", read(handlers::metrics_json))
+        .route("/_inspect/requests", read(handlers::in_flight))
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(Arc::clone(&app), authorize))
+        .layer(from_fn_with_state(Arc::clone(&app), track))
+        .with_state(app)
 }
 
-impl Route {
-    /// What a path leads to.
-    pub(crate) fn find(path: &str) -> Option<Self> {
-        Some(match path {
-            "/arvados/v1/dispatch/containers" => Self::Containers,
-            "/arvados/v1/dispatch/container" => Self::Container,
-            "/arvados/v1/dispatch/containers/kill" => Self::KillContainer,
-            "/arvados/v1/dispatch/instances" => Self::Instances,
-            "/arvados/v1/dispatch/instances/hold" => Self::Hold,
-            "/arvados/v1/dispatch/instances/drain" => Self::Drain,
-            "/arvados/v1/dispatch/instances/run" => Self::Run,
-            "/arvados/v1/dispatch/instances/kill" => Self::KillInstance,
-            "/arvados/v1/dispatch/explain" => Self::Explain,
-            "/_health/ping" => Self::Ping,
-            "/metrics" => Self::Metrics,
-            "/metrics.json" => Self::MetricsJson,
-            "/_inspect/requests" => Self::Requests,
-            _ => return None,
-        })
-    }
+/// Route of GET; axum derives HEAD.
+fn read<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> MethodRouter<Arc<App>> {
+    get(handler).fallback(|| async { wrong_method("GET, HEAD") })
+}
 
-    /// The method it takes.
-    pub(crate) fn method(self) -> Method {
-        match self {
-            Self::KillContainer | Self::Hold | Self::Drain | Self::Run | Self::KillInstance => {
-                Method::POST
-            }
-            _ => Method::GET,
-        }
-    }
+/// Route of POST.
+fn write<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> MethodRouter<Arc<App>> {
+    post(handler).fallback(|| async { wrong_method("POST") })
+}
 
-    /// Its methods for an `Allow` header: what can be read can also be asked for its head.
-    pub(crate) fn allow(self) -> &'static str {
-        if self.method() == Method::POST {
-            "POST"
-        } else {
-            "GET, HEAD"
-        }
-    }
+fn wrong_method(allow: &'static str) -> Response {
+    let message = format!("wrong method: expected {allow}");
+    let mut response = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
 
-    /// Whether a request with this method is meant for it.
-    pub(crate) fn takes(self, method: &Method) -> bool {
-        self.method() == *method || (self.method() == Method::GET && *method == Method::HEAD)
-    }
+async fn unknown_path() -> ApiError {
+    ApiError::not_found("there is nothing at this path")
+}
+
+/// Outer layer: takes a slot in flight, then counts and logs the request.
+async fn track(
+    State(app): State<Arc<App>>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let Some(slot) = app.in_flight.enter(&method, &uri, caller) else {
+        let busy = "too many requests are being worked on: try again in a second";
+        return ApiError::unavailable(busy).into_response();
+    };
+    let response = next.run(request).await;
+    let status = response.status();
+    let took = slot.since().elapsed();
+    app.metrics.request_ended(&method, status, took);
+    tracing::debug!(
+        %method,
+        path = uri.path(),
+        status = status.as_u16(),
+        took_ms = took.as_secs_f64() * 1e3,
+        "management request"
+    );
+    response
+}
+
+/// Inner layer, for all routes and for unknown paths: checks the management token.
+async fn authorize(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let path = path.as_ref().map(MatchedPath::as_str);
+    auth::check(&app.settings().management_token, request.headers(), path)?;
+    Ok(next.run(request).await)
 }

@@ -1,53 +1,52 @@
-//! What the server is told.
+//! Settings and limits of the server.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use longshore_core::config::Config;
 use longshore_core::time::Timestamp;
+use longshore_http::{BodyLimits, ServerLimits, ServerTls};
 use longshore_secret::Secret;
 
-use crate::tls::ServerTls;
-
-/// What may change while the server runs, with each new configuration.
+/// Settings replaced as a whole with each new configuration, while the server runs.
 #[derive(Clone, Debug)]
 pub struct ManagementSettings {
-    /// What callers must show (`ManagementToken`); empty refuses everybody.
+    /// Token required from callers (`ManagementToken`); empty refuses all callers.
     pub management_token: Secret,
-    /// What connections from now on are encrypted with; `None` for none.
+    /// Certificate for new connections; `None` for plain HTTP.
     pub tls: Option<ServerTls>,
-    /// The dispatcher's configuration, for what is said of instance types.
+    /// Configuration of the dispatcher, for the description of instance types.
     pub config: Arc<Config>,
-    /// This program's version, for metrics.
+    /// Version of this program, for metrics.
     pub version: String,
-    /// SHA-256 of the configuration file as it was read, in hexadecimal; empty where there is no
-    /// file.
+    /// SHA-256 of the configuration file as read, in hexadecimal; empty without a file.
     pub config_sha256: String,
-    /// When the configuration file was last changed; `None` where it came from elsewhere.
+    /// Modification time of the configuration file; `None` without a file.
     pub config_changed_at: Option<Timestamp>,
-    /// When the configuration was read.
+    /// Time of reading the configuration.
     pub config_loaded_at: Timestamp,
 }
 
-/// How much the server takes on, and how long it waits.
+/// Bounds of the server in number, size and time.
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
-    /// The loop must answer within this; the caller gets 503 otherwise.
+    /// Time for a reply of the loop; then the caller gets 503.
     pub answer_timeout: Duration,
-    /// A request's body must be there within this.
+    /// Time for the arrival of a request body.
     pub body_timeout: Duration,
-    /// A connection on which nothing moves for so long is closed. To be longer than the other
-    /// times here together, and than the usual pause between two scrapes.
+    /// Time of a connection without a request, of the arrival of request headers, and of a write
+    /// without progress; then the connection is closed. To be longer than the usual pause between
+    /// two scrapes.
     pub idle_timeout: Duration,
-    /// A stopping server waits so long for the requests being worked on.
+    /// Time for the requests in flight after the stop.
     pub shutdown_grace: Duration,
-    /// A list of containers may be so old.
+    /// Maximum age of a cached list of containers.
     pub containers_age_max: Duration,
-    /// Connections at a time on each address; further ones wait.
+    /// Open connections on each address; further connections wait.
     pub connections: usize,
-    /// Requests being worked on; further ones get 503.
+    /// Requests in flight; further requests get 503.
     pub requests: usize,
-    /// The longest body, in bytes.
+    /// Maximum size of a body, in bytes.
     pub body_bytes: usize,
 }
 
@@ -62,6 +61,24 @@ impl Default for ServeLimits {
             connections: 256,
             requests: 64,
             body_bytes: 64 << 10,
+        }
+    }
+}
+
+impl ServeLimits {
+    pub(crate) fn server(&self) -> ServerLimits {
+        ServerLimits {
+            connections: self.connections,
+            idle_timeout: self.idle_timeout,
+            write_timeout: self.idle_timeout,
+            shutdown_grace: self.shutdown_grace,
+        }
+    }
+
+    pub(crate) fn body(&self) -> BodyLimits {
+        BodyLimits {
+            bytes: self.body_bytes,
+            timeout: self.body_timeout,
         }
     }
 }

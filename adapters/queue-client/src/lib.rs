@@ -18,9 +18,10 @@ use tokio::sync::OnceCell;
 mod changes;
 mod limiter;
 mod record;
-mod rfc3339;
+mod time;
 mod transport;
 
+pub use time::parse_time;
 use transport::{Params, Transport, Verb};
 
 /// Rows per page.
@@ -31,12 +32,6 @@ const BATCH_IDS: usize = 20;
 const BATCHES_AT_ONCE: usize = 8;
 const CONTAINERS: &str = "arvados/v1/containers";
 const SELECT: &str = r#"["uuid","state","priority","runtime_constraints","container_image","scheduling_parameters","created_at","lock_count","locked_by_uuid"]"#;
-
-/// Parses a time in the format of the API; `None` if invalid.
-#[must_use]
-pub fn parse_time(text: &str) -> Option<Timestamp> {
-    rfc3339::parse(text)
-}
 
 /// Connection settings of the API.
 #[derive(Clone, Debug)]

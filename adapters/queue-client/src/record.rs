@@ -7,7 +7,7 @@ use longshore_core::resources::{Demand, GpuDemand, GpuStack, Version, image_size
 use longshore_core::time::Timestamp;
 use serde_json::Value;
 
-use super::rfc3339;
+use super::parse_time;
 
 /// Reads a record; the demand lacks the size of the mounts, provided by [`tmp_size`].
 ///
@@ -29,9 +29,7 @@ pub(super) fn container(item: &Value, own_uuid: &str) -> Result<ContainerRecord,
         priority: update.priority,
         locked_by_us: update.locked_by_us,
         lock_count: u32::try_from(lock_count).unwrap_or(u32::MAX),
-        created_at: created_at
-            .and_then(rfc3339::parse)
-            .unwrap_or(Timestamp::EPOCH),
+        created_at: created_at.and_then(parse_time).unwrap_or(Timestamp::EPOCH),
         demand: demand(item).map_err(|fault| fault.sentence()),
     })
 }

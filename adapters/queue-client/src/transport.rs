@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use longshore_core::input::QueueError;
 use longshore_core::time::Timestamp;
+use longshore_http::request_id;
 use longshore_secret::Secret;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Method, Response, StatusCode, Url, redirect};
@@ -143,8 +144,8 @@ impl Transport {
             .request(method, url)
             .header(AUTHORIZATION, self.authorization.clone())
             .header(CONTENT_TYPE, FORM);
-        if let Some(id) = request_id() {
-            request = request.header("X-Request-Id", id);
+        if let Ok(id) = request_id::create() {
+            request = request.header(request_id::HEADER, id);
         }
         if in_url {
             return Ok(request);
@@ -191,17 +192,6 @@ fn base_url(text: &str) -> Result<Url, ClientError> {
         return Err(bad());
     }
     Ok(url)
-}
-
-/// 20 random characters, for the logs of client and server; `None` without random numbers.
-fn request_id() -> Option<String> {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut bytes = [0_u8; 20];
-    getrandom::fill(&mut bytes).ok()?;
-    let digits = bytes
-        .iter()
-        .map(|b| char::from(DIGITS[usize::from(b % 36)]));
-    Some("req-".chars().chain(digits).collect())
 }
 
 async fn read_body(mut response: Response, path: &str) -> Result<Vec<u8>, QueueError> {
@@ -267,16 +257,6 @@ mod tests {
         for wrong in ["", "a.b", "ftp://a.b", "https://", "https://me:pw@a.b"] {
             assert_eq!(base(wrong), None, "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn request_ids_differ() {
-        let ids = [request_id(), request_id()].map(Option::unwrap_or_default);
-        assert_ne!(ids[0], ids[1]);
-        assert!(
-            ids.iter()
-                .all(|id| id.len() == 24 && id.starts_with("req-"))
-        );
     }
 
     #[test]

@@ -1,50 +1,51 @@
-//! What an operator may set.
+//! Settings of the queue server.
 
 use std::path::PathBuf;
 
 use crate::error::QueueError;
 
-/// Where the queue keeps its records.
+/// Location of the queue's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// A file, made when it is missing; `-wal` and `-shm` files appear beside it.
+    /// File, created if missing; `-wal` and `-shm` files appear beside it.
     File(PathBuf),
-    /// Memory: everything is gone when the server stops.
+    /// Memory: all records are lost when the server stops.
     Memory,
 }
 
 /// Settings of the queue server. [`QueueConfig::new`] gives the defaults named below.
 #[derive(Clone, Debug)]
 pub struct QueueConfig {
-    /// Five characters of `0-9a-z`: the first part of every uuid.
+    /// Cluster id of five characters of `0-9a-z`: the first part of every uuid.
     pub cluster_id: String,
-    /// Where the records are kept.
+    /// Location of the records.
     pub database: Database,
-    /// How often a container may be locked before an unlock cancels it. At least 1; default 10.
+    /// Number of locks after which an unlock cancels a container. At least 1; default 10.
     pub max_dispatch_attempts: u32,
-    /// Largest request body in bytes; a larger one is answered 413. Default 4 MiB.
+    /// Maximum size of a request body in bytes; a larger body is answered 413. Default 4 MiB.
     pub max_body_bytes: usize,
-    /// Most records in one list answer, whatever `limit` asks for. Default 1000.
+    /// Maximum number of records in one list answer, for any `limit`. Default 1000.
     pub max_items_per_response: u32,
-    /// A list answer stops after the record that passes this many bytes, so that pages may be
-    /// shorter than `limit`. Default 2 MiB.
+    /// Size in bytes after which a list answer ends, so pages may be shorter than `limit`. Default
+    /// 2 MiB.
     pub max_response_bytes: usize,
-    /// Log bytes kept for one container; the rest is replaced by one note. Default 64 MiB.
+    /// Log bytes kept for one container; further bytes are replaced by one note. Default 64 MiB.
     pub max_log_bytes: u64,
-    /// Changes kept for a subscriber who reads slower than they happen; then it is told how many
-    /// it lost. At least 1; default 1024.
+    /// Number of changes buffered for a slow subscriber; beyond it the subscriber learns the number
+    /// of lost changes. At least 1; default 1024.
     pub event_buffer: usize,
-    /// Event subscribers and log followers at one time; more are answered 503. Default 256.
+    /// Number of concurrent event subscribers and log followers; more are answered 503. Default
+    /// 256.
     pub max_streams: usize,
-    /// Open connections at one time; more wait until one closes. At least 1; default 1024.
+    /// Number of open connections; more wait for a connection to close. At least 1; default 1024.
     pub max_connections: usize,
-    /// Requests in work at one time; more are answered 503, `lock` requests already at half of it.
+    /// Number of concurrent requests; more are answered 503, `lock` requests already at half of it.
     /// At least 2; default 128.
     pub max_requests_in_flight: usize,
 }
 
 impl QueueConfig {
-    /// The defaults for a cluster.
+    /// Default settings of a cluster.
     #[must_use]
     pub fn new(cluster_id: impl Into<String>, database: Database) -> Self {
         Self {
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_pass_and_each_absurd_value_is_named() {
+    fn config_absurd_values_are_named() {
         let good = QueueConfig::new("zzzzz", Database::Memory);
         assert!(good.check().is_ok());
         type Spoil = fn(&mut QueueConfig);

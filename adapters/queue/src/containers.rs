@@ -1,4 +1,4 @@
-//! The calls on one container, each inside the caller's transaction.
+//! Calls on one container, each inside the caller's transaction.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Transaction, params_from_iter};
@@ -11,25 +11,25 @@ use crate::rules::{self, Context, Patch, TokenChange};
 use crate::token::{self, Caller, Scope};
 use crate::{clock, ids, validate};
 
-/// What a person or a dispatcher does to one container.
+/// Actions on one container.
 #[derive(Debug)]
 pub(crate) enum Action {
     Lock,
     Unlock,
     Cancel,
-    /// Back into the line, with the reason for its owner.
+    /// Return to the queue, with the reason for the owner.
     Requeue(String),
     Update(Map<String, Value>),
 }
 
-/// Limits and names that a change needs.
+/// Limits and names for changes.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) cluster_id: String,
     pub(crate) max_dispatch_attempts: u32,
 }
 
-/// Puts a new container into the queue and returns its full record.
+/// Adds a container to the queue and returns its full record.
 pub(crate) fn create(
     tx: &Transaction<'_>,
     changes: &mut Vec<Change>,
@@ -60,7 +60,7 @@ pub(crate) fn create(
     Ok(record.json)
 }
 
-/// The selected fields of one container.
+/// Selected fields of one container.
 pub(crate) fn get(
     tx: &Transaction<'_>,
     caller: &Caller,
@@ -121,7 +121,7 @@ pub(crate) fn delete(
     Ok(record.json)
 }
 
-/// The container's own token with a fresh secret, for who holds the lock.
+/// Container token with a new secret, for the holder of the lock.
 pub(crate) fn auth(tx: &Transaction<'_>, caller: &Caller, uuid: &str) -> Result<Value, ApiError> {
     let record = load(tx, caller, uuid)?;
     if !rules::is_holder(&record, caller) {
@@ -143,7 +143,7 @@ pub(crate) fn auth(tx: &Transaction<'_>, caller: &Caller, uuid: &str) -> Result<
     }))
 }
 
-/// The record, if it exists for this caller.
+/// Record, if visible to the caller.
 pub(crate) fn load(tx: &Transaction<'_>, caller: &Caller, uuid: &str) -> Result<Record, ApiError> {
     Record::load(tx, uuid)?
         .filter(|record| caller.may_see(&record.uuid, &record.owner))

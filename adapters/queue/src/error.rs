@@ -1,69 +1,74 @@
-//! Errors to the operator ([`QueueError`]) and to the caller over HTTP (`ApiError`).
+//! Errors for the operator ([`QueueError`]) and for callers over HTTP (`ApiError`).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
+use longshore_http::BodyError;
+use longshore_http::random::{NoRandomness, hex_or_zeros};
 use serde_json::json;
 
-use crate::{clock, ids};
+use crate::clock;
 
-/// Why the queue server cannot start, or a token cannot be managed.
+/// Reasons for failing to start the queue server, or to manage a token.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// A setting is out of range: correct it.
     #[error("queue configuration: {0}")]
     Config(String),
-    /// The address cannot be listened on: stop the other server, or choose another port.
+    /// Listening on the address failed: stop the other server, or choose another port.
     #[error(
         "cannot listen on {addr}: {source}. Stop the server that uses this port, or choose another port"
     )]
     Bind {
-        /// The address that was asked for.
+        /// Requested address.
         addr: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The database cannot be opened or read: check the path, its owner and the disk.
+    /// Opening or reading the database failed: check its path, owner and disk.
     #[error("queue database {database}: {source}. Check the path, its owner and the free space")]
     Database {
-        /// Its path, or `:memory:`.
+        /// Path of the database, or `:memory:`.
         database: String,
-        /// What SQLite said.
+        /// Error of SQLite.
         source: rusqlite::Error,
     },
-    /// A newer version wrote the database: run that version, or restore a backup.
+    /// The database was written by a newer version: run the newer version, or restore a backup.
     #[error(
         "queue database {}: its schema is version {found}, this program knows up to {known}. Run the newer version, or restore a backup made before it",
         path.display()
     )]
     NewerSchema {
-        /// The file.
+        /// Path of the database.
         path: PathBuf,
-        /// The version found in it.
+        /// Schema version of the database.
         found: i64,
-        /// The newest version this program can use.
+        /// Newest schema version known to this program.
         known: i64,
     },
-    /// The file is no queue database of this cluster: give another path.
+    /// The file is not a queue database of this cluster: give another path.
     #[error("queue database {database}: {reason}. Give another path, or correct the configuration")]
     Foreign {
-        /// Its path, or `:memory:`.
+        /// Path of the database, or `:memory:`.
         database: String,
-        /// What is wrong with it.
+        /// Difference from a queue database of this cluster.
         reason: String,
     },
-    /// A token or its owner has a wrong shape: correct it.
+    /// A token or the name of its owner is malformed: correct the argument.
     #[error("token: {0}")]
     Token(String),
-    /// The server stopped in a way that it should not: see the log.
+    /// The server failed: see the log.
     #[error("queue server: {0}")]
     Server(String),
 }
 
-/// An error as a caller sees it. The message never holds a secret.
-#[derive(Debug)]
+/// Error response to a caller. The message never contains a secret.
+///
+/// A handler returns an `ApiError` in the extensions of an otherwise empty response; the outermost
+/// layer, with the request id, turns the error into the final response by [`ApiError::render`].
+#[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     class: &'static str,
@@ -79,7 +84,7 @@ impl ApiError {
         }
     }
 
-    /// 400: the request cannot even be read.
+    /// 400: an unreadable request.
     pub(crate) fn malformed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "MalformedRequest", message)
     }
@@ -100,7 +105,7 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "NotFound", message)
     }
 
-    /// The same answer for a container that is not there and for one that the caller may not see.
+    /// 404: the same response for an unknown container and for a container hidden from the caller.
     pub(crate) fn no_container(uuid: &str) -> Self {
         Self::not_found(format!("container {uuid} not found"))
     }
@@ -129,12 +134,12 @@ impl ApiError {
         )
     }
 
-    /// 422: readable, but some value is wrong.
+    /// 422: a readable request with a wrong value.
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message)
     }
 
-    /// 422: the container is in a state that does not allow this.
+    /// 422: a request not allowed in the current state of the container.
     pub(crate) fn transition(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
@@ -143,7 +148,7 @@ impl ApiError {
         )
     }
 
-    /// 422: a lock or unlock at the wrong moment.
+    /// 422: a lock or unlock not allowed in the current state of the container.
     pub(crate) fn lock_failed(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "LockFailed", message)
     }
@@ -157,11 +162,13 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
-    pub(crate) fn into_response(self, request_id: &str) -> Response {
+    /// Writes the response. The message of an internal error goes to the log instead.
+    pub(crate) fn render(self, request_id: &str) -> Response {
         let token = format!(
             "{}+{}",
             clock::now_ns() / 1_000_000_000,
-            ids::error_suffix()
+            // Without randomness the token is less unique, and the response is sent all the same.
+            hex_or_zeros()
         );
         let message = if self.status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(
@@ -185,6 +192,33 @@ impl ApiError {
                 .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<NoRandomness> for ApiError {
+    fn from(error: NoRandomness) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge(limit_bytes) => Self::too_large(limit_bytes),
+            BodyError::Timeout(timeout) => Self::request_timeout(format!(
+                "request body: expected within {} seconds",
+                timeout.as_secs()
+            )),
+            BodyError::Broken(error) => Self::malformed(format!("request body: {error}")),
+        }
     }
 }
 

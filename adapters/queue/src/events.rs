@@ -1,25 +1,25 @@
-//! Who is told about changes: event subscribers, and those who follow a log.
+//! Notification of event subscribers and log followers.
 
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-/// Wake-ups kept for a log follower; one that lags looks at the database anyway.
+/// Number of buffered wake-ups for a log follower; a lagging follower reads the database anyway.
 const TOUCH_BUFFER: usize = 256;
 
-/// What happened to a container.
+/// Change of a container.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// Its record changed, or is new.
+    /// Record changed or created.
     Record {
         uuid: Arc<str>,
         owner: Arc<str>,
         state: &'static str,
         priority: i64,
     },
-    /// Its record is gone.
+    /// Record deleted.
     Deleted { uuid: Arc<str>, owner: Arc<str> },
-    /// Its log grew.
+    /// Log extended.
     Log { uuid: Arc<str> },
 }
 
@@ -30,7 +30,7 @@ impl Change {
         }
     }
 
-    /// Whether a caller who sees only this owner's containers may see it.
+    /// True if visible to a caller limited to this owner's containers.
     pub(crate) fn is_visible_to(&self, only_owner: Option<&str>) -> bool {
         match self {
             Self::Record { owner, .. } | Self::Deleted { owner, .. } => {
@@ -41,7 +41,8 @@ impl Change {
     }
 }
 
-/// Two bounded channels: a slow listener loses the oldest and is told so; nobody waits for it.
+/// Two bounded channels: a slow listener loses the oldest events and learns their number, without
+/// delaying others.
 pub(crate) struct Hub {
     records: broadcast::Sender<Change>,
     touched: broadcast::Sender<Arc<str>>,
@@ -55,7 +56,7 @@ impl Hub {
         }
     }
 
-    /// Tells everybody. Nobody listening is no error.
+    /// Publishes a change. A hub without listeners is no error.
     pub(crate) fn publish(&self, change: Change) {
         let _ = self.touched.send(Arc::clone(change.uuid()));
         if !matches!(change, Change::Log { .. }) {
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_listener_loses_the_oldest_and_learns_how_many() {
+    fn slow_listener_learns_number_of_lost_events() {
         let hub = Hub::new(2);
         let mut listener = hub.records();
         for _ in 0..5 {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn logs_wake_followers_but_are_no_events() {
+    fn log_change_wakes_followers_only() {
         let hub = Hub::new(2);
         let (mut records, mut touched) = (hub.records(), hub.touched());
         hub.publish(Change::Log { uuid: "u".into() });

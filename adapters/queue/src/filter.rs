@@ -1,6 +1,7 @@
 //! Filters and orders: from the caller's JSON to SQL with bound values.
 //!
-//! Only column names out of the field table reach the SQL text; everything of the caller is bound.
+//! The SQL text contains only column names from the field table; all values of the caller are
+//! bound.
 
 use rusqlite::types::Value as Sql;
 use serde_json::Value;
@@ -13,11 +14,11 @@ use crate::record::{Field, Kind, find_field};
 const FILTERS_MAX: usize = 64;
 const OPERANDS_MAX: usize = 1000;
 const PATTERN_BYTES_MAX: usize = 256;
-/// Each `%` multiplies the work of a match.
+/// Maximum number of `%` in a pattern: each multiplies the cost of a match.
 const PATTERN_WILDCARDS_MAX: usize = 8;
 const OPERATORS: &str = "one of =, !=, <, <=, >, >=, in, not in, like, ilike";
 
-/// A condition and its values.
+/// Conditions and their bound values.
 #[derive(Debug, Default)]
 pub(crate) struct Where {
     terms: Vec<String>,
@@ -53,7 +54,7 @@ impl Where {
         Ok(())
     }
 
-    /// ` WHERE …`, or nothing.
+    /// Returns ` WHERE …`, or an empty text.
     pub(crate) fn sql(&self) -> String {
         if self.terms.is_empty() {
             String::new()
@@ -176,8 +177,8 @@ impl Where {
     }
 }
 
-/// Reads the `order` parameter ("priority desc", "a, b desc" or an array of such) into an ORDER BY
-/// list, with the uuid last so that equal rows have one order on every page.
+/// Parses the `order` parameter ("priority desc", "a, b desc" or an array of such texts) into an
+/// ORDER BY list. The uuid comes last, so that equal rows have one order on every page.
 pub(crate) fn order_by(order: Option<&Value>) -> Result<String, ApiError> {
     let items: Vec<Value> = match order {
         None => return Ok("created_at DESC, uuid".to_owned()),
@@ -217,12 +218,12 @@ pub(crate) fn order_by(order: Option<&Value>) -> Result<String, ApiError> {
     Ok(parts.join(", "))
 }
 
-/// Structured fields can be read, not compared.
+/// Field for a filter; structured fields are readable but not comparable.
 fn filterable(name: &str) -> Option<&'static Field> {
     find_field(name).filter(|field| field.kind != Kind::Json)
 }
 
-/// The operand as the column stores it. Numbers may come as text.
+/// Operand in the form of the column. Numbers may come as text.
 fn bound(field: &Field, path: &str, operand: &Value) -> Result<Sql, ApiError> {
     let converted = match (field.kind, operand) {
         (Kind::Text, Value::String(text)) => Some(Sql::Text(text.clone())),
@@ -252,7 +253,7 @@ fn bound(field: &Field, path: &str, operand: &Value) -> Result<Sql, ApiError> {
     })
 }
 
-/// The GLOB pattern that matches what a LIKE pattern (with backslash as escape) matches.
+/// GLOB pattern with the matches of a LIKE pattern (backslash as escape).
 fn glob_of(like: &str) -> String {
     let mut glob = String::with_capacity(like.len() + 8);
     let mut letters = like.chars();

@@ -1,50 +1,46 @@
-//! Random names: uuids, token secrets, request ids. 36 letters, from the operating system.
+//! Random names: uuids, token secrets and suffixes of error tokens.
 
+use longshore_http::random::{NoRandomness, base36, is_base36_digit};
 use longshore_secret::Secret;
 
-use crate::error::ApiError;
+/// Type part of a container uuid.
+const CONTAINER: &str = "dz642";
+/// Type part of a token uuid.
+const TOKEN: &str = "gj3su";
+/// Random digits at the end of a uuid.
+const UUID_DIGITS: usize = 15;
+/// 50 digits of base 36 hold 258 bits.
+const SECRET_DIGITS: usize = 50;
 
-const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-/// 50 letters of 36 hold 258 bits.
-const SECRET_LETTERS: usize = 50;
-
-/// Whether this is the uuid of a container of any cluster.
+/// True for the uuid of a container of any cluster.
 pub(crate) fn is_container_uuid(text: &str) -> bool {
-    is_uuid(text, "dz642")
+    is_uuid(text, CONTAINER)
 }
 
-/// Whether this is the uuid of a token of any cluster.
+/// True for the uuid of a token of any cluster.
 pub(crate) fn is_token_uuid(text: &str) -> bool {
-    is_uuid(text, "gj3su")
+    is_uuid(text, TOKEN)
 }
 
-pub(crate) fn container_uuid(cluster: &str) -> Result<String, ApiError> {
-    Ok(format!("{cluster}-dz642-{}", letters(15)?))
+pub(crate) fn container_uuid(cluster: &str) -> Result<String, NoRandomness> {
+    uuid(cluster, CONTAINER)
 }
 
-pub(crate) fn token_uuid(cluster: &str) -> Result<String, ApiError> {
-    Ok(format!("{cluster}-gj3su-{}", letters(15)?))
+pub(crate) fn token_uuid(cluster: &str) -> Result<String, NoRandomness> {
+    uuid(cluster, TOKEN)
 }
 
-/// The one token uuid that is not random, so that locks outlive a change of the root token.
+/// Uuid of the root token. Fixed, so that locks survive a change of the root token.
 pub(crate) fn root_token_uuid(cluster: &str) -> String {
-    format!("{cluster}-gj3su-000000000000000")
+    format!("{cluster}-{TOKEN}-000000000000000")
 }
 
-pub(crate) fn token_secret() -> Result<Secret, ApiError> {
-    Ok(Secret::new(letters(SECRET_LETTERS)?))
+pub(crate) fn token_secret() -> Result<Secret, NoRandomness> {
+    Ok(Secret::new(base36(SECRET_DIGITS)?))
 }
 
-pub(crate) fn request_id() -> Result<String, ApiError> {
-    Ok(format!("req-{}", letters(20)?))
-}
-
-/// Eight hexadecimal digits for an error token.
-pub(crate) fn error_suffix() -> String {
-    let mut bytes = [0_u8; 4];
-    // Without randomness the token is only less unique, and the error it marks still goes out.
-    let _ = getrandom::fill(&mut bytes);
-    format!("{:08x}", u32::from_be_bytes(bytes))
+fn uuid(cluster: &str, kind: &str) -> Result<String, NoRandomness> {
+    Ok(format!("{cluster}-{kind}-{}", base36(UUID_DIGITS)?))
 }
 
 fn is_uuid(text: &str, kind: &str) -> bool {
@@ -56,23 +52,7 @@ fn is_uuid(text: &str, kind: &str) -> bool {
         && bytes[..5]
             .iter()
             .chain(&bytes[12..])
-            .all(|b| ALPHABET.contains(b))
-}
-
-fn letters(count: usize) -> Result<String, ApiError> {
-    let mut text = String::with_capacity(count);
-    let mut pool = [0_u8; 64];
-    while text.len() < count {
-        getrandom::fill(&mut pool)
-            .map_err(|e| ApiError::internal(format!("no randomness: {e}")))?;
-        // 252 is the largest multiple of 36 in a byte: no letter is likelier than another.
-        for byte in pool.iter().filter(|b| **b < 252) {
-            if text.len() < count {
-                text.push(char::from(ALPHABET[usize::from(byte % 36)]));
-            }
-        }
-    }
-    Ok(text)
+            .all(|byte| is_base36_digit(*byte))
 }
 
 #[cfg(test)]
@@ -80,12 +60,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uuids_have_the_shape_they_are_checked_for() {
+    fn created_uuids_have_valid_form() {
         let container = container_uuid("zzzzz").unwrap();
         assert!(is_container_uuid(&container), "{container}");
         assert!(!is_token_uuid(&container));
+        assert!(is_token_uuid(&token_uuid("zzzzz").unwrap()));
         assert!(is_token_uuid(&root_token_uuid("zzzzz")));
         assert_ne!(container, container_uuid("zzzzz").unwrap());
+    }
+
+    #[test]
+    fn malformed_uuids_are_refused() {
         for bad in [
             "",
             "zzzzz-dz642-00000000000000",
@@ -97,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_have_fifty_letters() {
+    fn secret_has_fifty_digits() {
         assert_eq!(token_secret().unwrap().expose().len(), 50);
     }
 }

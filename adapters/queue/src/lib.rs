@@ -1,24 +1,28 @@
-//! The built-in queue: the containers API on SQLite.
+//! Built-in queue: the containers API on SQLite.
 //!
-//! [`QueueServer`] serves `/arvados/v1/containers` and its neighbours over plain HTTP, so that the
-//! dispatcher, the runner and the command line need nothing else. [`Tokens`] manages who may call.
+//! [`QueueServer`] serves `/arvados/v1/containers` and related paths over plain HTTP, so that
+//! dispatcher, runner and command line need no other server. [`Tokens`] manages the tokens of the
+//! callers.
 //!
-//! The rooms: `server` takes requests in, `route` says what they ask for, `params` reads what they
-//! carry, `validate` judges new containers, `rules` is the state machine, `containers`, `list` and
-//! `logs` touch the database through `store`, `events` pushes changes out.
+//! Modules, from outside to inside: `server` starts and stops, `route` maps methods and paths to
+//! `handlers`, `request` holds the layers and extractors in between, `params` parses parameters,
+//! `validate` checks new containers, `rules` is the state machine; `containers`, `list` and `logs`
+//! use the database through `store`; `events` publishes changes.
 
+mod app;
 mod clock;
 mod config;
 mod containers;
 mod error;
 mod events;
 mod filter;
+mod handlers;
 mod ids;
 mod list;
-mod listener;
 mod logs;
 mod params;
 mod record;
+mod request;
 mod route;
 mod rules;
 mod schema;

@@ -1,4 +1,4 @@
-//! Lists of containers: filters, order, pages, bounded by count and by size.
+//! Lists of containers: filters, order and pages, bounded by count and by size.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{Transaction, params_from_iter};
@@ -10,10 +10,10 @@ use crate::params::{Params, wrong};
 use crate::record::Select;
 use crate::token::{Caller, Scope};
 
-/// How many records come when the caller does not say.
+/// Default number of records.
 const LIMIT_DEFAULT: u64 = 100;
 
-/// A list request, checked.
+/// Validated list request.
 #[derive(Debug)]
 pub(crate) struct Query {
     condition: Where,
@@ -59,8 +59,8 @@ impl Query {
         })
     }
 
-    /// Runs it and writes the answer's JSON. Pages may be short: the page ends with the record that
-    /// takes it past `max_bytes`.
+    /// Runs the query and writes the JSON of the answer. A page may be short: it ends with the
+    /// record that exceeds `max_bytes`.
     pub(crate) fn run(&self, tx: &Transaction<'_>, max_bytes: usize) -> Result<Vec<u8>, ApiError> {
         let mut body = br#"{"items":["#.to_vec();
         let clause = self.condition.sql();

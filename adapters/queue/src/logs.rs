@@ -1,8 +1,8 @@
-//! Container logs: appended by the runner, read by people, kept in pieces in the database.
+//! Container logs: appended by the runner, stored in pieces in the database.
 //!
-//! Offsets count the bytes of both streams together, in the order of arrival, so that one number is
-//! enough to go on reading. A writer may say at which position of its stream its bytes begin; then a
-//! request that is repeated because its answer was lost adds nothing twice.
+//! Offsets count the bytes of both streams together, in the order of arrival, so one number is
+//! enough to resume a read. A writer may give the position of its bytes in its stream; a request
+//! repeated after a lost answer then adds no byte twice.
 
 use rusqlite::types::Value as Sql;
 use rusqlite::{OptionalExtension as _, Transaction, params, params_from_iter};
@@ -15,12 +15,12 @@ use crate::params::wrong;
 use crate::rules;
 use crate::token::{Caller, Scope};
 
-/// Largest piece. A reader finds the piece of an offset by it.
+/// Maximum size of a piece, used to find the piece of an offset.
 const PIECE_BYTES_MAX: usize = 64 << 10;
-/// Pieces below this grow in place, so that a runner that sends line by line makes few rows.
+/// Size below which a piece grows in place, so that line-by-line writes make few rows.
 const PIECE_BYTES_SMALL: usize = 8 << 10;
 
-/// Which output of the command.
+/// Output stream of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Stdout,
@@ -56,13 +56,13 @@ struct Totals {
 #[derive(Debug)]
 pub(crate) struct Slice {
     pub(crate) data: Vec<u8>,
-    /// Where to go on reading.
+    /// Offset of the next read.
     pub(crate) next_offset: u64,
-    /// Nothing follows: all is read, and the container is final.
+    /// True at the end: all bytes are read, and the container is final.
     pub(crate) is_end: bool,
 }
 
-/// Adds bytes to a log. Beyond the limit they are dropped, after one note that says so.
+/// Appends bytes to a log. Bytes above the limit are dropped, after one note in the log.
 pub(crate) fn append(
     tx: &Transaction<'_>,
     changes: &mut Vec<Change>,
@@ -126,7 +126,7 @@ pub(crate) fn append(
     }))
 }
 
-/// Reads at most `limit` bytes from `offset` on, of one output or of both.
+/// Reads at most `limit` bytes from `offset` on, of one stream or of both.
 pub(crate) fn read(
     tx: &Transaction<'_>,
     caller: &Caller,
@@ -174,7 +174,7 @@ pub(crate) fn read(
     })
 }
 
-/// Stores bytes behind the last piece, or into it while it is small.
+/// Stores bytes after the last piece, or in it while it is small.
 fn add(
     tx: &Transaction<'_>,
     uuid: &str,
@@ -187,7 +187,7 @@ fn add(
     }
     let sql = "SELECT id, stream, data FROM log_chunks WHERE container_uuid = ?1 AND start >= ?2 \
                ORDER BY start DESC LIMIT 1";
-    // Only a small piece can grow, and it begins close to the end.
+    // Only a small piece can grow, and it starts close to the end.
     let near = total.saturating_sub(PIECE_BYTES_SMALL as u64);
     let last: Option<(i64, String, Vec<u8>)> = tx
         .prepare_cached(sql)?

@@ -1,7 +1,7 @@
-//! What a request carries: parameters from the query, a form body or a JSON body.
+//! Request parameters from the query, a form body or a JSON body.
 //!
 //! In a query or a form every top-level value is text; objects and arrays are JSON text inside it.
-//! In a JSON body the values have their own types. Readers here take both.
+//! In a JSON body the values have their own types. The readers here accept both.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// The parameters of one request; of a repeated name the last counts.
+/// Parameters of one request; of a repeated name the last value counts.
 #[derive(Debug, Default)]
 pub(crate) struct Params(BTreeMap<String, Value>);
 
@@ -20,7 +20,7 @@ impl Params {
         params
     }
 
-    /// Adds what the body says, by its content type. An empty body says nothing.
+    /// Adds the parameters of the body, by its content type. An empty body adds none.
     pub(crate) fn add_body(
         &mut self,
         content_type: Option<&str>,
@@ -60,7 +60,7 @@ impl Params {
         }
     }
 
-    /// A text; absent and null are the same.
+    /// Text; absent and null are the same.
     pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -69,7 +69,7 @@ impl Params {
         }
     }
 
-    /// A structured value; text is read as JSON.
+    /// Structured value; text is parsed as JSON.
     pub(crate) fn json(&self, name: &str) -> Result<Option<Value>, ApiError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -85,7 +85,7 @@ impl Params {
         }
     }
 
-    /// An object, for example the attributes of a container.
+    /// Object, for example the attributes of a container.
     pub(crate) fn object(&self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         match self.json(name)? {
             None => Ok(None),
@@ -94,7 +94,7 @@ impl Params {
         }
     }
 
-    /// An array, or text that does not begin one, which is handed back as it is.
+    /// Array, or a text outside array syntax, returned unchanged.
     pub(crate) fn array_or_text(&self, name: &str) -> Result<Option<Value>, ApiError> {
         match self.0.get(name) {
             Some(Value::String(text)) if !text.trim_start().starts_with('[') => {
@@ -108,7 +108,7 @@ impl Params {
         }
     }
 
-    /// A whole number of at least 0.
+    /// Whole number of at least 0.
     pub(crate) fn count(&self, name: &str) -> Result<Option<u64>, ApiError> {
         let value = match self.0.get(name) {
             None | Some(Value::Null) => return Ok(None),
@@ -125,7 +125,7 @@ impl Params {
         }
     }
 
-    /// Yes or no; absent means no.
+    /// Boolean; false if absent.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, ApiError> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(false),
@@ -146,12 +146,12 @@ impl Params {
     }
 }
 
-/// 422 with the path of the wrong value, what was expected and what came.
+/// Error 422 with the path of the wrong value, the expected and the given value.
 pub(crate) fn wrong(path: &str, expected: &str, got: &Value) -> ApiError {
     ApiError::invalid(format!("{path}: expected {expected}, got {}", shown(got)))
 }
 
-/// A value for an error message, cut to a readable length.
+/// Value for an error message, cut to a readable length.
 pub(crate) fn shown(value: &Value) -> String {
     const SHOWN_CHARS: usize = 80;
     let text = match value {
@@ -171,7 +171,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn form_text_and_json_values_read_the_same() {
+    fn params_form_and_json_are_equivalent() {
         let mut form = Params::from_query(
             "limit=5&filters=%5B%5B%22a%22%5D%5D&follow=true&order=priority+desc",
         );

@@ -1,4 +1,4 @@
-//! A container record: its fields, how a row becomes JSON, and which fields a caller selects.
+//! Container record: fields, conversion of rows to JSON, and field selection.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension as _, Row, Transaction};
@@ -8,7 +8,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::params::wrong;
 
-/// How a column is stored and shown.
+/// Storage and presentation of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Text,
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
     Json,
 }
 
-/// One field of the record; the column has the same name.
+/// Field of the record; the column has the same name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Field {
     pub(crate) name: &'static str,
@@ -31,7 +31,7 @@ const fn field(name: &'static str, kind: Kind) -> Field {
     Field { name, kind }
 }
 
-/// Every field, in the order of the answers.
+/// All fields, in the order of the answers.
 pub(crate) const FIELDS: &[Field] = &[
     field("uuid", Kind::Text),
     field("owner", Kind::Text),
@@ -65,7 +65,7 @@ pub(crate) fn find_field(name: &str) -> Option<&'static Field> {
     FIELDS.iter().find(|field| field.name == name)
 }
 
-/// The states of a container.
+/// States of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Queued,
@@ -98,7 +98,7 @@ impl State {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// Locked and Running: somebody holds the lock.
+    /// True for Locked and Running: a token holds the lock.
     pub(crate) fn is_held(self) -> bool {
         matches!(self, Self::Locked | Self::Running)
     }
@@ -108,7 +108,7 @@ impl State {
     }
 }
 
-/// The fields a caller wants, in the order asked for.
+/// Selected fields, in the requested order.
 #[derive(Clone, Debug)]
 pub(crate) struct Select(Vec<&'static Field>);
 
@@ -121,7 +121,7 @@ impl Select {
         Self(names.iter().filter_map(|name| find_field(name)).collect())
     }
 
-    /// Reads the `select` parameter: an array of field names.
+    /// Parses the `select` parameter: an array of field names.
     pub(crate) fn parse(value: &Value) -> Result<Self, ApiError> {
         let Value::Array(names) = value else {
             return Err(wrong("select", "an array of field names", value));
@@ -145,13 +145,13 @@ impl Select {
         Ok(Self(fields))
     }
 
-    /// The column list for a SELECT.
+    /// Column list for a SELECT.
     pub(crate) fn columns(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|field| field.name).collect();
         names.join(", ")
     }
 
-    /// The JSON of a row that was read with [`Self::columns`].
+    /// JSON of a row read with [`Self::columns`].
     pub(crate) fn to_json(&self, row: &Row<'_>) -> Result<Map<String, Value>, ApiError> {
         let mut map = Map::new();
         for (at, field) in self.0.iter().enumerate() {
@@ -160,7 +160,7 @@ impl Select {
         Ok(map)
     }
 
-    /// Keeps only the selected fields of a full record.
+    /// Selected fields of a full record.
     pub(crate) fn pick(&self, full: &Map<String, Value>) -> Map<String, Value> {
         self.0
             .iter()
@@ -189,7 +189,7 @@ fn shown_value(field: &Field, value: ValueRef<'_>) -> Result<Value, ApiError> {
     })
 }
 
-/// A container as a change finds it.
+/// Container before a change.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) uuid: String,
@@ -199,7 +199,7 @@ pub(crate) struct Record {
     pub(crate) locked_by_uuid: Option<String>,
     pub(crate) auth_uuid: Option<String>,
     pub(crate) lock_count: i64,
-    /// All fields, as shown.
+    /// All fields in presentation form.
     pub(crate) json: Map<String, Value>,
 }
 

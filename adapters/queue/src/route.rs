@@ -1,133 +1,82 @@
-//! Which of the calls a method and a path ask for.
+//! Routes of the API.
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Extension;
 use axum::http::Method;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, any};
 
+use crate::app::App;
 use crate::error::ApiError;
-use crate::ids;
+use crate::handlers::{
+    append_log, auth, cancel, create, current_token, delete, events, get, list, lock, read_log,
+    requeue, unlock, update,
+};
+use crate::request::{LOCK_PATH, SentPath, admit, identify};
 
-/// One call of the API.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Route {
-    CurrentToken,
-    List,
-    Create,
-    Events,
-    Get(String),
-    Update(String),
-    Delete(String),
-    Auth(String),
-    Lock(String),
-    Unlock(String),
-    Cancel(String),
-    Requeue(String),
-    AppendLog(String),
-    ReadLog(String),
+/// Router of all requests.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    let routes = Router::new()
+        .route(
+            "/arvados/v1/api_client_authorizations/current",
+            only("GET").get(current_token),
+        )
+        .route(
+            "/arvados/v1/containers",
+            only("GET or POST").get(list).post(create),
+        )
+        .route("/arvados/v1/containers/events", only("GET").get(events))
+        .route(
+            "/arvados/v1/containers/{uuid}",
+            only("GET, PUT, PATCH or DELETE")
+                .get(get)
+                .put(update)
+                .patch(update)
+                .delete(delete),
+        )
+        .route("/arvados/v1/containers/{uuid}/auth", only("GET").get(auth))
+        .route(
+            "/arvados/v1/containers/{uuid}/log",
+            only("GET or POST").get(read_log).post(append_log),
+        )
+        .route(LOCK_PATH, only("POST").post(lock))
+        .route(
+            "/arvados/v1/containers/{uuid}/unlock",
+            only("POST").post(unlock),
+        )
+        .route(
+            "/arvados/v1/containers/{uuid}/cancel",
+            only("POST").post(cancel),
+        )
+        .route(
+            "/arvados/v1/containers/{uuid}/requeue",
+            only("POST").post(requeue),
+        )
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(Arc::clone(&app), admit))
+        .with_state(app);
+    Router::new()
+        .fallback_service(routes)
+        .layer(from_fn(identify))
 }
 
-/// Finds the call; 404 for an unknown path, 405 for a known path with another method.
-pub(crate) fn find(method: &Method, path: &str) -> Result<Route, ApiError> {
-    let Some(rest) = path.strip_prefix("/arvados/v1/") else {
-        return Err(no_path(path));
+/// Answers 405 to all methods, until handlers are added for some.
+///
+/// HEAD is refused explicitly, because axum would answer HEAD by the handler of GET. The base is
+/// [`any`], because otherwise axum would add an `Allow` header, absent from this API.
+fn only(allowed: &'static str) -> MethodRouter<Arc<App>> {
+    let refuse = move |method: Method, Extension(path): Extension<SentPath>| {
+        let message = format!("{}: expected {allowed}, got {method}", path.0);
+        std::future::ready(ApiError::method_not_allowed(message))
     };
-    let parts: Vec<&str> = rest.trim_end_matches('/').split('/').collect();
-    let wrong_method = |allowed: &str| {
-        Err(ApiError::method_not_allowed(format!(
-            "{path}: expected {allowed}, got {method}"
-        )))
-    };
-    match *parts.as_slice() {
-        ["api_client_authorizations", "current"] => match *method {
-            Method::GET => Ok(Route::CurrentToken),
-            _ => wrong_method("GET"),
-        },
-        ["containers"] => match *method {
-            Method::GET => Ok(Route::List),
-            Method::POST => Ok(Route::Create),
-            _ => wrong_method("GET or POST"),
-        },
-        ["containers", "events"] => match *method {
-            Method::GET => Ok(Route::Events),
-            _ => wrong_method("GET"),
-        },
-        ["containers", uuid] => match *method {
-            Method::GET => Ok(Route::Get(known(uuid)?)),
-            Method::PUT | Method::PATCH => Ok(Route::Update(known(uuid)?)),
-            Method::DELETE => Ok(Route::Delete(known(uuid)?)),
-            _ => wrong_method("GET, PUT, PATCH or DELETE"),
-        },
-        ["containers", uuid, "auth"] => match *method {
-            Method::GET => Ok(Route::Auth(known(uuid)?)),
-            _ => wrong_method("GET"),
-        },
-        ["containers", uuid, "log"] => match *method {
-            Method::GET => Ok(Route::ReadLog(known(uuid)?)),
-            Method::POST => Ok(Route::AppendLog(known(uuid)?)),
-            _ => wrong_method("GET or POST"),
-        },
-        [
-            "containers",
-            uuid,
-            action @ ("lock" | "unlock" | "cancel" | "requeue"),
-        ] => match (method, action) {
-            (&Method::POST, "lock") => Ok(Route::Lock(known(uuid)?)),
-            (&Method::POST, "unlock") => Ok(Route::Unlock(known(uuid)?)),
-            (&Method::POST, "requeue") => Ok(Route::Requeue(known(uuid)?)),
-            (&Method::POST, _) => Ok(Route::Cancel(known(uuid)?)),
-            _ => wrong_method("POST"),
-        },
-        _ => Err(no_path(path)),
-    }
+    any(refuse).head(refuse)
 }
 
-fn no_path(path: &str) -> ApiError {
-    let shown: String = path.chars().take(200).collect();
+async fn unknown_path(Extension(path): Extension<SentPath>) -> ApiError {
+    let shown: String = path.0.chars().take(200).collect();
     ApiError::not_found(format!(
         "path {shown} not found: the API begins at /arvados/v1/containers"
     ))
-}
-
-fn known(uuid: &str) -> Result<String, ApiError> {
-    if ids::is_container_uuid(uuid) {
-        Ok(uuid.to_owned())
-    } else {
-        Err(ApiError::no_container(
-            &uuid.chars().take(64).collect::<String>(),
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_call_is_found_and_every_other_is_refused() {
-        let uuid = "zzzzz-dz642-000000000000000";
-        let status = |method: Method, path: &str| {
-            find(&method, &format!("/arvados/v1/{path}")).map_err(|e| e.status.as_u16())
-        };
-        assert_eq!(status(Method::GET, "containers"), Ok(Route::List));
-        assert_eq!(status(Method::GET, "containers/"), Ok(Route::List));
-        assert_eq!(status(Method::GET, "containers/events"), Ok(Route::Events));
-        assert_eq!(
-            status(Method::PATCH, &format!("containers/{uuid}")),
-            Ok(Route::Update(uuid.into()))
-        );
-        assert_eq!(
-            status(Method::POST, &format!("containers/{uuid}/lock")),
-            Ok(Route::Lock(uuid.into()))
-        );
-        assert_eq!(
-            status(Method::GET, &format!("containers/{uuid}/lock")),
-            Err(405)
-        );
-        assert_eq!(status(Method::POST, "containers/x/lock"), Err(404));
-        assert_eq!(
-            status(Method::GET, &format!("containers/{uuid}/secret_mounts")),
-            Err(404)
-        );
-        assert_eq!(status(Method::GET, "collections"), Err(404));
-        assert_eq!(status(Method::DELETE, "containers"), Err(405));
-        assert!(find(&Method::GET, "/").is_err());
-    }
 }

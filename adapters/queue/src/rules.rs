@@ -1,6 +1,7 @@
-//! The state machine: who may change what, when, and what follows.
+//! State machine of container records: permitted changes by caller and state, and their
+//! consequences.
 //!
-//! Pure: a record, a caller and a wish go in, the columns to change or an error come out.
+//! Pure functions: from a record, a caller and a request to the columns to change, or an error.
 
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ use crate::record::{Record, State, find_field};
 use crate::token::{Caller, Scope};
 use crate::validate::{PRIORITY_MAX_USER, priority_value, text_value};
 
-/// Bytes of JSON that `runtime_status` may take.
+/// Maximum bytes of JSON in `runtime_status`.
 const RUNTIME_STATUS_BYTES_MAX: usize = 64 << 10;
 
 const QUEUED: &[&str] = &["priority"];
@@ -45,16 +46,16 @@ const CANCELLED_RUNNING: &[&str] = &[
     "exit_code",
 ];
 
-/// What happens to the container's own token.
+/// Change of the container's own token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TokenChange {
     Keep,
-    /// A new one with this uuid, for the new holder of the lock.
+    /// Opens a new token with this uuid, for the new holder of the lock.
     Open(String),
     Expire,
 }
 
-/// The columns to write, and the token's fate.
+/// Columns to write, and the change of the token.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Patch {
     pub(crate) set: Vec<(&'static str, Sql)>,
@@ -75,11 +76,11 @@ impl Patch {
     }
 }
 
-/// What a rule needs to know beside the record.
+/// Context of a rule beside the record.
 pub(crate) struct Context<'a> {
     pub(crate) now_ns: i64,
     pub(crate) max_dispatch_attempts: u32,
-    /// The uuid for a container token, should one be opened.
+    /// Uuid for a new container token.
     pub(crate) fresh_token_uuid: &'a str,
 }
 
@@ -119,7 +120,7 @@ fn lock_at(
     Ok(patch)
 }
 
-/// Locked → Queued, or → Cancelled when it has been tried often enough.
+/// Locked → Queued, or → Cancelled after the maximum number of attempts.
 pub(crate) fn unlock(
     record: &Record,
     caller: &Caller,
@@ -136,8 +137,8 @@ pub(crate) fn unlock(
     Ok(give_back(record, Map::new(), context))
 }
 
-/// Running → Queued, for a container whose VM the cloud has taken back: the runner is gone with it and
-/// nobody is to blame. Cancelled when it has been tried often enough. The peer's API has no such call.
+/// Running → Queued after a preemption of the container's VM: the runner is gone through no fault
+/// of its own. Cancelled after the maximum number of attempts. The peer's API has no such call.
 pub(crate) fn requeue(
     record: &Record,
     caller: &Caller,
@@ -156,13 +157,13 @@ pub(crate) fn requeue(
     status.insert("warning".to_owned(), json!("interrupted"));
     status.insert("warningDetail".to_owned(), json!(why));
     let mut patch = give_back(record, status, context);
-    // What the last attempt reported says nothing of the next.
+    // The report of the last attempt does not apply to the next.
     patch.put("started_at", Sql::Null);
     patch.put("gateway_address", String::new());
     Ok(patch)
 }
 
-/// Ends an attempt without a result, with `status` in place of what that attempt said of itself.
+/// Ends an attempt without a result, with `status` in place of the attempt's own status.
 fn give_back(record: &Record, mut status: Map<String, Value>, context: &Context<'_>) -> Patch {
     let mut patch = Patch {
         set: Vec::new(),
@@ -188,8 +189,8 @@ fn give_back(record: &Record, mut status: Map<String, Value>, context: &Context<
     patch
 }
 
-/// What a person's "stop it" means now: Queued is cancelled at once; a held container gets priority
-/// 0, which the dispatcher obeys; Cancelled needs nothing.
+/// Cancel request of a user: a Queued container is cancelled at once, a held container gets
+/// priority 0 for the dispatcher to act on, a Cancelled container stays as it is.
 pub(crate) fn cancel(
     record: &Record,
     caller: &Caller,
@@ -213,7 +214,7 @@ pub(crate) fn cancel(
     Ok(patch)
 }
 
-/// A PUT: changes of the state and of other attributes in one go.
+/// PUT request: changes of the state and of other attributes together.
 pub(crate) fn update(
     record: &Record,
     caller: &Caller,
@@ -258,12 +259,12 @@ pub(crate) fn update(
     Ok(patch)
 }
 
-/// Whether the caller is the token that holds the lock.
+/// True if the caller is the token with the lock.
 pub(crate) fn is_holder(record: &Record, caller: &Caller) -> bool {
     record.locked_by_uuid.as_deref() == Some(caller.token_uuid.as_str())
 }
 
-/// Users and containers reach only some attributes at all, whatever the state is.
+/// Refuses attributes beyond the reach of users and containers, in any state.
 fn check_reach(
     record: &Record,
     caller: &Caller,
@@ -358,8 +359,8 @@ fn transition(
     Ok(patch)
 }
 
-/// A runner may repeat its own start report when the answer was lost. Another runner may not: its
-/// refusal is what keeps user code from running twice. The gateway address tells the two apart.
+/// True for a repeated start report of the same runner after a lost answer. Another runner is
+/// refused, which prevents a second run of user code. The gateway address tells two runners apart.
 fn repeats_start(record: &Record, caller: &Caller, wish: &Map<String, Value>) -> bool {
     let address = wish
         .get("gateway_address")
@@ -398,7 +399,8 @@ fn not_writable(path: &str, from: State, to: State) -> ApiError {
     }
 }
 
-/// Progress is reported by who holds the lock or by the container itself; whoever may cancel may say why.
+/// Refuses progress reports except from the lock holder, the container itself, and callers with the
+/// right to cancel.
 fn check_progress_right(
     record: &Record,
     caller: &Caller,

@@ -1,11 +1,11 @@
-//! The tables, and how an older file becomes a newer one.
+//! Tables, and migrations of older files.
 
 use rusqlite_migration::{M, Migrations};
 
-/// The newest schema version this program knows: the number of entries in [`STEPS`].
+/// Newest supported schema version: the number of entries in [`STEPS`].
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
-/// Marks the file as a queue database ("LSqu").
+/// Application id of a queue database ("LSqu").
 pub(crate) const APPLICATION_ID: i32 = 0x4c53_7175;
 
 const STEPS: &[M<'static>] = &[M::up(FIRST)];
@@ -15,10 +15,11 @@ pub(crate) fn migrations() -> Migrations<'static> {
 }
 
 /// - `containers_turn` answers the dispatcher's poll (state and priority) in order, without a sort.
-/// - `containers_locked` answers "what do I hold", in order of uuid.
-/// - `containers_owner` and `containers_created` answer people's lists.
-/// - Times are nanoseconds since the epoch, so that they compare as numbers.
-/// - The last check is the promise that matters most: a lock has a holder, and nothing else has.
+/// - `containers_locked` answers the list of a holder's locks, in order of uuid.
+/// - `containers_owner` and `containers_created` answer users' lists.
+/// - Times are nanoseconds since the epoch, so they compare as numbers.
+/// - The last check is the most important invariant: every lock has a holder, and no other state
+///   has.
 const FIRST: &str = r"
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,

@@ -1,12 +1,12 @@
-//! The database: one writer, a bounded pool of readers.
+//! Database: one writer and a bounded pool of readers.
 //!
-//! Every change is one IMMEDIATE transaction on the one writing connection, so of two requests that
-//! race for a lock the second sees what the first did. Journal mode WAL with `synchronous=NORMAL`
-//! means: a crash of this program loses nothing; a crash of the machine may lose the last moments,
-//! but never leaves half a transaction. Losing them is safe here: a lost lock leaves the container
+//! Every change is one IMMEDIATE transaction on the writing connection, so the second of two
+//! competing lock requests sees the result of the first. Journal mode WAL with
+//! `synchronous=NORMAL`: a crash of this program loses nothing; a crash of the machine may lose the
+//! last moments, but never half a transaction. The loss is safe: a lost lock leaves the container
 //! Queued while a runner may be up, and the runner's own `state=Running` is then refused before any
-//! user code runs; a lost final report looks like a runner that exited without a word, which the
-//! dispatcher handles anyway. In exchange a transition costs no disk flush.
+//! user code runs; a lost final report looks like a runner without a report, a case handled by the
+//! dispatcher anyway. In exchange a transition costs no disk flush.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -20,17 +20,17 @@ use crate::error::{ApiError, QueueError};
 use crate::events::{Change, Hub};
 use crate::schema;
 
-/// Reading connections. Reads are short; two cores' worth of them keeps the disk cache busy.
+/// Number of reading connections. Reads are short; a few of them keep two cores busy.
 const READERS: usize = 4;
-/// Another process (a token command) holds the write lock for milliseconds.
+/// Wait for the write lock of another process (a token command), held for milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Lists build their SQL from filters; the dispatcher uses about ten shapes.
+/// Number of cached statements. Lists build SQL from filters; the dispatcher uses about ten forms.
 const CACHED_STATEMENTS: usize = 64;
 
 #[derive(Clone)]
 pub(crate) struct Store {
     writer: Arc<Mutex<Connection>>,
-    /// `None` for a database in memory: there the writer also reads.
+    /// `None` for a database in memory, where the writer also reads.
     readers: Option<Readers>,
     hub: Arc<Hub>,
 }
@@ -42,7 +42,7 @@ struct Readers {
 }
 
 impl Store {
-    /// Opens or makes the database and brings it to the newest schema. Blocks.
+    /// Opens or creates the database and migrates it to the newest schema. Blocks.
     pub(crate) fn open(config: &QueueConfig, hub: Arc<Hub>) -> Result<Self, QueueError> {
         let name = database_name(&config.database);
         let failed = |source| QueueError::Database {
@@ -87,7 +87,7 @@ impl Store {
         })
     }
 
-    /// Runs a read in one consistent view of the database.
+    /// Runs a read on one consistent view of the database.
     pub(crate) async fn read<T, F>(&self, f: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
@@ -112,8 +112,8 @@ impl Store {
         .await
     }
 
-    /// Runs a change in one IMMEDIATE transaction; what it pushed as changes is published after the
-    /// commit and before the next writer's turn, so that events come in the order of the commits.
+    /// Runs a change in one IMMEDIATE transaction. Its events are published after the commit and
+    /// before the next writer, so events have the order of the commits.
     pub(crate) async fn write<T, F>(&self, f: F) -> Result<T, ApiError>
     where
         T: Send + 'static,
@@ -135,7 +135,7 @@ impl Store {
     }
 }
 
-/// A reading connection that goes back into the pool even if the reader panics.
+/// Reading connection on loan, returned to the pool even after a panic.
 struct Loan {
     connection: Option<Connection>,
     idle: Arc<StdMutex<Vec<Connection>>>,
@@ -199,8 +199,8 @@ fn open_readers(path: &Path) -> rusqlite::Result<Readers> {
     })
 }
 
-/// Refuses a file of a newer version, of another program or of another cluster, before anything is
-/// written to it. Tells whether the file is new.
+/// Refuses a file of a newer version, another program or another cluster, before any write. Returns
+/// true for a new file.
 fn check_origin(
     connection: &Connection,
     config: &QueueConfig,
@@ -267,7 +267,7 @@ fn check_cluster(
     }
 }
 
-/// Marks a new file as this cluster's; of two programs that make it at one time the first counts.
+/// Marks a new file as owned by this cluster; of two concurrent creators the first wins.
 fn claim(connection: &Connection, config: &QueueConfig, name: &str) -> Result<(), QueueError> {
     let sql = "INSERT INTO meta VALUES ('cluster_id', ?1) ON CONFLICT DO NOTHING";
     connection
@@ -286,8 +286,9 @@ pub(crate) fn database_name(database: &Database) -> String {
     }
 }
 
-/// Makes a missing file readable by its owner only: commands and environments of all users go into
-/// it. SQLite gives the files beside it the same mode. When this fails, opening says why.
+/// Restricts a new file to its owner, since it will contain the commands and environments of all
+/// users. SQLite gives its companion files the same mode. A failure here is reported by the open
+/// call.
 fn make_private(path: &Path) {
     use std::os::unix::fs::OpenOptionsExt as _;
     let made = std::fs::OpenOptions::new()

@@ -1,6 +1,6 @@
-//! Answers that stay open: events, and logs that are followed.
+//! Open-ended answers: event streams and followed logs.
 //!
-//! Each holds a permit, ends when the server stops, and keeps no more than one piece in memory.
+//! Each holds a permit, ends with the server, and keeps at most one piece in memory.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,24 +22,25 @@ use crate::store::Store;
 use crate::token::Caller;
 
 const FOLLOW_PIECE_BYTES: usize = 64 << 10;
-/// Another process may write to the same database, and its changes wake nobody here.
+/// Interval of database checks for followers: another process may write to the same database
+/// without a wake-up here.
 const FOLLOW_RECHECK: Duration = Duration::from_secs(2);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Ends a stream when the server stops.
+/// Signal for the end of all streams at server shutdown.
 pub(crate) type Stop = watch::Receiver<bool>;
 
 struct Subscription {
     changes: broadcast::Receiver<Change>,
-    /// `None` for who sees everything.
+    /// Owner of the visible containers; `None` for all.
     only_owner: Option<String>,
     stop: Stop,
     is_new: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// The event stream: `ready` first, then `change` and `deleted` as they happen, and `lost` for a
-/// subscriber who was too slow and should look at the list again.
+/// Event stream: `ready` first, then `change` and `deleted` events, and `lost` for a slow
+/// subscriber, which should read the list again.
 pub(crate) fn events(
     changes: broadcast::Receiver<Change>,
     caller: &Caller,
@@ -106,7 +107,7 @@ fn event_of(change: &Change) -> Event {
     Event::default().event(name).data(data.to_string())
 }
 
-/// A log being followed.
+/// Followed log.
 pub(crate) struct Follow {
     pub(crate) store: Store,
     pub(crate) touched: broadcast::Receiver<Arc<str>>,
@@ -117,19 +118,20 @@ pub(crate) struct Follow {
     /// Bytes still to send; `None` means until the end.
     pub(crate) left: Option<usize>,
     pub(crate) stop: Stop,
-    /// Held for its drop: a place among the streams.
+    /// Permit for a stream, held until dropped.
     pub(crate) _permit: OwnedSemaphorePermit,
 }
 
 impl Follow {
-    /// The log from the offset on, open until the container is final and all is sent.
+    /// Body with the log from the offset on, open until the container is final and all bytes are
+    /// sent.
     pub(crate) fn into_body(self) -> Body {
         Body::from_stream(stream::unfold(Some(self), |follow| async move {
             let mut follow = follow?;
             match follow.next().await {
                 Ok(Some(data)) => Some((Ok(data), Some(follow))),
                 Ok(None) => None,
-                // The body breaks off, so that the reader does not take it for complete.
+                // The body ends with an error, so that the reader does not take it for complete.
                 Err(error) => Some((Err(std::io::Error::other(error.message)), None)),
             }
         }))
@@ -162,7 +164,7 @@ impl Follow {
             .await
     }
 
-    /// Until the container is touched, the server stops, or it is time to look anyway.
+    /// Waits for a change of the container, the end of the server, or the next check.
     async fn wait(&mut self) {
         let Self {
             touched,

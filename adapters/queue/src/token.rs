@@ -1,7 +1,7 @@
-//! Who calls: tokens, kept as SHA-256 only, and what each may do.
+//! Authentication: tokens, stored as SHA-256 only, and their permissions.
 //!
 //! A token is presented as `v2/<uuid>/<secret>` or as the bare secret. Tokens hold 258 random bits
-//! (or are the operator's root token), so a plain hash without salt is enough; the row is found by
+//! (or are the operator's root token), so a plain hash without salt is enough. The row is found by
 //! the hash, and the hash is compared again in constant time.
 
 use std::sync::Arc;
@@ -17,25 +17,25 @@ use crate::events::Hub;
 use crate::store::Store;
 use crate::{clock, ids};
 
-/// Secrets of one container token that are valid at one time: the runner may ask again when an
-/// answer was lost, and two runners that race must not shut each other out.
+/// Number of valid secrets of one container token: the runner may ask again after a lost answer,
+/// and two competing runners must not lock each other out.
 const CONTAINER_SECRETS_MAX: usize = 8;
-/// Longest token text that is looked at.
+/// Maximum length of a token text.
 const TOKEN_BYTES_MAX: usize = 512;
 
-/// What the holder of a token may do.
+/// Permissions of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Everything, including what a dispatcher may do.
+    /// All calls, including those of a dispatcher.
     Admin,
     /// Sees all containers; locks, unlocks and updates them.
     Dispatcher,
-    /// Creates containers; sees, reprioritises and cancels the own ones.
+    /// Creates containers; sees, reprioritises and cancels its own.
     User,
 }
 
 impl Role {
-    /// The name used in the database and on the command line: `admin`, `dispatcher`, `user`.
+    /// Name in the database and on the command line: `admin`, `dispatcher`, `user`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,20 +61,20 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// A token without its secret.
+/// Token without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenInfo {
-    /// `<cluster>-gj3su-<15 letters>`; `locked_by_uuid` of a container names it.
+    /// Uuid `<cluster>-gj3su-<15 letters>`; `locked_by_uuid` of a container names it.
     pub uuid: String,
-    /// What its holder may do.
+    /// Role of the token.
     pub role: Role,
-    /// Whose containers a user's token sees and creates.
+    /// Owner of the containers visible to and created by a user's token.
     pub owner: String,
-    /// RFC 3339, UTC.
+    /// Time of creation, RFC 3339, UTC.
     pub created_at: String,
 }
 
-/// Manages tokens, in the server's process or, on the same database file, in another one.
+/// Token management, in the server's process or in another process on the same database file.
 #[derive(Clone)]
 pub struct Tokens {
     store: Store,
@@ -93,7 +93,7 @@ impl Tokens {
     /// Opens the database for token commands, without serving.
     ///
     /// # Errors
-    /// As [`crate::QueueServer::bind`], apart from the address.
+    /// As [`crate::QueueServer::bind`], except for the address.
     pub async fn open(config: &QueueConfig) -> Result<Self, QueueError> {
         config.check()?;
         let (config, hub) = (config.clone(), Arc::new(Hub::new(1)));
@@ -112,10 +112,10 @@ impl Tokens {
     }
 
     /// Sets the root token: an admin with the fixed uuid `<cluster>-gj3su-000000000000000`. An
-    /// earlier root token stops working; containers locked with it stay locked by the new one.
+    /// earlier root token stops working; its locks pass to the new token.
     ///
     /// # Errors
-    /// [`QueueError::Token`] for a token that is empty, too long or has blanks.
+    /// [`QueueError::Token`] for a token that is empty, too long or contains blanks.
     pub async fn set_root(&self, token: &Secret) -> Result<TokenInfo, QueueError> {
         let uuid = ids::root_token_uuid(&self.cluster_id);
         let hash = hash_secret(Presented::check(token)?.secret);
@@ -123,10 +123,11 @@ impl Tokens {
             .await
     }
 
-    /// Adds a given token. Adding the same token again changes its role and owner and nothing else.
+    /// Adds a given token. Adding the same token again changes its role and owner only.
     ///
     /// # Errors
-    /// [`QueueError::Token`] for a token that is empty, too long or has blanks, or an empty owner.
+    /// [`QueueError::Token`] for a token that is empty, too long or contains blanks, or for an
+    /// empty owner.
     pub async fn add(
         &self,
         role: Role,
@@ -146,7 +147,7 @@ impl Tokens {
         self.put(uuid, role, owner.to_owned(), hash, false).await
     }
 
-    /// Makes a new token; the returned text `v2/<uuid>/<secret>` cannot be read again later.
+    /// Creates a token; the returned text `v2/<uuid>/<secret>` cannot be read again later.
     ///
     /// # Errors
     /// [`QueueError::Token`] for an empty owner.
@@ -167,8 +168,8 @@ impl Tokens {
         Ok((info, full))
     }
 
-    /// Ends a token at once; `false` if there is none with this uuid. Containers that it locked stay
-    /// locked until an admin cancels them.
+    /// Revokes a token at once; `false` for an unknown uuid. Containers locked with it stay locked
+    /// until an admin cancels them.
     ///
     /// # Errors
     /// [`QueueError::Server`] if the database fails.
@@ -183,7 +184,7 @@ impl Tokens {
             .map_err(server_error)
     }
 
-    /// All tokens but the containers' own, oldest first.
+    /// All tokens except container tokens, oldest first.
     ///
     /// # Errors
     /// [`QueueError::Server`] if the database fails.
@@ -250,7 +251,7 @@ impl Tokens {
     }
 }
 
-/// The caller of a request.
+/// Caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) token_uuid: String,
@@ -259,11 +260,11 @@ pub(crate) struct Caller {
     pub(crate) scope: Scope,
 }
 
-/// What a caller is.
+/// Scope of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     Person(Role),
-    /// The token of this container.
+    /// Token of this container.
     Container(String),
 }
 
@@ -272,7 +273,7 @@ impl Caller {
         self.scope == Scope::Person(Role::Admin)
     }
 
-    /// Admins and dispatchers.
+    /// True for admins and dispatchers.
     pub(crate) fn is_dispatcher(&self) -> bool {
         matches!(self.scope, Scope::Person(Role::Admin | Role::Dispatcher))
     }
@@ -281,7 +282,7 @@ impl Caller {
         self.scope == Scope::Person(Role::User)
     }
 
-    /// Whether a container with this uuid and owner exists for this caller.
+    /// True if the caller may see a container with this uuid and owner.
     pub(crate) fn may_see(&self, uuid: &str, owner: &str) -> bool {
         match &self.scope {
             Scope::Person(Role::Admin | Role::Dispatcher) => true,
@@ -298,7 +299,7 @@ impl Caller {
     }
 }
 
-/// Who presents this token; 401 if nobody of this cluster.
+/// Caller for a presented token; 401 for an unknown token.
 pub(crate) fn authenticate(connection: &Connection, token: &Secret) -> Result<Caller, ApiError> {
     let presented = Presented::check(token).map_err(|_| ApiError::unauthorized())?;
     let hash = hash_secret(presented.secret);
@@ -334,7 +335,7 @@ pub(crate) fn authenticate(connection: &Connection, token: &Secret) -> Result<Ca
     }
 }
 
-/// Makes the token of a container that was just locked, still without a secret.
+/// Creates the token of a newly locked container, still without a secret.
 pub(crate) fn open_container_token(
     tx: &Transaction<'_>,
     token_uuid: &str,
@@ -345,7 +346,7 @@ pub(crate) fn open_container_token(
     Ok(())
 }
 
-/// Ends every token of a container.
+/// Revokes every token of a container.
 pub(crate) fn expire_container_tokens(
     tx: &Transaction<'_>,
     container_uuid: &str,
@@ -357,7 +358,7 @@ pub(crate) fn expire_container_tokens(
     Ok(())
 }
 
-/// A fresh secret for a container's token; the oldest beyond the bound stop working.
+/// New secret for a container's token; the oldest secrets above the bound stop working.
 pub(crate) fn issue_container_secret(
     tx: &Transaction<'_>,
     token_uuid: &str,
@@ -372,7 +373,7 @@ pub(crate) fn issue_container_secret(
     Ok(secret)
 }
 
-/// A token as it was given: with or without its uuid.
+/// Presented token, with or without its uuid.
 struct Presented<'a> {
     uuid: Option<&'a str>,
     secret: &'a str,
@@ -411,7 +412,7 @@ fn hash_secret(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// Inserts or renews; the time of creation stays. Returns that time.
+/// Inserts or renews a token. Returns the time of creation, unchanged by a renewal.
 fn put_token(
     tx: &Transaction<'_>,
     uuid: &str,
@@ -441,6 +442,6 @@ fn check_owner(owner: &str) -> Result<(), QueueError> {
     Ok(())
 }
 
-fn server_error(error: ApiError) -> QueueError {
-    QueueError::Server(error.message)
+fn server_error(error: impl Into<ApiError>) -> QueueError {
+    QueueError::Server(error.into().message)
 }

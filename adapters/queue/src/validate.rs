@@ -1,4 +1,4 @@
-//! New containers: what is right, and for what is wrong its path, what was expected and what came.
+//! Validation of new containers; each error has the path, the expected and the given value.
 
 use rusqlite::types::Value as Sql;
 use serde_json::{Map, Value};
@@ -7,11 +7,11 @@ use crate::error::ApiError;
 use crate::params::{shown, wrong};
 use crate::token::Caller;
 
-/// The highest priority a user may give.
+/// Highest priority for users.
 pub(crate) const PRIORITY_MAX_USER: i64 = 1000;
-/// The priority of a container that names none.
+/// Default priority.
 const PRIORITY_DEFAULT: i64 = 500;
-/// Above this many bytes of RAM a request without any CPU is taken for garbage.
+/// Bytes of RAM above which a request without any CPU is refused as malformed.
 const RAM_WITHOUT_CPU_MAX: i64 = 1 << 60;
 
 const ATTRIBUTES: &str = "name, owner, state, priority, command, environment, cwd, output_path, mounts, container_image, runtime_constraints, scheduling_parameters";
@@ -20,7 +20,7 @@ const CONSTRAINTS: &str =
 const GPU: &str = "stack, driver_version, hardware_target, device_count, vram";
 const SCHEDULING: &str = "partitions, preemptible, max_run_time, supervisor";
 
-/// The columns of a new container, checked.
+/// Checked columns of a new container.
 pub(crate) fn new_container(
     wish: &Map<String, Value>,
     caller: &Caller,
@@ -72,7 +72,7 @@ pub(crate) fn new_container(
     ])
 }
 
-/// An integer of 0 to `most`.
+/// Integer from 0 to `most`.
 pub(crate) fn priority_value(path: &str, value: &Value, most: i64) -> Result<i64, ApiError> {
     value
         .as_i64()
@@ -80,7 +80,7 @@ pub(crate) fn priority_value(path: &str, value: &Value, most: i64) -> Result<i64
         .ok_or_else(|| wrong(path, &format!("an integer of 0 to {most}"), value))
 }
 
-/// A string that a system call would take.
+/// String acceptable for a system call (no NUL byte).
 pub(crate) fn text_value(path: &str, value: &Value) -> Result<String, ApiError> {
     match value {
         Value::String(text) if text.contains('\0') => Err(ApiError::invalid(format!(
@@ -260,7 +260,7 @@ fn known_keys(path: &str, map: &Map<String, Value>, known: &str) -> Result<(), A
     }
 }
 
-/// An optional integer of at least `least`.
+/// Optional integer of at least `least`.
 fn integer(
     path: &str,
     map: &Map<String, Value>,
@@ -304,7 +304,7 @@ fn optional_text(wish: &Map<String, Value>, name: &str) -> Result<String, ApiErr
     }
 }
 
-/// An optional object, `{}` if absent, as JSON text.
+/// Optional object as JSON text; `{}` if absent.
 fn object(
     wish: &Map<String, Value>,
     name: &str,

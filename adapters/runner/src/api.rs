@@ -1,4 +1,4 @@
-//! The containers API, with retries that are bounded in time.
+//! Client of the containers API, with retries bounded in time.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -11,56 +11,56 @@ use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{Method, Request, Response};
 use ureq::{Agent, AsSendBody};
 
-use crate::clock;
 use crate::config::Config;
+use crate::time_format;
 use crate::tls;
 
-/// One attempt, from the connection to the last byte of the answer.
+/// Timeout of one attempt, from the connection to the last byte of the response.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30);
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// A longer answer is refused.
+/// Maximum size of a response.
 const ANSWER_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
-/// How long a call may go on retrying.
+/// Maximum duration of a call including retries.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience(pub(crate) Duration);
+pub(crate) struct RetryLimit(pub(crate) Duration);
 
-impl Patience {
-    /// A single attempt that may take 3 s: somebody waits for it.
+impl RetryLimit {
+    /// Single attempt of at most 3 s, for calls on the critical path of a start.
     pub(crate) const ONCE: Self = Self(Duration::ZERO);
-    /// Before user code runs: another runner can take the container instead.
+    /// Limit before user code runs: another runner can take the container instead.
     pub(crate) const START: Self = Self(Duration::from_secs(60));
-    /// For a result that nobody else can report.
+    /// Limit for a result that only this runner can report.
     pub(crate) const RESULT: Self = Self(Duration::from_secs(600));
 }
 
-/// Why the API did not do what was asked.
+/// Error of an API call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// Check ARVADOS_API_TOKEN, and that this token locked the container.
+    /// Refused token: check ARVADOS_API_TOKEN, and that the same token locked the container.
     #[error("{call}: the API refused the token ({text}); check ARVADOS_API_TOKEN")]
     Refused { call: String, text: String },
-    /// The API understood and said no: retrying would not help.
+    /// Rejected request: a retry would not help.
     #[error("{call}: {text}")]
     Rejected {
         call: String,
         status: u16,
         text: String,
     },
-    /// The API could not be reached, or could not cope, for as long as the call could wait.
+    /// API unreachable or failing until the time limit of the call.
     #[error("{call}: gave up after {waited_s} s: {text}")]
     Unavailable {
         call: String,
         waited_s: u64,
         text: String,
     },
-    /// The answer is not what the API promises: is the URL right?
+    /// Response in an unexpected format: check the URL.
     #[error("{call}: {text}; does ARVADOS_API_HOST name a containers API?")]
     Malformed { call: String, text: String },
-    /// The server is not who it should be: name its authority with -ca-certs, or mend its certificate.
+    /// Untrusted certificate: name the authority with -ca-certs, or fix the certificate.
     #[error(
         "{call}: the API's certificate is not trusted ({text}); name its authority with -ca-certs"
     )]
@@ -70,7 +70,7 @@ pub(crate) enum ApiError {
     Trust(String),
 }
 
-/// A client with one token.
+/// API client with one token.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     agent: Agent,
@@ -84,7 +84,7 @@ enum Outcome {
         after: Option<Duration>,
         text: String,
     },
-    /// Somebody may be mending it, but only a result is worth waiting for that.
+    /// The certificate may be fixed soon, but only a result is worth the wait.
     Untrusted(String),
     Fail(ApiError),
 }
@@ -109,15 +109,15 @@ impl Api {
         })
     }
 
-    /// The record of a container.
-    pub(crate) fn container(&self, uuid: &str, patience: Patience) -> Result<Value, ApiError> {
-        self.get(&format!("arvados/v1/containers/{uuid}"), patience)
+    /// Fetches the record of a container.
+    pub(crate) fn container(&self, uuid: &str, retry_limit: RetryLimit) -> Result<Value, ApiError> {
+        self.get(&format!("arvados/v1/containers/{uuid}"), retry_limit)
     }
 
-    /// The container's own token, complete.
-    pub(crate) fn auth(&self, uuid: &str, patience: Patience) -> Result<Secret, ApiError> {
+    /// Fetches the complete API token of a container.
+    pub(crate) fn auth(&self, uuid: &str, retry_limit: RetryLimit) -> Result<Secret, ApiError> {
         let path = format!("arvados/v1/containers/{uuid}/auth");
-        let answer = self.get(&path, patience)?;
+        let answer = self.get(&path, retry_limit)?;
         let text = |key: &str| answer.get(key).and_then(Value::as_str).unwrap_or_default();
         match (text("uuid"), text("api_token")) {
             (_, "") => Err(ApiError::Malformed {
@@ -135,7 +135,7 @@ impl Api {
         &self,
         uuid: &str,
         change: &Map<String, Value>,
-        patience: Patience,
+        retry_limit: RetryLimit,
     ) -> Result<(), ApiError> {
         let path = format!("arvados/v1/containers/{uuid}");
         let change = serde_json::to_string(change).unwrap_or_default();
@@ -149,20 +149,20 @@ impl Api {
             &path,
             "application/x-www-form-urlencoded",
             body.as_bytes(),
-            patience,
+            retry_limit,
         )
         .map(drop)
     }
 
-    /// Appends to one of the container's logs. `position` counts the bytes of that stream before
-    /// these: by it the API knows the bytes again when an answer was lost and they come twice.
+    /// Appends to a log of a container. `position` is the number of bytes of the stream before
+    /// `bytes`: with the position the API recognises bytes repeated after a lost response.
     pub(crate) fn append(
         &self,
         uuid: &str,
         stream: &str,
         position: u64,
         bytes: &[u8],
-        patience: Patience,
+        retry_limit: RetryLimit,
     ) -> Result<(), ApiError> {
         let path = format!("arvados/v1/containers/{uuid}/log?stream={stream}&position={position}");
         self.call(
@@ -170,13 +170,13 @@ impl Api {
             &path,
             "application/octet-stream",
             bytes,
-            patience,
+            retry_limit,
         )
         .map(drop)
     }
 
-    fn get(&self, path: &str, patience: Patience) -> Result<Value, ApiError> {
-        let bytes = self.call(&Method::GET, path, "", b"", patience)?;
+    fn get(&self, path: &str, retry_limit: RetryLimit) -> Result<Value, ApiError> {
+        let bytes = self.call(&Method::GET, path, "", b"", retry_limit)?;
         serde_json::from_slice(&bytes).map_err(|e| ApiError::Malformed {
             call: format!("GET {path}"),
             text: e.to_string(),
@@ -189,13 +189,13 @@ impl Api {
         path: &str,
         kind: &str,
         body: &[u8],
-        patience: Patience,
+        retry_limit: RetryLimit,
     ) -> Result<Vec<u8>, ApiError> {
         let began = Instant::now();
         let request_id = request_id();
         let mut delay = RETRY_FIRST;
         loop {
-            let left = patience
+            let left = retry_limit
                 .0
                 .saturating_sub(began.elapsed())
                 .max(Duration::from_secs(3))
@@ -204,14 +204,14 @@ impl Api {
                 Outcome::Done(answer) => return Ok(answer),
                 Outcome::Fail(error) => return Err(error),
                 Outcome::Retry { after, text } => (after, text),
-                Outcome::Untrusted(text) if patience.0 >= Patience::RESULT.0 => (None, text),
+                Outcome::Untrusted(text) if retry_limit.0 >= RetryLimit::RESULT.0 => (None, text),
                 Outcome::Untrusted(text) => {
                     let call = format!("{method} {path}");
                     return Err(ApiError::Untrusted { call, text });
                 }
             };
             let wait = after.unwrap_or_else(|| jitter(delay));
-            if began.elapsed() + wait >= patience.0 {
+            if began.elapsed() + wait >= retry_limit.0 {
                 let waited_s = began.elapsed().as_secs();
                 return Err(ApiError::Unavailable {
                     call: format!("{method} {path}"),
@@ -257,7 +257,7 @@ impl Api {
                 };
             }
         };
-        judge(response, call())
+        classify(response, call())
     }
 
     fn send(
@@ -267,7 +267,7 @@ impl Api {
     ) -> Result<Response<ureq::Body>, ureq::Error> {
         let request = request?;
         if within == ATTEMPT_MAX {
-            // Without settings of its own a request shares the agent's parsed certificates.
+            // A request without own settings shares the agent's parsed certificates.
             return self.agent.run(request);
         }
         self.agent.run(
@@ -288,8 +288,8 @@ fn is_certificate(error: &ureq::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
-/// Sorts an answer: done, worth another attempt, or final.
-fn judge(mut response: Response<ureq::Body>, call: String) -> Outcome {
+/// Classifies a response: success, retryable, or final.
+fn classify(mut response: Response<ureq::Body>, call: String) -> Outcome {
     let status = response.status().as_u16();
     let after = response
         .headers()
@@ -328,7 +328,7 @@ fn judge(mut response: Response<ureq::Body>, call: String) -> Outcome {
     }
 }
 
-/// The status and what the API says about it, cut to a line.
+/// Returns the status and the API's error text as one short line.
 fn describe(status: u16, body: &[u8]) -> String {
     let answer: Value = serde_json::from_slice(body).unwrap_or_default();
     let errors = answer.get("errors").and_then(Value::as_array);
@@ -348,19 +348,21 @@ fn describe(status: u16, body: &[u8]) -> String {
 fn retry_after(text: &str) -> Option<Duration> {
     let seconds = match text.trim().parse::<u32>() {
         Ok(seconds) => f64::from(seconds),
-        Err(_) => clock::http_date(text)? - clock::now(),
+        Err(_) => time_format::http_date(text)? - time_format::now(),
     };
     Duration::try_from_secs_f64(seconds.max(0.0)).ok()
 }
 
-/// Between half of the delay and the whole, so that many runners do not come back at once.
+/// Returns a random delay between half of `delay` and `delay`, so that retries of many runners are
+/// spread.
 fn jitter(delay: Duration) -> Duration {
     let half = delay / 2;
     let spread = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_micros(random() % spread)
 }
 
-/// The hasher's keys are random in every instance: enough for jitter and request ids.
+/// Returns a random number. The keys of a hasher are random in every instance: good enough for
+/// jitter and request ids.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -404,14 +406,14 @@ mod tests {
     }
 
     #[test]
-    fn request_ids_have_twenty_digits_and_differ() {
+    fn request_ids_are_unique() {
         let (one, two) = (request_id(), request_id());
         assert_eq!(one.len(), 24);
         assert_ne!(one, two);
     }
 
     #[test]
-    fn jitter_stays_between_half_and_whole() {
+    fn jitter_is_between_half_and_full() {
         for _ in 0..100 {
             let wait = jitter(Duration::from_millis(100));
             assert!((50..=100).contains(&wait.as_millis()));
@@ -419,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_api_are_shown_and_other_bodies_are_not() {
+    fn only_api_errors_are_shown() {
         assert_eq!(
             describe(422, br#"{"errors":["cannot lock when Running"]}"#),
             "HTTP 422: cannot lock when Running"
@@ -428,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds_and_as_a_date() {
+    fn retry_after_accepts_seconds_and_date() {
         assert_eq!(retry_after("3"), Some(Duration::from_secs(3)));
         assert_eq!(
             retry_after("Sun, 06 Nov 1994 08:49:37 GMT"),

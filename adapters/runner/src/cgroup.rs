@@ -1,30 +1,31 @@
-//! Control groups: one per container, to hold its memory and to find and kill its processes.
+//! Control groups, one per container: limit the memory, and find and kill the processes.
 //!
-//! Version 2, version 1 and none at all are served. A group is made below the runner's own, so that
-//! no limit set on the runner is escaped; in version 2 it moves up to the nearest ancestor that
-//! passes the memory controller on, when there is one. The runner makes no group inside one that
-//! belongs to another supervisor (neither the root nor a systemd unit): its owner could not remove it.
+//! Works with version 2, version 1 or without control groups. A group is created below the runner's
+//! own group, so that limits of the runner stay effective. In version 2 the group is created below
+//! the nearest ancestor that delegates the memory controller, if any. The runner creates no group
+//! inside the group of another supervisor (neither the root nor a systemd unit), because the owner
+//! could not remove the group.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the hierarchies are mounted.
+/// Mount points of the control group hierarchies.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts(Vec<Mount>);
 
 #[derive(Debug)]
 struct Mount {
-    /// Empty for version 2, else the controller names.
+    /// Controller names; empty for version 2.
     controllers: Vec<String>,
-    /// The path inside the hierarchy that the mount point shows.
+    /// Path inside the hierarchy that is visible at the mount point.
     root: String,
     point: PathBuf,
 }
 
 impl Mounts {
-    /// Those of this process.
+    /// Reads the mount points of this process.
     pub(crate) fn here() -> Self {
         Self(
             fs::read_to_string("/proc/self/mountinfo")
@@ -33,20 +34,21 @@ impl Mounts {
         )
     }
 
-    /// The directories of the groups named `leaf` that the process is in.
+    /// Returns the directories of all groups named `leaf` with the process as a member.
     pub(crate) fn groups_of(&self, pid: i32, leaf: &str) -> Vec<PathBuf> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         if !text.contains(leaf) {
             return Vec::new();
         }
         let lines = memberships(&text)
-            .filter_map(|(controllers, path)| Some((controllers, up_to(path, leaf)?)));
+            .filter_map(|(controllers, path)| Some((controllers, truncate_after(path, leaf)?)));
         lines
             .filter_map(|(controllers, path)| self.dir(controllers, path))
             .collect()
     }
 
-    /// The groups named `leaf` that the process may have made, whether anything is in them or not.
+    /// Returns the directories of all groups named `leaf` that the process may have created, empty
+    /// or not.
     pub(crate) fn groups_made_by(&self, pid: i32, leaf: &str) -> Vec<PathBuf> {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let own = memberships(&text).filter_map(|(controllers, path)| {
@@ -79,7 +81,7 @@ impl Mounts {
         Some(mount.point.join(inside.trim_start_matches('/')))
     }
 
-    /// The directory of this process's own group, when the runner may make one below.
+    /// Returns the directory of this process's own group, if the runner may create a group below.
     fn own(&self, controller: &str) -> Option<(PathBuf, &Mount)> {
         let text = fs::read_to_string("/proc/self/cgroup").ok()?;
         let (controllers, path) = memberships(&text).find(|(controllers, _)| match controller {
@@ -93,14 +95,14 @@ impl Mounts {
     }
 }
 
-/// The lines of `/proc/PID/cgroup`: controllers (empty for version 2) and path.
+/// Parses the lines of `/proc/PID/cgroup`: controllers (empty for version 2) and path.
 fn memberships(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines()
         .filter_map(|line| line.split_once(':')?.1.split_once(':'))
 }
 
-/// The path cut after the component `leaf`.
-fn up_to<'a>(path: &'a str, leaf: &str) -> Option<&'a str> {
+/// Truncates the path after the component `leaf`.
+fn truncate_after<'a>(path: &'a str, leaf: &str) -> Option<&'a str> {
     let start = path.find(leaf)?;
     let end = start + leaf.len();
     let whole = path[..start].ends_with('/') && (end == path.len() || path[end..].starts_with('/'));
@@ -133,16 +135,17 @@ fn parse_mounts(text: &str) -> Vec<Mount> {
         .collect()
 }
 
-/// The groups made for one container.
+/// Groups created for one container.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     dirs: BTreeSet<PathBuf>,
-    /// The group whose memory is limited, if any.
+    /// Group with a memory limit, if any.
     memory: Option<PathBuf>,
 }
 
 impl Groups {
-    /// Makes what this host allows, limited to `memory_max` bytes where a memory controller can be had.
+    /// Creates the groups that the host allows. Limits the memory to `memory_max` bytes if a memory
+    /// controller is available.
     pub(crate) fn create(leaf: &str, memory_max: Option<u64>) -> Self {
         let mounts = Mounts::here();
         let mut groups = Self::default();
@@ -157,7 +160,7 @@ impl Groups {
                 .and_then(|()| fs::write(dir.join("memory.limit_in_bytes"), limit.to_string()));
             match limited {
                 Ok(()) => {
-                    // Without swap accounting this file is missing, and memory alone is limited.
+                    // The file is missing without swap accounting: then only the memory is limited.
                     let _ = fs::write(dir.join("memory.memsw.limit_in_bytes"), limit.to_string());
                     groups.memory = Some(dir.clone());
                     groups.dirs.insert(dir);
@@ -205,17 +208,17 @@ impl Groups {
         }
     }
 
-    /// The files that a process writes `0` to, in order to join.
+    /// Files for joining the groups: a process joins by writing `0`.
     pub(crate) fn joins(&self) -> impl Iterator<Item = PathBuf> {
         self.dirs.iter().map(|dir| dir.join("cgroup.procs"))
     }
 
-    /// Whether the memory of all processes together is limited.
+    /// True if the total memory of all processes is limited.
     pub(crate) fn limits_memory(&self) -> bool {
         self.memory.is_some()
     }
 
-    /// Whether the kernel killed a process because the limit was reached.
+    /// True if the kernel killed a process at the memory limit.
     pub(crate) fn out_of_memory(&self) -> bool {
         let Some(dir) = &self.memory else {
             return false;
@@ -231,7 +234,7 @@ impl Groups {
             })
     }
 
-    /// Removes the groups; their processes must be gone.
+    /// Removes the groups. All processes must have ended.
     pub(crate) fn remove(&mut self) {
         self.dirs.iter().for_each(|dir| remove(dir));
         self.dirs.clear();
@@ -245,7 +248,7 @@ fn make(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Kills every process of a version 2 group at once; does nothing for a version 1 group.
+/// Kills all processes of a version 2 group at once. Does nothing for a version 1 group.
 pub(crate) fn kill(dir: &Path) {
     let _ = fs::OpenOptions::new()
         .write(true)
@@ -256,7 +259,7 @@ pub(crate) fn kill(dir: &Path) {
         });
 }
 
-/// Removes a group and those below it: innermost first, as the kernel asks.
+/// Removes a group and all groups below, innermost first, as required by the kernel.
 pub(crate) fn remove(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -276,7 +279,7 @@ mod tests {
         33 24 8:1 / / rw - ext4 /dev/sda1 rw\n";
 
     #[test]
-    fn groups_are_found_in_every_hierarchy() {
+    fn groups_are_found_in_all_hierarchies() {
         let mounts = Mounts(parse_mounts(MOUNTINFO));
         assert_eq!(
             mounts.dir("", "/a"),
@@ -294,15 +297,15 @@ mod tests {
     }
 
     #[test]
-    fn a_name_counts_only_as_a_whole_component() {
-        assert_eq!(up_to("/x/leaf/deeper", "leaf"), Some("/x/leaf"));
-        assert_eq!(up_to("/x/leaf", "leaf"), Some("/x/leaf"));
-        assert_eq!(up_to("/x/leaf2", "leaf"), None);
-        assert_eq!(up_to("/x/aleaf", "leaf"), None);
+    fn group_name_matches_whole_component() {
+        assert_eq!(truncate_after("/x/leaf/deeper", "leaf"), Some("/x/leaf"));
+        assert_eq!(truncate_after("/x/leaf", "leaf"), Some("/x/leaf"));
+        assert_eq!(truncate_after("/x/leaf2", "leaf"), None);
+        assert_eq!(truncate_after("/x/aleaf", "leaf"), None);
     }
 
     #[test]
-    fn a_kill_of_the_memory_controller_is_noticed() -> io::Result<()> {
+    fn oom_kill_is_detected() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
         let groups = Groups {
             dirs: BTreeSet::new(),
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_goes_to_the_nearest_ancestor_that_passes_memory_on() -> io::Result<()> {
+    fn limit_uses_nearest_delegating_ancestor() -> io::Result<()> {
         let top = tempfile::tempdir()?;
         let own = top.path().join("slice/scope");
         fs::create_dir_all(&own)?;

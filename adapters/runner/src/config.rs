@@ -1,4 +1,4 @@
-//! Where the API is and how to speak to it: the JSON document on stdin, or the environment.
+//! Configuration of the API access, from the JSON document on stdin or from the environment.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -6,35 +6,35 @@ use std::io::{BufReader, Read};
 use longshore_secret::Secret;
 use serde::Deserialize;
 
-/// The document may carry a whole cluster configuration; beyond this it is refused.
+/// Maximum size of the document, which may contain a whole cluster configuration.
 const CONFIG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// What is wrong with the configuration.
+/// Configuration error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
-    /// The document on stdin is not the JSON object that `--stdin-config` reads.
+    /// The document on stdin is not the JSON object expected by `--stdin-config`.
     #[error(
         "decode stdin: {0}; expected one JSON object like {{\"Env\": {{\"ARVADOS_API_HOST\": ...}}}}"
     )]
     Decode(serde_json::Error),
-    /// Set the variable in `Env` of the document on stdin, or in the environment.
+    /// Missing variable: set in `Env` of the document on stdin, or in the environment.
     #[error("{0} is empty: set it in Env of the configuration on stdin")]
     Empty(&'static str),
-    /// The variable is set, but cannot be right.
+    /// Invalid value of a variable.
     #[error("{name} is malformed: expected {expected}")]
     Malformed {
         name: &'static str,
         expected: &'static str,
     },
-    /// A cluster configuration file was named: use `--stdin-config`.
+    /// Cluster configuration file on the command line: use `--stdin-config`.
     #[error(
         "-config {0}: reading a cluster configuration file is not built yet; use --stdin-config"
     )]
     File(String),
 }
 
-/// The document on stdin. Unknown keys are skipped without being kept: `Cluster` may be large and
-/// holds secrets that are none of the runner's business.
+/// Document on stdin. Unknown keys are skipped: `Cluster` may be large and contains secrets not
+/// needed by the runner.
 #[derive(Deserialize)]
 struct Document {
     #[serde(rename = "Env", default)]
@@ -43,24 +43,25 @@ struct Document {
     ec2_spot_check: Option<bool>,
 }
 
-/// A validated configuration.
+/// Validated configuration.
 pub(crate) struct Config {
-    /// Base URL of the API, without a slash at its end.
+    /// Base URL of the API, without a trailing slash.
     pub(crate) api_url: String,
     pub(crate) api_host: String,
     pub(crate) token: Secret,
-    /// Whether the API's certificate is taken unseen.
+    /// True if the certificate of the API is not verified.
     pub(crate) insecure: bool,
-    /// Price of the instance in dollars an hour, when the dispatcher told.
+    /// Price of the instance in dollars per hour; 0 if not sent by the dispatcher.
     pub(crate) price: f64,
     pub(crate) ec2_spot_check: bool,
-    /// `HOST:0` to be reached at, an IPv6 host in brackets; empty when the dispatcher did not tell.
+    /// `HOST:0` of the gateway address, an IPv6 host in brackets; empty if not sent by the
+    /// dispatcher.
     pub(crate) gateway_address: String,
     env: BTreeMap<String, Secret>,
 }
 
 impl Config {
-    /// Reads one document, and no byte of what follows it needs to come.
+    /// Reads one document, without waiting for further input.
     pub(crate) fn read(from: impl Read) -> Result<Self, ConfigError> {
         let mut decoder =
             serde_json::Deserializer::from_reader(BufReader::new(from.take(CONFIG_BYTES_MAX)));
@@ -71,7 +72,7 @@ impl Config {
         )
     }
 
-    /// Takes the variables from this process's environment.
+    /// Reads the variables of this process's environment.
     pub(crate) fn from_environment() -> Result<Self, ConfigError> {
         let env = std::env::vars_os().filter_map(|(name, value)| {
             let name = name
@@ -117,7 +118,7 @@ impl Config {
         })
     }
 
-    /// The document for the detached child: only what a runner reads.
+    /// Returns the document for the detached child, with only the variables read by a runner.
     pub(crate) fn document(&self) -> Secret {
         let read = self
             .env
@@ -132,7 +133,7 @@ impl Config {
     }
 }
 
-/// The variables that the runner reads.
+/// Variables read by the runner.
 const READ: [&str; 6] = [
     "ARVADOS_API_HOST",
     "ARVADOS_API_HOST_INSECURE",
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_document_is_read_and_handed_on_without_what_nobody_reads() -> Result<(), String> {
+    fn document_keeps_only_needed_variables() -> Result<(), String> {
         let config = read(
             r#"{"Env":{"ARVADOS_API_HOST":"api.example:443","ARVADOS_API_TOKEN":"tok","ARVADOS_API_HOST_INSECURE":"1",
             "InstanceType":"{\n    \"Price\": 0.25\n}\n","GatewayAddress":"1.2.3.4:0","GatewayAuthSecret":"hush"},
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_url_wins_over_the_host() -> Result<(), String> {
+    fn full_url_overrides_host() -> Result<(), String> {
         let config = read(
             r#"{"Env":{"ARVADOS_API_TOKEN":"t","ARVADOS_API_HOST":"h","LONGSHORE_API_URL":"http://127.0.0.1:1/"}}"#,
         )?;
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_no_secret_is_shown() {
+    fn config_error_names_variable_without_secret() {
         let message = |json: &str| read(json).err().unwrap_or_default();
         assert!(message("{}").starts_with("ARVADOS_API_TOKEN is empty"));
         assert!(

@@ -1,11 +1,11 @@
-//! The container's record, as far as a runner needs it.
+//! Container record: the part needed by a runner.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// A container that can be run.
+/// Container with a valid record.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Container {
     pub(crate) command: Vec<String>,
@@ -23,22 +23,22 @@ pub(crate) struct Container {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Constraints {
-    /// Whether the container gets its own API token.
+    /// True if the container gets its own API token.
     #[serde(rename = "API", default, deserialize_with = "or_default")]
     pub(crate) api: bool,
-    /// Memory in bytes; 0 is no limit.
+    /// Memory in bytes; 0 means no limit.
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) ram: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct Scheduling {
-    /// Time limit in seconds; 0 is none.
+    /// Time limit in seconds; 0 means no limit.
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) max_run_time: u64,
 }
 
-/// `null` in a record means the same as a missing key.
+/// Deserializes `null` as a missing key.
 fn or_default<'de, D, T>(decoder: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -48,7 +48,7 @@ where
 }
 
 impl Container {
-    /// Reads a record, or says what in it no retry can mend.
+    /// Parses a record. Returns a message if the record is permanently invalid.
     pub(crate) fn from_record(record: Value) -> Result<Self, String> {
         let container: Self = serde_json::from_value(record)
             .map_err(|e| format!("malformed container record: {e}"))?;
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nulls_and_unknown_keys_are_taken() -> Result<(), String> {
+    fn nulls_and_unknown_keys_are_accepted() -> Result<(), String> {
         let container = Container::from_record(json!({
             "command": ["true"], "environment": null, "cwd": null, "runtime_constraints": {"ram": null, "vcpus": 1},
             "scheduling_parameters": {"max_run_time": 5}, "runtime_status": null, "priority": 562_948_375_092_493_200_u64,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_run_says_why() {
+    fn invalid_record_names_reason() {
         for (record, why) in [
             (json!({"command": []}), "command is empty"),
             (json!({"command": "ls"}), "expected a sequence"),

@@ -1,4 +1,4 @@
-//! What a container costs: the instance's price over time.
+//! Cost of a container: the price of the instance over time.
 
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -7,9 +7,9 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
-use crate::clock;
+use crate::time_format;
 
-/// No price history is longer.
+/// Maximum size of a price history.
 const PRICES_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
@@ -20,10 +20,10 @@ struct Price {
     price: f64,
 }
 
-/// Prices in dollars an hour with the time from which each holds, in order.
+/// Parses prices in dollars per hour with their start times, ordered by time.
 fn parse(bytes: &[u8]) -> Result<Vec<(f64, f64)>, String> {
     let prices: Vec<Price> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-    let read = |price: &Price| match clock::rfc3339(&price.start_time) {
+    let read = |price: &Price| match time_format::rfc3339(&price.start_time) {
         Some(start) if price.price >= 0.0 => Ok((start, price.price)),
         Some(_) => Err(format!("Price {} is negative", price.price)),
         None => Err(format!("StartTime {:?} is not RFC 3339", price.start_time)),
@@ -33,7 +33,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<(f64, f64)>, String> {
     Ok(prices)
 }
 
-/// Takes a price history over from a dispatcher; nothing at all means no change.
+/// Stores a price history sent by the dispatcher. Empty input means no change.
 pub(crate) fn update(path: &Path, from: impl Read) -> Result<(), String> {
     let mut bytes = Vec::new();
     from.take(PRICES_BYTES_MAX)
@@ -48,7 +48,7 @@ pub(crate) fn update(path: &Path, from: impl Read) -> Result<(), String> {
     write(path, &bytes).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Replaces the file in one step, so that a runner never reads half of it.
+/// Replaces the file atomically, so that a runner never reads a partial file.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!("~{}", std::process::id()));
@@ -68,18 +68,19 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     done
 }
 
-/// Adds up what one container costs.
+/// Cost meter of one container.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
-    /// Dollars an hour while the history says nothing.
+    /// Price in dollars per hour before the first entry of the history.
     pub(crate) price: f64,
-    /// Start of the container, in seconds since the epoch.
+    /// Start of the container, in seconds since the Unix epoch.
     pub(crate) started: f64,
     pub(crate) history: PathBuf,
 }
 
 impl Meter {
-    /// Dollars from the start until `now`, in seconds since the epoch. The history is read afresh.
+    /// Returns the cost in dollars from the start until `now`, in seconds since the Unix epoch.
+    /// Reads the history again on each call.
     pub(crate) fn cost(&self, now: f64) -> f64 {
         let file = fs::File::open(&self.history).ok();
         let bytes = file.and_then(|file| {
@@ -119,19 +120,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_history_the_instance_type_sets_the_price() {
+    fn cost_without_history_uses_configured_price() {
         assert!((meter().cost(3600.0 * 3.0) - 2.0).abs() < 1e-9);
         assert!(meter().cost(0.0).abs() < 1e-9);
     }
 
     #[test]
-    fn each_price_counts_for_its_own_time() {
+    fn cost_integrates_price_history() {
         let prices = [(0.0, 2.0), (7200.0, 4.0), (99_999.0, 100.0)];
         assert!((meter().integrate(&prices, 3600.0 * 3.0) - 6.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_history_is_replaced_whole_and_only_by_a_good_one() -> Result<(), String> {
+    fn history_is_replaced_by_valid_input_only() -> Result<(), String> {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let path = dir.path().join("prices.json");
         let good = r#"[{"StartTime":"2026-01-01T00:00:00Z","Price":0.5}]"#;

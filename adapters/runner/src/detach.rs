@@ -1,7 +1,7 @@
 //! `--detach`: takes the container's lock and starts a runner in the background.
 //!
-//! Everything that can be known to go wrong is found out before the lock is taken, so that the start
-//! command itself fails, loudly and at once.
+//! All foreseeable errors are detected before the lock is taken, so that the start command itself
+//! fails at once.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::api::{Api, ApiError, Patience};
+use crate::api::{Api, ApiError, RetryLimit};
 use crate::config::{Config, ConfigError};
 use crate::engine::{self, EngineError};
 use crate::flags::Flags;
@@ -21,39 +21,39 @@ use crate::lock::{LockDir, LockError, Record};
 use crate::run::{self, RunError};
 use crate::{logs, procfs};
 
-/// From the start of the child to the moment when a signal of `--list` cannot end it any more.
+/// Maximum time from the start of the child until the child handles the signal of `--list`.
 const READY_MAX: Duration = Duration::from_secs(10);
 
-/// Where the system's journal listens; systemd-cat may exist without it.
+/// Socket of the systemd journal. systemd-cat may be installed without a running journal.
 const JOURNAL: &str = "/run/systemd/journal/stdout";
 
-/// Why no runner was started.
+/// Error of a detached start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DetachError {
-    /// Not a container uuid.
+    /// Invalid container uuid.
     #[error(transparent)]
     Uuid(#[from] RunError),
-    /// Mend the configuration that the dispatcher sends.
+    /// Invalid configuration from the dispatcher.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The API refuses the token, or its certificates cannot be loaded.
+    /// The API refuses the token, or the certificates cannot be loaded.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The engine cannot be had.
+    /// The engine is not available.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The container's lock cannot be had.
+    /// The container's lock cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The runner could not be started in the background.
     #[error("start the runner: {0}")]
     Start(io::Error),
-    /// The runner ended at once: its log says why.
+    /// The runner exited at once: see its log for the reason.
     #[error("the runner ended at once ({status}); see {log}")]
     Died { status: String, log: String },
 }
 
-/// Starts `longshore-runner -no-detach ARGS` and publishes its pid in the lock file and on stdout.
+/// Starts `longshore-runner -no-detach ARGS` and publishes the pid in the lock file and on stdout.
 pub(crate) fn detach(flags: &Flags, uuid: &str, args: &[OsString]) -> Result<(), DetachError> {
     run::check_uuid(uuid)?;
     engine::check(&flags.runtime_engine)?;
@@ -63,10 +63,10 @@ pub(crate) fn detach(flags: &Flags, uuid: &str, args: &[OsString]) -> Result<(),
         (false, None) => Config::from_environment()?,
     };
     let api = Api::new(&config, flags.ca_certs.as_deref())?;
-    // An API that does not answer right now is left to the runner, which has more patience.
-    let hopeless =
+    // A temporary failure of the API is left to the runner, which retries for longer.
+    let is_final =
         |error: &ApiError| matches!(error, ApiError::Refused { .. } | ApiError::Untrusted { .. });
-    if let Some(error) = api.container(uuid, Patience::ONCE).err().filter(hopeless) {
+    if let Some(error) = api.container(uuid, RetryLimit::ONCE).err().filter(is_final) {
         return Err(error.into());
     }
     let locks = LockDir::new(&flags.lock_dir);
@@ -91,7 +91,7 @@ pub(crate) fn detach(flags: &Flags, uuid: &str, args: &[OsString]) -> Result<(),
     });
     match published {
         Ok(line) => {
-            // Whoever started us may have stopped listening: the lock file is what counts.
+            // The caller may have closed stdout; only the lock file matters.
             let _ = io::stdout().write_all(line.as_bytes());
             Ok(())
         }
@@ -104,20 +104,21 @@ pub(crate) fn detach(flags: &Flags, uuid: &str, args: &[OsString]) -> Result<(),
     }
 }
 
-/// Starts the child with its output in the journal or a log file, and returns where that is. It keeps
-/// nothing of this process open but the lock: the SSH session that runs us must be able to end.
+/// Starts the child with its output in the journal or a log file. Returns the location of the
+/// output. The child inherits only the lock from this process, so that the SSH session can end.
 fn spawn(
     flags: &Flags,
     locks: &LockDir,
     uuid: &str,
     args: &[OsString],
 ) -> io::Result<(Child, String)> {
-    // Not by its path: the file there may have been replaced since we began. The link works as long
-    // as we live, and we live until the child has begun; `/proc/self` would be systemd-cat's.
+    // Not the path of the binary, because the file may have been replaced since the start. The link
+    // is valid while this process lives, which is until the child has started. `/proc/self` would
+    // refer to systemd-cat.
     let program = std::path::PathBuf::from(format!("/proc/{}/exe", std::process::id()));
     let (words, output, log) = match systemd_cat() {
         Some(cat) => {
-            // Twice: the outer one carries a failure of the inner one to the journal.
+            // Nested twice: the outer systemd-cat logs a failure of the inner one.
             let identify = OsString::from("--identifier=crunch-run");
             let words = [
                 cat.clone().into(),
@@ -152,7 +153,7 @@ fn spawn(
         .args(args)
         .process_group(0);
     if words.len() == 1 {
-        // So that operators find it by its name.
+        // Visible process name for operators.
         command.arg0("longshore-runner");
     }
     let input = if flags.stdin_config {
@@ -175,8 +176,8 @@ fn systemd_cat() -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Waits until the child is safe from the signal of a `--list`, gives it the configuration, and
-/// returns its pid. Only then may the pid be published.
+/// Waits until the child handles the signal of `--list`, sends the configuration, and returns the
+/// pid. The pid must not be published earlier.
 fn hand_over(
     child: &mut Child,
     log: &str,
@@ -185,7 +186,7 @@ fn hand_over(
 ) -> Result<i32, DetachError> {
     let pid = i32::try_from(child.id()).map_err(|e| DetachError::Start(io::Error::other(e)))?;
     let deadline = Instant::now() + READY_MAX;
-    while !procfs::survives(pid, Signal::USR2.as_raw()) {
+    while !procfs::handles_signal(pid, Signal::USR2.as_raw()) {
         if let Some(status) = child.try_wait().map_err(DetachError::Start)? {
             return Err(DetachError::Died {
                 status: status.to_string(),

@@ -1,12 +1,12 @@
-//! The command line, in the flag syntax that dispatchers already send: `-x`, `--x`, `--x=v` and
-//! `-x v` are all equal, and flags end at the first positional argument.
+//! Command line in the flag syntax of dispatchers: `-x`, `--x`, `--x=v` and `-x v` are equivalent,
+//! and flags end at the first positional argument.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the command line asks for.
+/// Parsed command line.
 #[derive(Debug, Clone)]
 pub(crate) struct Flags {
     pub(crate) detach: bool,
@@ -14,7 +14,7 @@ pub(crate) struct Flags {
     pub(crate) list: bool,
     pub(crate) stdin_prices: bool,
     pub(crate) kill: Option<i32>,
-    /// A cluster configuration file, when one was named on the command line.
+    /// Path of a cluster configuration file from the command line.
     pub(crate) config: Option<PathBuf>,
     pub(crate) runtime_engine: String,
     pub(crate) broken_node_hook: Option<PathBuf>,
@@ -30,16 +30,16 @@ pub(crate) struct Flags {
     pub(crate) uuid: Option<String>,
 }
 
-/// The outcome of reading a command line.
+/// Result of parsing a command line.
 pub(crate) enum Parsed {
     Flags(Box<Flags>),
-    /// Help was asked for: the text.
+    /// Help text, requested by a flag.
     Help(String),
-    /// It cannot be understood: why, and the usage.
+    /// Error message and usage text.
     Usage(String),
 }
 
-/// Reads the arguments after the program name and the internal markers.
+/// Parses the arguments after the program name and the internal markers.
 pub(crate) fn parse(args: &[OsString]) -> Parsed {
     let mut words = Vec::with_capacity(args.len());
     for arg in args {
@@ -232,8 +232,7 @@ fn typed(kind: Kind, text: &str) -> Option<Value> {
     })
 }
 
-/// Reads `1h30m`, `1.5s`, `300ms`; a bare number counts seconds. Negative ones are refused: nothing
-/// here can wait for less than no time.
+/// Parses `1h30m`, `1.5s`, `300ms`, or a number of seconds. Negative values are refused.
 fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u32>() {
         return Some(Duration::from_secs(u64::from(seconds)));
@@ -284,7 +283,8 @@ fn build(values: &Values, positional: &[&str]) -> Parsed {
             .map(PathBuf::from)
             .or_else(|| set.map(PathBuf::from));
         let chosen = chosen.unwrap_or_else(|| default.into());
-        // The lock file tells others, in other working directories, where things are.
+        // Absolute, because processes in other working directories read the path from the lock
+        // file.
         std::path::absolute(&chosen).unwrap_or(chosen)
     };
     let kill = match values.get("kill") {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_of_a_flag_are_equal() -> Result<(), String> {
+    fn all_flag_spellings_are_equivalent() -> Result<(), String> {
         for words in [
             ["-kill", "15", "u"].as_slice(),
             &["--kill", "15", "u"],
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_end_at_the_first_positional_and_at_the_double_dash() {
+    fn flags_end_at_positional_or_double_dash() {
         assert!(flags(&["u", "--list"]).is_err_and(|e| e.contains("unexpected argument")));
         assert_eq!(
             flags(&["--", "-u"]).map(|f| f.uuid),
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_the_table_parses() {
+    fn every_flag_in_table_parses() {
         for (name, kind, _) in TABLE {
             let word = match kind {
                 Kind::Bool => format!("--{name}=false"),
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_cannot_be_understood_says_why() {
+    fn invalid_command_line_names_reason() {
         assert!(flags(&["--frob"]).is_err_and(|e| e.contains("not defined: -frob")));
         assert!(flags(&["--kill"]).is_err_and(|e| e.contains("needs an argument: -kill")));
         assert!(flags(&["--kill", "x"]).is_err_and(|e| e.contains("invalid value \"x\"")));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_with_their_units() {
+    fn durations_are_parsed_with_units() {
         assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("0"), Some(Duration::ZERO));

@@ -1,4 +1,5 @@
-//! `--kill N UUID`: signals a container's runner. With 9 everything of the container is ended.
+//! `--kill N UUID`: sends a signal to a container's runner. Signal 9 kills all processes of the
+//! container.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -7,17 +8,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup::{self, Mounts};
 use crate::flags::Flags;
-use crate::lock::{LockDir, LockError, Look, Record};
+use crate::lock::{LockDir, LockError, LockState, Record};
+use crate::process_tree::{self, Criteria};
 use crate::procfs::{self, FileId};
-use crate::tree::{self, Marks};
 
-/// How long a signalled runner may take to be gone.
+/// Maximum wait for the end of a runner after a signal.
 const GONE_MAX: Duration = Duration::from_secs(1);
 
-/// How long the whole tree may take to die; only uninterruptible sleep takes longer than an instant.
+/// Maximum wait for the end of all processes. Only uninterruptible sleep takes longer than
+/// milliseconds.
 const TREE_MAX: Duration = Duration::from_secs(5);
 
-/// Returns 0 when the container's runner is gone, 1 when it lives or cannot be told.
+/// Returns 0 if the container's runner is gone, 1 if still alive or unknown.
 pub(crate) fn kill(flags: &Flags, uuid: &str, signal: i32) -> u8 {
     let locks = LockDir::new(&flags.lock_dir);
     let outcome = match signal {
@@ -29,7 +31,7 @@ pub(crate) fn kill(flags: &Flags, uuid: &str, signal: i32) -> u8 {
         Err(text) => (1, text),
     };
     if !text.is_empty() {
-        crate::complain(&format!("{uuid}: {text}\n"));
+        crate::print_error(&format!("{uuid}: {text}\n"));
     }
     code
 }
@@ -52,7 +54,7 @@ fn signal_runner(locks: &LockDir, uuid: &str, signal: i32) -> Result<String, Str
             return Ok(format!("pid {pid}: {errno}"));
         }
     }
-    if vanishes(pid, start, GONE_MAX) {
+    if ends_within(pid, start, GONE_MAX) {
         return gone();
     }
     Err(format!(
@@ -72,7 +74,7 @@ fn signal_name(signal: Signal) -> &'static str {
     }
 }
 
-fn vanishes(pid: i32, start: Option<u64>, within: Duration) -> bool {
+fn ends_within(pid: i32, start: Option<u64>, within: Duration) -> bool {
     let deadline = Instant::now() + within;
     loop {
         if !procfs::is_alive(pid, start) {
@@ -85,14 +87,15 @@ fn vanishes(pid: i32, start: Option<u64>, within: Duration) -> bool {
     }
 }
 
-/// The supervisor is stopped first and killed last: as long as it lives, stopped or not, its orphaned
-/// descendants come back to it and can be found; and stopped it can neither start nor report anything.
+/// Kills all processes of a container. The supervisor is stopped first and killed last. As long as
+/// the supervisor exists, even stopped, orphaned descendants are reparented to the supervisor and
+/// can be found; a stopped supervisor can neither start nor report anything.
 fn kill_tree(locks: &LockDir, uuid: &str) -> Result<String, String> {
     let path = locks.container(uuid);
     let Some(lockfile) = FileId::of(&path) else {
         return Ok(String::new());
     };
-    // A record that cannot be read does not save those who hold the lock.
+    // An unreadable record does not prevent the kill: the lock file identifies the processes.
     let record = match locks.record(uuid) {
         Ok(None) => return Ok(String::new()),
         Ok(Some(found)) => Some(found),
@@ -101,7 +104,8 @@ fn kill_tree(locks: &LockDir, uuid: &str) -> Result<String, String> {
     };
     let supervisor = record.as_ref().and_then(|(record, _)| {
         let known = procfs::is_alive(record.pid, record.start);
-        // Without a start time, holding the lock file tells the runner from a stranger with its pid.
+        // Without a start time, a runner is identified by holding the lock file: the pid may have
+        // been reused.
         let pid = Pid::from_raw(record.pid).filter(|_| known && lockfile.is_open_in(record.pid))?;
         Some((pid, record.start))
     });
@@ -117,27 +121,27 @@ fn kill_tree(locks: &LockDir, uuid: &str) -> Result<String, String> {
     }
     let survivors =
         |pids: Vec<i32>| format!("sent KILL, but these processes are still alive: {pids:?}");
-    let mut marks = Marks {
+    let mut criteria = Criteria {
         supervisor: supervisor.map(|(pid, _)| pid.as_raw_pid()),
         cgroup: locks.tag(uuid),
         lockfile: Some((locks.clone(), lockfile)),
     };
-    // While one of them lives its supervisor is kept, so that the next KILL finds it again.
-    let mut groups = tree::kill_all(&marks, TREE_MAX).map_err(survivors)?;
+    // The supervisor is kept while descendants survive, so that the next KILL finds them.
+    let mut groups = process_tree::kill_all(&criteria, TREE_MAX).map_err(survivors)?;
     if let Some((pid, start)) = supervisor {
-        groups.extend(Mounts::here().groups_made_by(pid.as_raw_pid(), &marks.cgroup));
+        groups.extend(Mounts::here().groups_made_by(pid.as_raw_pid(), &criteria.cgroup));
         let _ = kill_process(pid, Signal::KILL);
-        if !vanishes(pid.as_raw_pid(), start, TREE_MAX) {
+        if !ends_within(pid.as_raw_pid(), start, TREE_MAX) {
             return Err(survivors(vec![pid.as_raw_pid()]));
         }
     }
-    // Once more without the supervisor, for what came to life between the last look and its end.
-    marks.supervisor = None;
-    groups.extend(tree::kill_all(&marks, TREE_MAX).map_err(survivors)?);
+    // Once more without the supervisor, for processes started before the end of the supervisor.
+    criteria.supervisor = None;
+    groups.extend(process_tree::kill_all(&criteria, TREE_MAX).map_err(survivors)?);
     groups.iter().for_each(|dir| cgroup::remove(dir));
     remove_scratch(record, &locks.tag(uuid));
-    match locks.look(&path).map_err(|e| e.to_string())? {
-        Look::Abandoned | Look::Nothing if !path.exists() => {
+    match locks.test(&path).map_err(|e| e.to_string())? {
+        LockState::Free | LockState::StartingOrMissing if !path.exists() => {
             Ok("killed with all its processes".to_owned())
         }
         _ => Err(format!(
@@ -147,7 +151,8 @@ fn kill_tree(locks: &LockDir, uuid: &str) -> Result<String, String> {
     }
 }
 
-/// Only when we wrote the record ourselves: the lock directory may be open to everybody.
+/// Removes the scratch directory, only if this user wrote the record: the lock directory may be
+/// writable for all users.
 fn remove_scratch(record: Option<(Record, bool)>, tag: &str) {
     let Some((
         Record {

@@ -1,25 +1,27 @@
-//! The worker side: runs one container on a VM and reports.
+//! Runner: runs one container on a VM and reports to the containers API.
 //!
-//! The dispatcher starts it over SSH (`--detach --stdin-config UUID`), asks which containers run
-//! (`--list`) and stops one (`--kill N UUID`). The detached runner fetches its record, says
-//! `Running`, runs the command, streams what it prints, and reports the result. What it promises:
+//! The dispatcher starts the runner over SSH (`--detach --stdin-config UUID`), lists the running
+//! containers (`--list`) and stops a container (`--kill N UUID`). The detached runner fetches the
+//! container record, reports `Running`, runs the command, streams the output, and reports the
+//! result. Guarantees:
 //!
-//! - A lock file, inherited by every descendant, tells whether anything of a container lives.
-//! - User code never runs unless the API took the `Running` update. The update carries an address that
-//!   no other live runner has, so that it can be repeated when its answer was lost.
-//! - After `--kill 9` nothing of the container lives: neither supervisor nor user process.
-//! - No secret reaches the environment, command line or log of a user process.
+//! - The lock file of a container is inherited by every descendant and stays locked until all
+//!   processes have ended.
+//! - User code never runs unless the API accepted the `Running` update. The update contains an
+//!   address unique among live runners and can be repeated after a lost response.
+//! - After `--kill 9` no process of the container exists, neither supervisor nor user process.
+//! - No secret appears in the environment, command line or log of a user process.
 //!
-//! The binary is small and starts in milliseconds, since it is copied to every VM.
+//! The binary is copied to every VM, and is therefore small and starts in milliseconds.
 
 mod api;
-mod broken;
+mod broken_node;
 mod cgroup;
-mod clock;
 mod config;
 mod container;
 mod cost;
 mod detach;
+mod ec2_spot;
 mod engine;
 mod flags;
 mod gateway;
@@ -27,56 +29,57 @@ mod kill;
 mod list;
 mod lock;
 mod logs;
-mod notice;
+mod preemption_file;
+mod process_tree;
 mod procfs;
 mod run;
 mod signals;
-mod spot;
 mod supervise;
+mod time_format;
 mod tls;
-mod tree;
 
 use std::ffi::OsString;
 use std::io::Write as _;
 
 use flags::{Flags, Parsed};
 
-/// Marks, as the first argument, the process that a detaching parent started.
+/// First argument that criteria the process started by a detaching parent.
 const NO_DETACH: &str = "-no-detach";
 
-/// Marks, as the first argument, the step between the supervisor and the user's program.
-const STAGE: &str = "-stage";
+/// First argument that criteria the exec helper, the process between the supervisor and the user's
+/// program.
+const EXEC_HELPER: &str = "-stage";
 
-/// Runs the program with its full argument list, program name first, and returns the exit status:
-/// 0 for success, 1 for a failure, 2 for a command line that cannot be understood.
+/// Runs the program with its full argument list including the program name. Returns the exit
+/// status: 0 for success, 1 for a failure, 2 for an invalid command line.
 #[must_use]
 pub fn main_with(args: Vec<OsString>) -> u8 {
     let mut args = args.into_iter().skip(1).peekable();
-    if args.peek().is_some_and(|first| first == STAGE) {
-        return engine::stage::main(args.skip(1).collect());
+    if args.peek().is_some_and(|first| first == EXEC_HELPER) {
+        return engine::exec_helper::main(args.skip(1).collect());
     }
     let detached = args.next_if(|first| first == NO_DETACH).is_some();
     let args: Vec<OsString> = args.collect();
     match flags::parse(&args) {
         Parsed::Help(text) => {
-            complain(&text);
+            print_error(&text);
             0
         }
         Parsed::Usage(text) => {
-            complain(&text);
+            print_error(&text);
             2
         }
         Parsed::Flags(flags) => match choose(&flags, &args, detached) {
             Ok(code) => code,
             Err(text) => {
-                complain(&text);
+                print_error(&text);
                 1
             }
         },
     }
 }
 
-/// Picks the mode: detach, then kill, then list, then run.
+/// Selects the mode: detach, then kill, then list, then run.
 fn choose(flags: &Flags, args: &[OsString], detached: bool) -> Result<u8, String> {
     if flags.version {
         let mut out = std::io::stdout();
@@ -90,7 +93,7 @@ fn choose(flags: &Flags, args: &[OsString], detached: bool) -> Result<u8, String
         (Some(uuid), _) => uuid.as_str(),
         (None, true) => "",
         (None, false) => {
-            complain("a container uuid is missing: give it as the last argument\n");
+            print_error("a container uuid is missing: give it as the last argument\n");
             return Ok(2);
         }
     };
@@ -112,7 +115,7 @@ fn choose(flags: &Flags, args: &[OsString], detached: bool) -> Result<u8, String
         .map_err(|e| format!("{uuid} {e}\n"))
 }
 
-/// Writes to stderr, and does not mind when nobody reads it any more.
-fn complain(text: &str) {
+/// Writes to stderr and ignores errors, because stderr may be closed.
+fn print_error(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! `--list`: which containers live here.
+//! `--list`: lists the containers on this VM.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,20 +7,20 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cost;
 use crate::flags::Flags;
-use crate::lock::{LockDir, LockError, Look, Record};
-use crate::notice::Notice;
+use crate::lock::{LockDir, LockError, LockState, Record};
+use crate::preemption_file::PreemptionNotice;
 use crate::procfs;
 
-/// Prints one line for each container that lives here, `UUID stale` when only descendants of its
-/// runner do, `broken` when this machine is unfit for work, and `preempted` with a Unix time when the
-/// cloud has announced that it takes this machine back then.
+/// Prints one line per container. The line is `UUID stale` if the runner has ended but a descendant
+/// is alive. Also prints `broken` if this VM is unfit for containers, and `preempted` with a Unix
+/// time after a preemption notice of the cloud.
 pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
     let locks = LockDir::new(&flags.lock_dir);
-    let complain = |text: String| crate::complain(&(text + "\n"));
+    let print_error = |text: String| crate::print_error(&(text + "\n"));
     if flags.stdin_prices
         && let Err(why) = cost::update(&locks.prices(), io::stdin())
     {
-        complain(why);
+        print_error(why);
     }
     let failed = |source| LockError::Io {
         path: locks.path().to_owned(),
@@ -37,7 +37,7 @@ pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
             out += "broken\n";
         }
         if name == "crunch-run-preempted"
-            && let Some(notice) = Notice::read(&locks)
+            && let Some(notice) = PreemptionNotice::read(&locks)
         {
             out += &format!("preempted {}\n", notice.at);
         }
@@ -47,11 +47,11 @@ pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
         let Some(_) = uuid.filter(|uuid| *uuid != "all") else {
             continue;
         };
-        match locks.look(&locks.path().join(name))? {
-            Look::Held(Ok(record)) if ping(&record) => out += &format!("{}\n", record.uuid),
-            Look::Held(Ok(record)) => out += &format!("{} stale\n", record.uuid),
-            Look::Held(Err(error)) => complain(error.to_string()),
-            Look::Abandoned | Look::Nothing => {}
+        match locks.test(&locks.path().join(name))? {
+            LockState::Held(Ok(record)) if ping(&record) => out += &format!("{}\n", record.uuid),
+            LockState::Held(Ok(record)) => out += &format!("{} stale\n", record.uuid),
+            LockState::Held(Err(error)) => print_error(error.to_string()),
+            LockState::Free | LockState::StartingOrMissing => {}
         }
     }
     io::stdout()
@@ -62,7 +62,7 @@ pub(crate) fn list(flags: &Flags) -> Result<(), LockError> {
         })
 }
 
-/// Tells the runner to look at the prices again; `false` when there is no such runner any more.
+/// Signals the runner to read the prices again. Returns false if the runner has ended.
 fn ping(record: &Record) -> bool {
     let pid = Pid::from_raw(record.pid).filter(|pid| !pid.is_init());
     procfs::is_alive(record.pid, record.start)

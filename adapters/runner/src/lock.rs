@@ -1,8 +1,9 @@
-//! The lock directory: one file per container, locked as long as anything of the container lives.
+//! Lock directory with one lock file per container. A lock file stays locked until all processes of
+//! the container have ended.
 //!
-//! Locks are BSD `flock`. Creating and locking, or testing and unlinking, a container's file happens
-//! only under the directory-wide lock. The file's descriptor has no close-on-exec, so that every
-//! descendant of the runner inherits it, and with it the lock.
+//! Locks are BSD `flock`. Creating and locking, or testing and unlinking, a container's lock file
+//! happens only under the directory-wide lock. The file descriptor has no close-on-exec flag, so
+//! that every descendant of the runner inherits the descriptor and the lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -13,25 +14,25 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use serde::{Deserialize, Serialize};
 
-/// How long another process may hold the directory-wide lock; its holders need milliseconds.
-const ALL_PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout for the directory-wide lock, which is held for milliseconds only.
+const LOCK_ALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// No lock file is longer.
+/// Maximum size of a lock file.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
-/// A failure in the lock directory.
+/// Lock error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    /// The container's lock is held: an earlier attempt lives. Kill it first.
+    /// The container's lock is held by an earlier attempt: kill the earlier attempt first.
     #[error("lock {path}: {source}")]
     Held { path: PathBuf, source: io::Error },
-    /// A file of the lock directory cannot be used: check that it exists and is writable.
+    /// A file of the lock directory is unusable: check existence and permissions.
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    /// Somebody holds the directory-wide lock for too long: look for a hung runner.
+    /// Timeout of the directory-wide lock: look for a hung runner.
     #[error("{0}: still locked by another process after 10 seconds")]
     Busy(PathBuf),
-    /// The lock file does not say what it should: `--kill 9` ends whoever holds it.
+    /// Invalid content of a lock file: `--kill 9` ends the processes holding the lock.
     #[error("{path}: {why}")]
     Record { path: PathBuf, why: String },
 }
@@ -43,38 +44,38 @@ impl LockError {
     }
 }
 
-/// What a lock file says: one JSON line. Other tools write and read the first two keys only.
+/// Content of a lock file: one JSON line. Other tools write and read only the first two keys.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(rename = "UUID")]
     pub(crate) uuid: String,
     #[serde(rename = "PID")]
     pub(crate) pid: i32,
-    /// Start time of the process in ticks since boot: guards against a reused pid.
+    /// Start time of the process in ticks since boot: protects against a reused pid.
     #[serde(rename = "Start", default, skip_serializing_if = "Option::is_none")]
     pub(crate) start: Option<u64>,
-    /// The container's scratch directory, for a KILL to remove.
+    /// Scratch directory of the container, removed by a KILL.
     #[serde(rename = "Scratch", default, skip_serializing_if = "Option::is_none")]
     pub(crate) scratch: Option<PathBuf>,
 }
 
-/// A lock directory; it may be a symbolic link.
+/// Lock directory or a symbolic link to a lock directory.
 #[derive(Debug, Clone)]
 pub(crate) struct LockDir(PathBuf);
 
-/// The directory-wide lock, held until dropped.
+/// Directory-wide lock, held until dropped.
 pub(crate) struct AllLock {
     _file: File,
 }
 
-/// What a look at one lock file found.
-pub(crate) enum Look {
-    /// Somebody holds the lock: what the file says.
+/// Result of testing a lock file.
+pub(crate) enum LockState {
+    /// The lock is held. Contains the content of the file.
     Held(Result<Record, LockError>),
-    /// Nobody holds the lock: the file has been removed.
-    Abandoned,
-    /// It is empty and held (a start is under way), or gone again.
-    Nothing,
+    /// The lock was free: the file has been removed.
+    Free,
+    /// The file is empty and locked (the container is starting), or does not exist.
+    StartingOrMissing,
 }
 
 impl LockDir {
@@ -102,11 +103,12 @@ impl LockDir {
         self.0.join("crunch-run-prices.json")
     }
 
-    /// A name for the container's directories and control groups that differs between lock
-    /// directories, since several simulated machines may share one host.
+    /// Returns the name of the container's directories and control groups. The name differs between
+    /// lock directories, since several simulated VMs may share a host.
     pub(crate) fn tag(&self, uuid: &str) -> String {
         let dir = fs::canonicalize(&self.0).unwrap_or_else(|_| self.0.clone());
-        // FNV-1a: the same in every build, since an upgraded runner must find what an older one made.
+        // FNV-1a: independent of the build, since an upgraded runner must find the directories of
+        // an older runner.
         let fold = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
         let hash = dir
             .as_os_str()
@@ -128,7 +130,7 @@ impl LockDir {
             .mode(0o700)
             .open(&path);
         let file = file.map_err(LockError::io(&path))?;
-        let deadline = Instant::now() + ALL_PATIENCE;
+        let deadline = Instant::now() + LOCK_ALL_TIMEOUT;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(AllLock { _file: file }),
@@ -148,11 +150,11 @@ impl LockDir {
         }
     }
 
-    /// Creates and locks a container's file, and empties it.
+    /// Creates, locks and truncates a container's lock file.
     pub(crate) fn claim(&self, uuid: &str) -> Result<Claim, LockError> {
         let path = self.container(uuid);
         let _all = self.lock_all()?;
-        // Without close-on-exec: every descendant is to keep the lock.
+        // Without close-on-exec: every descendant keeps the lock.
         let fd = rustix::fs::open(
             &path,
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW,
@@ -176,8 +178,8 @@ impl LockDir {
         })
     }
 
-    /// Tests a lock file, removing it when nobody holds the lock.
-    pub(crate) fn look(&self, path: &Path) -> Result<Look, LockError> {
+    /// Tests a lock file. Removes the file if the lock is free.
+    pub(crate) fn test(&self, path: &Path) -> Result<LockState, LockError> {
         let _all = self.lock_all()?;
         let mut file = match OpenOptions::new()
             .read(true)
@@ -185,22 +187,24 @@ impl LockDir {
             .open(path)
         {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Nothing),
-            Err(e) => return Ok(Look::Held(Err(LockError::io(path)(e)))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(LockState::StartingOrMissing);
+            }
+            Err(e) => return Ok(LockState::Held(Err(LockError::io(path)(e)))),
         };
         if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
             fs::remove_file(path).map_err(LockError::io(path))?;
-            return Ok(Look::Abandoned);
+            return Ok(LockState::Free);
         }
         let record = read_record(&mut file, path);
         Ok(match record {
-            Ok(None) => Look::Nothing,
-            Ok(Some(record)) => Look::Held(Ok(record)),
-            Err(error) => Look::Held(Err(error)),
+            Ok(None) => LockState::StartingOrMissing,
+            Ok(Some(record)) => LockState::Held(Ok(record)),
+            Err(error) => LockState::Held(Err(error)),
         })
     }
 
-    /// What a container's lock file says; `None` when there is no such file.
+    /// Returns the content of a container's lock file; `None` if the file does not exist.
     pub(crate) fn record(&self, uuid: &str) -> Result<Option<(Record, bool)>, LockError> {
         let path = self.container(uuid);
         let _all = self.lock_all()?;
@@ -254,7 +258,7 @@ fn read_record(file: &mut File, path: &Path) -> Result<Option<Record>, LockError
     })
 }
 
-/// A container's lock, taken. It lives on in every process that inherits the descriptor.
+/// Lock of a container, held by this process and every process that inherits the descriptor.
 pub(crate) struct Claim {
     dir: LockDir,
     path: PathBuf,
@@ -262,14 +266,14 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Writes who holds the lock: from now on the container is listed.
+    /// Writes the content of the lock file: from now on the container is listed.
     pub(crate) fn publish(&mut self, line: &str) -> Result<(), LockError> {
         self.file
             .write_all(line.as_bytes())
             .map_err(LockError::io(&self.path))
     }
 
-    /// Gives the lock up after a start that came to nothing.
+    /// Removes the lock file after a failed start.
     pub(crate) fn abandon(self) {
         if self.dir.lock_all().is_ok() {
             let _ = fs::remove_file(&self.path);
@@ -282,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_another_tool_is_understood() -> Result<(), serde_json::Error> {
+    fn record_of_other_tool_is_parsed() -> Result<(), serde_json::Error> {
         let record: Record = serde_json::from_str(r#"{"UUID":"u","PID":7}"#)?;
         assert_eq!(
             (record.uuid.as_str(), record.pid, record.start),
@@ -292,16 +296,19 @@ mod tests {
     }
 
     #[test]
-    fn a_second_claim_is_refused_and_an_abandoned_file_is_removed() -> Result<(), LockError> {
+    fn held_lock_refuses_second_claim() -> Result<(), LockError> {
         let dir = tempfile::tempdir().map_err(LockError::io(Path::new("tmp")))?;
         let locks = LockDir::new(dir.path());
         let claim = locks.claim("u")?;
         assert!(matches!(locks.claim("u"), Err(LockError::Held { .. })));
-        assert!(matches!(locks.look(&locks.container("u"))?, Look::Nothing));
+        assert!(matches!(
+            locks.test(&locks.container("u"))?,
+            LockState::StartingOrMissing
+        ));
         drop(claim);
         assert!(matches!(
-            locks.look(&locks.container("u"))?,
-            Look::Abandoned
+            locks.test(&locks.container("u"))?,
+            LockState::Free
         ));
         assert!(!locks.container("u").exists());
         Ok(())

@@ -1,7 +1,8 @@
-//! Carries what the container prints to the API while it runs, and to a local file.
+//! Log streaming: sends the container's output to the API during the run, and copies the output to
+//! a local file.
 //!
-//! The buffer is bounded: when the API is slow or away, the user's process blocks on its output
-//! rather than memory growing.
+//! The buffer is bounded: if the API is slow or unreachable, the user's process blocks on its
+//! output, and the memory use stays constant.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
@@ -10,15 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::{Api, ApiError, Patience};
+use crate::api::{Api, ApiError, RetryLimit};
 
-/// The API hears at least this often while there is something to say.
+/// Maximum delay before pending output is sent.
 const BATCH_INTERVAL: Duration = Duration::from_millis(500);
 const BATCH_BYTES_MAX: usize = 64 * 1024;
-/// What may wait to be sent, of each stream.
+/// Maximum size of pending output per stream.
 const BUFFER_BYTES_MAX: usize = 4 * BATCH_BYTES_MAX;
 
-/// After the last process, output must end at once; an unkillable process cannot hold it for longer.
+/// Maximum wait for the end of the output after the last process has ended: an unkillable process
+/// may keep a stream open.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
@@ -37,12 +39,12 @@ pub(crate) fn open_local(dir: &Path, fallback: &Path, uuid: &str) -> io::Result<
             .open(&path)?;
         Ok((path, file))
     };
-    // A directory that cannot be made cannot be opened in either: that error decides.
+    // If the directory cannot be created, `open` returns the error.
     let _ = fs::create_dir_all(dir);
     open(dir).or_else(|_: io::Error| open(fallback))
 }
 
-/// The two streams of one container on their way.
+/// Log streaming of one container.
 pub(crate) struct Logs(Arc<Shared>);
 
 struct Shared {
@@ -53,18 +55,18 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pending: [Vec<u8>; 2],
-    /// When the oldest pending byte came.
+    /// Arrival of the oldest pending byte.
     since: Option<Instant>,
-    /// Streams that may still bring something.
+    /// Number of streams not yet at their end.
     open: usize,
     flush: bool,
-    /// The API takes no logs: everything is dropped from now on.
+    /// True if the API refuses logs: all further output is dropped.
     refused: bool,
     sent_all: bool,
 }
 
 impl Logs {
-    /// Starts to carry. `say` tells the operator, once, that the API does not take logs.
+    /// Starts the streaming threads. Calls `say` once if the API refuses logs.
     pub(crate) fn start(
         sources: [Box<dyn Read + Send>; 2],
         local: Option<&File>,
@@ -95,13 +97,14 @@ impl Logs {
         Ok(Self(shared))
     }
 
-    /// Sends what is there now.
+    /// Sends all pending output at once.
     pub(crate) fn flush(&self) {
         self.0.lock().flush = true;
         self.0.changed.notify_all();
     }
 
-    /// Waits until everything is sent or given up; no process that prints may be left.
+    /// Waits until all output is sent or dropped. All processes writing to the streams must have
+    /// ended.
     pub(crate) fn finish(&self) {
         let deadline = Instant::now() + DRAIN_MAX;
         let mut state = self.0.lock();
@@ -141,7 +144,7 @@ impl Shared {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => break,
             };
-            // A full disk must not stop the container: the copy ends, the stream goes on.
+            // A full disk must not stop the container: only the local copy ends.
             if local
                 .as_mut()
                 .is_some_and(|file| file.write_all(&chunk[..count]).is_err())
@@ -172,7 +175,7 @@ impl Shared {
                 .zip(&batch)
                 .filter(|(_, bytes)| !bytes.is_empty())
             {
-                let Err(error) = api.append(uuid, stream, *position, bytes, Patience::RESULT)
+                let Err(error) = api.append(uuid, stream, *position, bytes, RetryLimit::RESULT)
                 else {
                     *position += bytes.len() as u64;
                     continue;
@@ -182,7 +185,7 @@ impl Shared {
                         status: 404 | 405, ..
                     } => {
                         say(
-                            "the API takes no logs while a container runs: they stay on this machine",
+                            "the API takes no logs while a container runs: the logs stay on this VM",
                         );
                     }
                     error => say(&format!("logs are no longer sent: {error}")),
@@ -196,7 +199,7 @@ impl Shared {
         }
     }
 
-    /// Waits until there is enough to send, or something for long enough; `None` at the very end.
+    /// Waits until a batch is large enough or old enough. Returns `None` after the last batch.
     fn next_batch(&self) -> Option<[Vec<u8>; 2]> {
         let mut state = self.lock();
         loop {
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_does_not_wait_for_the_interval() {
+    fn flush_sends_before_interval() {
         let pending = [b"out".to_vec(), Vec::new()];
         let began = Instant::now();
         let state = State {
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_bounded_and_the_rest_follows_in_order() {
+    fn batch_is_bounded_and_ordered() {
         let bytes: Vec<u8> = (0..=255).cycle().take(BATCH_BYTES_MAX + 10).collect();
         let pending = [bytes.clone(), b"err".to_vec()];
         let shared = shared(State {

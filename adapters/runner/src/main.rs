@@ -1,4 +1,4 @@
-//! The worker side: see the library for what it does.
+//! Entry point of the runner. See the library for documentation.
 
 use std::process::ExitCode;
 

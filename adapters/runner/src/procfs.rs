@@ -1,37 +1,38 @@
-//! Which processes exist, and what `/proc` says about each.
+//! Process information from `/proc`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-/// One process at one moment.
+/// State of one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
     state: u8,
-    /// When it started, in clock ticks since boot: tells two users of one pid apart.
+    /// Start time in clock ticks since boot: distinguishes processes with a reused pid.
     pub(crate) start: u64,
 }
 
 impl Stat {
-    /// Whether it is dead already and only waits to be reaped.
+    /// True if the process has ended and is not yet reaped.
     pub(crate) fn is_dead(self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
-    /// Whether a stop signal has taken effect.
+    /// True if the process is stopped.
     pub(crate) fn is_stopped(self) -> bool {
         matches!(self.state, b'T' | b't')
     }
 }
 
-/// What is known of a process, or nothing when there is none.
+/// Reads the state of a process; `None` if the process does not exist.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name may hold anything, brackets and spaces included: only what follows its end is trusted.
+/// Parses `/proc/PID/stat`. The process name may contain brackets and spaces: only fields after the
+/// last bracket are parsed.
 fn parse_stat(pid: i32, text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     Some(Stat {
@@ -42,12 +43,12 @@ fn parse_stat(pid: i32, text: &str) -> Option<Stat> {
     })
 }
 
-/// Whether the process lives, and is the one that started at `start` where that is known.
+/// True if the process is alive, and was started at `start` if known.
 pub(crate) fn is_alive(pid: i32, start: Option<u64>) -> bool {
     stat(pid).is_some_and(|now| !now.is_dead() && start.is_none_or(|start| start == now.start))
 }
 
-/// All processes that live now.
+/// Returns all live processes.
 pub(crate) fn all() -> Vec<Stat> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -60,8 +61,8 @@ pub(crate) fn all() -> Vec<Stat> {
         .collect()
 }
 
-/// Whether a signal would not kill the process: it has a handler for it or ignores it.
-pub(crate) fn survives(pid: i32, signal: i32) -> bool {
+/// True if a signal would not kill the process, because the signal is handled or ignored.
+pub(crate) fn handles_signal(pid: i32, signal: i32) -> bool {
     let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else {
         return false;
     };
@@ -74,7 +75,7 @@ pub(crate) fn survives(pid: i32, signal: i32) -> bool {
         .any(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// A file by what it is, not by the path that led to it.
+/// Identity of a file, independent of its path.
 #[derive(Debug, Clone)]
 pub(crate) struct FileId {
     name: String,
@@ -83,7 +84,7 @@ pub(crate) struct FileId {
 }
 
 impl FileId {
-    /// The identity of a file that exists.
+    /// Returns the identity of an existing file.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;
         let name = path.file_name()?.to_str()?.to_owned();
@@ -94,13 +95,13 @@ impl FileId {
         })
     }
 
-    /// Whether the process has the file open.
+    /// True if the process has the file open.
     pub(crate) fn is_open_in(&self, pid: i32) -> bool {
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
             return false;
         };
         entries.flatten().map(|entry| entry.path()).any(|fd| {
-            // The link is read first, since asking about a file on a dead network mount never returns.
+            // Read the link first: `stat` on a file of a dead network mount never returns.
             let named = fs::read_link(&fd).is_ok_and(|target| {
                 target
                     .file_name()
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hostile_process_name_does_not_confuse_the_fields() {
+    fn process_name_with_brackets_is_skipped() {
         let text = "7 (a) R 1 (b) S 42 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
         assert_eq!(
             parse_stat(7, text),
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_is_alive_and_only_with_its_own_start_time() {
+    fn is_alive_compares_start_time() {
         let me = i32::try_from(std::process::id()).unwrap_or_default();
         let start = stat(me).map(|stat| stat.start);
         assert!(is_alive(me, start) && is_alive(me, None));
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_file_is_found_by_identity() -> std::io::Result<()> {
+    fn open_file_is_found_by_identity() -> std::io::Result<()> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("some.lock");
         let file = fs::File::create(&path)?;

@@ -1,4 +1,4 @@
-//! The life of one container on this machine: fetch, start, watch, report.
+//! Run of one container: fetch the record, start, supervise, report.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use longshore_secret::Secret;
 use serde_json::{Map, Value, json};
 
-use crate::api::{Api, ApiError, Patience};
+use crate::api::{Api, ApiError, RetryLimit};
 use crate::config::{Config, ConfigError};
 use crate::container::Container;
 use crate::cost::Meter;
@@ -17,50 +17,50 @@ use crate::flags::Flags;
 use crate::gateway;
 use crate::lock::LockDir;
 use crate::logs::{self, Logs};
-use crate::notice::Notice;
+use crate::preemption_file::PreemptionNotice;
 use crate::signals::{self, Event};
 use crate::supervise::{End, Limits, Stop, supervise};
-use crate::{broken, clock, spot};
+use crate::{broken_node, ec2_spot, time_format};
 
-/// Length of a container's uuid.
+/// Length of a container uuid.
 pub(crate) const UUID_LENGTH: usize = 27;
 
-/// For updates in passing: the next one makes up for a lost one.
-const PASSING: Patience = Patience(Duration::from_secs(30));
+/// Time limit for minor updates: a later update replaces a lost one.
+const MINOR_UPDATE: RetryLimit = RetryLimit(Duration::from_secs(30));
 
-/// Why a container was not run to a reported end.
+/// Error of a run without a reported result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
-    /// The last argument must be a container uuid.
+    /// The last argument is not a container uuid.
     #[error("{0:?} is not a container uuid: expected {UUID_LENGTH} letters, digits and dashes")]
     Uuid(String),
-    /// Mend the configuration that the dispatcher sends.
+    /// Invalid configuration from the dispatcher.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The API said no, or nothing.
+    /// The API refused a call or is unreachable.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// Another runner has the container, or the dispatcher took it back.
+    /// The container belongs to another runner, or was unlocked by the dispatcher.
     #[error("cannot start: state is {0}, expected Locked")]
     State(String),
-    /// The container cannot be run; the record says so too.
+    /// The engine cannot run the container. The record contains the error.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The record cannot be run by anybody; the record says so too.
+    /// The record is invalid. The record contains the error.
     #[error("{0}")]
     Record(String),
-    /// Signals or threads cannot be had: the machine is out of something.
+    /// Signals or threads are unavailable: the VM lacks resources.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// No port can be had to be reached at: the machine is out of something.
+    /// No port is available for the gateway address: the VM lacks resources.
     #[error("listen for the gateway address: {0}")]
     Gateway(io::Error),
-    /// The dispatcher changed its mind before user code ran.
+    /// Stopped by the dispatcher before user code ran.
     #[error("stopped by signal {0} before the container ran")]
     Stopped(i32),
 }
 
-/// Runs a container from its record to its result.
+/// Runs a container and reports the result.
 pub(crate) fn run(flags: &Flags, uuid: &str) -> Result<(), RunError> {
     let signals = signals::guard()?;
     check_uuid(uuid)?;
@@ -72,14 +72,15 @@ pub(crate) fn run(flags: &Flags, uuid: &str) -> Result<(), RunError> {
     };
     std::thread::sleep(flags.sleep);
     let api = Api::new(&config, flags.ca_certs.as_deref())?;
-    // Before the record is looked at: a rival that saw it Locked as well has a port of its own by then.
+    // Bind the port before reading the record: every rival that saw the state Locked then has a
+    // different port.
     let gateway_address = gateway::listen(&config.gateway_address).map_err(RunError::Gateway)?;
-    let record = api.container(uuid, Patience::START)?;
+    let record = api.container(uuid, RetryLimit::START)?;
     match record.get("state").and_then(Value::as_str) {
         Some("Locked") => {}
         state => return Err(RunError::State(state.unwrap_or("missing").to_owned())),
     }
-    let auth = api.auth(uuid, Patience::START);
+    let auth = api.auth(uuid, RetryLimit::START);
     let (sender, events) = sync_channel(16);
     signals::watch(signals, sender.clone())?;
     let job = Job {
@@ -95,20 +96,20 @@ pub(crate) fn run(flags: &Flags, uuid: &str) -> Result<(), RunError> {
     let container = match Container::from_record(record) {
         Ok(container) => container,
         Err(why) => {
-            job.cancel(&why, PASSING);
+            job.cancel(&why, MINOR_UPDATE);
             return Err(RunError::Record(why));
         }
     };
     let token = match auth {
         Ok(token) => Some(token),
-        // Only a container that is to speak to the API needs one.
+        // Only containers with API access need a token.
         Err(ApiError::Rejected { status: 404, .. }) if !container.runtime_constraints.api => None,
         Err(error) => return Err(error.into()),
     };
     job.run(&container, token.as_ref())
 }
 
-/// Accepts what can be a container's uuid; a lock file is named after it.
+/// Checks the form of a container uuid, because the uuid is part of a file name.
 pub(crate) fn check_uuid(uuid: &str) -> Result<(), RunError> {
     let good = uuid.len() == UUID_LENGTH
         && uuid
@@ -121,13 +122,13 @@ pub(crate) fn check_uuid(uuid: &str) -> Result<(), RunError> {
     }
 }
 
-/// A container that this runner may run.
+/// Container to be run, with everything needed for the run.
 struct Job<'a> {
     flags: &'a Flags,
     uuid: &'a str,
     config: &'a Config,
     api: &'a Api,
-    /// Where this runner, and no other, is reached.
+    /// Gateway address, unique among live runners.
     gateway_address: String,
     locks: LockDir,
     sender: SyncSender<Event>,
@@ -142,21 +143,21 @@ impl Job<'_> {
     fn run(&self, container: &Container, token: Option<&Secret>) -> Result<(), RunError> {
         let mut engine = engine::make(&self.flags.runtime_engine, self.plan(container, token))?;
         if let Err(error) = engine.prepare() {
-            return Err(self.unprepared(engine.as_mut(), error));
+            return Err(self.handle_failed_prepare(engine.as_mut(), error));
         }
         if let Some(signal) = self.stop_wanted() {
             engine.finish();
             self.requeue();
             return Err(RunError::Stopped(signal));
         }
-        // The guard against running twice: no user code unless the API agrees.
+        // Protection against a second run: no user code unless the API accepts the update.
         if let Err(error) = self.report_start() {
             engine.finish();
             return Err(error.into());
         }
         let meter = Meter {
             price: self.config.price,
-            started: clock::now(),
+            started: time_format::now(),
             history: self.locks.prices(),
         };
         if let Some(signal) = self.stop_wanted() {
@@ -164,7 +165,7 @@ impl Job<'_> {
             self.api.update(
                 self.uuid,
                 &change([("state", json!("Cancelled"))]),
-                Patience::RESULT,
+                RetryLimit::RESULT,
             )?;
             return Err(RunError::Stopped(signal));
         }
@@ -173,37 +174,37 @@ impl Job<'_> {
             Err(error) => {
                 engine.finish();
                 self.mark_if_broken(&error);
-                self.cancel(&error.to_string(), Patience::RESULT);
+                self.cancel(&error.to_string(), RetryLimit::RESULT);
                 return Err(error.into());
             }
         };
         let watched = self.watch(engine.as_mut(), started, container, &meter);
         if let Err(RunError::Io(error)) = &watched {
-            // Without its watchers the container would run unseen.
+            // Without the threads the container would run unsupervised.
             if let Err(pids) = engine.kill(Duration::from_secs(5)) {
                 self.say(&format!("these processes cannot be killed: {pids:?}"));
             }
             engine.finish();
             self.cancel(
-                &format!("the runner cannot watch the container: {error}"),
-                Patience::RESULT,
+                &format!("the runner cannot supervise the container: {error}"),
+                RetryLimit::RESULT,
             );
         }
         watched
     }
 
-    /// Tells the API that the container runs. A refusal may be about a repeated report, of this runner
-    /// or of a proxy, whose first answer was lost: then the record says that it is this runner's.
+    /// Reports `Running` to the API. A refusal may refer to a repeated report, sent by this runner
+    /// or a proxy after a lost response: then the record contains the address of this runner.
     fn report_start(&self) -> Result<(), ApiError> {
         let start = change([
             ("state", json!("Running")),
             ("gateway_address", json!(self.gateway_address)),
         ]);
-        let refusal = match self.api.update(self.uuid, &start, Patience::START) {
+        let refusal = match self.api.update(self.uuid, &start, RetryLimit::START) {
             Err(error @ (ApiError::Refused { .. } | ApiError::Rejected { .. })) => error,
             done => return done,
         };
-        match self.api.container(self.uuid, Patience::START) {
+        match self.api.container(self.uuid, RetryLimit::START) {
             Ok(record)
                 if start
                     .iter()
@@ -240,11 +241,11 @@ impl Job<'_> {
             updates.watch_spot(self.uuid, self.locks.clone())?;
         }
         let pass_on_notice = || {
-            if let Some(notice) = Notice::read(&self.locks) {
+            if let Some(notice) = PreemptionNotice::read(&self.locks) {
                 updates.warn(&notice);
             }
         };
-        // A `--list` may have come by while nobody listened yet.
+        // A `--list` may have signalled before the event loop started.
         pass_on_notice();
         let limit = container.scheduling_parameters.max_run_time;
         let limits = Limits {
@@ -253,15 +254,16 @@ impl Job<'_> {
         };
         let on_idle_event = |event| match event {
             Event::Flush => logs.flush(),
-            // A `--list` has come by: what it showed, the container's owner may want to know.
+            // `--list` was called: a preemption notice shown by `--list` is also reported to the
+            // container's owner.
             _ => {
-                updates.send(change([("cost", json!(meter.cost(clock::now())))]));
+                updates.send(change([("cost", json!(meter.cost(time_format::now())))]));
                 pass_on_notice();
             }
         };
         let say = |text: &str| self.say(text);
         let end = supervise(engine, &self.events, limits, &say, &on_idle_event);
-        let cost = meter.cost(clock::now());
+        let cost = meter.cost(time_format::now());
         logs.finish();
         self.report(end, cost, container, &updates)
     }
@@ -306,7 +308,7 @@ impl Job<'_> {
                 }
             }
         }
-        self.api.update(self.uuid, &last, Patience::RESULT)?;
+        self.api.update(self.uuid, &last, RetryLimit::RESULT)?;
         self.say(&format!("{state}, exit status {}", end.code));
         Ok(())
     }
@@ -335,11 +337,12 @@ impl Job<'_> {
         }
     }
 
-    /// Nobody was told yet that the container runs: it goes back when this machine is to blame.
-    fn unprepared(&self, engine: &mut dyn Engine, error: EngineError) -> RunError {
+    /// Handles a failed preparation, before the API knows of a start. The container is requeued if
+    /// this VM is the cause.
+    fn handle_failed_prepare(&self, engine: &mut dyn Engine, error: EngineError) -> RunError {
         engine.finish();
         match &error {
-            EngineError::Container(why) => self.cancel(why, PASSING),
+            EngineError::Container(why) => self.cancel(why, MINOR_UPDATE),
             _ => {
                 self.mark_if_broken(&error);
                 self.requeue();
@@ -350,29 +353,31 @@ impl Job<'_> {
 
     fn mark_if_broken(&self, error: &EngineError) {
         if error.is_broken_node() {
-            self.say(&broken::report(
+            self.say(&broken_node::report(
                 &self.locks,
                 self.flags.broken_node_hook.as_deref(),
             ));
         }
     }
 
-    /// The API may leave this to the dispatcher's unlock: a refusal is no failure.
+    /// Requeues the container. A refusal is not an error, because the dispatcher may unlock the
+    /// container instead.
     fn requeue(&self) {
-        if let Err(error) =
-            self.api
-                .update(self.uuid, &change([("state", json!("Queued"))]), PASSING)
-        {
+        if let Err(error) = self.api.update(
+            self.uuid,
+            &change([("state", json!("Queued"))]),
+            MINOR_UPDATE,
+        ) {
             self.say(&format!("left for the dispatcher to unlock: {error}"));
         }
     }
 
-    fn cancel(&self, why: &str, patience: Patience) {
+    fn cancel(&self, why: &str, retry_limit: RetryLimit) {
         let last = change([
             ("state", json!("Cancelled")),
             ("runtime_status", json!({"error": why})),
         ]);
-        if let Err(error) = self.api.update(self.uuid, &last, patience) {
+        if let Err(error) = self.api.update(self.uuid, &last, retry_limit) {
             self.say(&format!("the failure could not be reported: {error}"));
         }
     }
@@ -385,7 +390,7 @@ impl Job<'_> {
     }
 }
 
-/// Sends updates in passing from a thread of its own, so that a slow API never delays a signal.
+/// Thread for minor updates, so that a slow API never delays a signal.
 #[derive(Clone)]
 struct Updates {
     queue: SyncSender<Map<String, Value>>,
@@ -400,8 +405,8 @@ impl Updates {
             .name("updates".to_owned())
             .spawn(move || {
                 for change in waiting {
-                    if let Err(error) = api.update(&uuid, &change, PASSING) {
-                        say(&uuid, &format!("an update in passing was lost: {error}"));
+                    if let Err(error) = api.update(&uuid, &change, MINOR_UPDATE) {
+                        say(&uuid, &format!("a minor update was lost: {error}"));
                     }
                 }
             })?;
@@ -411,19 +416,20 @@ impl Updates {
         })
     }
 
-    /// When the API is so slow that updates pile up, this one is dropped.
+    /// Sends an update. The update is dropped if the queue is full.
     fn send(&self, change: Map<String, Value>) {
         let _ = self.queue.try_send(change);
     }
 
-    /// The container's whole `runtime_status` with an addition: the API replaces, it does not merge.
+    /// Returns the container's whole `runtime_status` with an addition, because the API replaces
+    /// the value instead of merging.
     fn status(&self, addition: &Map<String, Value>) -> Value {
         merge(&self.status, addition)
     }
 
-    /// Tells the container's owner that this machine is about to go, once; false when nobody sends
-    /// updates any more.
-    fn warn(&self, notice: &Notice) -> bool {
+    /// Reports a preemption notice to the container's owner, once. Returns false if the thread has
+    /// ended.
+    fn warn(&self, notice: &PreemptionNotice) -> bool {
         let mut known = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         let mut with = known.clone();
         with.extend(notice.status());
@@ -433,7 +439,7 @@ impl Updates {
         let change = change([("runtime_status", Value::Object(with.clone()))]);
         match self.queue.try_send(change) {
             Ok(()) => *known = with,
-            // The next `--list` tries again.
+            // The next `--list` retries.
             Err(TrySendError::Full(_)) => {}
             Err(TrySendError::Disconnected(_)) => return false,
         }
@@ -442,10 +448,10 @@ impl Updates {
 
     fn watch_spot(&self, uuid: &str, locks: LockDir) -> io::Result<()> {
         let (updates, uuid) = (self.clone(), uuid.to_owned());
-        let report = move |notice: &Notice| updates.warn(notice);
+        let report = move |notice: &PreemptionNotice| updates.warn(notice);
         let thread = std::thread::Builder::new().name("spot".to_owned());
         thread
-            .spawn(move || spot::watch(&locks, &report, &|text| say(&uuid, text)))
+            .spawn(move || ec2_spot::watch(&locks, &report, &|text| say(&uuid, text)))
             .map(drop)
     }
 }
@@ -464,5 +470,5 @@ fn change<const N: usize>(pairs: [(&str, Value); N]) -> Map<String, Value> {
 }
 
 fn say(uuid: &str, text: &str) {
-    crate::complain(&format!("{uuid} {text}\n"));
+    crate::print_error(&format!("{uuid} {text}\n"));
 }

@@ -6,26 +6,26 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use signal_hook::consts::{SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-/// What happens to a running container.
+/// Event of a running container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The user's program ended with this status.
+    /// The user's program ended with an exit status.
     Exited(i32),
-    /// Somebody wants the container to stop: the signal.
+    /// Stop request by a signal.
     Stop(i32),
-    /// Send what is logged so far.
+    /// Request to send pending logs.
     Flush,
     /// The price history may have changed.
     Prices,
 }
 
-/// Takes over SIGUSR2, which a `--list` sends and which would end a process that does not expect it.
-/// Must be the first thing a runner does.
+/// Installs a handler for SIGUSR2, sent by `--list`, whose default action ends the process. Must be
+/// the first step of a runner.
 pub(crate) fn guard() -> io::Result<Signals> {
     Signals::new([SIGUSR2])
 }
 
-/// Takes over the other signals, and sends all as events from a thread of its own.
+/// Installs handlers for the other signals, and sends all signals as events from a separate thread.
 pub(crate) fn watch(mut signals: Signals, events: SyncSender<Event>) -> io::Result<()> {
     for signal in [SIGTERM, SIGINT, SIGQUIT, SIGUSR1] {
         signals.add_signal(signal)?;
@@ -34,7 +34,7 @@ pub(crate) fn watch(mut signals: Signals, events: SyncSender<Event>) -> io::Resu
     thread.spawn(move || {
         for signal in signals.forever() {
             let gone = match signal {
-                // A repeated wish for flushing or prices may be lost, a wish to stop never.
+                // A repeated flush or price event may be dropped, a stop event never.
                 SIGUSR1 => matches!(
                     events.try_send(Event::Flush),
                     Err(TrySendError::Disconnected(_))

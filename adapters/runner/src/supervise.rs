@@ -1,4 +1,4 @@
-//! Watches over a running container until its program has ended.
+//! Supervision of a running container until the end of its program.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -6,26 +6,26 @@ use std::time::{Duration, Instant};
 use crate::engine::Engine;
 use crate::signals::Event;
 
-/// After its program has ended, leftover processes are killed for this long.
+/// Maximum time for killing processes left after the end of the program.
 const LEFTOVERS_MAX: Duration = Duration::from_secs(5);
 
-/// Why a container was made to stop.
+/// Reason for stopping a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The dispatcher asked.
+    /// Signal from the dispatcher.
     Signal(i32),
-    /// It ran for longer than it may.
+    /// Time limit exceeded.
     TimeLimit,
 }
 
-/// How a container ended.
+/// End of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct End {
-    /// Exit status, 128 + N for signal N.
+    /// Exit status; 128 + N for signal N.
     pub(crate) code: i32,
-    /// The first reason for a stop, if any.
+    /// First reason for a stop, if any.
     pub(crate) stop: Option<Stop>,
-    /// Whether the memory limit killed a process.
+    /// True if a process was killed at the memory limit.
     pub(crate) out_of_memory: bool,
 }
 
@@ -33,13 +33,13 @@ pub(crate) struct End {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) run_time_max: Option<Duration>,
-    /// From TERM to KILL once the time is over. After a TERM from outside there is no KILL: when that
-    /// is due, is for the dispatcher to say.
+    /// Delay from TERM to KILL after the time limit. A TERM from outside is never followed by a
+    /// KILL of the runner: the dispatcher escalates.
     pub(crate) term_grace: Duration,
 }
 
-/// Serves events until the program has ended and nothing of it is left. `on_idle_event` hears of
-/// wishes for flushing and prices.
+/// Handles events until the program has ended and no process is left. Calls `on_idle_event` for
+/// flush and price events.
 pub(crate) fn supervise(
     engine: &mut dyn Engine,
     events: &Receiver<Event>,
@@ -66,7 +66,7 @@ pub(crate) fn supervise(
             }
             Ok(event) => on_idle_event(event),
             Err(RecvTimeoutError::Timeout) if terminated => {
-                say("the container ignores TERM: killing it");
+                say("the container ignores TERM: killing the container");
                 if let Err(pids) = engine.kill(LEFTOVERS_MAX) {
                     say(&format!("these processes cannot be killed: {pids:?}"));
                 }
@@ -75,11 +75,11 @@ pub(crate) fn supervise(
             Err(RecvTimeoutError::Timeout) => {
                 stop.get_or_insert(Stop::TimeLimit);
                 terminated = true;
-                say("the container's time is over: stopping it");
+                say("the container's time limit is reached: stopping the container");
                 engine.terminate();
                 deadline = Instant::now().checked_add(limits.term_grace);
             }
-            // The watchers live as long as the program: without them nothing can be waited for.
+            // The threads run as long as the program: without them no event can arrive.
             Err(RecvTimeoutError::Disconnected) => break 255,
         }
     };
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::engine::{EngineError, Started};
 
-    /// Ends its "program" only when killed, by sending the exit itself.
+    /// Engine whose program ends only when killed, and then sends the exit event.
     struct Stubborn {
         calls: RefCell<Vec<&'static str>>,
         exit: mpsc::SyncSender<Event>,
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_time_limit_escalates_to_kill() {
+    fn time_limit_escalates_to_kill() {
         let (end, calls) = run(Some(Duration::from_millis(5)), &[]);
         assert_eq!((end.stop, end.code), (Some(Stop::TimeLimit), 137));
         assert_eq!(calls, ["terminate", "kill", "kill", "finish"]);
     }
 
     #[test]
-    fn a_signal_is_passed_on_and_never_escalates_by_itself() {
+    fn signal_is_forwarded_without_escalation() {
         let (end, calls) = run(
             None,
             &[Event::Stop(15), Event::Stop(15), Event::Exited(143)],

@@ -1,4 +1,4 @@
-//! Which certificate authorities are trusted: the system's, and one more file when asked.
+//! Trusted certificate authorities: the system's, and optionally another file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-/// Where systems keep their bundle; the first that exists counts.
+/// Paths of the system's certificate bundle; the first existing path is used.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -15,7 +15,7 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Trust for `https`.
+/// Returns the TLS configuration for `https`.
 pub(crate) fn config(insecure: bool, extra: Option<&Path>) -> Result<TlsConfig, String> {
     let chosen = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let bundle = chosen.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));

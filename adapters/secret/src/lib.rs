@@ -1,8 +1,8 @@
-//! A string that cannot be printed: tokens, private keys, instance secrets.
+//! String type for tokens, private keys and instance secrets.
 //!
-//! [`Secret`] has no `Display` and no `Serialize`, its `Debug` is a constant, comparison takes the
-//! same time wherever the first difference is, and the memory is wiped when it is dropped. The one
-//! way to the text is [`Secret::expose`], so that `git grep expose` lists every place to review.
+//! [`Secret`] has no `Display` and no `Serialize`, its `Debug` output is constant, comparison takes
+//! constant time, and the memory is wiped on drop. Only [`Secret::expose`] returns the text, so
+//! `git grep expose` lists every place to review.
 
 use std::fmt;
 
@@ -22,18 +22,18 @@ use zeroize::Zeroizing;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the text over.
+    /// Takes ownership of the text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for the one place that must send or write it.
+    /// Returns the text. Call only where the text is sent or written.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is no text: an unset secret never authenticates anybody.
+    /// True if the text is empty. An empty secret must never authenticate.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_never_shows_the_text() {
+    fn debug_hides_text() {
         let secret = Secret::new("hunter2");
         assert!(!format!("{secret:?} {:?}", Some(&secret)).contains("hunter2"));
     }
 
     #[test]
-    fn comparison_is_by_text() {
+    fn comparison_uses_text() {
         assert_eq!(Secret::new("a"), Secret::from("a".to_owned()));
         assert_ne!(Secret::new("a"), Secret::new("ab"));
     }

@@ -1,8 +1,8 @@
-//! Host and port out of what a cloud calls an address.
+//! Parser for the addresses that clouds report.
 
 use std::fmt;
 
-/// Where an SSH server listens.
+/// Host and port of an SSH server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) host: String,
@@ -10,18 +10,18 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Takes `host`, `host:port`, `[v6]`, `[v6]:port` and a bare IPv6 address.
+    /// Parses `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
     pub(crate) fn parse(text: &str, default_port: u16) -> Result<Self, String> {
-        let wrong = || {
+        let invalid = || {
             format!("{text:?} is not an address: expected host, host:port or [IPv6 address]:port")
         };
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
-                let (host, after) = rest.split_once(']').ok_or_else(wrong)?;
+                let (host, after) = rest.split_once(']').ok_or_else(invalid)?;
                 match after.strip_prefix(':') {
                     Some(port) => (host, Some(port)),
                     None if after.is_empty() => (host, None),
-                    None => return Err(wrong()),
+                    None => return Err(invalid()),
                 }
             }
             None => match text.split_once(':') {
@@ -31,12 +31,12 @@ impl Address {
             },
         };
         let port = match port {
-            Some(port) => port.parse().map_err(|_| wrong())?,
+            Some(port) => port.parse().map_err(|_| invalid())?,
             None => default_port,
         };
-        let strange = |c: char| c.is_whitespace() || c.is_control() || c == '/';
-        if host.is_empty() || port == 0 || host.contains(strange) {
-            return Err(wrong());
+        let is_invalid = |c: char| c.is_whitespace() || c.is_control() || c == '/';
+        if host.is_empty() || port == 0 || host.contains(is_invalid) {
+            return Err(invalid());
         }
         Ok(Self {
             host: host.to_owned(),
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_port_counts_where_none_is_given() {
+    fn address_without_port_uses_default() {
         for (text, shown) in [
             ("10.1.2.3", "10.1.2.3:22"),
             ("10.1.2.3:2222", "10.1.2.3:2222"),
@@ -74,12 +74,12 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_what_was_expected() {
+    fn invalid_address_names_expected_form() {
         for text in [
             "", ":22", "vm:", "vm:ssh", "vm:70000", "vm:0", "[fd00::1", "[::1]22", "a b",
         ] {
-            let said = Address::parse(text, 22).unwrap_err();
-            assert!(said.contains("expected host"), "{text:?}: {said}");
+            let error = Address::parse(text, 22).unwrap_err();
+            assert!(error.contains("expected host"), "{text:?}: {error}");
         }
     }
 }

@@ -1,53 +1,53 @@
-//! What the boot script's standard output says, whole or cut off anywhere.
+//! Parser for the standard output of the boot script, complete or truncated anywhere.
 
 use crate::script::{LIST_BEGIN, LIST_END, MARK, PROBE_END, RUNNER_ABSENT, RUNNER_PRESENT};
 
-/// The answers of the boot script; absent where it did not get so far.
+/// Results of the boot script. A field is none if the script ended before that step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BootAnswer {
-    /// Whether the runner is in place.
+pub(crate) struct BootResults {
+    /// True if the runner is installed with the right checksum.
     pub(crate) runner_present: Option<bool>,
-    /// The runner's list, only if it came whole, with its exit status.
+    /// Exit status and output of the runner's `--list`, only if complete.
     pub(crate) list: Option<(u32, String)>,
-    /// The boot probe's exit status.
+    /// Exit status of the boot probe command.
     pub(crate) probe: Option<u32>,
 }
 
-impl BootAnswer {
+impl BootResults {
     pub(crate) fn parse(stdout: &[u8]) -> Self {
         let text = String::from_utf8_lossy(stdout);
-        let mut answer = Self::default();
+        let mut results = Self::default();
         let mut listing: Option<String> = None;
         for line in text.split_inclusive('\n') {
-            // A last line without its end may be half a line.
+            // A last line without a line break may be truncated.
             let Some(line) = line.strip_suffix('\n') else {
                 break;
             };
-            let mark = line
+            let marker = line
                 .strip_prefix(MARK)
                 .and_then(|rest| rest.strip_prefix(' '));
-            let Some(mark) = mark else {
+            let Some(marker) = marker else {
                 if let Some(listing) = &mut listing {
                     listing.push_str(line);
                     listing.push('\n');
                 }
                 continue;
             };
-            let mut words = mark.split(' ');
-            let what = words.next();
-            let status = words.next().and_then(|word| word.parse().ok());
-            match (what, status) {
-                (Some(RUNNER_PRESENT), _) => answer.runner_present = Some(true),
-                (Some(RUNNER_ABSENT), _) => answer.runner_present = Some(false),
+            let mut fields = marker.split(' ');
+            let step = fields.next();
+            let status = fields.next().and_then(|word| word.parse().ok());
+            match (step, status) {
+                (Some(RUNNER_PRESENT), _) => results.runner_present = Some(true),
+                (Some(RUNNER_ABSENT), _) => results.runner_present = Some(false),
                 (Some(LIST_BEGIN), _) => listing = Some(String::new()),
                 (Some(LIST_END), Some(status)) => {
-                    answer.list = listing.take().map(|text| (status, text));
+                    results.list = listing.take().map(|text| (status, text));
                 }
-                (Some(PROBE_END), Some(status)) => answer.probe = Some(status),
+                (Some(PROBE_END), Some(status)) => results.probe = Some(status),
                 _ => {}
             }
         }
-        answer
+        results
     }
 }
 
@@ -57,33 +57,33 @@ mod tests {
 
     use super::*;
 
-    const WHOLE: &str = "longshore-boot runner-present\n\nlongshore-boot list-begin\n\
+    const COMPLETE: &str = "longshore-boot runner-present\n\nlongshore-boot list-begin\n\
         zzzzz-dz642-aaaaaaaaaaaaaaa\nlongshore-boot list-end 0\nlongshore-boot probe-end 1\n";
 
     #[test]
-    fn reads_all_three_answers() {
+    fn complete_output_has_all_results() {
         assert_eq!(
-            BootAnswer::parse(WHOLE.as_bytes()),
-            BootAnswer {
+            BootResults::parse(COMPLETE.as_bytes()),
+            BootResults {
                 runner_present: Some(true),
                 list: Some((0, "zzzzz-dz642-aaaaaaaaaaaaaaa\n".into())),
                 probe: Some(1),
             }
         );
-        let absent = BootAnswer::parse(b"longshore-boot runner-absent\n");
+        let absent = BootResults::parse(b"longshore-boot runner-absent\n");
         assert_eq!(absent.runner_present, Some(false));
         assert_eq!((absent.list, absent.probe), (None, None));
     }
 
     #[test]
-    fn cut_off_anywhere_it_says_nothing_wrong() {
-        let whole = BootAnswer::parse(WHOLE.as_bytes());
-        for end in 0..WHOLE.len() {
-            let part = BootAnswer::parse(&WHOLE.as_bytes()[..end]);
+    fn truncated_output_has_no_wrong_results() {
+        let complete = BootResults::parse(COMPLETE.as_bytes());
+        for end in 0..COMPLETE.len() {
+            let part = BootResults::parse(&COMPLETE.as_bytes()[..end]);
             for known in [
-                part.list.is_none() || part.list == whole.list,
-                part.probe.is_none() || part.probe == whole.probe,
-                part.runner_present.is_none() || part.runner_present == whole.runner_present,
+                part.list.is_none() || part.list == complete.list,
+                part.probe.is_none() || part.probe == complete.probe,
+                part.runner_present.is_none() || part.runner_present == complete.runner_present,
             ] {
                 assert!(known, "{part:?}");
             }
@@ -92,9 +92,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let answer = BootAnswer::parse(&bytes);
-            prop_assert!(answer.list.is_none() || bytes.len() > 30);
+        fn arbitrary_bytes_are_parsed(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let results = BootResults::parse(&bytes);
+            prop_assert!(results.list.is_none() || bytes.len() > 30);
         }
     }
 }

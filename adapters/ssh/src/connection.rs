@@ -1,4 +1,4 @@
-//! A connection to one VM: how it is made, how commands share it, how it is left.
+//! SSH connection to one VM: dialing, shared use by commands, and closing.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,53 +15,55 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::address::Address;
-use crate::exec::{Exec, ExecError, Leftover, Output, Refused, talk, unreachable};
-use crate::gate::{Gate, fingerprint};
+use crate::exec::{ChannelError, Exec, ExecError, Output, UsedChannel, execute, unreachable};
+use crate::host_key_check::{HostKeyCheck, fingerprint};
 use crate::script;
 use crate::settings::SshSettings;
 
-/// Channels at once on one connection: half of what OpenSSH allows by default, because it frees
-/// them late.
+/// Maximum number of open channels per connection: half of the default of OpenSSH, because the
+/// server frees channels late.
 pub(crate) const CHANNELS_MAX: usize = 5;
-/// A connection on which so many commands could not be ended is given up: each holds one of the
-/// server's sessions.
+/// Number of abandoned commands after which a connection is retired: each abandoned command
+/// occupies a session of the server.
 const ABANDONED_MAX: u32 = 4;
 const TCP_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 const LOGIN_MAX: Duration = Duration::from_secs(10);
 const IDENTITY_MAX: Duration = Duration::from_secs(20);
 const CHANNEL_MAX: Duration = Duration::from_secs(10);
-/// In about 10 s.
+/// Attempts to open a channel, over about 10 s.
 const CHANNEL_TRIES_MAX: u32 = 24;
-/// The same where no command of ours is there whose end could free a channel: in about 2 s.
+/// Attempts to open a channel while no other command runs on the connection, over about 2 s: no
+/// command can end and free a channel.
 const CHANNEL_TRIES_ALONE_MAX: u32 = 8;
 const CHANNEL_RETRY_MIN: Duration = Duration::from_millis(20);
 const CHANNEL_RETRY_MAX: Duration = Duration::from_millis(500);
-/// A silent peer is given up after this and three more.
+/// Keepalive interval. The connection is closed after four intervals without an answer.
 const KEEPALIVE: Duration = Duration::from_millis(2_500);
-/// Where keepalive cannot look: before the login, and while the peer takes no data.
+/// Inactivity timeout for the phases without keepalive: before the login, and while the peer
+/// accepts no data.
 const STALLED_MAX: Duration = Duration::from_secs(15);
-/// How long saying goodbye may take.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+/// Timeout of the disconnect message.
+const DISCONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// A connection to a VM whose identity is proved, or about to be.
+/// Connection to a VM. Used for the identity check and, after a successful check, for commands.
 pub(crate) struct Connection {
-    handle: Handle<Gate>,
+    handle: Handle<HostKeyCheck>,
     channels: Arc<Semaphore>,
     abandoned: AtomicU32,
     retired: AtomicBool,
 }
 
-/// What making a connection takes, apart from the address.
+/// Settings and limits for new connections.
 pub(crate) struct Dialer {
     pub(crate) settings: SshSettings,
-    /// Key exchanges at a time.
+    /// Limit for concurrent key exchanges.
     pub(crate) connects: Semaphore,
 }
 
 impl Dialer {
-    /// Connects, and makes sure that it is the right VM before anything else is said: by its pinned
-    /// key, or by the secret. Returns the key to pin.
+    /// Connects and verifies the identity of the VM, by the pinned host key or else by the instance
+    /// secret, before any other command. Returns the host key to pin.
     pub(crate) async fn dial(
         &self,
         address: &Address,
@@ -74,20 +76,20 @@ impl Dialer {
         let tcp = step(TCP_MAX, tcp)
             .await
             .map_err(|e| failed("connecting to", e))?;
-        // Small packets, and somebody waits for each.
+        // The packets are small and latency matters.
         tcp.set_nodelay(true)
             .map_err(|e| failed("connecting to", e.to_string()))?;
-        // The server speaks first. One that does not shall not keep others from their turn.
+        // The server sends first. A silent server must not occupy a permit.
         let mut first = [0];
         step(HANDSHAKE_MAX, tcp.peek(&mut first))
             .await
             .map_err(|e| failed("SSH key exchange with", e))?;
 
         let _permit = self.connects.acquire().await;
-        let (gate, seen) = Gate::new(pinned.cloned());
+        let (handler, observed) = HostKeyCheck::new(pinned.cloned());
         let config = Arc::new(config(pinned));
-        let handle = step(HANDSHAKE_MAX, client::connect_stream(config, tcp, gate)).await;
-        let mut handle = match (handle, seen.refused()) {
+        let handle = step(HANDSHAKE_MAX, client::connect_stream(config, tcp, handler)).await;
+        let mut handle = match (handle, observed.refused()) {
             (Ok(handle), _) => handle,
             (Err(_), Some(other)) => return Err(changed_key(address, pinned, &other)),
             (Err(why), None) => return Err(failed("SSH key exchange with", why)),
@@ -107,14 +109,20 @@ impl Dialer {
             connection.close();
             return Err(error);
         }
-        seen.accepted()
+        observed
+            .accepted()
             .map(|key| (connection, key))
-            .ok_or_else(|| failed("SSH key exchange with", "no host key was shown".into()))
+            .ok_or_else(|| {
+                failed(
+                    "SSH key exchange with",
+                    "the server sent no host key".into(),
+                )
+            })
     }
 
-    async fn log_in(&self, handle: &mut Handle<Gate>) -> Result<bool, Error> {
+    async fn log_in(&self, handle: &mut Handle<HostKeyCheck>) -> Result<bool, Error> {
         let key = &self.settings.key.private;
-        // Servers that do not say what they take still take this one.
+        // Servers without the signature algorithm extension usually accept SHA-256.
         let hash = if key.algorithm().is_rsa() {
             handle
                 .best_supported_rsa_hash()
@@ -129,13 +137,14 @@ impl Dialer {
             .await?;
         match answer {
             AuthResult::Success => Ok(true),
-            // The library reports a broken connection as a refusal.
+            // The library reports a broken connection as a failed authentication.
             AuthResult::Failure { .. } if handle.is_closed() => Err(Error::Disconnect),
             AuthResult::Failure { .. } => Ok(false),
         }
     }
 
-    /// Asks for the secret: the first command, and the last one if the answer is wrong.
+    /// Reads the instance secret from the VM and compares. Must be the first command on the
+    /// connection, and the last command if the comparison fails.
     async fn check_identity(
         &self,
         connection: &Arc<Connection>,
@@ -147,15 +156,15 @@ impl Dialer {
         ));
         let output = match connection.run(&exec, Instant::now() + IDENTITY_MAX).await {
             Ok(output) => output,
-            Err(Refused::Gone) => {
+            Err(ChannelError::ConnectionClosed) => {
                 return Err(VmError::Unreachable(
                     "the connection ended before the VM's identity was checked".into(),
                 ));
             }
-            Err(Refused::Final(ExecError::NotSent(why))) => return Err(why),
-            // That it talks without end is an answer too, and a wrong one.
-            Err(Refused::Final(ExecError::TooLarge(_))) => return Err(wrong_secret()),
-            Err(Refused::Final(why)) => {
+            Err(ChannelError::Final(ExecError::NotSent(why))) => return Err(why),
+            // Unlimited output counts as a wrong secret.
+            Err(ChannelError::Final(ExecError::TooLarge(_))) => return Err(wrong_secret()),
+            Err(ChannelError::Final(why)) => {
                 return Err(VmError::Unreachable(format!(
                     "checking the VM's identity: {why}"
                 )));
@@ -164,27 +173,25 @@ impl Dialer {
         if !output.is_success() {
             return Err(VmError::IdentityMismatch(format!(
                 "the instance secret could not be read: {}",
-                output.complaint()
+                output.failure_text()
             )));
         }
-        // Taken over, so that it is wiped; compared in constant time.
+        // `Secret` wipes the text on drop and compares in constant time.
         match String::from_utf8(output.stdout).map(Secret::new) {
-            Ok(shown) if !secret.is_empty() && shown == *secret => Ok(()),
+            Ok(actual) if !secret.is_empty() && actual == *secret => Ok(()),
             _ => Err(wrong_secret()),
         }
     }
 }
 
 fn wrong_secret() -> VmError {
-    VmError::IdentityMismatch(
-        "the VM shows another instance secret than the one it was given".into(),
-    )
+    VmError::IdentityMismatch("the secret on the VM is not the instance secret".into())
 }
 
 fn changed_key(address: &Address, pinned: Option<&PublicKey>, other: &PublicKey) -> VmError {
     let before = pinned.map_or_else(|| "another key".to_owned(), fingerprint);
     VmError::IdentityMismatch(format!(
-        "host key changed: {address} now shows {}, after {before}",
+        "host key changed: {address} now has {}, before {before}",
         fingerprint(other)
     ))
 }
@@ -202,9 +209,9 @@ async fn step<T, E: std::fmt::Display>(
 fn config(pinned: Option<&PublicKey>) -> client::Config {
     let mut preferred = Preferred::DEFAULT;
     if let Some(pinned) = pinned {
-        // A server with several keys shall show the one we know.
+        // Prefer the pinned key if the server has several host keys.
         let mut algorithms = preferred.key.to_vec();
-        algorithms.sort_by_key(|a| !same_kind(a, &pinned.algorithm()));
+        algorithms.sort_by_key(|a| !is_same_kind(a, &pinned.algorithm()));
         preferred.key = Cow::Owned(algorithms);
     }
     client::Config {
@@ -216,13 +223,13 @@ fn config(pinned: Option<&PublicKey>) -> client::Config {
     }
 }
 
-fn same_kind(a: &Algorithm, b: &Algorithm) -> bool {
+fn is_same_kind(a: &Algorithm, b: &Algorithm) -> bool {
     let is_rsa = |algorithm: &Algorithm| matches!(algorithm, Algorithm::Rsa { .. });
     a == b || (is_rsa(a) && is_rsa(b))
 }
 
 impl Connection {
-    fn new(handle: Handle<Gate>) -> Self {
+    fn new(handle: Handle<HostKeyCheck>) -> Self {
         Self {
             handle,
             channels: Arc::new(Semaphore::new(CHANNELS_MAX)),
@@ -231,42 +238,42 @@ impl Connection {
         }
     }
 
-    /// Whether new commands may be put on it.
+    /// True if new commands may use the connection.
     pub(crate) fn is_usable(&self) -> bool {
         !self.handle.is_closed() && !self.retired.load(Ordering::Relaxed)
     }
 
-    /// Ends it, with what runs on it.
+    /// Closes the connection and aborts all commands.
     pub(crate) fn close(self: &Arc<Self>) {
         self.retired.store(true, Ordering::Relaxed);
         let connection = Arc::clone(self);
         tokio::spawn(async move {
-            let bye = connection
+            let disconnect = connection
                 .handle
                 .disconnect(Disconnect::ByApplication, "", "en");
-            // Where it is stalled, the library gives it up by itself.
-            let _ = timeout(GOODBYE_MAX, bye).await;
+            // The inactivity timeout ends a stalled connection.
+            let _ = timeout(DISCONNECT_MAX, disconnect).await;
         });
     }
 
-    /// Lets nothing new on it; it ends when what runs on it has ended.
+    /// Refuses new commands. The connection closes after the last running command.
     fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
 
-    /// Runs a command. It goes on to its end or deadline, and its channel is cleaned up, even if the
+    /// Runs a command until its end or deadline and then cleans up the channel, even if the
     /// returned future is dropped.
     pub(crate) async fn run(
         self: &Arc<Self>,
         exec: &Exec,
         deadline: Instant,
-    ) -> Result<Output, Refused> {
+    ) -> Result<Output, ChannelError> {
         let (answer, answered) = oneshot::channel();
         let (connection, exec) = (Arc::clone(self), exec.clone());
         tokio::spawn(async move { connection.drive(exec, deadline, answer).await });
         answered.await.unwrap_or_else(|_| {
-            let why = "the task that ran the command broke off";
-            Err(Refused::Final(ExecError::Lost(why.into())))
+            let why = "the task running the command failed";
+            Err(ChannelError::Final(ExecError::Lost(why.into())))
         })
     }
 
@@ -274,12 +281,12 @@ impl Connection {
         self: Arc<Self>,
         exec: Exec,
         deadline: Instant,
-        answer: oneshot::Sender<Result<Output, Refused>>,
+        answer: oneshot::Sender<Result<Output, ChannelError>>,
     ) {
         let permit = timeout_at(deadline, Arc::clone(&self.channels).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
             let why = format!("all {CHANNELS_MAX} channels were busy until the deadline");
-            let _ = answer.send(Err(Refused::Final(unreachable(why))));
+            let _ = answer.send(Err(ChannelError::Final(unreachable(why))));
             return;
         };
         let channel = match self.open(deadline).await {
@@ -290,38 +297,39 @@ impl Connection {
             }
             Opened::Late(late) => {
                 let why = "no channel was opened until the deadline";
-                let _ = answer.send(Err(Refused::Final(unreachable(why))));
-                // It may still be opened: then it must be closed, or the server keeps it.
+                let _ = answer.send(Err(ChannelError::Final(unreachable(why))));
+                // A channel opened late must be closed, or the server keeps the session.
                 match timeout(CHANNEL_MAX, late).await {
                     Ok(Ok(channel)) => {
                         let _ = channel.close().await;
                         self.abandon();
                     }
                     Ok(Err(_)) => {}
-                    // Alive, but deaf: no command will ever get through.
+                    // The connection is open but opens no channel: no command can succeed.
                     Err(_) => self.close(),
                 }
                 return;
             }
         };
-        let (outcome, left) = talk(channel, &exec, deadline).await;
+        let (outcome, used) = execute(channel, &exec, deadline).await;
         let _ = answer.send(outcome);
-        self.leave(left).await;
+        self.clean_up(used).await;
         drop(permit);
     }
 
-    /// Opens a channel, however often the server says that it has none left: it frees them late.
+    /// Opens a channel. Retries while the server reports that no channel is free, because servers
+    /// free channels late.
     async fn open(self: &Arc<Self>, deadline: Instant) -> Opened {
-        let patience = deadline.min(Instant::now() + CHANNEL_MAX);
+        let until = deadline.min(Instant::now() + CHANNEL_MAX);
         let mut pause = CHANNEL_RETRY_MIN;
         for tries in 1..=CHANNEL_TRIES_MAX {
             let connection = Arc::clone(self);
-            // Its own task: giving up in the middle would leave an open channel to nobody.
+            // A separate task: cancelling the call would leave an open channel without an owner.
             let mut opening =
                 tokio::spawn(async move { connection.handle.channel_open_session().await });
             let opened = tokio::select! {
                 opened = &mut opening => opened,
-                () = sleep_until(patience) => {
+                () = sleep_until(until) => {
                     return Opened::Late(Box::pin(async move {
                         opening.await.unwrap_or(Err(Error::Disconnect))
                     }));
@@ -332,7 +340,7 @@ impl Connection {
                 Ok(Err(Error::ChannelOpenFailure(_))) => {
                     if Instant::now() + pause >= deadline {
                         let why = "the SSH server opened no channel until the deadline";
-                        return Opened::Refused(Refused::Final(unreachable(why)));
+                        return Opened::Refused(ChannelError::Final(unreachable(why)));
                     }
                     let alone = self.channels.available_permits() + 1 >= CHANNELS_MAX;
                     if alone && tries >= CHANNEL_TRIES_ALONE_MAX {
@@ -341,19 +349,21 @@ impl Connection {
                     sleep(pause).await;
                     pause = (pause * 2).min(CHANNEL_RETRY_MAX);
                 }
-                Ok(Err(_)) | Err(_) => return Opened::Refused(Refused::Gone),
+                Ok(Err(_)) | Err(_) => return Opened::Refused(ChannelError::ConnectionClosed),
             }
         }
-        // Its sessions are all taken by what we cannot end: a fresh connection has fresh ones.
+        // All sessions are occupied by commands that cannot be ended. A new connection has new
+        // sessions.
         self.retire();
-        Opened::Refused(Refused::Gone)
+        Opened::Refused(ChannelError::ConnectionClosed)
     }
 
-    /// Leaves a channel. What still runs on it cannot be ended from here (OpenSSH delivers no signals
-    /// to what belongs to root): it loses its streams, and the server may keep a session for it.
-    async fn leave(&self, left: Leftover) {
-        if !left.closed {
-            let _ = left.write.close().await;
+    /// Cleans up a channel. A command still running cannot be ended remotely (OpenSSH does not
+    /// deliver signals to processes of root): the command loses its streams, and the server may
+    /// keep a session.
+    async fn clean_up(&self, used: UsedChannel) {
+        if !used.closed {
+            let _ = used.write.close().await;
             self.abandon();
         }
     }
@@ -367,6 +377,6 @@ impl Connection {
 
 enum Opened {
     Channel(Channel<Msg>),
-    Refused(Refused),
+    Refused(ChannelError),
     Late(std::pin::Pin<Box<dyn Future<Output = Result<Channel<Msg>, Error>> + Send>>),
 }

@@ -1,4 +1,4 @@
-//! One command on one channel: what goes in, what comes out, and what silence means.
+//! Execution of one command on one SSH channel: input, output, and the meaning of a missing result.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// At most so much of each output stream is kept; a command that says more is cut off.
+/// Maximum number of bytes kept of each output stream. A command with more output is abandoned.
 pub(crate) const OUTPUT_MAX: usize = 1 << 20;
-/// After its exit, a command whose output does not matter is waited for no longer than this.
+/// Maximum wait after the exit of a command whose output does not matter.
 const LINGER: Duration = Duration::from_secs(1);
-/// Extended data of this kind is standard error.
+/// Type code of extended data for standard error.
 const STDERR: u32 = 1;
 
-/// A command for the shell of a VM.
+/// Command for the shell of a VM.
 #[derive(Clone)]
 pub struct Exec {
-    /// The words for the shell.
+    /// Command line for the shell.
     pub command: String,
-    /// Its whole standard input; end of file follows.
+    /// Complete standard input, followed by end of file.
     pub stdin: Bytes,
-    /// Whether the exit status alone tells the outcome. Otherwise the output must have arrived whole,
+    /// True if the exit status alone determines the result. Otherwise the output must be complete,
     /// and a descendant that keeps a stream open keeps the command from ending.
     pub status_is_enough: bool,
 }
 
 impl Exec {
-    /// A command without input, whose output matters.
+    /// Returns a command without input and with complete output required.
     #[must_use]
     pub fn new(command: impl Into<String>) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Exec {
     }
 }
 
-/// Shows the command and how long its input is: the input may be secret.
+/// Shows the command line and the length of the input, since the input may be secret.
 impl fmt::Debug for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exec")
@@ -51,40 +51,40 @@ impl fmt::Debug for Exec {
     }
 }
 
-/// What a command left behind.
+/// Result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// How it ended.
+    /// Exit status or signal.
     pub exit: Exit,
-    /// What it wrote to standard output, at most 1 MiB.
+    /// Standard output, at most 1 MiB.
     pub stdout: Vec<u8>,
-    /// What it wrote to standard error, at most 1 MiB.
+    /// Standard error, at most 1 MiB.
     pub stderr: Vec<u8>,
 }
 
 impl Output {
-    /// Whether it exited with status 0.
+    /// True if the exit status is 0.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.exit == Exit::Status(0)
     }
 
-    /// How it ended and the end of its standard error, for a message.
+    /// Exit status and the end of standard error, for an error message.
     #[must_use]
-    pub fn complaint(&self) -> String {
+    pub fn failure_text(&self) -> String {
         match excerpt(&self.stderr) {
-            words if words.is_empty() => self.exit.to_string(),
-            words => format!("{}: {words}", self.exit),
+            text if text.is_empty() => self.exit.to_string(),
+            text => format!("{}: {text}", self.exit),
         }
     }
 }
 
-/// How a command ended.
+/// Exit status or signal of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// Exited with a status.
     Status(u32),
-    /// By a signal of this name, without `SIG`.
+    /// Ended by a signal, named without `SIG`.
     Signal(String),
 }
 
@@ -97,24 +97,25 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Why a command has no [`Output`].
+/// Reason for the missing [`Output`] of a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecError {
-    /// It was not sent: nothing was done.
+    /// The command was not sent: nothing was done.
     #[error("{0}")]
     NotSent(VmError),
-    /// The connection ended while it ran: it may have been done. Look whether the VM still exists.
+    /// The connection ended during the command: the command may have been done. Check if the VM
+    /// still exists.
     #[error("{0}")]
     Lost(String),
-    /// It had not ended at the deadline: it was left alone, and may have been done.
-    #[error("it had not ended at its deadline")]
+    /// The command did not end by its deadline and was abandoned: the command may have been done.
+    #[error("the command did not end by its deadline")]
     Deadline {
-        /// What had arrived by then.
+        /// Standard output received before the deadline.
         stdout: Vec<u8>,
-        /// The same.
+        /// Standard error received before the deadline.
         stderr: Vec<u8>,
     },
-    /// It said more than we keep: it was left alone, and may have been done.
+    /// The output exceeds 1 MiB and the command was abandoned: the command may have been done.
     #[error("output too large: more than 1 MiB of {0}")]
     TooLarge(&'static str),
 }
@@ -133,7 +134,7 @@ pub(crate) fn unreachable(why: impl Into<String>) -> ExecError {
     ExecError::NotSent(VmError::Unreachable(why.into()))
 }
 
-/// The end of a command's words, as one line without control characters.
+/// Returns the end of an output as one line without control characters.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     const CHARS_MAX: usize = 500;
     let text = String::from_utf8_lossy(bytes);
@@ -148,84 +149,92 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
     }
 }
 
-/// Why a command could not be put on its channel.
-pub(crate) enum Refused {
-    /// The connection had ended before: another one may do.
-    Gone,
-    /// This is the answer.
+/// Reason for a command not running on a channel.
+pub(crate) enum ChannelError {
+    /// The connection had ended before: retry on another connection.
+    ConnectionClosed,
+    /// Final result, not to be retried.
     Final(ExecError),
 }
 
-/// What is left of a channel on which a command has been.
-pub(crate) struct Leftover {
+/// Channel after a command.
+pub(crate) struct UsedChannel {
     read: ChannelReadHalf,
     pub(crate) write: ChannelWriteHalf<Msg>,
-    /// Whether the peer has closed it.
+    /// True if the peer has closed the channel.
     pub(crate) closed: bool,
 }
 
-/// Runs a command on a fresh channel. The channel must be cleaned up afterwards, whatever came out.
-pub(crate) async fn talk(
+/// Runs a command on a fresh channel. The caller must clean up the channel afterwards in any case.
+pub(crate) async fn execute(
     channel: Channel<Msg>,
     exec: &Exec,
     deadline: Instant,
-) -> (Result<Output, Refused>, Leftover) {
+) -> (Result<Output, ChannelError>, UsedChannel) {
     let (read, write) = channel.split();
-    let mut left = Leftover {
+    let mut used = UsedChannel {
         read,
         write,
         closed: false,
     };
-    match timeout_at(deadline, left.write.exec(true, exec.command.as_str())).await {
+    match timeout_at(deadline, used.write.exec(true, exec.command.as_str())).await {
         Ok(Ok(())) => {}
-        Ok(Err(_)) => return (Err(Refused::Gone), left),
+        Ok(Err(_)) => return (Err(ChannelError::ConnectionClosed), used),
         Err(_) => {
-            let why = "the connection took no command until the deadline";
-            return (Err(Refused::Final(unreachable(why))), left);
+            let why = "the connection accepted no command until the deadline";
+            return (Err(ChannelError::Final(unreachable(why))), used);
         }
     }
-    let mut heard = Heard::default();
-    let end = listen(&mut left, &mut heard, exec, deadline).await;
-    left.closed = matches!(end, End::Closed | End::Cut);
-    (heard.outcome(end, exec).map_err(Refused::Final), left)
+    let mut received = Received::default();
+    let end = collect_output(&mut used, &mut received, exec, deadline).await;
+    used.closed = matches!(end, End::Closed | End::Disconnected);
+    (
+        received.outcome(end, exec).map_err(ChannelError::Final),
+        used,
+    )
 }
 
-/// Feeds the command and hears it out. Both go on at once: a command that talks before it has read
-/// its input would otherwise stop the whole connection.
-async fn listen(left: &mut Leftover, heard: &mut Heard, exec: &Exec, deadline: Instant) -> End {
-    let write = &left.write;
-    let feed = async {
+/// Sends the input and collects the output until the command ends. Both run concurrently: a command
+/// that writes before reading its input would otherwise stall the complete connection.
+async fn collect_output(
+    used: &mut UsedChannel,
+    received: &mut Received,
+    exec: &Exec,
+    deadline: Instant,
+) -> End {
+    let write = &used.write;
+    let send_input = async {
         write.data_bytes(exec.stdin.clone()).await?;
         write.eof().await
     };
-    tokio::pin!(feed);
-    let mut fed = false;
-    let mut patience = deadline;
+    tokio::pin!(send_input);
+    let mut input_sent = false;
+    let mut until = deadline;
     loop {
         tokio::select! {
-            // An error here is the end of the connection, of which the other branch hears as well.
-            _ = &mut feed, if !fed => fed = true,
-            message = left.read.wait() => {
-                let Some(message) = message else { return End::Cut };
-                if let Some(end) = heard.take(message) {
+            // An error here means the end of the connection, which the other branch reports too.
+            _ = &mut send_input, if !input_sent => input_sent = true,
+            message = used.read.wait() => {
+                let Some(message) = message else { return End::Disconnected };
+                if let Some(end) = received.take(message) {
                     return end;
                 }
-                if heard.exit.is_some() && exec.status_is_enough {
-                    patience = patience.min(Instant::now() + LINGER);
+                if received.exit.is_some() && exec.status_is_enough {
+                    until = until.min(Instant::now() + LINGER);
                 }
             }
-            () = sleep_until(patience) => return End::Deadline,
+            () = sleep_until(until) => return End::Deadline,
         }
     }
 }
 
-/// Why listening ended.
+/// Reason for the end of a command's output.
 #[derive(Clone, Copy)]
 enum End {
-    /// The peer closed the channel in order.
+    /// The peer closed the channel.
     Closed,
     /// The connection ended.
-    Cut,
+    Disconnected,
     Deadline,
     TooLarge(&'static str),
     /// The peer does not run commands.
@@ -233,23 +242,23 @@ enum End {
 }
 
 #[derive(Default)]
-struct Heard {
+struct Received {
     exit: Option<Exit>,
     eof: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
-impl Heard {
+impl Received {
     fn take(&mut self, message: ChannelMsg) -> Option<End> {
         match message {
-            ChannelMsg::Data { data } => return keep(&mut self.stdout, &data, "standard output"),
+            ChannelMsg::Data { data } => return append(&mut self.stdout, &data, "standard output"),
             ChannelMsg::ExtendedData { data, ext: STDERR } => {
-                return keep(&mut self.stderr, &data, "standard error");
+                return append(&mut self.stderr, &data, "standard error");
             }
             ChannelMsg::ExitStatus { exit_status } => self.exit = Some(Exit::Status(exit_status)),
             ChannelMsg::ExitSignal { signal_name, .. } => {
-                // Its `Debug` is the name for the known ones and `Custom("…")` otherwise.
+                // `Debug` of a known signal is the name, of other signals `Custom("…")`.
                 self.exit = Some(Exit::Signal(format!("{signal_name:?}")));
             }
             ChannelMsg::Eof => self.eof = true,
@@ -261,7 +270,7 @@ impl Heard {
     }
 
     fn outcome(self, end: End, exec: &Exec) -> Result<Output, ExecError> {
-        let whole = self.eof || exec.status_is_enough;
+        let complete = self.eof || exec.status_is_enough;
         match (end, self.exit) {
             (End::TooLarge(stream), _) => Err(ExecError::TooLarge(stream)),
             (End::Rejected, _) => Err(unreachable("the SSH server refuses to run commands")),
@@ -270,7 +279,7 @@ impl Heard {
                 stdout: self.stdout,
                 stderr: self.stderr,
             }),
-            (End::Cut | End::Deadline, Some(exit)) if whole => Ok(Output {
+            (End::Disconnected | End::Deadline, Some(exit)) if complete => Ok(Output {
                 exit,
                 stdout: self.stdout,
                 stderr: self.stderr,
@@ -279,17 +288,17 @@ impl Heard {
                 stdout: self.stdout,
                 stderr: self.stderr,
             }),
-            (End::Cut, _) => Err(ExecError::Lost(
+            (End::Disconnected, _) => Err(ExecError::Lost(
                 "the connection ended while the command ran".into(),
             )),
             (End::Closed, None) => Err(ExecError::Lost(
-                "the SSH server ended the command without saying how".into(),
+                "the SSH server ended the command without an exit status".into(),
             )),
         }
     }
 }
 
-fn keep(stream: &mut Vec<u8>, data: &[u8], name: &'static str) -> Option<End> {
+fn append(stream: &mut Vec<u8>, data: &[u8], name: &'static str) -> Option<End> {
     if stream.len() + data.len() > OUTPUT_MAX {
         return Some(End::TooLarge(name));
     }
@@ -301,46 +310,46 @@ fn keep(stream: &mut Vec<u8>, data: &[u8], name: &'static str) -> Option<End> {
 mod tests {
     use super::*;
 
-    fn heard(messages: Vec<ChannelMsg>) -> Heard {
-        let mut heard = Heard::default();
+    fn received(messages: Vec<ChannelMsg>) -> Received {
+        let mut received = Received::default();
         for message in messages {
-            assert!(heard.take(message).is_none());
+            assert!(received.take(message).is_none());
         }
-        heard
+        received
     }
 
     #[test]
-    fn an_end_without_exit_status_is_never_success() {
-        for end in [End::Closed, End::Cut] {
-            let said = heard(vec![ChannelMsg::Eof]).outcome(end, &Exec::new("true"));
-            assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
+    fn missing_exit_status_is_not_success() {
+        for end in [End::Closed, End::Disconnected] {
+            let result = received(vec![ChannelMsg::Eof]).outcome(end, &Exec::new("true"));
+            assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");
         }
     }
 
     #[test]
-    fn output_that_may_be_cut_off_is_not_trusted() {
+    fn truncated_output_is_an_error() {
         let status = || vec![ChannelMsg::ExitStatus { exit_status: 0 }];
-        let said = heard(status()).outcome(End::Cut, &Exec::new("list"));
-        assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
+        let result = received(status()).outcome(End::Disconnected, &Exec::new("list"));
+        assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");
         let mut exec = Exec::new("start");
         exec.status_is_enough = true;
         assert!(
-            heard(status())
-                .outcome(End::Cut, &exec)
+            received(status())
+                .outcome(End::Disconnected, &exec)
                 .unwrap()
                 .is_success()
         );
     }
 
     #[test]
-    fn debug_shows_no_input() {
+    fn debug_hides_input() {
         let mut exec = Exec::new("runner --stdin-config");
         exec.stdin = Bytes::from_static(b"{\"token\":\"sesame\"}");
         assert!(!format!("{exec:?}").contains("sesame"));
     }
 
     #[test]
-    fn an_excerpt_is_the_end_in_one_clean_line() {
+    fn excerpt_keeps_end_without_control_characters() {
         assert_eq!(excerpt(b"a\nb\x1b[0m\n"), "a b [0m");
         let long = excerpt("x".repeat(600).as_bytes());
         assert_eq!(long.chars().count(), 501);

@@ -1,23 +1,23 @@
 //! One multiplexed SSH connection per VM, with a deadline on every step.
 //!
-//! - [`pool`]: who is at the other end, and one command on it: a connection for each VM, the proof of
-//!   its identity, what comes out of a command and what its absence means.
-//! - [`remote`]: what the core wants of a VM, in the words of the runner's command line.
+//! - [`pool`]: one connection per VM, the check of the VM's identity, and commands with defined
+//!   results, including the meaning of a missing result.
+//! - [`remote`]: the operations of the core on a VM, by the command line of the runner.
 //!
-//! No private key, instance secret or standard input ever gets into an error or a log line. The SSH
+//! Private keys, instance secrets and standard input never appear in errors or log lines. The SSH
 //! library logs packets below `info`: keep its targets (`russh`) at `info` or above.
 
 mod address;
 mod boot;
 mod connection;
 mod exec;
-mod gate;
-mod link;
+mod host_key_check;
 mod list;
 pub mod pool;
 pub mod remote;
 mod script;
 mod settings;
+mod vm_link;
 
 pub use crate::exec::{Exec, ExecError, Exit, Output};
 pub use crate::list::parse_list;

@@ -1,4 +1,4 @@
-//! What a runner's `--list` says.
+//! Parser for the output of the runner's `--list`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use longshore_core::ids::ContainerId;
 use longshore_core::input::{RunnerList, RunnerStatus};
 use longshore_core::time::Timestamp;
 
-/// Reads a runner's `--list`: `broken`; `preempted` and a Unix time, when the cloud has announced that
-/// it takes the VM back then (only our runner says so; others' readers skip the line); or a
-/// container's uuid, alone or followed by `stale`.
+/// Parses the output of the runner's `--list`. A line is `broken`; `preempted` and a Unix time
+/// after a preemption notice of the cloud (only written by the Longshore runner, skipped by other
+/// readers); or the uuid of a container, alone or followed by `stale`.
 ///
-/// Lines that do not begin with our cluster's id are those of others. A second word other than
-/// `stale` is ignored: whatever it says of the runner, it is there.
+/// Lines without the prefix `cluster_id` belong to other clusters. A second word other than `stale`
+/// is ignored: the runner exists in any case.
 #[must_use]
 pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
     let mut broken = false;
@@ -36,7 +36,7 @@ pub fn parse_list(text: &str, cluster_id: &str) -> RunnerList {
             continue;
         };
         let stale = words.next() == Some("stale");
-        // Where lines contradict each other, a live runner is the one to reckon with.
+        // A live runner takes precedence if lines contradict each other.
         stale_by_container
             .entry(container)
             .and_modify(|known| *known &= stale)
@@ -62,7 +62,7 @@ mod tests {
     const B: &str = "zzzzz-dz642-bbbbbbbbbbbbbbb";
     const FOREIGN: &str = "yyyyy-dz642-aaaaaaaaaaaaaaa";
 
-    fn sighting(id: &str, stale: bool) -> RunnerStatus {
+    fn status(id: &str, stale: bool) -> RunnerStatus {
         RunnerStatus {
             container: id.parse().unwrap(),
             stale,
@@ -70,19 +70,19 @@ mod tests {
     }
 
     #[test]
-    fn reads_live_and_stale_runners_and_the_broken_mark() {
+    fn list_has_live_stale_and_broken() {
         let list = parse_list(&format!("broken\n{B} stale\n\n{A}\n"), "zzzzz");
         assert!(list.broken);
-        assert_eq!(list.runners, [sighting(A, false), sighting(B, true)]);
+        assert_eq!(list.runners, [status(A, false), status(B, true)]);
         assert_eq!(parse_list("", "zzzzz"), RunnerList::default());
     }
 
     #[test]
-    fn hears_that_the_cloud_takes_the_vm_back() {
+    fn list_has_preemption_time() {
         let list = parse_list(&format!("preempted 1700000120\n{A}\n"), "zzzzz");
         let at = Timestamp::EPOCH + Duration::from_secs(1_700_000_120);
         assert_eq!(list.preempted_at, Some(at));
-        assert_eq!(list.runners, [sighting(A, false)]);
+        assert_eq!(list.runners, [status(A, false)]);
         for odd in [
             "preempted",
             "preempted soon",
@@ -94,22 +94,22 @@ mod tests {
     }
 
     #[test]
-    fn ignores_foreign_clusters_odd_lines_and_odd_second_words() {
+    fn foreign_and_malformed_lines_are_ignored() {
         let text = format!("{FOREIGN}\nzzzzz\nzzzzz-4zz18-aaaaaaaaaaaaaaa\n broken\n{A} resting\n");
         let list = parse_list(&text, "zzzzz");
         assert!(!list.broken);
-        assert_eq!(list.runners, [sighting(A, false)]);
+        assert_eq!(list.runners, [status(A, false)]);
     }
 
     #[test]
-    fn a_container_listed_twice_counts_once_and_as_alive() {
+    fn duplicate_container_counts_once_as_live() {
         let list = parse_list(&format!("{A} stale\n{A}\n{A} stale\n"), "zzzzz");
-        assert_eq!(list.runners, [sighting(A, false)]);
+        assert_eq!(list.runners, [status(A, false)]);
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_and_only_our_containers_are_found(text in "(?s).*") {
+        fn arbitrary_text_yields_own_containers_only(text in "(?s).*") {
             let list = parse_list(&text, "zzzzz");
             for runner in list.runners {
                 prop_assert!(text.contains(runner.container.as_str()));
@@ -118,7 +118,7 @@ mod tests {
         }
 
         #[test]
-        fn any_shuffle_of_known_lines_is_understood(
+        fn known_lines_parse_in_any_order(
             picks in prop::collection::vec(0_usize..6, 0..20),
         ) {
             let lines = [A.into(), format!("{B} stale"), FOREIGN.into(), "broken".into(),
@@ -126,10 +126,10 @@ mod tests {
             let text: String = picks.iter().map(|i| format!("{}\n", lines[*i])).collect();
             let list = parse_list(&text, "zzzzz");
             prop_assert_eq!(list.broken, picks.contains(&3));
-            let expected: Vec<_> = [(0, sighting(A, false)), (1, sighting(B, true))]
+            let expected: Vec<_> = [(0, status(A, false)), (1, status(B, true))]
                 .into_iter()
                 .filter(|(i, _)| picks.contains(i))
-                .map(|(_, sighting)| sighting)
+                .map(|(_, status)| status)
                 .collect();
             prop_assert_eq!(list.runners, expected);
         }

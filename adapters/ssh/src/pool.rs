@@ -1,11 +1,12 @@
-//! All VMs: for each the one connection that is kept, and commands on it.
+//! Pool of SSH connections: one connection per VM, kept open, and commands on the connections.
 //!
-//! - Before a VM's identity is proved no command but the one that asks for its secret is sent.
-//! - [`ExecError::NotSent`] means that nothing was done; every other way to end without an
-//!   [`Output`] means that the command may have been done.
-//! - Nothing waits for longer than the deadline of the call, and no step of a connection longer than
-//!   its own: 10 s for TCP, key exchange, login and channel each, 20 s for the identity. A peer that
-//!   falls silent is given up after about 10 s.
+//! - Before the identity of a VM is verified, the only command sent is the command reading the
+//!   instance secret.
+//! - [`ExecError::NotSent`] means that nothing was done. After any other error the command may have
+//!   been done.
+//! - No call lasts longer than its deadline. Each step of a connection has a timeout: 10 s for TCP,
+//!   key exchange, login and channel each, 20 s for the identity check. A silent peer is
+//!   disconnected after about 10 s.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,25 +19,25 @@ use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::connection::Dialer;
-use crate::exec::{Exec, ExecError, Output, Refused, unreachable};
-use crate::link::Link;
+use crate::exec::{ChannelError, Exec, ExecError, Output, unreachable};
 use crate::settings::{SettingsError, SshSettings};
+use crate::vm_link::VmLink;
 
-/// A VM, as far as it concerns us.
+/// VM as the target of commands.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Whose.
+    /// Cloud of the instance.
     pub cloud: CloudId,
-    /// Which.
+    /// Instance id in the cloud.
     pub instance: InstanceId,
-    /// `host`, `host:port` or `[v6]:port`, as the cloud last said.
+    /// `host`, `host:port` or `[v6]:port`, as last reported by the cloud.
     pub address: String,
-    /// What it must show to prove its identity; without one it is never trusted.
+    /// Expected instance secret. An instance without a secret is never trusted.
     pub secret: Secret,
 }
 
 impl Target {
-    /// Its name, which stays when the address changes.
+    /// Key of the instance, independent of the address.
     #[must_use]
     pub fn key(&self) -> InstanceKey {
         InstanceKey {
@@ -46,26 +47,27 @@ impl Target {
     }
 }
 
-/// A VM's name among those of all clouds.
+/// Unique key of an instance across all clouds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceKey {
-    /// Whose.
+    /// Cloud of the instance.
     pub cloud: CloudId,
-    /// Which.
+    /// Instance id in the cloud.
     pub instance: InstanceId,
 }
 
-/// Connections to VMs, made when first needed and kept until they break or are given up.
+/// Connections to VMs, dialed on first use and kept until the connection breaks or the instance is
+/// forgotten.
 pub struct Pool {
     dialer: Arc<Dialer>,
-    links: Mutex<HashMap<InstanceKey, Arc<Link>>>,
+    links: Mutex<HashMap<InstanceKey, Arc<VmLink>>>,
 }
 
 impl Pool {
-    /// A pool without connections.
+    /// Returns a pool without connections.
     ///
     /// # Errors
-    /// A setting cannot work.
+    /// If a setting is invalid.
     pub fn new(settings: SshSettings) -> Result<Self, SettingsError> {
         settings.check()?;
         let connects = Semaphore::new(settings.connects_max.min(Semaphore::MAX_PERMITS));
@@ -79,11 +81,11 @@ impl Pool {
         &self.dialer.settings
     }
 
-    /// Runs a command on a VM, over the connection that is there or a new one. Once sent it goes on
-    /// to its end or deadline even if the returned future is dropped.
+    /// Runs a command on a VM, over the existing connection or a new connection. Once sent, the
+    /// command runs to its end or deadline even if the returned future is dropped.
     ///
     /// # Errors
-    /// See [`ExecError`] for what each means. A non-zero exit status is no error here.
+    /// See [`ExecError`] for the meaning of each error. A non-zero exit status is not an error.
     pub async fn run(
         &self,
         target: &Target,
@@ -92,13 +94,14 @@ impl Pool {
     ) -> Result<Output, ExecError> {
         if target.secret.is_empty() {
             return Err(ExecError::NotSent(VmError::IdentityMismatch(
-                "the instance has no secret that it could show: its tag is missing".into(),
+                "the instance has no secret: its tag is missing".into(),
             )));
         }
         let address = Address::parse(&target.address, self.dialer.settings.default_port)
             .map_err(unreachable)?;
         let link = self.link(&target.key());
-        // A kept connection may turn out to be dead: then nothing was sent, and a new one is made.
+        // The existing connection may be dead: then nothing was sent, and a new connection is
+        // dialed.
         for _ in 0..2 {
             let connection = link
                 .connection(&address, &target.secret, deadline)
@@ -106,8 +109,8 @@ impl Pool {
                 .map_err(ExecError::NotSent)?;
             match connection.run(exec, deadline).await {
                 Ok(output) => return Ok(output),
-                Err(Refused::Final(error)) => return Err(error),
-                Err(Refused::Gone) => {}
+                Err(ChannelError::Final(error)) => return Err(error),
+                Err(ChannelError::ConnectionClosed) => {}
             }
         }
         Err(unreachable(
@@ -115,15 +118,15 @@ impl Pool {
         ))
     }
 
-    /// The host key of an instance that has proved its identity, a line in OpenSSH format.
+    /// Host key of an instance with a verified identity, a line in OpenSSH format.
     #[must_use]
     pub fn host_key(&self, instance: &InstanceKey) -> Option<String> {
         let link = self.links().get(instance).map(Arc::clone)?;
         link.pin()?.to_openssh().ok()
     }
 
-    /// Drops an instance that is gone: its connection, what runs on it, and its host key. It may be
-    /// used again afterwards and is then new.
+    /// Drops the connection, running commands and the pinned host key of a terminated instance. If
+    /// used again, the instance counts as new.
     pub fn forget(&self, instance: &InstanceKey) {
         let link = self.links().remove(instance);
         if let Some(link) = link {
@@ -131,17 +134,17 @@ impl Pool {
         }
     }
 
-    fn link(&self, instance: &InstanceKey) -> Arc<Link> {
+    fn link(&self, instance: &InstanceKey) -> Arc<VmLink> {
         let mut links = self.links();
         if let Some(link) = links.get(instance) {
             return Arc::clone(link);
         }
-        let link = Link::new(Arc::clone(&self.dialer));
+        let link = VmLink::new(Arc::clone(&self.dialer));
         links.insert(instance.clone(), Arc::clone(&link));
         link
     }
 
-    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceKey, Arc<Link>>> {
+    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<InstanceKey, Arc<VmLink>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! What the core wants of a VM, said to the runner there.
+//! Operations of the core on VMs, carried out by the runner on each VM.
 
 use bytes::Bytes;
 use longshore_core::command::Signal;
@@ -8,33 +8,33 @@ use longshore_secret::Secret;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::boot::BootAnswer;
+use crate::boot::BootResults;
 use crate::exec::{Exec, ExecError, Exit, Output, excerpt};
 use crate::list::parse_list;
 use crate::pool::{InstanceKey, Pool, Target};
-use crate::script::{self, Deployment, RunnerWords};
+use crate::script::{self, Deployment, RunnerCommands};
 use crate::settings::{RemoteSettings, RunnerSource, SettingsError, SshSettings};
 
-/// The VMs of one cloud, with the runner on each. Shared by the tasks that call it.
+/// VMs of one cloud with their runners. Shared between tasks.
 ///
-/// Every call ends at its deadline at the latest; the errors mean what [`VmError`] says.
+/// Every call ends by its deadline. Errors have the meaning defined by [`VmError`].
 pub struct Remote {
     pool: Pool,
     settings: RemoteSettings,
-    runner: RunnerWords,
-    /// What to put in place, and its name there; none where the image has it.
+    runner: RunnerCommands,
+    /// Runner binary and its location on the VMs; none if the image contains the runner.
     deployment: Option<(Deployment, Bytes)>,
 }
 
 impl Remote {
-    /// Makes no connection yet.
+    /// Returns a remote without connections.
     ///
     /// # Errors
-    /// A setting cannot work.
+    /// If a setting is invalid.
     pub fn new(ssh: SshSettings, settings: RemoteSettings) -> Result<Self, SettingsError> {
         settings.check()?;
         let pool = Pool::new(ssh)?;
-        let (words, deployment) = match &settings.runner {
+        let (text, deployment) = match &settings.runner {
             RunnerSource::Installed { command } => (command.trim().to_owned(), None),
             RunnerSource::Deploy {
                 binary,
@@ -51,19 +51,18 @@ impl Remote {
             }
         };
         Ok(Self {
-            runner: RunnerWords::new(pool.settings().sudo, words),
+            runner: RunnerCommands::new(pool.settings().sudo, text),
             pool,
             settings,
             deployment,
         })
     }
 
-    /// Asks a VM how it is. With `boot` it also runs the boot probe and, once that succeeds, puts the
-    /// runner in place; runners that are there already are reported even if the boot probe fails or
-    /// hangs.
+    /// Probes a VM. With `boot`, also runs the boot probe command and, if successful, installs the
+    /// runner. Running containers are reported even if the boot probe command fails or hangs.
     ///
     /// # Errors
-    /// It could not be asked, or, without `boot`, the runner did not list.
+    /// If the VM cannot be probed or, without `boot`, the runner's `--list` fails.
     pub async fn probe(
         &self,
         target: &Target,
@@ -77,11 +76,10 @@ impl Remote {
             .await
     }
 
-    /// Asks a VM that has booted how it is, and tells it what it costs: a price history as the
-    /// runner reads it.
+    /// Probes a booted VM and sends the price history of the instance, in the format of the runner.
     ///
     /// # Errors
-    /// As [`Self::probe`]; the VM may have got the prices all the same.
+    /// As for [`Self::probe`]. The VM may have received the prices in spite of an error.
     pub async fn probe_with_prices(
         &self,
         target: &Target,
@@ -105,7 +103,7 @@ impl Remote {
         if !output.is_success() {
             return Err(VmError::Failed(format!(
                 "the runner's --list: {}",
-                output.complaint()
+                output.failure_text()
             )));
         }
         Ok(ProbeReport {
@@ -114,11 +112,12 @@ impl Remote {
         })
     }
 
-    /// Starts a container's runner, with its configuration (JSON) on its standard input.
+    /// Starts the runner of a container. The runner reads its configuration (JSON) from standard
+    /// input.
     ///
     /// # Errors
-    /// After `Unreachable` and `Impostor` nothing was done; after `Lost` and `Failed` the runner may
-    /// be there: list before you try again.
+    /// After `Unreachable` and `IdentityMismatch` nothing was done. After `Lost` and `Failed` the
+    /// runner may be running: list before a retry.
     pub async fn start(
         &self,
         target: &Target,
@@ -132,7 +131,7 @@ impl Remote {
                 .runner
                 .start(container, engine, &self.settings.runner_args),
             stdin: Bytes::from_owner(SecretBytes(stdin_config)),
-            // The runner goes on in the background, and may keep a stream open.
+            // The runner continues in the background and may keep a stream open.
             status_is_enough: true,
         };
         let output = self.run(target, exec, deadline).await?;
@@ -141,14 +140,15 @@ impl Remote {
         }
         Err(VmError::Failed(format!(
             "starting the runner: {}",
-            output.complaint()
+            output.failure_text()
         )))
     }
 
-    /// Sends a signal to a container's runner and looks whether it is still there.
+    /// Sends a signal to the runner of a container and checks if the runner is still alive.
     ///
     /// # Errors
-    /// After `Unreachable` and `Impostor` nothing was done; otherwise it may have got the signal.
+    /// After `Unreachable` and `IdentityMismatch` nothing was done. After other errors the signal
+    /// may have been delivered.
     pub async fn signal(
         &self,
         target: &Target,
@@ -160,18 +160,18 @@ impl Remote {
         let output = self.run(target, exec, deadline).await?;
         match output.exit {
             Exit::Status(0) => Ok(SignalReport::Gone),
-            Exit::Status(1) if says_still_alive(&output.stderr) => Ok(SignalReport::Alive),
+            Exit::Status(1) if reports_still_alive(&output.stderr) => Ok(SignalReport::Alive),
             _ => Err(VmError::Failed(format!(
                 "the runner's --kill: {}",
-                output.complaint()
+                output.failure_text()
             ))),
         }
     }
 
-    /// Runs any command on a VM that has proved its identity, as [`Pool::run`].
+    /// Runs any command on a VM with a verified identity, as [`Pool::run`].
     ///
     /// # Errors
-    /// See [`ExecError`] for what each means. A non-zero exit status is no error here.
+    /// See [`ExecError`] for the meaning of each error. A non-zero exit status is not an error.
     pub async fn command(
         &self,
         target: &Target,
@@ -181,13 +181,13 @@ impl Remote {
         self.pool.run(target, exec, deadline).await
     }
 
-    /// The host key of an instance that has proved its identity, a line in OpenSSH format.
+    /// Host key of an instance with a verified identity, a line in OpenSSH format.
     #[must_use]
     pub fn host_key(&self, instance: &InstanceKey) -> Option<String> {
         self.pool.host_key(instance)
     }
 
-    /// Drops everything that is known about an instance that is gone.
+    /// Drops all state of a terminated instance.
     pub fn forget(&self, instance: &InstanceKey) {
         self.pool.forget(instance);
     }
@@ -195,37 +195,39 @@ impl Remote {
     async fn boot_probe(&self, target: &Target, deadline: Instant) -> Result<ProbeReport, VmError> {
         let deployment = self.deployment.as_ref().map(|(deployment, _)| deployment);
         let command = &self.settings.boot_probe_command;
-        // A report about a probe that hangs must still come in time to be heard.
+        // Leave time to report a hanging boot probe command before the deadline.
         let now = Instant::now();
-        let left = deadline.saturating_duration_since(now);
-        let probe_max_s = left.mul_f32(0.8).as_secs().max(1);
+        let remaining = deadline.saturating_duration_since(now);
+        let probe_max_s = remaining.mul_f32(0.8).as_secs().max(1);
         let script = script::boot(&self.runner, deployment, command, probe_max_s);
-        let (exec, asked_until) = (Exec::new(script), now + left.mul_f32(0.9));
-        let (stdout, complaint, ended) = match self.pool.run(target, &exec, asked_until).await {
-            Ok(output) => (output.stdout.clone(), output.complaint_of_probe(), true),
-            Err(ExecError::Deadline { stdout, stderr }) => {
-                let why = format!("not ended by the deadline: {}", excerpt(&stderr));
-                (stdout, why, false)
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let answer = BootAnswer::parse(&stdout);
-        let (Some(present), Some(list)) = (answer.runner_present, self.listed(&answer)) else {
-            let why = format!("the boot script: {complaint}");
+        let (exec, script_deadline) = (Exec::new(script), now + remaining.mul_f32(0.9));
+        let (stdout, failure_text, ended) =
+            match self.pool.run(target, &exec, script_deadline).await {
+                Ok(output) => (output.stdout.clone(), output.probe_failure_text(), true),
+                Err(ExecError::Deadline { stdout, stderr }) => {
+                    let why = format!("not ended by the deadline: {}", excerpt(&stderr));
+                    (stdout, why, false)
+                }
+                Err(error) => return Err(error.into()),
+            };
+        let results = BootResults::parse(&stdout);
+        let (Some(present), Some(list)) = (results.runner_present, self.list_result(&results))
+        else {
+            let why = format!("the boot script: {failure_text}");
             return Err(if ended {
                 VmError::Failed(why)
             } else {
                 VmError::Lost(why)
             });
         };
-        match answer.probe {
+        match results.probe {
             Some(0) if present => Ok(list.report()),
             Some(0) => self.deploy(target, deadline).await,
             failed => {
                 let why = match failed {
-                    Some(124 | 137) => format!("not ended within {probe_max_s} s: {complaint}"),
-                    Some(status) => format!("exit status {status}: {complaint}"),
-                    None => complaint,
+                    Some(124 | 137) => format!("not ended within {probe_max_s} s: {failure_text}"),
+                    Some(status) => format!("exit status {status}: {failure_text}"),
+                    None => failure_text,
                 };
                 Ok(ProbeReport {
                     ready: Err(format!("the boot probe command: {why}")),
@@ -235,20 +237,20 @@ impl Remote {
         }
     }
 
-    /// What the answer says about the list; nothing where it broke off before.
-    fn listed(&self, answer: &BootAnswer) -> Option<Listed> {
-        match (&answer.list, answer.runner_present) {
-            (Some((0, text)), _) => Some(Listed::Runners(self.parse(text))),
-            (Some((status, _)), _) => Some(Listed::Failed(*status)),
-            (None, Some(false)) => Some(Listed::NoRunner),
+    /// Evaluates the list in a script's results; none if the script ended before the list.
+    fn list_result(&self, results: &BootResults) -> Option<ListResult> {
+        match (&results.list, results.runner_present) {
+            (Some((0, text)), _) => Some(ListResult::Runners(self.parse(text))),
+            (Some((status, _)), _) => Some(ListResult::Failed(*status)),
+            (None, Some(false)) => Some(ListResult::NoRunner),
             (None, _) => None,
         }
     }
 
-    /// Puts the runner in place and lists.
+    /// Installs the runner and lists the running containers.
     async fn deploy(&self, target: &Target, deadline: Instant) -> Result<ProbeReport, VmError> {
         let Some((deployment, binary)) = &self.deployment else {
-            return Ok(Listed::NoRunner.report());
+            return Ok(ListResult::NoRunner.report());
         };
         let sudo = self.pool.settings().sudo;
         let exec = Exec {
@@ -257,22 +259,22 @@ impl Remote {
             status_is_enough: false,
         };
         let output = self.run(target, exec, deadline).await?;
-        let answer = BootAnswer::parse(&output.stdout);
-        if answer.runner_present != Some(true) {
+        let results = BootResults::parse(&output.stdout);
+        if results.runner_present != Some(true) {
             return Ok(ProbeReport {
                 ready: Err(format!(
-                    "the runner could not be put into {}: {}",
+                    "the runner could not be installed in {}: {}",
                     deployment.directory,
-                    output.complaint()
+                    output.failure_text()
                 )),
                 runners: None,
             });
         }
-        match self.listed(&answer) {
+        match self.list_result(&results) {
             Some(list) => Ok(list.report()),
             None => Err(VmError::Lost(format!(
                 "the runner's --list: {}",
-                output.complaint()
+                output.failure_text()
             ))),
         }
     }
@@ -286,21 +288,21 @@ impl Remote {
     }
 }
 
-/// What is known about the runners of a VM that answers.
-enum Listed {
+/// State of the runner on a responding VM.
+enum ListResult {
     Runners(RunnerList),
-    /// `--list` ended with this status.
+    /// `--list` failed with an exit status.
     Failed(u32),
     NoRunner,
 }
 
-impl Listed {
-    /// Of a VM whose boot probe has succeeded.
+impl ListResult {
+    /// Returns the report for a VM whose boot probe command succeeded.
     fn report(self) -> ProbeReport {
         let ready = match &self {
             Self::Runners(_) => Ok(()),
             Self::Failed(status) => Err(format!("the runner's --list: exit status {status}")),
-            Self::NoRunner => Err("the runner is not there".into()),
+            Self::NoRunner => Err("the runner is not installed".into()),
         };
         ProbeReport {
             ready,
@@ -317,21 +319,21 @@ impl Listed {
 }
 
 impl Output {
-    /// The words of the boot probe, whose own exit status is among the answers.
-    fn complaint_of_probe(&self) -> String {
+    /// Error text of the boot probe command, whose exit status is part of the script's results.
+    fn probe_failure_text(&self) -> String {
         match (self.is_success(), excerpt(&self.stderr)) {
-            (true, words) if words.is_empty() => "it says nothing".into(),
-            (true, words) => words,
-            (false, _) => self.complaint(),
+            (true, text) if text.is_empty() => "no output".into(),
+            (true, text) => text,
+            (false, _) => self.failure_text(),
         }
     }
 }
 
-fn says_still_alive(stderr: &[u8]) -> bool {
+fn reports_still_alive(stderr: &[u8]) -> bool {
     String::from_utf8_lossy(stderr).contains("still alive")
 }
 
-/// Lends a secret's text without a copy that nobody wipes.
+/// Lends the text of a secret without a copy, because a copy would not be wiped.
 struct SecretBytes(Secret);
 
 impl AsRef<[u8]> for SecretBytes {

@@ -1,27 +1,27 @@
-//! Words for the shell of a VM, and nothing else that depends on what a shell is.
+//! Shell commands and scripts for VMs. All knowledge of shell syntax is in this module.
 
 use longshore_core::ids::ContainerId;
 use longshore_secret::Secret;
 
-/// Begins each line that a script of ours puts between the outputs of others.
+/// Prefix of the lines by which a script separates the outputs of commands.
 pub(crate) const MARK: &str = "longshore-boot";
-/// The runner is in place, with the right checksum.
+/// The runner is installed with the right checksum.
 pub(crate) const RUNNER_PRESENT: &str = "runner-present";
-/// The runner is not there, or is another file.
+/// The runner is missing or has another checksum.
 pub(crate) const RUNNER_ABSENT: &str = "runner-absent";
-/// The list of runners begins.
+/// Start of the runner's list.
 pub(crate) const LIST_BEGIN: &str = "list-begin";
-/// The list of runners has ended; its exit status follows.
+/// End of the runner's list, followed by the exit status.
 pub(crate) const LIST_END: &str = "list-end";
-/// The boot probe has ended; its exit status follows: 124 or 137 after its time was up.
+/// End of the boot probe command, followed by the exit status: 124 or 137 after a timeout.
 pub(crate) const PROBE_END: &str = "probe-end";
 
-/// As one word that a shell takes literally.
+/// Quotes a text as one literal shell word.
 pub(crate) fn quote(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// As one word in which a shell still replaces variables.
+/// Quotes a text as one shell word with variable expansion.
 fn quote_expanding(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -39,19 +39,19 @@ fn sudo_prefix(sudo: bool) -> &'static str {
     if sudo { "sudo " } else { "" }
 }
 
-/// Shows the instance's secret.
+/// Returns the command for reading the instance secret.
 pub(crate) fn read_secret(sudo: bool, path: &str) -> String {
     format!("{}cat {}", sudo_prefix(sudo), quote_expanding(path))
 }
 
-/// Script that a new instance runs as root at its first boot: it puts the secret where only root can
-/// read it, without a newline, and then does `init_command`. `secret_path` is a word of the shell
-/// and may contain variables.
+/// Returns the script that a new instance runs as root at first boot: writes the secret to a file
+/// readable by root only, without a newline, and then runs `init_command`. `secret_path` is a shell
+/// word and may contain variables.
 ///
-/// The text contains the secret, so it is one.
+/// The returned text contains the secret and is therefore a `Secret`.
 #[must_use]
 pub fn init_script(secret: &Secret, secret_path: &str, init_command: &str) -> Secret {
-    // The shell prints the secret itself: no other process ever has it among its arguments.
+    // `printf` is a shell builtin: the secret is never among the arguments of a process.
     Secret::new(format!(
         "#!/bin/sh\n(umask 177 && printf %s {} >{})\n{}\n",
         quote(secret.expose()),
@@ -60,16 +60,16 @@ pub fn init_script(secret: &Secret, secret_path: &str, init_command: &str) -> Se
     ))
 }
 
-/// How the runner is called on a VM.
+/// Command lines of the runner on a VM.
 #[derive(Clone, Debug)]
-pub(crate) struct RunnerWords {
-    /// `sudo ` or nothing.
+pub(crate) struct RunnerCommands {
+    /// `sudo ` or empty.
     prefix: &'static str,
-    /// Words of the shell, not to be quoted.
+    /// Shell words of the runner command, inserted without quoting.
     runner: String,
 }
 
-impl RunnerWords {
+impl RunnerCommands {
     pub(crate) fn new(sudo: bool, runner: impl Into<String>) -> Self {
         Self {
             prefix: sudo_prefix(sudo),
@@ -81,7 +81,7 @@ impl RunnerWords {
         format!("{}{} --list", self.prefix, self.runner)
     }
 
-    /// The same, with a price history on standard input.
+    /// Returns the list command with a price history on standard input.
     pub(crate) fn list_with_prices(&self) -> String {
         format!("{} --stdin-prices", self.list())
     }
@@ -100,7 +100,7 @@ impl RunnerWords {
         format!("{}{} --kill {signal} {container}", self.prefix, self.runner)
     }
 
-    /// The list between two marks.
+    /// Returns the list command between two marker lines.
     fn marked_list(&self) -> String {
         format!(
             "printf '\\n{MARK} {LIST_BEGIN}\\n'\n\
@@ -111,13 +111,13 @@ impl RunnerWords {
     }
 }
 
-/// A file on a VM that is named after its content.
+/// File on a VM, named after its checksum.
 #[derive(Clone, Debug)]
 pub(crate) struct Deployment {
     pub(crate) directory: String,
-    /// `name~checksum`.
+    /// File name, `name~checksum`.
     pub(crate) file: String,
-    /// SHA-256 in hexadecimal digits.
+    /// SHA-256 in hexadecimal.
     pub(crate) checksum: String,
 }
 
@@ -127,12 +127,13 @@ impl Deployment {
     }
 }
 
-/// Asks in one go whether the runner is in place, what it lists, and whether the VM is ready. The
-/// boot probe comes last, so that one that hangs does not hide what runs; it is ended after
-/// `probe_max_s` seconds where the VM can do that, so that those that hang do not pile up. Its output
-/// goes to standard error, the last 1,000 bytes of it, so that it cannot pass for an answer.
+/// Returns the boot script, which checks the installation of the runner, lists the containers, and
+/// runs the boot probe command. The boot probe command is last, so that a hanging command does not
+/// hide the list. `timeout`, if present on the VM, ends the command after `probe_max_s` seconds, so
+/// that hanging commands do not accumulate. Only the last 1,000 bytes of the output go to standard
+/// error, so that no output can be mistaken for a marker line.
 pub(crate) fn boot(
-    runner: &RunnerWords,
+    runner: &RunnerCommands,
     deployment: Option<&Deployment>,
     probe_command: &str,
     probe_max_s: u64,
@@ -171,10 +172,10 @@ pub(crate) fn boot(
     )
 }
 
-/// Puts the runner that comes on standard input in place, and lists. Under its final name there is
-/// never anything but the whole file, whoever else does the same at the same time; a whole file that
-/// somebody else has put there meanwhile stays.
-pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) -> String {
+/// Returns the script that installs the runner from standard input and lists the containers. The
+/// file is renamed into place, so the final name never refers to a partial file, even with
+/// concurrent installations. An intact file installed in the meantime is kept.
+pub(crate) fn deploy(sudo: bool, runner: &RunnerCommands, deployment: &Deployment) -> String {
     let install = format!(
         "umask 022\n\
          d={directory}\n\
@@ -184,7 +185,7 @@ pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) 
          trap 'exit 1' HUP INT PIPE TERM\n\
          cat >\"$t\" || exit 1\n\
          if [ \"$(sha256sum <\"$t\")\" != '{sum}  -' ]; then\n\
-         echo 'it arrived damaged: wrong checksum' >&2\n\
+         echo 'damaged in transfer: wrong checksum' >&2\n\
          exit 1\n\
          fi\n\
          if [ \"$(sha256sum <\"$d/{file}\" 2>/dev/null)\" = '{sum}  -' ] && [ -x \"$d/{file}\" ]; then\n\
@@ -204,7 +205,7 @@ pub(crate) fn deploy(sudo: bool, runner: &RunnerWords, deployment: &Deployment) 
     format!("{} && {}", in_sh(sudo, &install), in_sh(false, &list))
 }
 
-/// Runs a script by `sh`, whatever shell the user has.
+/// Runs a script by `sh`, independent of the user's login shell.
 fn in_sh(sudo: bool, script: &str) -> String {
     format!("{}sh -c {}", sudo_prefix(sudo), quote(script))
 }
@@ -222,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn the_runner_is_called_by_the_words_of_the_protocol() {
-        let root = RunnerWords::new(false, "/var/lib/arvados/crunch-run~abc");
-        let user = RunnerWords::new(true, "arvados-server crunch-run");
+    fn runner_commands_follow_protocol() {
+        let root = RunnerCommands::new(false, "/var/lib/arvados/crunch-run~abc");
+        let user = RunnerCommands::new(true, "arvados-server crunch-run");
         assert_eq!(root.list(), "/var/lib/arvados/crunch-run~abc --list");
         assert_eq!(
             root.list_with_prices(),
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_written_for_root_alone_without_newline() {
+    fn init_script_writes_private_secret() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
         let script = init_script(
@@ -268,7 +269,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_quoted_word_reaches_a_program_as_it_was(text in "[^\0]{0,40}") {
+        fn quoted_text_is_unchanged_by_shell(text in "[^\0]{0,40}") {
             let output = Command::new("sh")
                 .args(["-c", &format!("printf %s {}", quote(&text))])
                 .output()

@@ -1,4 +1,4 @@
-//! What the operator chose, checked.
+//! Settings of the SSH connections and of the runner, with validation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,58 +7,59 @@ use bytes::Bytes;
 use longshore_secret::Secret;
 use russh::keys::PrivateKey;
 
-/// How to log in to the VMs of one cloud.
+/// Login settings for the VMs of one cloud.
 #[derive(Clone, Debug)]
 pub struct SshSettings {
-    /// The user to log in as.
+    /// User name for the login.
     pub user: String,
-    /// Whether what needs root is put behind `sudo`.
+    /// True if commands that need root are run by `sudo`.
     pub sudo: bool,
-    /// For addresses without a port.
+    /// Port for addresses without a port.
     pub default_port: u16,
-    /// To log in with.
+    /// Private key for the login.
     pub key: SshKey,
-    /// Where a VM keeps its secret, as a word of its shell; it may contain variables.
+    /// Path of the instance secret on a VM, as a shell word. May contain variables.
     pub secret_path: String,
-    /// At most so many key exchanges at a time; at least 1.
+    /// Maximum number of concurrent key exchanges, at least 1.
     pub connects_max: usize,
 }
 
-/// What to run on the VMs.
+/// Settings of the software on the VMs.
 #[derive(Clone, Debug)]
 pub struct RemoteSettings {
-    /// The five characters that our containers' uuids begin with.
+    /// Prefix of the container uuids of this cluster, five characters.
     pub cluster_id: String,
     /// Shell command that succeeds once a VM is ready; blank for none.
     pub boot_probe_command: String,
-    /// Where the runner comes from.
+    /// Source of the runner binary.
     pub runner: RunnerSource,
-    /// Further arguments for each start of the runner.
+    /// Additional arguments for each start of the runner.
     pub runner_args: Vec<String>,
     /// Value of the runner's `--runtime-engine`.
     pub runtime_engine: String,
 }
 
-/// Where the runner on a VM comes from.
+/// Source of the runner binary on a VM.
 #[derive(Clone)]
 pub enum RunnerSource {
-    /// It is copied there by us.
+    /// Copied to the VM by the dispatcher.
     Deploy {
-        /// The program.
+        /// Content of the binary.
         binary: Bytes,
-        /// Where to put it: an absolute path, which may begin with a variable of the VM's shell.
+        /// Target directory: an absolute path, optionally starting with a variable of the VM's
+        /// shell.
         directory: String,
-        /// Its name there, before `~` and its checksum.
+        /// File name without `~` and the checksum.
         name: String,
     },
-    /// It is on the image.
+    /// Part of the VM image.
     Installed {
-        /// Shell words that start it.
+        /// Shell words of the runner command.
         command: String,
     },
 }
 
-/// Shows how long the program is, not the program.
+/// Shows the length of the binary, not the content.
 impl fmt::Debug for RunnerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -80,34 +81,34 @@ impl fmt::Debug for RunnerSource {
     }
 }
 
-/// A setting cannot work. The message names it, says what was expected, and what was found.
+/// Invalid setting. The message contains the name, the expected value and the actual value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// The cluster's id has another form: correct the key under `Clusters`.
+    /// Invalid cluster id: correct the key under `Clusters`.
     #[error("cluster id {0:?}: expected five characters of a-z and 0-9")]
     ClusterId(String),
-    /// The directory would break the command lines it becomes part of: choose a plain path.
+    /// Directory not safe in a command line: choose a is_plain path.
     #[error(
         "DeployRunnerDirectory {0:?}: expected an absolute path of letters, digits and `_ . - + /` \
          (a variable such as $HOME is allowed)"
     )]
     Directory(String),
-    /// The name would break the command lines it becomes part of.
+    /// File name not safe in a command line.
     #[error("runner name {0:?}: expected letters, digits and `_ . -`")]
     Name(String),
-    /// There is no program to deploy: the file is empty.
+    /// Empty runner binary.
     #[error("DeployRunnerBinary: the file is empty")]
     EmptyBinary,
-    /// There is no command: set it, or let the runner be deployed.
+    /// Missing runner command: set the command, or let the dispatcher deploy the runner.
     #[error("CrunchRunCommand: expected a command, found nothing")]
     Command,
-    /// No user to log in as: the driver's settings name it.
+    /// Missing or invalid user name: set in the settings of the driver.
     #[error("SSH user {0:?}: expected a user name")]
     User(String),
-    /// Nowhere to read the proof of identity.
+    /// Missing path of the instance secret.
     #[error("path of the instance secret: expected a path, found nothing")]
     SecretPath,
-    /// With 0 nothing would ever be connected.
+    /// Zero concurrent key exchanges: no connection would ever be established.
     #[error("connections being made at a time: expected at least 1, found 0")]
     Connects,
 }
@@ -130,8 +131,8 @@ impl SshSettings {
 impl RemoteSettings {
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         let id = &self.cluster_id;
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        if id.len() != 5 || !id.bytes().all(plain) {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        if id.len() != 5 || !id.bytes().all(is_plain) {
             return Err(SettingsError::ClusterId(id.clone()));
         }
         match &self.runner {
@@ -146,8 +147,8 @@ impl RemoteSettings {
                 if !is_plain_directory(directory) {
                     return Err(SettingsError::Directory(directory.clone()));
                 }
-                let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-                if !name.bytes().all(plain) || name.is_empty() || name.starts_with(['-', '.']) {
+                let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+                if !name.bytes().all(is_plain) || name.is_empty() || name.starts_with(['-', '.']) {
                     return Err(SettingsError::Name(name.clone()));
                 }
             }
@@ -160,50 +161,51 @@ impl RemoteSettings {
     }
 }
 
-/// Whether it stays one word in a shell, quoted or not.
+/// True if the directory is one shell word, quoted or not.
 fn is_plain_directory(directory: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-+/${}".contains(&b);
-    directory.starts_with(['/', '$']) && directory.bytes().all(plain)
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-+/${}".contains(&b);
+    directory.starts_with(['/', '$']) && directory.bytes().all(is_plain)
 }
 
-/// A private key to log in with.
+/// Private key for the login.
 #[derive(Clone)]
 pub struct SshKey {
     pub(crate) private: Arc<PrivateKey>,
     public: String,
 }
 
-/// The text is no key that we can use. No message quotes it.
+/// Error of a private key. No message quotes the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Nothing is there: give the key, or `file:///` and the path of its file.
+    /// Empty text: set the key, or `file:///` and the path of the key file.
     #[error("no SSH private key is set: expected its text in PEM or OpenSSH format")]
     Empty,
-    /// Nobody is there to type a passphrase: `ssh-keygen -p -N ''` on a copy removes it.
+    /// Encrypted key: nobody can type a passphrase. `ssh-keygen -p -N ''` on a copy removes the
+    /// passphrase.
     #[error(
         "the SSH private key is encrypted with a passphrase: expected an unencrypted one \
          (`ssh-keygen -p -N '' -f FILE` removes the passphrase)"
     )]
     Encrypted,
-    /// The other half was given.
+    /// Public key in place of the private key.
     #[error("this is an SSH public key: expected the private one (the file without `.pub`)")]
     Public,
-    /// Neither PEM nor OpenSSH, or cut off.
+    /// Neither PEM nor OpenSSH format, or truncated.
     #[error(
         "the SSH private key cannot be read: expected PEM or OpenSSH text, whole, from \
          `-----BEGIN … PRIVATE KEY-----` to `-----END … PRIVATE KEY-----`"
     )]
     Unreadable,
-    /// The format is right, the kind of key is not: use Ed25519, ECDSA or RSA.
+    /// Unsupported kind of key: use Ed25519, ECDSA or RSA.
     #[error("the SSH private key is of an unsupported kind: expected Ed25519, ECDSA or RSA")]
     Unsupported,
 }
 
 impl SshKey {
-    /// Reads an unencrypted key in PEM (PKCS#1, PKCS#8, SEC1) or OpenSSH format.
+    /// Parses an unencrypted key in PEM (PKCS#1, PKCS#8, SEC1) or OpenSSH format.
     ///
     /// # Errors
-    /// What is wrong with the text, without any of it.
+    /// If the text is not a usable private key. The error contains no part of the text.
     pub fn parse(text: &Secret) -> Result<Self, KeyError> {
         let plain = text.expose().trim();
         if plain.is_empty() {
@@ -237,7 +239,7 @@ impl SshKey {
         })
     }
 
-    /// The public half, as a line for `authorized_keys`.
+    /// Public key, as a line for `authorized_keys`.
     #[must_use]
     pub fn public_line(&self) -> &str {
         &self.public
@@ -261,14 +263,14 @@ QyNTUxOQAAACBPLACEHOLDER
 ";
 
     #[test]
-    fn a_broken_key_is_refused_without_quoting_it() {
-        let said = SshKey::parse(&Secret::new(KEY)).unwrap_err();
-        assert_eq!(said, KeyError::Unreadable);
-        assert!(!format!("{said} {said:?}").contains("b3Blbn"));
+    fn unreadable_key_is_not_quoted() {
+        let error = SshKey::parse(&Secret::new(KEY)).unwrap_err();
+        assert_eq!(error, KeyError::Unreadable);
+        assert!(!format!("{error} {error:?}").contains("b3Blbn"));
     }
 
     #[test]
-    fn what_is_no_private_key_gets_its_own_message() {
+    fn invalid_keys_have_distinct_errors() {
         for (text, error) in [
             ("", KeyError::Empty),
             (" \n", KeyError::Empty),
@@ -307,7 +309,7 @@ QyNTUxOQAAACBPLACEHOLDER
     }
 
     #[test]
-    fn directories_that_would_break_a_command_line_are_refused() {
+    fn unsafe_directories_are_refused() {
         assert_eq!(deploy_to("/var/lib/arvados"), Ok(()));
         assert_eq!(deploy_to("${LONGSHORE_VM_DIR}/bin"), Ok(()));
         for wrong in [
@@ -321,7 +323,7 @@ QyNTUxOQAAACBPLACEHOLDER
     }
 
     #[test]
-    fn a_cluster_id_has_five_characters() {
+    fn cluster_id_needs_five_characters() {
         let mut settings = settings(RunnerSource::Installed {
             command: "crunch-run".into(),
         });

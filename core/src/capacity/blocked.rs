@@ -1,4 +1,4 @@
-//! What may stand in the way of a container that waits for an instance.
+//! Obstacles to the creation of instances.
 
 use std::time::Duration;
 
@@ -8,79 +8,79 @@ use super::budgets::short;
 use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 
-/// Why no instance of a type is created now.
+/// Obstacle to the creation of an instance of a type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum CreateBlocked {
-    /// `MaxInstances` exist, wishes counted.
+    /// `MaxInstances` reached, create requests included.
     MaxInstances,
-    /// One more would pass `MaxPricePerHour`.
+    /// One more instance would exceed `MaxPricePerHour`.
     MaxPricePerHour,
-    /// One of `Budgets` is used up.
+    /// A budget of `Budgets` is used up.
     Budget {
-        /// Its span of time.
+        /// Window of the budget.
         window: Duration,
-        /// Its amount.
+        /// Amount of the budget.
         limit: MicroDollars,
-        /// When there is room again at the latest, should nothing end before; absent if what runs
-        /// now uses it up for good.
+        /// Latest time at which the budget has room again, even if no instance ends; absent if the
+        /// running instances use up the budget for good.
         until: Option<Timestamp>,
     },
-    /// So many containers run already as the queue can bear, or as `InitialQuotaEstimate` says.
+    /// Concurrency limit of containers reached, because of an overloaded queue or
+    /// `InitialQuotaEstimate`.
     Containers {
-        /// How many may run now.
+        /// Current limit.
         max: u32,
-        /// When it will be more, should the queue not be overloaded again.
+        /// Time of the next increase, without another overload.
         until: Option<Timestamp>,
     },
-    /// So many supervisors run already as `SupervisorFraction` allows.
+    /// Limit of `SupervisorFraction` reached.
     Supervisors {
-        /// How many may run now.
+        /// Current limit.
         max: u32,
     },
-    /// The account's quota for this type's group is used up.
+    /// Quota of the group of the type reached.
     Quota {
-        /// When it is tried again, unless an instance of the group ends before.
+        /// Time of the next try, unless an instance of the group ends before.
         until: Timestamp,
-        /// The cloud's words.
+        /// Error of the cloud.
         why: String,
     },
-    /// The cloud had no capacity for it, or failed to create it.
+    /// Backed off after missing capacity or a failed create.
     BackedOff {
-        /// When it is tried again.
+        /// Time of the next try.
         until: Timestamp,
-        /// The cloud's words.
+        /// Error of the cloud.
         why: String,
     },
-    /// Its last boots with the container's image all failed.
+    /// Backed off after failed boots with the image of the container.
     BootsFail {
-        /// When one is tried again.
+        /// Time of the next try.
         until: Timestamp,
-        /// How many in a row.
+        /// Number of consecutive failed boots.
         failures: u32,
-        /// The last complaint.
+        /// Last error.
         why: String,
     },
-    /// One create or boot after such a pause is under way, and decides.
+    /// Canary in flight after a back-off.
     Canary,
-    /// `MaxConcurrentInstanceCreateOps` are under way.
+    /// `MaxConcurrentInstanceCreateOps` reached.
     CreatesInFlight,
-    /// One is under way in its quota group, or its cloud, and an error of that quota, or of the
-    /// cloud's rate, is recent.
+    /// Another create in flight in the quota group or the cloud, soon after a quota or rate error.
     SerializedAfterError,
-    /// A rate limit of our own.
+    /// Configured rate limit.
     Rate {
-        /// When there is room again.
+        /// Time of the next token.
         until: Timestamp,
     },
-    /// The cloud's rate limit.
+    /// Rate limit of the cloud.
     CloudRateLimited {
-        /// When it may be asked again.
+        /// Time of the next call.
         until: Timestamp,
     },
 }
 
 impl CreateBlocked {
-    /// When it ends by itself, if a time is known.
+    /// End of the obstacle, if known.
     #[must_use]
     pub fn until(&self) -> Option<Timestamp> {
         match self {
@@ -94,8 +94,9 @@ impl CreateBlocked {
         }
     }
 
-    /// Whether it is no matter of seconds: what waits for its end waits for a VM that exists.
-    pub(crate) fn lasts(&self) -> bool {
+    /// True if the obstacle lasts longer than seconds, so that a container waits for an existing
+    /// instance.
+    pub(crate) fn is_lasting(&self) -> bool {
         self.room_helps()
             || matches!(
                 self,
@@ -103,7 +104,7 @@ impl CreateBlocked {
             )
     }
 
-    /// What would end it.
+    /// Event that would end the obstacle.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -121,18 +122,18 @@ impl CreateBlocked {
         }
     }
 
-    /// Whether any instance that goes makes room.
+    /// True if the end of any instance makes room.
     pub(crate) fn ends_with_an_instance(&self) -> bool {
         matches!(self, Self::MaxInstances | Self::MaxPricePerHour)
     }
 
-    /// Whether giving back an idle instance could help.
+    /// True if the termination of an idle instance may help.
     pub(crate) fn room_helps(&self) -> bool {
         self.ends_with_an_instance() || matches!(self, Self::Quota { .. })
     }
 
-    /// Whether it is the world that stands in the way, rather than a limit of the operator's own.
-    pub(crate) fn is_the_worlds(&self) -> bool {
+    /// True for an obstacle outside of the operator's limits.
+    pub(crate) fn is_external(&self) -> bool {
         matches!(
             self,
             Self::Quota { .. }

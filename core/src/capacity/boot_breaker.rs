@@ -1,15 +1,15 @@
-//! The boot breaker: where boots fail one after the other, renting more of the same costs money and
-//! helps nobody. It rests, longer each time; then one boot decides.
+//! Circuit breaker for boots: after failed boots in a row, the type backs off exponentially; then a
+//! half-open trial with a single boot decides.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::CreateBlocked;
-use super::backoff::{Backoff, BackoffState, Readiness};
+use crate::backoff::{Backoff, BackoffState, Readiness};
 use crate::ids::{ImageId, TypeName, VmKey};
 use crate::time::Timestamp;
 
-/// What a boot may fail for: the type, or the image.
+/// Type and image: either may be the cause of a failed boot.
 pub(crate) type Kind = (TypeName, ImageId);
 
 const BACKOFF: Backoff = Backoff {
@@ -17,22 +17,21 @@ const BACKOFF: Backoff = Backoff {
     max: Duration::from_secs(60 * 60),
 };
 
-/// Boots that failed in a row, for each type and image. Every question costs O(log kinds).
+/// Consecutive failed boots for each type and image. Every query costs O(log kinds).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct BootBreaker(BTreeMap<Kind, Failing>);
 
-/// A kind whose last boot failed.
+/// Type and image with a failed last boot.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Failing {
-    /// In a row.
+    /// Number of consecutive failed boots.
     pub(crate) failures: u32,
-    /// Once there were too many.
+    /// Back-off, after too many failures.
     pub(crate) pause: Option<BackoffState>,
 }
 
 impl BootBreaker {
-    /// A boot failed; true where that begins a pause, or another one. `max` is how many in a row are
-    /// too many.
+    /// Counts a failed boot; true at the start of a back-off, after `max` consecutive failures.
     pub(crate) fn failed(
         &mut self,
         now: Timestamp,
@@ -56,13 +55,13 @@ impl BootBreaker {
         !paused
     }
 
-    /// A boot succeeded; true where that ends a pause.
+    /// Counts a successful boot; true at the end of a back-off.
     pub(crate) fn succeeded(&mut self, kind: &Kind) -> bool {
         let failing = self.0.remove(kind);
         failing.is_some_and(|failing| failing.pause.is_some())
     }
 
-    /// Whether one more may be booted. `booting` tells whether the boot of a VM has no end yet.
+    /// Checks the back-off of a boot. `booting` is true for an instance without a boot outcome.
     pub(crate) fn may_boot(
         &self,
         now: Timestamp,
@@ -86,19 +85,19 @@ impl BootBreaker {
         }
     }
 
-    /// A VM of this kind is asked for: after a pause it decides.
+    /// Notes a create request: after a back-off, the canary.
     pub(crate) fn begin(&mut self, kind: &Kind, key: VmKey) {
         if let Some(pause) = self.0.get_mut(kind).and_then(|f| f.pause.as_mut()) {
             pause.begin_canary(key);
         }
     }
 
-    /// Kinds whose last boot failed.
+    /// Number of types and images with a failed last boot.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Kinds that rest, or whose one try is under way.
+    /// Types and images in back-off, or with a canary in flight.
     pub(crate) fn paused(&self) -> impl Iterator<Item = (&Kind, u32, &BackoffState)> {
         self.0.iter().filter_map(|(kind, failing)| {
             let pause = failing.pause.as_ref()?;
@@ -106,7 +105,7 @@ impl BootBreaker {
         })
     }
 
-    /// Forgets types that are no longer configured, and every pause where there are none any more.
+    /// Forgets unconfigured types, and all back-offs if back-offs are no longer configured.
     pub(crate) fn reconfigure(&mut self, configured: impl Fn(&TypeName) -> bool, pauses: bool) {
         self.0.retain(|(name, _), _| configured(name));
         for failing in self.0.values_mut().filter(|_| !pauses) {
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_in_a_row_begin_a_pause_and_one_success_ends_it() {
+    fn boot_breaker_repeated_failure_backs_off() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         assert!(!fail(&mut boot_breaker, now) && !fail(&mut boot_breaker, now));
         assert_eq!(boot_breaker.may_boot(now, &kind(), |_| true), Ok(()));
@@ -151,12 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_try_rests_longer() {
+    fn boot_breaker_failed_canary_doubles_backoff() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         for _ in 0..3 {
             fail(&mut boot_breaker, now);
         }
-        // Those that were booting already when it began do not escalate.
+        // Boots begun before the back-off do not escalate.
         assert!(!fail(&mut boot_breaker, now + Duration::from_secs(1)));
         let later = now + BACKOFF.min + Duration::from_secs(60);
         assert!(fail(&mut boot_breaker, later));
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_rests() {
+    fn boot_breaker_without_limit_never_opens() {
         let (mut boot_breaker, now) = (BootBreaker::default(), Timestamp::EPOCH);
         for _ in 0..100 {
             assert!(!boot_breaker.failed(now, None, kind(), 0, String::new()));

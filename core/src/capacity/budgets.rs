@@ -1,8 +1,8 @@
-//! What was spent lately: the prices of all instances, added up over sliding windows.
+//! Spending within sliding windows, from the prices of all instances.
 //!
-//! A window is cut into buckets of equal length. What counts as lately is the bucket that is not full
-//! yet and as many full ones as the window holds: the whole window, and at most one bucket more. So
-//! up to 1/96 of a window too much is counted, and never too little.
+//! A window is divided into buckets of equal length. The sum covers the current bucket and as many
+//! full buckets as the window holds: the whole window, and at most one bucket more. So the sum
+//! exceeds the spending of the window by up to 1/96 of the window, and never falls short.
 
 use std::time::Duration;
 
@@ -16,31 +16,30 @@ use crate::resources::MicroDollars;
 use crate::time::Timestamp;
 
 const BUCKETS: u64 = 96;
-/// What the sums are kept in: millionths of a dollar per hour, times nanoseconds.
+/// Unit of the sums: millionths of a dollar per hour, times nanoseconds.
 const PER_MICRODOLLAR: u128 = 3_600_000_000_000;
 
-/// What is left of one budget.
+/// Remaining amount of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetLeft {
-    /// The budget.
+    /// Configured budget.
     pub budget: Budget,
-    /// What was spent within the window, rounded up: instances that exist and those that are gone.
+    /// Amount spent within the window, rounded up, by existing and terminated instances.
     pub spent: MicroDollars,
-    /// What may still be spent; nothing is created once it is zero.
+    /// Amount left; no instance is created at zero.
     pub left: MicroDollars,
-    /// When there is room again if nothing is left: should all instances stay. Absent if there is
-    /// room, or if these instances alone use the budget up for good.
+    /// Time at which the budget has room again, if used up and if all instances stay. Absent with
+    /// room left, or if the running instances use up the budget for good.
     pub room_at: Option<Timestamp>,
 }
 
-/// The memory of all budgets: 97 numbers for each. Adding what time costs is O(budgets), once a
-/// bucket more; everything else O(budgets · buckets).
+/// State of all budgets: 97 numbers for each. Adding costs is O(budgets), and more once a bucket;
+/// everything else O(budgets · buckets).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Budgets {
-    /// All is counted up to here.
+    /// End of the counted time.
     counted_to: Timestamp,
-    /// What existed before this was counted when it happened: what is found later is not counted
-    /// from its birth, but from here.
+    /// Start of the time to count for adopted instances: earlier costs were counted at the time.
     known_to: Timestamp,
     windows: Vec<Window>,
 }
@@ -48,15 +47,15 @@ pub(crate) struct Budgets {
 #[derive(Clone, Debug, Hash)]
 struct Window {
     budget: Budget,
-    /// The number of the newest bucket, counted from the epoch.
+    /// Number of the newest bucket, counted from the epoch.
     newest: u64,
-    /// Each in the place of its number, modulo their count.
+    /// Sums, indexed by the number of the bucket modulo the number of buckets.
     buckets: Vec<u128>,
     sum: u128,
 }
 
 impl Budgets {
-    /// Adds what all instances cost since the last call, at the price of all that time.
+    /// Adds the costs since the last call, at a constant price per hour.
     pub(crate) fn count(&mut self, now: Timestamp, price: MicroDollars) {
         let from = std::mem::replace(&mut self.counted_to, now);
         for window in &mut self.windows {
@@ -64,23 +63,22 @@ impl Budgets {
         }
     }
 
-    /// Adds what an instance has cost that was found just now. When it was created is known from the
-    /// wish in its tag; without one it begins to cost when it is found. What other instances cost
-    /// that were gone before, nobody knows any more.
+    /// Adds the past costs of an adopted instance, since the time in the id of the create request,
+    /// or from now without an id. Costs of other instances gone before remain unknown.
     pub(crate) fn count_found(&mut self, vm: &Vm) {
-        let from = born(vm).max(self.known_to);
+        let from = billed_from(vm).max(self.known_to);
         for window in &mut self.windows {
             window.add(from, self.counted_to, vm.price());
         }
     }
 
-    /// Everything known of instances is about to be forgotten.
-    pub(crate) fn forgets(&mut self) {
+    /// Marks the time up to now as counted, before all instances are forgotten.
+    pub(crate) fn forget_instances(&mut self) {
         self.known_to = self.counted_to;
     }
 
-    /// Takes over the budgets of a configuration. A window that was there before keeps its memory; a
-    /// new one knows what the instances that exist have cost.
+    /// Takes over the configured budgets. An existing window keeps the sums; a new window starts
+    /// with the costs of all existing instances.
     pub(crate) fn reconfigure(&mut self, budgets: &[Budget], fleet: &Fleet) {
         let mut before = std::mem::take(&mut self.windows);
         for budget in budgets {
@@ -93,7 +91,7 @@ impl Budgets {
                 None => {
                     let mut window = Window::new(*budget, self.counted_to);
                     for vm in fleet.iter() {
-                        window.add(born(vm), self.counted_to, vm.price());
+                        window.add(billed_from(vm), self.counted_to, vm.price());
                     }
                     window
                 }
@@ -102,14 +100,14 @@ impl Budgets {
         }
     }
 
-    /// The budget that is used up for longest, if any is, and when there is room again.
+    /// Budget used up for longest, if any, with the time at which the budget has room again.
     pub(crate) fn exhausted(&self, price: MicroDollars) -> Option<(Budget, Option<Timestamp>)> {
         let used_up = self.windows.iter().filter(|window| window.is_used_up());
         let dated = used_up.map(|window| (window.budget, window.room_at(self.counted_to, price)));
         dated.max_by_key(|(_, room_at)| room_at.unwrap_or(Timestamp::NEVER))
     }
 
-    /// What is left of each budget.
+    /// Remaining amount of each budget.
     pub(crate) fn left(&self, price: MicroDollars) -> Vec<BudgetLeft> {
         let left = |window: &Window| {
             let spent = window.sum.div_ceil(PER_MICRODOLLAR);
@@ -126,11 +124,13 @@ impl Budgets {
     }
 }
 
-/// Since when an instance is to be paid for. Not before it was asked for, as far as that is known.
-fn born(vm: &Vm) -> Timestamp {
-    let asked = vm.intent.map(IntentId::asked_at);
-    // A wish that is younger than the find is none of ours.
-    asked.filter(|at| *at <= vm.since).unwrap_or(vm.since)
+/// Start of the costs of an instance: the time of the create request, if known.
+fn billed_from(vm: &Vm) -> Timestamp {
+    let asked = vm.identity.intent.map(IntentId::asked_at);
+    // A later create request does not belong to this instance.
+    asked
+        .filter(|at| *at <= vm.lifecycle.since)
+        .unwrap_or(vm.lifecycle.since)
 }
 
 impl Window {
@@ -155,7 +155,7 @@ impl Window {
         at.as_nanos() / self.width()
     }
 
-    /// Adds a price for a span of time that ends now; what is older than the window is left out.
+    /// Adds the costs of a span of time up to now, without the part before the window.
     fn add(&mut self, from: Timestamp, now: Timestamp, price: MicroDollars) {
         let last = self.number(now);
         while self.newest < last && self.sum > 0 {
@@ -183,7 +183,7 @@ impl Window {
         self.sum >= self.limit()
     }
 
-    /// When less than the limit will have been spent, should all instances stay.
+    /// Time at which the sum falls below the limit, if all instances stay.
     fn room_at(&self, now: Timestamp, price: MicroDollars) -> Option<Timestamp> {
         let mut left_behind = 0;
         (1..=BUCKETS + 1).find_map(|step| {
@@ -196,12 +196,12 @@ impl Window {
     }
 }
 
-/// The place of a bucket.
+/// Index of a bucket.
 fn slot(number: u64) -> usize {
-    usize::try_from(number % (BUCKETS + 1)).expect("it is small")
+    usize::try_from(number % (BUCKETS + 1)).expect("the index is small")
 }
 
-/// A duration as operators write it: the largest whole units.
+/// Formats a duration in the largest whole unit, as operators do.
 pub(crate) fn short(span: Duration) -> String {
     let secs = span.as_secs();
     match secs {
@@ -236,16 +236,21 @@ mod tests {
     }
 
     #[test]
-    fn room_comes_when_what_was_spent_is_old_enough() {
+    fn budget_old_spending_leaves_window() {
         let mut budgets = budgets(100, HOUR);
         let price = MicroDollars(100);
         budgets.count(at(1_000_000 + 3599), price);
         assert_eq!(budgets.exhausted(price), None);
         budgets.count(at(1_000_000 + 3700), price);
-        let (_, room_at) = budgets.exhausted(price).expect("it is used up");
-        assert_eq!(room_at, None, "never, while all goes on like this");
-        let (_, room_at) = budgets.exhausted(MicroDollars(0)).expect("it is used up");
-        let room_at = room_at.expect("nothing is spent any more");
+        let (_, room_at) = budgets.exhausted(price).expect("the budget is used up");
+        assert_eq!(
+            room_at, None,
+            "running instances use up the budget for good"
+        );
+        let (_, room_at) = budgets
+            .exhausted(MicroDollars(0))
+            .expect("the budget is used up");
+        let room_at = room_at.expect("no costs accrue");
         budgets.count(room_at - Duration::from_nanos(1), MicroDollars(0));
         assert!(budgets.exhausted(MicroDollars(0)).is_some());
         budgets.count(room_at, MicroDollars(0));
@@ -253,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_keeps_its_memory_when_its_limit_is_raised() {
+    fn budget_window_reconfigured_keeps_sums() {
         let mut budgets = budgets(50, HOUR);
         budgets.count(at(1_000_000 + 3600), MicroDollars(100));
         assert!(budgets.exhausted(MicroDollars(0)).is_some());
@@ -273,14 +278,14 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_named_as_operators_write_them() {
+    fn duration_formatted_in_largest_unit() {
         let names = [86_400, 90 * 60, 61].map(|s| short(Duration::from_secs(s)));
         assert_eq!(names, ["24h", "90m", "61s"]);
     }
 
     proptest! {
         #[test]
-        fn no_less_than_the_window_is_counted_and_at_most_a_bucket_more(
+        fn budget_sum_covers_window_plus_bucket(
             steps in proptest::collection::vec((1u64..2000, 0u64..1000), 1..120), hours in 1u32..8,
         ) {
             let window = HOUR * hours;

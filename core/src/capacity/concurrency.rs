@@ -1,36 +1,36 @@
-//! How many containers may run at a time, while nobody knows how many the cluster can bear.
+//! Adaptive concurrency limit (AIMD) for containers, for a queue of unknown capacity.
 //!
-//! The limit begins at `InitialQuotaEstimate`, if that is set, and falls below what runs whenever the
-//! queue says that it is overloaded. It grows by a tenth, at least by one, with each minute in which
-//! the queue says no such thing.
+//! The limit begins at `InitialQuotaEstimate`, if set, and falls below the number of running
+//! containers at every overload of the queue. The limit grows by a tenth, at least by one, with
+//! each minute without overload.
 
 use std::time::Duration;
 
 use crate::config::Limits;
 use crate::time::Timestamp;
 
-/// Without an overload for so long, the limit grows.
+/// Time without overload before the limit grows.
 const QUIET: Duration = Duration::from_secs(60);
-/// So many never run: a limit that has grown as far is none.
+/// A limit grown this far counts as none.
 const NO_LIMIT: u32 = 1_000_000;
 const PPM: u128 = 1_000_000;
 
-/// The limit's memory. Questions cost O(log limit), at most some 150 steps.
+/// State of the limit. Queries cost O(log limit), about 150 steps at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Concurrency {
-    /// The limit as it was then; it grows from there.
+    /// Limit at a time, growing from there.
     limit: Option<(u32, Timestamp)>,
 }
 
 impl Concurrency {
-    /// Everything is learned afresh, but no overload is forgotten.
+    /// Starts afresh after the gain of leadership, and keeps the effect of an overload.
     pub(crate) fn begin(&mut self, now: Timestamp, limits: &Limits) {
         let estimate = limits.initial_quota.map(|limit| limit.max(1));
         let least = [self.max(now), estimate].into_iter().flatten().min();
         self.limit = least.map(|limit| (limit, now));
     }
 
-    /// The queue cannot bear what runs.
+    /// Lowers the limit after an overload.
     pub(crate) fn overloaded(&mut self, now: Timestamp, running: usize) {
         let running = u32::try_from(running).unwrap_or(u32::MAX);
         let fewer = running.saturating_sub(1).max(1);
@@ -38,12 +38,12 @@ impl Concurrency {
         self.limit = Some((limit, now));
     }
 
-    /// Whether there is certainly no limit.
-    pub(crate) fn is_free(&self) -> bool {
+    /// True if certainly unlimited.
+    pub(crate) fn is_unlimited(&self) -> bool {
         self.limit.is_none()
     }
 
-    /// The limit, if there is one.
+    /// Current limit, if any.
     pub(crate) fn max(&self, now: Timestamp) -> Option<u32> {
         let (mut max, since) = self.limit?;
         for _ in 0..self.quiet_minutes(now, since) {
@@ -55,7 +55,7 @@ impl Concurrency {
         Some(max)
     }
 
-    /// When it grows next.
+    /// Time of the next increase.
     pub(crate) fn grows_at(&self, now: Timestamp) -> Option<Timestamp> {
         let (_, since) = self.limit?;
         let minutes = self.quiet_minutes(now, since).saturating_add(1);
@@ -66,8 +66,8 @@ impl Concurrency {
         now.since(since).as_secs() / QUIET.as_secs()
     }
 
-    /// How many of them may be supervisors: a fraction of what may run, at least one, so that those
-    /// that they wait for find room. `instances` is how many may exist at most, where that is known.
+    /// Limit on supervisors: a fraction of all limits, at least one, so that the children of
+    /// supervisors find room. `instances` is the limit on instances, if known.
     pub(crate) fn supervisors(
         &self,
         now: Timestamp,
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn it_falls_below_what_runs_and_grows_by_a_tenth_a_quiet_minute() {
+    fn concurrency_limit_drops_and_grows_back() {
         let mut concurrency = Concurrency::default();
         assert_eq!(concurrency.max(after(0)), None);
         concurrency.overloaded(after(0), 21);
@@ -100,16 +100,28 @@ mod tests {
         assert_eq!(maxima, [20, 20, 22, 24, 26].map(Some));
         assert_eq!(concurrency.grows_at(after(61)), Some(after(120)));
         concurrency.overloaded(after(130), 30);
-        assert_eq!(concurrency.max(after(130)), Some(24), "it never jumps up");
+        assert_eq!(
+            concurrency.max(after(130)),
+            Some(24),
+            "the limit never jumps up"
+        );
         assert_eq!(concurrency.max(after(189)), Some(24));
         concurrency.overloaded(after(200), 0);
-        assert_eq!(concurrency.max(after(200)), Some(1), "one may always run");
+        assert_eq!(
+            concurrency.max(after(200)),
+            Some(1),
+            "the limit is at least one"
+        );
         assert_eq!(concurrency.max(after(320)), Some(3));
-        assert_eq!(concurrency.max(after(50_000)), None, "long forgotten");
+        assert_eq!(
+            concurrency.max(after(50_000)),
+            None,
+            "the limit ends after a long time"
+        );
     }
 
     #[test]
-    fn an_estimate_is_where_it_begins() {
+    fn concurrency_limit_starts_at_estimate() {
         let limits = Limits {
             initial_quota: Some(40),
             ..Limits::default()
@@ -122,12 +134,12 @@ mod tests {
         assert_eq!(
             concurrency.max(after(20)),
             Some(5),
-            "an overload is not forgotten"
+            "the effect of the overload persists"
         );
     }
 
     #[test]
-    fn supervisors_are_a_part_of_whatever_is_least() {
+    fn supervisor_limit_fraction_of_smallest_limit() {
         let mut limits = Limits {
             instances: Some(9),
             supervisor_fraction_ppm: Some(500_000),

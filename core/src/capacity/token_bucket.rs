@@ -1,16 +1,16 @@
-//! Rate limits of our own: a burst, refilled steadily.
+//! Token buckets for configured rate limits.
 
 use crate::config::Rate;
 use crate::time::Timestamp;
 
-/// A token bucket, kept as the time at which it will be full again. O(1).
+/// Token bucket, stored as the time at which the bucket is full again. O(1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TokenBucket {
     full_at: Timestamp,
 }
 
 impl TokenBucket {
-    /// When the next token is there: `now` or earlier if there is one.
+    /// Time of the next token: `now` or earlier if available.
     pub(crate) fn next_at(&self, now: Timestamp, rate: Rate) -> Timestamp {
         let depth = rate.interval * rate.burst.saturating_sub(1);
         if self.full_at <= now + depth {
@@ -20,7 +20,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token, whether it is there or not; ask [`TokenBucket::next_at`] first.
+    /// Takes a token, even if none is available; see [`TokenBucket::next_at`].
     pub(crate) fn take(&mut self, now: Timestamp, rate: Rate) {
         self.full_at = self.full_at.max(now) + rate.interval;
     }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_followed_by_one_an_interval() {
+    fn token_bucket_burst_then_refill() {
         let rate = Rate {
             interval: Duration::from_secs(1),
             burst: 3,
@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_window_ever_holds_more_than_burst_plus_refill(
+        fn token_bucket_never_exceeds_burst_plus_refill(
             gaps in proptest::collection::vec(0u64..3000, 1..200), burst in 1u32..6,
         ) {
             let rate = Rate { interval: Duration::from_millis(500), burst };

@@ -1,8 +1,10 @@
-//! What happens next to one container.
+//! Reconciliation of containers.
 
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::backoff::Backoff;
+use crate::cancel_reason::CancelReason;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
@@ -15,24 +17,27 @@ use crate::signals::StopReason;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(500);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Retries of updates refused by the queue.
+const UPDATE_BACKOFF: Backoff = Backoff {
+    min: Duration::from_millis(500),
+    max: Duration::from_secs(60),
+};
 
-/// The one thing to do next for a container.
+/// Next action for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NextAction {
-    /// Nothing, or nothing yet: an input or a deadline will bring it up again.
+    /// Nothing, at least until the next input or deadline.
     Nothing,
-    /// Read the queue: what is known may be older than what happened.
-    Look,
-    /// Forget it.
+    /// Poll the queue: the known state may be older than the last event.
+    Poll,
+    /// Forget the container.
     Drop,
-    /// Let placement find a VM.
+    /// Leave the container to placement.
     Wait,
     Lock,
     Unlock,
-    Requeue(String),
-    Cancel(Option<String>),
+    Requeue(CancelReason),
+    Cancel(Option<CancelReason>),
     Start(VmKey),
     Stop(StopReason),
 }
@@ -47,8 +52,8 @@ impl Dispatcher {
             .as_ref()
             .ok()
             .map(|class| (*class, entry.rank()));
-        let next = self.next_for(entry);
-        let next = if next == NextAction::Wait && self.is_given_up(id) {
+        let next = self.next_for_container(entry);
+        let next = if next == NextAction::Wait && self.check_scheduling_timeout(id) {
             NextAction::Lock
         } else {
             next
@@ -57,19 +62,20 @@ impl Dispatcher {
         if let Some((class, rank)) = place
             && self.queue.set_waiting(class, rank, waits)
         {
-            // One that waits no longer leaves what was promised to it, or kept for it, to others.
+            // The reservation or the assigned room is free for other containers.
             self.dirty.placement = true;
         }
         match next {
             NextAction::Nothing | NextAction::Wait => {}
-            NextAction::Look => self.poll_soon(),
+            NextAction::Poll => self.poll_soon(),
             NextAction::Drop => self.drop_container(id),
-            NextAction::Lock => self.change(id, Op::Lock, QueueAction::Lock { id }),
-            NextAction::Unlock => self.change(id, Op::Unlock, QueueAction::Unlock { id }),
-            NextAction::Requeue(why) => {
-                self.change(id, Op::Requeue, QueueAction::Requeue { id, why })
+            NextAction::Lock => self.update_record(id, Op::Lock, QueueAction::Lock { id }),
+            NextAction::Unlock => self.update_record(id, Op::Unlock, QueueAction::Unlock { id }),
+            NextAction::Requeue(reason) => {
+                let why = reason.to_string();
+                self.update_record(id, Op::Requeue, QueueAction::Requeue { id, why });
             }
-            NextAction::Cancel(error) => self.cancel(id, error),
+            NextAction::Cancel(reason) => self.cancel(id, reason),
             NextAction::Start(key) => self.start(key, id),
             NextAction::Stop(reason) => {
                 let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
@@ -80,7 +86,7 @@ impl Dispatcher {
         }
     }
 
-    fn next_for(&self, entry: &Entry) -> NextAction {
+    fn next_for_container(&self, entry: &Entry) -> NextAction {
         if entry.op.is_some() || entry.retry_at.is_some_and(|at| at > self.now) {
             return NextAction::Nothing;
         }
@@ -109,15 +115,15 @@ impl Dispatcher {
     fn next_for_queued(&self, entry: &Entry, hosted: bool) -> NextAction {
         if hosted && !self.mutant(Mutant::EarlierRunnerIgnored) {
             NextAction::Stop(StopReason::EarlierAttempt)
-        } else if self.signals_under_way(entry.id) {
-            // One of them might hit the next attempt.
+        } else if self.any_signal_in_flight(entry.id) {
+            // The signal might hit the next attempt.
             NextAction::Nothing
         } else if entry.priority == 0 && !self.mutant(Mutant::PriorityZeroKept) {
             NextAction::Drop
-        } else if self.queue.hopeless(entry).is_some() {
-            // Its record takes an explanation only from whoever holds its lock.
+        } else if self.queue.cancel_reason(entry).is_some() {
+            // The queue accepts an error text only from the holder of the lock.
             NextAction::Lock
-        } else if entry.lock_count > 0 && self.may_run_unprobed() {
+        } else if entry.lock_count > 0 && self.may_run_on_unprobed() {
             NextAction::Nothing
         } else {
             NextAction::Wait
@@ -134,13 +140,13 @@ impl Dispatcher {
                 None => NextAction::Nothing,
             };
         }
-        let Some(event) = self.nothing_runs_since(entry) else {
+        let Some(event) = self.known_unhosted_since(entry) else {
             return NextAction::Nothing;
         };
         if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
-            return NextAction::Look;
+            return NextAction::Poll;
         }
-        match self.queue.hopeless(entry) {
+        match self.queue.cancel_reason(entry) {
             Some(why) if entry.priority > 0 => NextAction::Cancel(Some(why)),
             _ => NextAction::Unlock,
         }
@@ -151,30 +157,33 @@ impl Dispatcher {
             return NextAction::Stop(StopReason::PriorityZero);
         }
         let exit = entry.exit.as_ref();
-        // A container that was just seen may have been seen late: only a newer look can tell.
-        let sure = self.sure_since.map(|sure| sure.max(entry.first_seen));
+        // A container may have been started before the first look at the record: only a newer
+        // snapshot can tell.
+        let sure = self
+            .fully_probed_since
+            .map(|sure| sure.max(entry.first_seen));
         let event = exit.map(|exit| exit.at).or(sure);
         let Some(event) = event.filter(|_| !hosted) else {
             return NextAction::Nothing;
         };
         if !entry.is_newer_than(event) && !self.mutant(Mutant::JudgedByOldSnapshot) {
-            return NextAction::Look;
+            return NextAction::Poll;
         }
         if let Some(exit) = exit.filter(|exit| exit.interrupted && entry.priority > 0) {
             return NextAction::Requeue(exit.reason.clone());
         }
-        if !self.was_looked_for(entry) {
+        if !self.is_absence_probed(entry) {
             return NextAction::Nothing;
         }
-        let unseen = "the container runs on no instance that exists";
-        let why = exit.map_or(unseen, |exit| &exit.reason);
-        NextAction::Cancel(Some(why.to_owned()))
+        let reason = exit.map(|exit| exit.reason.clone());
+        NextAction::Cancel(Some(reason.unwrap_or(CancelReason::NotFound)))
     }
 
-    /// Whether the VMs on which a running container may be were asked since it is known to run. A
-    /// start that was given up may take effect late: then the queue tells first. Every look at the
-    /// queue brings us here again, until `TimeoutProbe` after the first.
-    fn was_looked_for(&self, entry: &Entry) -> bool {
+    /// True if every possible host of a running container was probed since the container is known
+    /// to run. An abandoned start may take effect late: the queue shows the state Running first.
+    /// Every poll of the queue brings the container here again, until `TimeoutProbe` after the
+    /// first.
+    fn is_absence_probed(&self, entry: &Entry) -> bool {
         let since = entry.state_since;
         let asked = |vm: &Vm| {
             let ends = vm.phase == Phase::Shutdown;
@@ -187,52 +196,52 @@ impl Dispatcher {
         all_asked || self.now >= since + self.config.timeouts.probe
     }
 
-    /// Since when it is known that a locked container, which no VM is known to host, runs nowhere.
-    /// The queue's word counts only if it is newer.
-    fn nothing_runs_since(&self, entry: &Entry) -> Option<Timestamp> {
+    /// Start of the time in which a locked container without known host is known to run nowhere. A
+    /// record of the queue counts only if newer.
+    fn known_unhosted_since(&self, entry: &Entry) -> Option<Timestamp> {
         if let Some(exit) = &entry.exit {
             return Some(exit.at);
         }
         if entry.locked_here {
             return Some(Timestamp::EPOCH);
         }
-        let scheduling_timeout_at = self.scheduling_timeout_at();
-        let scheduling_timed_out = self.is_synced() && self.now >= scheduling_timeout_at;
-        self.sure_since
-            .or_else(|| scheduling_timed_out.then_some(scheduling_timeout_at))
+        let unowned_locks_due = self.unowned_locks_due();
+        let timed_out = self.is_synced() && self.now >= unowned_locks_due;
+        self.fully_probed_since
+            .or_else(|| timed_out.then_some(unowned_locks_due))
             .map(|event| event.max(entry.first_seen))
     }
 
-    /// Keeps account of since when every VM that exists is known and was heard.
-    pub(super) fn reckon(&mut self) {
-        let sure = self.is_synced() && self.absence_is_proved() && !self.fleet.any_unprobed();
-        match (sure, self.sure_since) {
+    /// Updates the start of the time in which every existing instance is known and probed.
+    pub(super) fn update_fully_probed(&mut self) {
+        let sure = self.is_synced() && self.is_absence_proved() && !self.fleet.any_unprobed();
+        match (sure, self.fully_probed_since) {
             (true, None) => {
-                self.sure_since = Some(self.now);
+                self.fully_probed_since = Some(self.now);
                 self.mark_unowned_locks_dirty();
             }
-            (false, Some(_)) => self.sure_since = None,
+            (false, Some(_)) => self.fully_probed_since = None,
             _ => {}
         }
     }
 
-    /// Whether a runner may be alive on a VM that was not heard yet. Enough for a container that is
-    /// Queued: should one be alive elsewhere, the queue takes the word of only one of them.
-    fn may_run_unprobed(&self) -> bool {
-        self.fleet.any_unprobed() && self.now < self.scheduling_timeout_at()
+    /// True if a runner may be alive on an unprobed instance. Sufficient for a Queued container:
+    /// with a second runner alive elsewhere, the queue accepts only one of both.
+    fn may_run_on_unprobed(&self) -> bool {
+        self.fleet.any_unprobed() && self.now < self.unowned_locks_due()
     }
 
-    /// Until when locks of an earlier life wait for VMs to be heard: these have a chance only once
-    /// they are listed.
-    fn scheduling_timeout_at(&self) -> Timestamp {
+    /// Deadline of locks without a known runner, taken before the restart. Counts from the first
+    /// list, since instances are probed only after the first list.
+    fn unowned_locks_due(&self) -> Timestamp {
         let listed = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let begun = listed.map_or(self.leader_since, |at| at.max(self.leader_since));
         begun + self.config.timeouts.stale_lock
     }
 
-    /// Whether a VM that no list has shown does not exist: a single list may be behind, and so may
-    /// two that follow each other quickly.
-    fn absence_is_proved(&self) -> bool {
+    /// True if an unlisted instance certainly does not exist: a single list may lag behind, and so
+    /// may two lists in quick succession.
+    fn is_absence_proved(&self) -> bool {
         let grace = self.config.timeouts.disappear_grace;
         self.each_cloud(|sync| {
             let first = sync.first_list;
@@ -240,12 +249,12 @@ impl Dispatcher {
         })
     }
 
-    /// Sets the next time at which what was locked or running before a restart must be judged.
-    pub(super) fn await_unowned_locks(&mut self) {
+    /// Schedules the next check of containers locked or running before the restart.
+    pub(super) fn schedule_unowned_locks(&mut self) {
         let timeouts = &self.config.timeouts;
         let first = self.syncs.values().filter_map(|sync| sync.first_list).max();
         let ends = [
-            self.scheduling_timeout_at(),
+            self.unowned_locks_due(),
             first.unwrap_or(self.leader_since) + timeouts.disappear_grace,
         ];
         if let Some(next) = ends.into_iter().filter(|at| *at > self.now).min() {
@@ -255,33 +264,34 @@ impl Dispatcher {
 
     fn assigned_to(&self, id: ContainerId) -> Option<VmKey> {
         self.fleet.hosts(id).find(|key| {
-            let runner = self.fleet.get(*key).and_then(|vm| vm.runners.get(&id));
+            let runner = self.fleet.get(*key).and_then(|vm| vm.work.runners.get(&id));
             runner.is_some_and(|runner| runner.phase == RunnerPhase::Assigned)
         })
     }
 
-    pub(super) fn change(&mut self, id: ContainerId, op: Op, action: QueueAction) {
+    pub(super) fn update_record(&mut self, id: ContainerId, op: Op, action: QueueAction) {
         if let Some(entry) = self.queue.end_waiting(&id) {
-            assert!(entry.op.is_none(), "one change at a time");
-            assert!(entry.ours(), "only what is ours is changed");
+            assert!(entry.op.is_none(), "one update in flight per container");
+            assert!(entry.ours(), "only containers locked here are updated");
             entry.op = Some(op).filter(|_| !self.mutants.has(Mutant::ChangesOverlap));
             entry.retry_at = None;
             self.ask_queue(Purpose::Update(id), action);
         }
     }
 
-    fn cancel(&mut self, id: ContainerId, error: Option<String>) {
-        if let Some(error) = &error {
+    fn cancel(&mut self, id: ContainerId, reason: Option<CancelReason>) {
+        let error = reason.as_ref().map(ToString::to_string);
+        if let Some(reason) = reason {
             self.out.event(Event::ContainerCancelled {
                 container: id,
-                error: error.clone(),
+                reason,
             });
         }
-        self.change(id, Op::Cancel, QueueAction::Cancel { id, error });
+        self.update_record(id, Op::Cancel, QueueAction::Cancel { id, error });
     }
 
-    /// Forgets a container, and all that was to be done for it at its time.
-    pub(super) fn forget(&mut self, id: ContainerId) -> Option<Entry> {
+    /// Forgets a container, with all deadlines of the container.
+    pub(super) fn remove_container(&mut self, id: ContainerId) -> Option<Entry> {
         let (entry, waited) = self.queue.remove(&id)?;
         self.dirty.placement |= waited;
         self.note_forgotten(id);
@@ -291,7 +301,7 @@ impl Dispatcher {
     }
 
     fn drop_container(&mut self, id: ContainerId) {
-        if let Some(entry) = self.forget(id) {
+        if let Some(entry) = self.remove_container(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
@@ -326,9 +336,8 @@ impl Dispatcher {
                 let Some(entry) = self.queue.get_mut(&id) else {
                     return;
                 };
-                let doubling = 2_u32.pow(entry.failures.min(8));
+                let pause = UPDATE_BACKOFF.delay(entry.failures);
                 entry.failures += 1;
-                let pause = (RETRY_PAUSE_MIN * doubling).min(RETRY_PAUSE_MAX);
                 entry.retry_at = Some(now + pause);
                 if self.mutants.has(Mutant::RefusalIsFinal) {
                     entry.retry_at = Some(Timestamp::NEVER);
@@ -346,14 +355,14 @@ impl Dispatcher {
         }
         let locked = self.queue.get(&id).map(|e| e.state) == Some(ContainerState::Locked);
         if op == Some(Op::Lock) && !locked {
-            self.release(id);
+            self.release_assignment(id);
         }
     }
 
-    /// Gives back the place that was kept for a container that is not to be started.
-    fn release(&mut self, id: ContainerId) {
+    /// Releases the room assigned to a container without a start.
+    fn release_assignment(&mut self, id: ContainerId) {
         if let Some(key) = self.assigned_to(id) {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
         }
     }
 }

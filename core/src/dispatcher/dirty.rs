@@ -1,11 +1,11 @@
-//! What inputs have marked to be judged again.
+//! Dirty dirty, set by inputs and removed by reconciliation.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::ids::{ContainerId, VmKey};
 
-/// What must be looked at again before commands leave.
+/// Containers and instances to reconcile before commands leave, and the mark for placement.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DirtySet {
     pub(super) containers: DirtyQueue<ContainerId>,
@@ -13,13 +13,13 @@ pub(super) struct DirtySet {
     pub(super) placement: bool,
 }
 
-/// Marked things, the smallest first, each once however often it was marked. Marking and taking cost
-/// O(log marked), spread over all of them, and no memory once there was room for as many.
+/// Dirty keys, the smallest first, each once even if marked several times. Marking and taking cost
+/// O(log marked), amortized, without allocation at a steady size.
 #[derive(Clone, Debug)]
 pub(super) struct DirtyQueue<T> {
-    /// The largest first, so that the next one is at the end.
+    /// Largest key first, so that the next key is at the end.
     sorted: Vec<T>,
-    /// What came since that was sorted.
+    /// Keys added since the last sort.
     late: BinaryHeap<Reverse<T>>,
 }
 
@@ -45,7 +45,7 @@ impl<T: Copy + Ord> DirtyQueue<T> {
     }
 
     pub(super) fn pop_first(&mut self) -> Option<T> {
-        // A snapshot marks so many that it pays to sort them all at once.
+        // A snapshot dirty so many keys that sorting all at once is faster.
         if self.late.len() > Self::FEW && self.late.len() > self.sorted.len() {
             self.sorted
                 .extend(self.late.drain().map(|Reverse(one)| one));
@@ -78,18 +78,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_marked_twice_comes_once_and_the_smallest_first() {
-        let mut marks = DirtyQueue::default();
-        marks.extend([5, 3, 5, 9]);
-        marks.insert(3);
-        assert_eq!(marks.pop_first(), Some(3));
-        marks.insert(1);
-        let rest: Vec<i32> = std::iter::from_fn(|| marks.pop_first()).collect();
+    fn dirty_queue_pops_each_key_once() {
+        let mut dirty = DirtyQueue::default();
+        dirty.extend([5, 3, 5, 9]);
+        dirty.insert(3);
+        assert_eq!(dirty.pop_first(), Some(3));
+        dirty.insert(1);
+        let rest: Vec<i32> = std::iter::from_fn(|| dirty.pop_first()).collect();
         assert_eq!(rest, [1, 5, 9]);
     }
 
     #[test]
-    fn many_marks_come_in_the_same_order_as_few() {
+    fn dirty_queue_order_independent_of_size() {
         let (mut many, mut expected) = (DirtyQueue::default(), std::collections::BTreeSet::new());
         let mut taken = Vec::new();
         for round in 0..50_u64 {

@@ -1,40 +1,40 @@
-//! How much is remembered, so that a test can see that it is no more than what lives.
+//! Sizes of all collections, for tests of bounded memory.
 
 use super::Dispatcher;
 
-/// How many of each thing a dispatcher remembers.
+/// Number of remembered things, by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryStats {
     /// Containers.
     pub containers: usize,
-    /// Groups of equal containers.
+    /// Container classes.
     pub classes: usize,
-    /// Instances, wishes counted.
+    /// Instances, create requests included.
     pub instances: usize,
-    /// Runners on them, and places kept for one.
+    /// Runners and assignments.
     pub runners: usize,
     /// Deadlines.
     pub timers: usize,
-    /// Commands whose answers are awaited.
+    /// Commands without an answer.
     pub pending: usize,
-    /// Signals under way.
+    /// Signals in flight.
     pub signals: usize,
-    /// Instances that we destroyed and that a list may show once more.
+    /// Destroyed instances that a list may still show.
     pub tombstones: usize,
-    /// Records that are wanted, and containers that what is being read may show as they were.
+    /// Records to look up, and containers forgotten during a poll.
     pub records: usize,
-    /// What must be looked at again before commands leave.
+    /// Dirty marks.
     pub dirty: usize,
-    /// What the last pass of placement found: shapes without room, and containers that wait for a VM.
+    /// Results of the last placement pass: classes without room, and reservations.
     pub verdicts: usize,
-    /// What failed lately, and what is counted for rates.
+    /// Back-off states and token buckets.
     pub limits: usize,
 }
 
 impl Dispatcher {
-    /// How much is remembered. O(everything): for tests and metrics that are rarely asked for.
+    /// Sizes of all collections. O(everything): for tests and rare metrics.
     #[must_use]
-    pub fn sizes(&self) -> MemoryStats {
+    pub fn memory_stats(&self) -> MemoryStats {
         MemoryStats {
             containers: self.queue.iter().count(),
             classes: self.queue.classes().iter().count(),
@@ -44,10 +44,10 @@ impl Dispatcher {
             pending: self.out.in_flight().count(),
             signals: self.signals.len(),
             tombstones: self.syncs.values().map(|sync| sync.tombstones.len()).sum(),
-            records: self.poll.wanted.len() + self.poll.forgotten.len(),
+            records: self.poll.lookups.len() + self.poll.forgotten.len(),
             dirty: self.dirty.containers.len() + self.dirty.vms.len(),
             verdicts: self.verdicts.parked.len() + self.fleet.reservations(),
-            limits: self.capacity.remembered(),
+            limits: self.capacity.len(),
         }
     }
 }

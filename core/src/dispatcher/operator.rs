@@ -1,4 +1,4 @@
-//! What an operator asked for.
+//! Requests of operators.
 
 use super::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason};
@@ -9,17 +9,17 @@ use crate::signals::StopReason;
 use crate::timers::TimeoutReason;
 
 impl Dispatcher {
-    /// Carries out a wish. Wishes for what does not exist do nothing: whoever takes them asks the
-    /// view first, and tells.
-    pub(super) fn on_operator(&mut self, wish: OperatorRequest) {
-        match wish {
+    /// Carries out a request. A request for an unknown instance or container has no effect: the
+    /// caller checks the view first and reports the error.
+    pub(super) fn on_operator_request(&mut self, request: OperatorRequest) {
+        match request {
             OperatorRequest::SetIdleBehavior { instance, behavior } => {
                 if let Some(key) = self.vm_named(&instance)
-                    && !self.mutant(Mutant::WishUnheard)
+                    && !self.mutant(Mutant::BehaviorRequestIgnored)
                 {
                     self.set_behavior(key, behavior, BehaviorCause::Operator);
                     if behavior == IdleBehavior::Hold {
-                        self.keep_held(key);
+                        self.cancel_unsent_shutdown(key);
                     }
                 }
             }
@@ -37,21 +37,21 @@ impl Dispatcher {
         }
     }
 
-    /// A held VM is never given back for want of work: if its destroy still waits for the cloud's
-    /// rate, it does not leave any more.
-    fn keep_held(&mut self, key: VmKey) {
+    /// Cancels the shutdown of an idle instance after a hold, if the destroy still waits for the
+    /// rate limit: a held instance is never terminated for lack of work.
+    fn cancel_unsent_shutdown(&mut self, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         let unsent = vm.phase == Phase::Shutdown && vm.shutdown.attempts == 0;
         let gently = matches!(
-            vm.terminating,
+            vm.shutdown.reason,
             Some(ShutdownReason::Idle | ShutdownReason::Drained | ShutdownReason::MakeRoom)
         );
         if !unsent || !gently {
             return;
         }
-        let (before, cloud) = (vm.shutdown.before, vm.cloud);
+        let (before, cloud) = (vm.shutdown.before, vm.identity.cloud);
         self.timers.cancel(TimeoutReason::DestroyVm(key));
         self.dequeue_destroy(cloud, key);
         self.uncordon(key);

@@ -1,23 +1,24 @@
-//! Carries out what a pass of placement decides.
+//! Effects of placement passes.
 
 use super::Dispatcher;
 use crate::capacity::CreateBlocked;
 use crate::command::QueueAction;
-use crate::fleet::Fleet;
+use crate::container_class::ContainerClass;
 use crate::fleet::reservations::Reservation;
-use crate::fleet::vm::ShutdownReason;
+use crate::fleet::vm::{Phase, ShutdownReason};
+use crate::fleet::{Fleet, Kept};
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
 use crate::mutants::Mutant;
-use crate::placement::sizing::ContainerClass;
-use crate::placement::types::Types;
-use crate::placement::{self, Hand, Kept, Parked, Verdicts};
+use crate::placement::{self, Parked, PlacementOps, Verdicts};
 use crate::queue::Queue;
 use crate::queue::classes::{ClassId, Rank};
-use crate::queue::entry::Op;
+use crate::queue::entry::{Entry, Op};
+use crate::ranked_types::Types;
 use crate::timers::TimeoutReason;
+use crate::wait_reason::WaitReason;
 
 impl Dispatcher {
-    /// Makes a pass, and decides when the next one is due at the latest.
+    /// Runs a placement pass, and schedules the next one.
     pub(super) fn place(&mut self) {
         self.queue.file_arrived();
         self.note_reservations();
@@ -32,7 +33,7 @@ impl Dispatcher {
         let fallback = self.config.sizing.spot_fallback.after;
         let fallback = fallback.and_then(|after| {
             self.capacity
-                .fails_for(after)
+                .failing_for(after)
                 .filter(|at| *at > self.now)
                 .min()
         });
@@ -44,18 +45,19 @@ impl Dispatcher {
         }
     }
 
-    /// Whether promises ended of which placement does not know yet.
-    pub(super) fn reservations_ended(&self) -> bool {
+    /// True if reservations ended since the last pass.
+    pub(super) fn any_reservation_ended(&self) -> bool {
         self.fleet.any_reservation_broken() || self.queue.classes().any_left()
     }
 
-    /// Whose VM is not on its way any more is open again; who waits no longer leaves room to others.
+    /// Reopens containers whose pending instance is gone, and removes reservations of containers
+    /// that no longer wait.
     fn note_reservations(&mut self) {
         let limits = self
             .capacity
             .start_limits(self.now, &self.config.limits, &self.fleet);
         let before = std::mem::replace(&mut self.start_limits, limits);
-        // Promises were made to no more than may start.
+        // Reservations never exceed the number of containers allowed to start.
         if before.0 != limits.0 {
             self.fleet.release_all_reservations();
         } else if before.1 != limits.1 {
@@ -71,7 +73,27 @@ impl Dispatcher {
     }
 }
 
-impl Hand for Dispatcher {
+impl Dispatcher {
+    /// Obstacle found by the last placement pass for a container without an instance.
+    pub(crate) fn instance_wait_reason(&self, entry: &Entry) -> WaitReason {
+        if let Some(key) = self.fleet.reserved_for(&entry.id)
+            && let Some(vm) = self.fleet.get(key)
+        {
+            return WaitReason::Booting {
+                instance_type: vm.identity.type_name.clone(),
+                instance: vm.name(),
+                exists: vm.phase != Phase::Creating,
+            };
+        }
+        let class = entry.class.as_ref().ok();
+        match class.and_then(|class| self.verdicts.parked.get(class)) {
+            Some(parked) => WaitReason::CreateBlocked(parked.blocked.clone()),
+            None => WaitReason::NotEvaluated,
+        }
+    }
+}
+
+impl PlacementOps for Dispatcher {
     fn fleet(&self) -> &Fleet {
         &self.fleet
     }
@@ -93,7 +115,7 @@ impl Hand for Dispatcher {
             .may_create(self.now, &self.config, &self.fleet, kind, offer)
     }
 
-    fn falls_back(&self, types: &[TypeName]) -> bool {
+    fn uses_fallback(&self, types: &[TypeName]) -> bool {
         let after = self.config.sizing.spot_fallback.after;
         let since = self.capacity.all_fail_since(self.now, &self.config, types);
         after
@@ -105,13 +127,13 @@ impl Hand for Dispatcher {
         let class = &self.queue.class(class).class;
         let taken = (class.need, class.supervisor);
         self.assign_runner(vm, container, taken);
-        self.change(container, Op::Lock, QueueAction::Lock { id: container });
+        self.update_record(container, Op::Lock, QueueAction::Lock { id: container });
         if self.mutant(Mutant::StartBeforeLock) {
             self.start(vm, container);
         }
     }
 
-    fn reservation(&mut self, rank: Rank, class: ClassId, vm: VmKey) {
+    fn reserve(&mut self, rank: Rank, class: ClassId, vm: VmKey) {
         let wanted = &self.queue.class(class).class;
         let (need, supervisor) = (wanted.need, wanted.supervisor);
         self.queue.set_reserved(class, rank, true);
@@ -134,22 +156,22 @@ impl Hand for Dispatcher {
         Dispatcher::create(self, container, name, image)
     }
 
-    /// Where a limit keeps something waiting, an idle VM on which it does not fit goes. One at a
-    /// time: the next pass sees whether that was enough. O(types · log), for what a limit parks.
-    /// Where none can go, the busy one that has most room is kept, unless one that would do is kept
-    /// already: whoever ranks higher comes first there.
+    /// Terminates an idle instance if a limit blocks the parked class. One at a time: the next pass
+    /// checks the effect. O(types · log), for classes parked by a limit. Without an idle instance,
+    /// returns the busy instance with most room, to be kept free of lower ranks, unless a suitable
+    /// instance is kept already: the higher rank goes first there.
     fn make_room(&mut self, class: ClassId, parked: &Parked, kept: &Kept) -> Option<VmKey> {
-        if !parked.blocked.iter().any(|(_, why)| why.lasts()) {
+        if !parked.blocked.iter().any(|(_, why)| why.is_lasting()) {
             return None;
         }
-        if self.gives_one_back(parked) {
+        if self.terminate_idle_for(parked) {
             return None;
         }
         let image = &self.queue.class(class).class.image;
         let names = parked.blocked.iter().map(|(name, _)| name.clone());
         let types = Types::from(names.collect::<Vec<_>>());
         let waited_for = |name: &TypeName| kept.contains_key(&(name.clone(), image.clone()));
-        if types.iter().any(waited_for) || self.mutant(Mutant::NothingKept) {
+        if types.iter().any(waited_for) || self.mutant(Mutant::NoVmKept) {
             return None;
         }
         self.fleet.least_busy(&types, image)
@@ -157,8 +179,9 @@ impl Hand for Dispatcher {
 }
 
 impl Dispatcher {
-    /// Whether an idle VM goes, or one goes already, so that a limit leaves room for what is parked.
-    fn gives_one_back(&mut self, parked: &Parked) -> bool {
+    /// Terminates an idle instance so that a limit leaves room for the parked class. True if an
+    /// instance terminates, now or already.
+    fn terminate_idle_for(&mut self, parked: &Parked) -> bool {
         let mut limited = parked.blocked.iter().filter(|(_, why)| why.room_helps());
         let Some((wanted, why)) = limited.find_map(|(name, why)| {
             let wanted = self.config.types.get(name)?;

@@ -1,6 +1,7 @@
-//! VMs that the cloud takes back, and what becomes of their containers: interrupted, not failed.
+//! Preemption of instances, and the effect on containers: interrupted, not failed.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, VmKey};
@@ -10,25 +11,25 @@ use crate::queue::entry::Entry;
 use crate::time::Timestamp;
 
 impl Dispatcher {
-    /// The cloud has announced, by the VM's own word or in a list, that it takes a VM back: the VM
-    /// takes nothing more, and what runs there may use the time that is left.
-    pub(super) fn announce_loss(&mut self, key: VmKey, at: Timestamp) {
-        if self.mutant(Mutant::NoticeIgnored) {
+    /// Notes a preemption, reported by the instance or by a list: the instance takes no more
+    /// containers, and running containers may use the remaining time.
+    pub(super) fn note_preemption(&mut self, key: VmKey, at: Timestamp) {
+        if self.mutant(Mutant::PreemptionNoticeIgnored) {
             return;
         }
-        let told = self.fleet.update(key, |vm| {
-            let first = vm.preempted_at.is_none();
-            vm.preempted_at.get_or_insert(at);
+        let noted = self.fleet.update(key, |vm| {
+            let first = vm.health.preempted_at.is_none();
+            vm.health.preempted_at.get_or_insert(at);
             let living = vm.phase != Phase::Shutdown;
-            let drain = living && vm.behavior == IdleBehavior::Run;
+            let drain = living && vm.behavior.idle == IdleBehavior::Run;
             let containers = vm.live_runners().count();
             (
                 first.then(|| (vm.name(), containers)),
                 drain,
-                vm.type_name.clone(),
+                vm.identity.type_name.clone(),
             )
         });
-        let Some((first, drain, instance_type)) = told else {
+        let Some((first, drain, instance_type)) = noted else {
             return;
         };
         if let Some((instance, containers)) = first {
@@ -45,16 +46,28 @@ impl Dispatcher {
         }
     }
 
-    /// A runner went with its VM. `told` says that the cloud itself says that the VM is gone, so that
-    /// nothing of it can be left.
-    pub(super) fn lose_runner(&mut self, id: ContainerId, vm: &Vm, told: bool, why: String) {
-        let stopping = vm.runners.get(&id).is_some_and(|r| r.escalation.is_some());
-        if stopping || !was_taken_back(vm) {
+    /// Notes the loss of a runner together with the instance. `confirmed` is true if the cloud
+    /// itself reports the instance as terminated, so that no process is left.
+    pub(super) fn note_runner_lost(
+        &mut self,
+        id: ContainerId,
+        vm: &Vm,
+        confirmed: bool,
+        why: CancelReason,
+    ) {
+        let stopping = vm
+            .work
+            .runners
+            .get(&id)
+            .is_some_and(|r| r.escalation.is_some());
+        if stopping || !was_preempted(vm) {
             return self.note_exit(id, None, vm.name(), why);
         }
         let instance = vm.name();
-        let why = format!("interrupted: the cloud took back {instance} while the container ran");
-        self.note_exit(id, None, instance.clone(), why);
+        let reason = CancelReason::Preempted {
+            instance: instance.clone(),
+        };
+        self.note_exit(id, None, instance.clone(), reason);
         let counts = |entry: &&mut Entry| {
             matches!(
                 entry.state,
@@ -67,16 +80,16 @@ impl Dispatcher {
         entry.interruptions = entry.interruptions.saturating_add(1);
         let times = entry.interruptions;
         if let Some(exit) = &mut entry.exit {
-            exit.interrupted = told;
+            exit.interrupted = confirmed;
         }
         self.out.event(Event::Interrupted {
             container: id,
             instance,
-            instance_type: vm.type_name.clone(),
+            instance_type: vm.identity.type_name.clone(),
             times,
         });
-        let patience = self.config.sizing.spot_fallback.interruptions;
-        if patience.is_some_and(|max| times >= max) && self.queue.fall_back(&self.config, id) {
+        let max = self.config.sizing.spot_fallback.interruptions;
+        if max.is_some_and(|max| times >= max) && self.queue.fall_back(&self.config, id) {
             self.out.event(Event::FellBack {
                 container: id,
                 interruptions: times,
@@ -85,13 +98,17 @@ impl Dispatcher {
     }
 }
 
-/// Whether a VM that is gone was taken by the cloud: announced, or preemptible and gone though nobody
-/// asked. What an operator kills is not.
-fn was_taken_back(vm: &Vm) -> bool {
-    let preemptible = vm.offer.as_ref().is_some_and(|offer| offer.preemptible);
-    match &vm.terminating {
+/// True if the cloud preempted the instance: announced, or a preemptible instance gone without a
+/// request. False after a kill by an operator.
+fn was_preempted(vm: &Vm) -> bool {
+    let preemptible = vm
+        .identity
+        .offer
+        .as_ref()
+        .is_some_and(|offer| offer.preemptible);
+    match &vm.shutdown.reason {
         Some(ShutdownReason::Operator(_)) => false,
-        Some(_) if vm.phase == Phase::Shutdown => vm.preempted_at.is_some(),
-        _ => vm.preempted_at.is_some() || preemptible,
+        Some(_) if vm.phase == Phase::Shutdown => vm.health.preempted_at.is_some(),
+        _ => vm.health.preempted_at.is_some() || preemptible,
     }
 }

@@ -1,9 +1,10 @@
-//! When the queue is read, and what a reading changes.
+//! Polls and lookups of the queue, and effects of the records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Dispatcher;
+use crate::backoff::Backoff;
 use crate::command::QueueAction;
 use crate::event::Event;
 use crate::ids::{CommandId, ContainerId};
@@ -14,47 +15,48 @@ use crate::queue::Merge;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// Between two polls however many hints come, so that a busy queue is not read all the time.
+/// Shortest pause between two polls, whatever the number of hints, so that a busy queue is not
+/// polled all the time.
 const POLL_GAP_MIN: Duration = Duration::from_millis(100);
-/// The queue is left alone for so many times as long as a poll takes, so that hints never make it busy
-/// with us for more than a quarter of the time.
+/// Pause after a poll, as a multiple of the duration of the poll, so that hints never keep the
+/// queue busy for more than a quarter of the time.
 const POLL_GAP_FACTOR: u32 = 3;
-/// However long a poll seemed to take: it may be us who stood still.
+/// Longest pause after a slow poll: the delay may have been in this process.
 const POLL_GAP_MAX: Duration = Duration::from_secs(60);
 const POLL_FAILURE_PAUSE_MAX: Duration = Duration::from_secs(60);
 const LOOKUP_IDS_MAX: usize = 1000;
 
-/// Where reading the queue stands.
+/// Progress of polls and lookups.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Poll {
     in_flight: Option<CommandId>,
-    /// Something happened since the poll under way began.
+    /// True if a hint came during the poll in flight.
     again: bool,
-    /// Earliest time for the next poll.
+    /// Earliest time of the next poll.
     not_before: Timestamp,
     failures: u32,
-    /// When the newest complete snapshot began.
+    /// Start of the latest complete snapshot.
     pub(super) complete_since: Option<Timestamp>,
-    /// Containers whose records are wanted though no snapshot shows them.
-    pub(super) wanted: BTreeSet<ContainerId>,
-    looking_up: bool,
-    /// Containers that were forgotten while the queue was being read, and when: what began before
-    /// shows them as they were. As many as are forgotten until nothing is being read.
+    /// Containers to look up, missing from snapshots.
+    pub(super) lookups: BTreeSet<ContainerId>,
+    lookup_in_flight: bool,
+    /// Containers forgotten during a poll or a lookup, with the time: records read before must not
+    /// bring the container back. Emptied after the poll and the lookup.
     pub(super) forgotten: BTreeMap<ContainerId, Timestamp>,
 }
 
 impl Dispatcher {
-    /// Whether the last look at the queue failed.
-    pub(crate) fn queue_fails(&self) -> bool {
+    /// True if the last poll of the queue failed.
+    pub(crate) fn is_queue_failing(&self) -> bool {
         self.poll.failures > 0
     }
 
-    /// When the newest complete snapshot of the queue began, if there is one.
-    pub(crate) fn queue_seen(&self) -> Option<Timestamp> {
+    /// Start of the latest complete snapshot of the queue, if any.
+    pub(crate) fn latest_snapshot(&self) -> Option<Timestamp> {
         self.poll.complete_since
     }
 
-    /// Reads the queue as soon as is decent.
+    /// Polls the queue as soon as the minimal pause allows.
     pub(super) fn poll_soon(&mut self) {
         if self.poll.in_flight.is_some() {
             self.poll.again = true;
@@ -64,7 +66,7 @@ impl Dispatcher {
         }
     }
 
-    /// A look at the queue that is due later is due by then, or as soon after as is decent.
+    /// Moves a later poll forward to `at`, or to the end of the minimal pause.
     pub(super) fn poll_by(&mut self, at: Timestamp) {
         let at = at.max(self.poll.not_before);
         if self.timers.due(TimeoutReason::PollQueue).is_some() {
@@ -85,33 +87,37 @@ impl Dispatcher {
     pub(super) fn on_polled(
         &mut self,
         started: Timestamp,
-        found: Result<Vec<ContainerRecord>, QueueError>,
+        result: Result<Vec<ContainerRecord>, QueueError>,
     ) {
         self.poll.in_flight = None;
         let took = self.now.since(started);
-        match found {
+        match result {
             Ok(records) => {
                 self.poll.failures = 0;
                 let gap = took.saturating_mul(POLL_GAP_FACTOR);
                 self.poll.not_before = self.now + gap.clamp(POLL_GAP_MIN, POLL_GAP_MAX);
                 let first = self.poll.complete_since.replace(started).is_none();
                 for record in &records {
-                    self.merge(started, record);
+                    self.merge_record(started, record);
                 }
-                self.want_unseen(started, &records);
-                self.look_up();
+                self.mark_unseen(started, &records);
+                self.send_lookup();
                 if first {
                     self.mark_all_dirty();
                 }
             }
             Err(error) => {
                 self.poll.failures += 1;
-                let pause = self.config.intervals.poll * 2_u32.pow(self.poll.failures.min(6) - 1);
-                self.poll.not_before = self.now + pause.min(POLL_FAILURE_PAUSE_MAX);
-                self.queue_failed(&error);
+                let interval = self.config.intervals.poll;
+                let backoff = Backoff {
+                    min: interval,
+                    max: POLL_FAILURE_PAUSE_MAX.min(interval.saturating_mul(32)),
+                };
+                self.poll.not_before = self.now + backoff.delay(self.poll.failures - 1);
+                self.note_queue_failure(&error);
             }
         }
-        self.readings_end();
+        self.clear_forgotten();
         let regular = (started + self.config.intervals.poll).max(self.poll.not_before);
         let next = if self.poll.again {
             self.poll.not_before
@@ -121,15 +127,15 @@ impl Dispatcher {
         self.timers.set(TimeoutReason::PollQueue, next);
     }
 
-    /// Wants the records of known containers that the snapshot did not show. At once of what we have
-    /// a hand in, and of whatever the queue refused to change.
+    /// Marks known containers missing from the snapshot for a lookup. Containers with a lock, a
+    /// runner or a refused update are looked up at once.
     ///
-    /// The others only wait. Those that rank above the lowest shown, or all of them if the snapshot
-    /// was not full, are over: of these as many are looked up as a poll may show. Where the snapshot
-    /// was full, those below are probably alive: they take turns, some after each poll, so that one
-    /// that is over is noticed after as many polls as there are thousands of them. Whatever was heard
-    /// of longest ago comes first, and an answer sends it to the end of the line. O(containers).
-    fn want_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
+    /// All others only wait. Ranks above the lowest shown rank, or all ranks if the snapshot was
+    /// not full, are probably final: as many are looked up as a poll may show. With a full
+    /// snapshot, ranks below are probably still waiting: these are looked up in turns, some after
+    /// each poll, so that a final one is noticed after (number / 1,000) polls. The oldest knowledge
+    /// goes first, and an answer moves a container to the end. O(containers).
+    fn mark_unseen(&mut self, started: Timestamp, shown: &[ContainerRecord]) {
         let max = self.config.limits.queued_per_poll as usize;
         let queued = shown.iter().filter(|r| r.state == ContainerState::Queued);
         let lowest = queued.clone().map(|record| record.priority).min();
@@ -141,87 +147,87 @@ impl Dispatcher {
                 && entry.failures == 0
                 && self.fleet.hosts(entry.id).next().is_none();
             if !waits {
-                self.poll.wanted.insert(entry.id);
+                self.poll.lookups.insert(entry.id);
             } else if entry.priority > lowest {
                 over.push((entry.known_since, entry.id));
             } else {
                 below.push((entry.known_since, entry.id));
             }
         }
-        let over = longest_ago(over, max.max(LOOKUP_IDS_MAX));
-        let below = longest_ago(below, LOOKUP_IDS_MAX);
-        self.poll.wanted.extend(over);
-        self.poll.wanted.extend(below);
+        let over = oldest_known(over, max.max(LOOKUP_IDS_MAX));
+        let below = oldest_known(below, LOOKUP_IDS_MAX);
+        self.poll.lookups.extend(over);
+        self.poll.lookups.extend(below);
     }
 
-    /// Asks for the records of everything in `wanted`.
-    fn look_up(&mut self) {
-        if self.poll.looking_up || self.poll.wanted.is_empty() {
+    /// Looks up the marked containers.
+    fn send_lookup(&mut self) {
+        if self.poll.lookup_in_flight || self.poll.lookups.is_empty() {
             return;
         }
         let ids: Vec<ContainerId> = self
             .poll
-            .wanted
+            .lookups
             .iter()
             .copied()
             .take(LOOKUP_IDS_MAX)
             .collect();
         for id in &ids {
-            self.poll.wanted.remove(id);
+            self.poll.lookups.remove(id);
         }
-        self.poll.looking_up = true;
+        self.poll.lookup_in_flight = true;
         let action = QueueAction::Lookup { ids: ids.clone() };
         self.ask_queue(Purpose::Lookup(ids), action);
     }
 
-    /// Wants the record of a container that runs somewhere and is not known.
-    pub(super) fn want_record(&mut self, id: ContainerId) {
-        self.poll.wanted.insert(id);
-        self.look_up();
+    /// Looks up a running container without a known record.
+    pub(super) fn request_lookup(&mut self, id: ContainerId) {
+        self.poll.lookups.insert(id);
+        self.send_lookup();
     }
 
     pub(super) fn on_looked_up(
         &mut self,
         started: Timestamp,
         ids: &[ContainerId],
-        found: Result<Vec<ContainerRecord>, QueueError>,
+        result: Result<Vec<ContainerRecord>, QueueError>,
     ) {
-        self.poll.looking_up = false;
-        match found {
+        self.poll.lookup_in_flight = false;
+        match result {
             Ok(records) => {
                 let shown: BTreeSet<ContainerId> = records.iter().map(|r| r.id).collect();
                 for record in &records {
-                    self.merge(started, record);
+                    self.merge_record(started, record);
                 }
                 for id in ids.iter().filter(|id| !shown.contains(id)) {
                     self.on_record_missing(started, *id);
                 }
-                self.look_up();
+                self.send_lookup();
             }
-            // The next poll finds the known ones unseen again; the others nobody would ask for.
+            // The next poll marks known containers again; unknown containers would be forgotten.
             Err(error) => {
                 let unknown = ids.iter().filter(|id| self.queue.get(id).is_none());
-                self.poll.wanted.extend(unknown);
-                self.queue_failed(&error);
+                self.poll.lookups.extend(unknown);
+                self.note_queue_failure(&error);
             }
         }
-        self.readings_end();
+        self.clear_forgotten();
     }
 
-    /// A container is forgotten: what is being read now says nothing about it.
+    /// Notes a forgotten container, so that records being read are ignored.
     pub(super) fn note_forgotten(&mut self, id: ContainerId) {
-        if self.poll.in_flight.is_some() || self.poll.looking_up {
+        if self.poll.in_flight.is_some() || self.poll.lookup_in_flight {
             self.poll.forgotten.insert(id, self.now);
         }
     }
 
-    fn readings_end(&mut self) {
-        if self.poll.in_flight.is_none() && !self.poll.looking_up {
+    fn clear_forgotten(&mut self) {
+        if self.poll.in_flight.is_none() && !self.poll.lookup_in_flight {
             self.poll.forgotten.clear();
         }
     }
 
-    /// The queue cannot bear what runs, if it says so; whether it does.
+    /// Lowers the concurrency limit if the queue reports overload. True in that case.
     pub(super) fn note_overload(&mut self, error: &QueueError) -> bool {
         let overloaded = matches!(error, QueueError::Overloaded(_));
         if overloaded {
@@ -232,14 +238,14 @@ impl Dispatcher {
         overloaded
     }
 
-    fn queue_failed(&mut self, error: &QueueError) {
+    fn note_queue_failure(&mut self, error: &QueueError) {
         let overloaded = self.note_overload(error);
         let error = error.to_string();
         self.out
             .event(Event::QueueUnavailable { error, overloaded });
     }
 
-    fn merge(&mut self, started: Timestamp, record: &ContainerRecord) {
+    fn merge_record(&mut self, started: Timestamp, record: &ContainerRecord) {
         let container = record.id;
         let known = self.queue.get(&container);
         let before = known.map(|entry| entry.state);
@@ -258,11 +264,11 @@ impl Dispatcher {
             true => self.now,
             false => started,
         };
-        // Most records of most polls say what is known.
+        // Most records of most polls bring no change.
         let waited = news && self.queue.is_waiting(&container);
         match self.queue.merge(self.now, started, &self.config, record) {
             Merge::Added => {
-                self.learn_needs(container);
+                self.update_needs(container);
                 self.out.event(Event::ContainerSeen {
                     container,
                     state: record.state,
@@ -271,12 +277,12 @@ impl Dispatcher {
                 self.dirty.containers.insert(container);
             }
             Merge::Changed => {
-                // Its place in the line is another one, or it has none any more.
+                // The rank of the container has changed, or the container waits no longer.
                 self.dirty.placement |= waited && !self.queue.is_waiting(&container);
                 self.note_state(container, before);
                 self.dirty.containers.insert(container);
             }
-            // What nobody is known to host waits for exactly this: a newer look.
+            // A container without a known host waits for exactly such a newer record.
             Merge::Same
                 if record.state != ContainerState::Queued
                     && self.fleet.hosts(container).next().is_none() =>
@@ -287,7 +293,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells if a container's state is no longer what it was.
+    /// Reports a change of the state of a container.
     pub(super) fn note_state(&mut self, container: ContainerId, before: Option<ContainerState>) {
         let after = self.queue.get(&container).map(|entry| entry.state);
         if let (Some(from), Some(to)) = (before, after)
@@ -302,7 +308,8 @@ impl Dispatcher {
         }
     }
 
-    /// A look at the queue that began at `started` proves that it has no such container.
+    /// Takes a missing record as proof of deletion, if the lookup began at `started` or later than
+    /// all knowledge.
     fn on_record_missing(&mut self, started: Timestamp, id: ContainerId) {
         let known_newer = self
             .queue
@@ -311,7 +318,7 @@ impl Dispatcher {
         if known_newer {
             return;
         }
-        let spared = if let Some(entry) = self.forget(id) {
+        let spared = if let Some(entry) = self.remove_container(id) {
             self.out.event(Event::ContainerDropped {
                 container: id,
                 state: entry.state,
@@ -326,14 +333,14 @@ impl Dispatcher {
         }
     }
 
-    /// Everything must be looked at again, because something that all depend on changed.
+    /// Marks all containers and placement dirty, after a change of a common condition.
     pub(super) fn mark_all_dirty(&mut self) {
         let ids: Vec<ContainerId> = self.queue.iter().map(|entry| entry.id).collect();
         self.dirty.containers.extend(ids);
         self.dirty.placement = true;
     }
 
-    /// Containers that may have waited for VMs to be heard.
+    /// Marks containers dirty that may have waited for probes of adopted instances.
     pub(super) fn mark_unowned_locks_dirty(&mut self) {
         let unowned_locks = self
             .queue
@@ -344,8 +351,8 @@ impl Dispatcher {
     }
 }
 
-/// Those that were heard of longest ago, in no order. O(all).
-fn longest_ago(
+/// Containers with the oldest knowledge, unordered. O(all).
+fn oldest_known(
     mut all: Vec<(Timestamp, ContainerId)>,
     most: usize,
 ) -> impl Iterator<Item = ContainerId> {

@@ -1,17 +1,17 @@
-//! Calls that a rate of our own holds back: who waits longest goes first.
+//! FIFO queues for rate-limited probes and destroys.
 //!
-//! Only the first of a line has a timer; whoever leaves sets that of the next. So each waits for
-//! those before it and for nobody else, and a turn costs O(log waiting), however many wait.
+//! Only the first instance of a queue has a timer; leaving the queue sets the timer of the next. A
+//! turn costs O(log waiting), whatever the number of waiting instances.
 
 use std::collections::BTreeMap;
 
 use super::Dispatcher;
-use crate::capacity::Call;
+use crate::command::CloudCall;
 use crate::ids::{CloudId, VmKey};
 use crate::mutants::Mutant;
 use crate::timers::TimeoutReason;
 
-/// Who waits for a turn.
+/// FIFO queue of instances.
 #[derive(Clone, Debug, Default, Hash)]
 struct RateQueue {
     joined: u64,
@@ -20,7 +20,7 @@ struct RateQueue {
 }
 
 impl RateQueue {
-    /// At the end, unless it waits already; whether it is the first.
+    /// Appends an instance, unless queued already. True if the instance is the first.
     fn join(&mut self, key: VmKey) -> bool {
         if !self.places.contains_key(&key) {
             self.joined += 1;
@@ -30,7 +30,7 @@ impl RateQueue {
         self.first() == Some(key)
     }
 
-    /// Whoever is first now, if that is news.
+    /// Removes an instance. Returns the new first instance, if changed.
     fn leave(&mut self, key: VmKey) -> Option<VmKey> {
         let was_first = self.first() == Some(key);
         let place = self.places.remove(&key)?;
@@ -43,7 +43,7 @@ impl RateQueue {
     }
 }
 
-/// The line for probes, and that of each cloud for destroys.
+/// Queue of probes, and queue of destroys for each cloud.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct RateQueues {
     probes: RateQueue,
@@ -51,7 +51,7 @@ pub(super) struct RateQueues {
 }
 
 impl Dispatcher {
-    /// Takes a turn to probe this VM; `false` if it has to wait for one, which a timer will tell.
+    /// Takes a token for a probe. False if the instance has to wait; a timer is set then.
     pub(super) fn admit_probe(&mut self, key: VmKey) -> bool {
         let Some(rate) = self.config.limits.probes else {
             return true;
@@ -72,14 +72,14 @@ impl Dispatcher {
         true
     }
 
-    /// A VM waits no longer to be probed.
+    /// Removes an instance from the queue of probes.
     pub(super) fn dequeue_probe(&mut self, key: VmKey) {
         if let Some(next) = self.rate_queues.probes.leave(key) {
             self.timers.set(TimeoutReason::ProbeVm(next), self.now);
         }
     }
 
-    /// Takes a turn to destroy this VM, like [`Dispatcher::admit_probe`].
+    /// Takes a token for a destroy, like [`Dispatcher::admit_probe`].
     pub(super) fn admit_destroy(&mut self, cloud: CloudId, key: VmKey) -> bool {
         if !self
             .rate_queues
@@ -93,34 +93,34 @@ impl Dispatcher {
         let limits = &self.config.limits;
         let at = self
             .capacity
-            .call_at(self.now, limits, cloud, Call::Destroy);
+            .call_at(self.now, limits, cloud, CloudCall::Destroy);
         if at > self.now {
             self.timers.set(TimeoutReason::DestroyVm(key), at);
             return false;
         }
         self.capacity
-            .count_call(self.now, limits, cloud, Call::Destroy);
+            .count_call(self.now, limits, cloud, CloudCall::Destroy);
         self.dequeue_destroy(cloud, key);
         true
     }
 
-    /// A VM waits no longer to be destroyed.
+    /// Removes an instance from the queue of destroys.
     pub(super) fn dequeue_destroy(&mut self, cloud: CloudId, key: VmKey) {
-        let line = self.rate_queues.destroys.get_mut(&cloud);
-        if let Some(next) = line.and_then(|line| line.leave(key)) {
+        let queue = self.rate_queues.destroys.get_mut(&cloud);
+        if let Some(next) = queue.and_then(|queue| queue.leave(key)) {
             self.timers.set(TimeoutReason::DestroyVm(next), self.now);
         }
     }
 
-    /// Under other limits nobody waits for longer than these say.
+    /// Restarts the timers of all queues, after a change of the limits.
     pub(super) fn recheck_rate_queues(&mut self) {
         let probes = std::mem::take(&mut self.rate_queues.probes.order);
         self.rate_queues.probes.places.clear();
         for key in probes.into_values() {
             self.timers.set(TimeoutReason::ProbeVm(key), self.now);
         }
-        for line in self.rate_queues.destroys.values() {
-            if let Some(first) = line.first() {
+        for queue in self.rate_queues.destroys.values() {
+            if let Some(first) = queue.first() {
                 self.timers.set(TimeoutReason::DestroyVm(first), self.now);
             }
         }
@@ -132,16 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_came_first_is_first_and_nobody_stands_twice() {
+    fn rate_queue_is_fifo_without_duplicates() {
         let [a, b, c] = [7, 3, 5].map(VmKey);
-        let mut line = RateQueue::default();
-        assert!(line.join(a));
-        assert!(!line.join(b) && !line.join(c));
-        assert!(line.join(a), "it keeps its place");
-        assert_eq!(line.leave(a), Some(b));
-        assert!(!line.join(a), "it stands behind the others now");
-        assert_eq!(line.leave(c), None, "the first is the same");
-        assert_eq!(line.leave(b), Some(a));
-        assert_eq!((line.leave(b), line.leave(a)), (None, None));
+        let mut queue = RateQueue::default();
+        assert!(queue.join(a));
+        assert!(!queue.join(b) && !queue.join(c));
+        assert!(queue.join(a), "a queued instance keeps the position");
+        assert_eq!(queue.leave(a), Some(b));
+        assert!(!queue.join(a), "a rejoining instance goes last");
+        assert_eq!(queue.leave(c), None, "the first instance is unchanged");
+        assert_eq!(queue.leave(b), Some(a));
+        assert_eq!((queue.leave(b), queue.leave(a)), (None, None));
     }
 }

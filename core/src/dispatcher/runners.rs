@@ -1,6 +1,7 @@
-//! Runners: started, found, stopped, gone.
+//! Runners: assignment, start, stop, exit.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::command::{Signal, VmAction};
 use crate::event::Event;
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, Vm};
@@ -14,11 +15,11 @@ use crate::signals::{StopEscalation, StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// After so many failed starts in a row a VM takes no more containers.
+/// Number of consecutive failed starts before an instance takes no more containers.
 const START_FAILURES_MAX: u32 = 3;
 
 impl Dispatcher {
-    /// Keeps room on a VM for a container that is being locked.
+    /// Assigns room on an instance to a container being locked.
     pub(super) fn assign_runner(
         &mut self,
         key: VmKey,
@@ -36,15 +37,23 @@ impl Dispatcher {
         let Some(vm) = self.fleet.add_runner(key, id, runner) else {
             return;
         };
-        assert_eq!(vm.phase, Phase::Ready, "containers start on ready VMs");
-        assert_eq!(vm.behavior, IdleBehavior::Run, "held VMs take nothing");
+        assert_eq!(
+            vm.phase,
+            Phase::Ready,
+            "containers are assigned to ready instances"
+        );
+        assert_eq!(
+            vm.behavior.idle,
+            IdleBehavior::Run,
+            "held instances take no containers"
+        );
         self.out.event(Event::Assigned {
             container: id,
             instance: vm.name(),
         });
     }
 
-    /// Starts a locked container on the VM that was kept for it.
+    /// Starts a locked container on the assigned instance.
     pub(super) fn start(&mut self, key: VmKey, id: ContainerId) {
         let (now, Some(entry), Some(vm)) = (self.now, self.queue.get_mut(&id), self.fleet.get(key))
         else {
@@ -53,34 +62,37 @@ impl Dispatcher {
         let mut usable = vm.takes_containers() && vm.phase == Phase::Ready;
         usable |= self.mutants.has(Mutant::HoldIgnoredAtStart);
         if !usable {
-            // The VM was held or drained while the lock was under way.
-            self.free_runner(key, &id);
+            // The instance was held or drained during the lock.
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
         entry.exit = None;
         let first = !std::mem::replace(&mut entry.started_here, true);
-        let (instance, instance_type) = (vm.name(), vm.type_name.clone());
+        let (instance, instance_type) = (vm.name(), vm.identity.type_name.clone());
         let waited = now.since(entry.created_at);
-        let ready_wait = now.since(entry.first_seen.max(vm.room_since));
+        let ready_wait = now.since(entry.first_seen.max(vm.vacancy.room_since));
         let action = VmAction::Start {
             container: id,
             instance_type: instance_type.clone(),
         };
-        let patience = self.config.timeouts.vm_answer;
+        let timeout = self.config.timeouts.vm_answer;
         if self
-            .ask_vm(key, patience, Purpose::Start(key, id), action)
+            .ask_vm(key, timeout, Purpose::Start(key, id), action)
             .is_none()
         {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
-        if self.mutant(Mutant::DoubleStart) {
-            self.start_elsewhere(key, id);
-        }
+        #[cfg(feature = "mutants")]
+        self.start_elsewhere(key, id);
         self.fleet.update(key, |vm| {
-            let runner = vm.runners.get_mut(&id).expect("a place was kept");
+            let runner = vm
+                .work
+                .runners
+                .get_mut(&id)
+                .expect("the container is assigned");
             runner.phase = RunnerPhase::Starting;
             runner.since = now;
         });
@@ -94,35 +106,21 @@ impl Dispatcher {
         });
     }
 
-    /// A bug to be planted: a container is started on another ready VM too.
-    fn start_elsewhere(&mut self, key: VmKey, id: ContainerId) {
-        let ready = |vm: &&Vm| vm.phase == Phase::Ready && vm.key != key;
-        let Some(other) = self.fleet.iter().find(ready) else {
-            return;
-        };
-        let (other, instance_type) = (other.key, other.type_name.clone());
-        let action = VmAction::Start {
-            container: id,
-            instance_type,
-        };
-        let patience = self.config.timeouts.vm_answer;
-        self.ask_vm(other, patience, Purpose::Start(other, id), action);
-    }
-
-    pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, done: Result<(), VmError>) {
+    pub(super) fn on_started(&mut self, key: VmKey, id: ContainerId, result: Result<(), VmError>) {
         let now = self.now;
-        let starting = |vm: &crate::fleet::vm::Vm| {
-            let runner = vm.runners.get(&id)?;
+        let starting = |vm: &Vm| {
+            let runner = vm.work.runners.get(&id)?;
             (runner.phase == RunnerPhase::Starting)
                 .then(|| (vm.name(), runner.escalation.is_some()))
         };
         let Some((instance, stopping)) = self.fleet.get(key).and_then(starting) else {
             return;
         };
-        // An earlier start may have come late, on this VM too: what the queue says runs is asked about.
+        // An earlier start may have taken effect late, on this instance too: a container in state
+        // Running needs a probe.
         let runs = self.queue.get(&id);
         let runs = runs.is_some_and(|entry| entry.state == ContainerState::Running);
-        let phase = match &done {
+        let phase = match &result {
             Ok(()) => RunnerPhase::Alive,
             Err(_) if self.mutant(Mutant::UnsureIsGone) => RunnerPhase::Assigned,
             Err(_) if runs => RunnerPhase::Unsure,
@@ -130,35 +128,39 @@ impl Dispatcher {
             Err(VmError::Failed(_) | VmError::Lost(_)) => RunnerPhase::Unsure,
         };
         self.fleet.update(key, |vm| {
-            if done.is_err() {
-                vm.quarantined_since = Some(now);
-                vm.start_failures += 1;
+            if result.is_err() {
+                vm.health.quarantined_since = Some(now);
+                vm.health.start_failures += 1;
             } else {
-                vm.start_failures = 0;
+                vm.health.start_failures = 0;
             }
-            let runner = vm.runners.get_mut(&id).expect("it was starting");
+            let runner = vm
+                .work
+                .runners
+                .get_mut(&id)
+                .expect("the runner is starting");
             runner.phase = phase;
             runner.provable_from = now;
         });
-        let failures = self.fleet.get(key).map_or(0, |vm| vm.start_failures);
+        let failures = self.fleet.get(key).map_or(0, |vm| vm.health.start_failures);
         if failures >= START_FAILURES_MAX {
-            self.break_vm(key, "containers cannot be started on it");
+            self.note_fault(key, "containers cannot be started on it");
         }
         let container = id;
-        match done {
+        match result {
             Ok(()) => self.out.event(Event::Started {
                 container,
                 instance,
             }),
             Err(error) if phase == RunnerPhase::Assigned => {
-                // Nothing was done, so nothing is left there.
-                let reason = format!("it could not be started on {instance}: {error}");
+                // The start had no effect, so no process is left.
                 self.out.event(Event::StartFailed {
                     container,
-                    instance,
+                    instance: instance.clone(),
                     error: error.to_string(),
                 });
-                self.exit_runner(key, id, reason);
+                let reason = CancelReason::StartFailed { instance, error };
+                self.end_runner(key, id, reason);
                 self.probe_now(key);
                 return;
             }
@@ -178,18 +180,18 @@ impl Dispatcher {
         }
     }
 
-    /// Takes a runner off its VM without any word about its container.
-    pub(super) fn free_runner(&mut self, key: VmKey, id: &ContainerId) {
+    /// Removes a runner from an instance, without a conclusion about the container.
+    pub(super) fn remove_runner(&mut self, key: VmKey, id: &ContainerId) {
         let now = self.now;
         self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         if let Some(runner) = self.fleet.remove_runner(key, id) {
             self.fleet.update(key, |vm| {
-                vm.room_since = now;
+                vm.vacancy.room_since = now;
                 if runner.phase != RunnerPhase::Assigned {
-                    vm.ended_at = now;
+                    vm.vacancy.ended_at = now;
                 }
                 if vm.idle() {
-                    vm.idle_since = now;
+                    vm.work.idle_since = now;
                 }
             });
             self.dirty.vms.insert(key);
@@ -197,13 +199,13 @@ impl Dispatcher {
         }
     }
 
-    /// A runner is gone, for the reason that its container's owner should read, should it turn out
-    /// that it left no result.
-    pub(super) fn exit_runner(&mut self, key: VmKey, id: ContainerId, reason: String) {
-        let Some(instance) = self.fleet.get(key).map(crate::fleet::vm::Vm::name) else {
+    /// Removes a runner. `reason` is for the owner of the container, in case that no result was
+    /// reported.
+    pub(super) fn end_runner(&mut self, key: VmKey, id: ContainerId, reason: CancelReason) {
+        let Some(instance) = self.fleet.get(key).map(Vm::name) else {
             return;
         };
-        self.free_runner(key, &id);
+        self.remove_runner(key, &id);
         self.note_exit(id, Some(key), instance, reason);
     }
 
@@ -212,7 +214,7 @@ impl Dispatcher {
         id: ContainerId,
         on: Option<VmKey>,
         instance: VmName,
-        reason: String,
+        reason: CancelReason,
     ) {
         let at = self.now;
         if let Some(entry) = self.queue.get_mut(&id) {
@@ -230,16 +232,16 @@ impl Dispatcher {
         self.dirty.containers.insert(id);
     }
 
-    /// Begins to stop a container's runner on one VM; nothing new if that has begun.
+    /// Begins to stop a runner; no effect on a runner being stopped already.
     pub(super) fn stop(&mut self, key: VmKey, id: ContainerId, reason: &StopReason) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let Some(runner) = vm.runners.get(&id) else {
+        let Some(runner) = vm.work.runners.get(&id) else {
             return;
         };
         if runner.phase == RunnerPhase::Assigned {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
             return;
         }
@@ -248,7 +250,7 @@ impl Dispatcher {
         }
         let (now, instance) = (self.now, vm.name());
         self.fleet.update(key, |vm| {
-            let runner = vm.runners.get_mut(&id).expect("just seen");
+            let runner = vm.work.runners.get_mut(&id).expect("the runner exists");
             runner.escalation = Some(Box::new(StopEscalation::new(now, reason.clone())));
         });
         self.out.event(Event::Stopping {
@@ -259,7 +261,7 @@ impl Dispatcher {
         self.timers.set(TimeoutReason::SignalRunner(key, id), now);
     }
 
-    /// Stops every runner of a container that the queue does not have.
+    /// Stops every runner of a container unknown to the queue.
     pub(super) fn stop_unknown(&mut self, id: ContainerId) {
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
@@ -267,26 +269,26 @@ impl Dispatcher {
         }
     }
 
-    /// Sends the next signal to a runner that must end.
+    /// Sends the next signal to a runner being stopped.
     pub(super) fn signal(&mut self, key: VmKey, id: ContainerId) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
         let instance = vm.name();
         let (held, gone) = (
-            vm.behavior == IdleBehavior::Hold,
+            vm.behavior.idle == IdleBehavior::Hold,
             vm.phase == Phase::Shutdown,
         );
         let Some(Runner {
             phase,
             escalation: Some(escalation),
             ..
-        }) = vm.runners.get(&id)
+        }) = vm.work.runners.get(&id)
         else {
             return;
         };
-        // A runner that may be about to begin has no lock yet: it would look gone. A signal to the
-        // runner before it on the same VM may still be under way: its answer brings us here again.
+        // A starting runner holds no lock yet and would look gone. A signal to the previous runner
+        // on the same instance may be in flight: the answer to that signal leads here again.
         let before = self.signals.contains_key(&(id, key));
         if before || *phase == RunnerPhase::Starting || gone {
             return;
@@ -311,8 +313,8 @@ impl Dispatcher {
             signal = Signal::Term;
         }
         let action = VmAction::Signal { container, signal };
-        let patience = self.config.timeouts.vm_answer;
-        escalation.in_flight = self.ask_vm(key, patience, Purpose::Signal(key, id), action);
+        let timeout = self.config.timeouts.vm_answer;
+        escalation.in_flight = self.ask_vm(key, timeout, Purpose::Signal(key, id), action);
         if let Some(sent) = escalation.in_flight {
             self.signals.insert((id, key), sent);
             self.out.event(Event::Signalling {
@@ -327,13 +329,17 @@ impl Dispatcher {
         let marks_must_replace =
             escalation.stage != StopStage::Term && !self.config.kill_reaches_tree;
         self.fleet.update(key, |vm| {
-            vm.must_replace |= marks_must_replace;
-            vm.runners.get_mut(&id).expect("just seen").escalation = Some(escalation);
+            vm.health.must_replace |= marks_must_replace;
+            vm.work
+                .runners
+                .get_mut(&id)
+                .expect("the runner exists")
+                .escalation = Some(escalation);
         });
     }
 
-    /// Whether a signal to some runner of a container was not answered yet.
-    pub(super) fn signals_under_way(&self, id: ContainerId) -> bool {
+    /// True if a signal to any runner of a container is in flight.
+    pub(super) fn any_signal_in_flight(&self, id: ContainerId) -> bool {
         let all_vms = (id, VmKey(0))..=(id, VmKey(u64::MAX));
         self.signals.range(all_vms).next().is_some()
     }
@@ -342,12 +348,12 @@ impl Dispatcher {
         &mut self,
         key: VmKey,
         id: ContainerId,
-        told: Result<SignalReport, VmError>,
+        result: Result<SignalReport, VmError>,
     ) {
         let sent = self.signals.remove(&(id, key));
         self.dirty.containers.insert(id);
         let ended = self.fleet.update(key, |vm| {
-            let escalation = vm.runners.get_mut(&id)?.escalation.as_mut()?;
+            let escalation = vm.work.runners.get_mut(&id)?.escalation.as_mut()?;
             let answered = escalation.in_flight == sent;
             escalation.in_flight = None;
             Some((escalation.reason.clone(), answered))
@@ -356,14 +362,14 @@ impl Dispatcher {
             return;
         };
         if !answered {
-            // It was for the runner before this one.
+            // The answer belongs to the previous runner.
             self.timers
                 .set(TimeoutReason::SignalRunner(key, id), self.now);
             return;
         }
-        match told {
+        match result {
             Ok(SignalReport::Gone) => {
-                self.exit_runner(key, id, format!("the container was stopped: {reason}"));
+                self.end_runner(key, id, CancelReason::Stopped(reason));
             }
             Ok(SignalReport::Alive) | Err(_) => {
                 let at = self.now + self.config.timeouts.signal;
@@ -372,15 +378,16 @@ impl Dispatcher {
         }
     }
 
-    /// Files what a container takes of the VMs that were found to run it.
-    pub(super) fn learn_needs(&mut self, id: ContainerId) {
+    /// Sets the resources of runners found on instances, after the record of the container is
+    /// known.
+    pub(super) fn update_needs(&mut self, id: ContainerId) {
         let Some((need, supervisor)) = self.known_need(id) else {
             return;
         };
         let hosts: Vec<VmKey> = self.fleet.hosts(id).collect();
         for key in hosts {
             self.fleet.update(key, |vm| {
-                if let Some(runner) = vm.runners.get_mut(&id) {
+                if let Some(runner) = vm.work.runners.get_mut(&id) {
                     runner.need = Some(need);
                     runner.supervisor = supervisor;
                 }
@@ -388,7 +395,7 @@ impl Dispatcher {
         }
     }
 
-    /// What a container takes, and whether it waits for others, if its record is known.
+    /// Resources of a container, and true for a supervisor; `None` without a valid record.
     pub(super) fn known_need(&self, id: ContainerId) -> Option<(Resources, bool)> {
         let class = *self.queue.get(&id)?.class.as_ref().ok()?;
         let class = &self.queue.class(class).class;

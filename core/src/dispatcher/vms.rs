@@ -1,6 +1,7 @@
-//! What happens next to one VM.
+//! Reconciliation of instances.
 
 use super::Dispatcher;
+use crate::cancel_reason::CancelReason;
 use crate::capacity::boot_breaker::Kind;
 use crate::event::{BootOutcome, Event};
 use crate::fleet::vm::{BehaviorCause, Phase, Runner, RunnerPhase, ShutdownReason, Vm};
@@ -11,20 +12,20 @@ use crate::signals::StopStage;
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
 
-/// The one thing to do next for a VM.
+/// Next action for an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum NextAction {
-    /// Look again then.
+    /// Reconcile again at that time.
     Wait(Timestamp),
-    /// A create that never showed is forgotten.
+    /// Forget a create request without any instance.
     WriteOff,
-    /// Nothing more is placed; destroyed once a probe confirms that nothing runs.
-    Fence(ShutdownReason),
-    /// Back into use.
-    Unfence,
+    /// Cordon the instance: no more containers; destroyed after a probe without runners.
+    Cordon(ShutdownReason),
+    /// Uncordon the instance.
+    Uncordon,
     Shutdown(ShutdownReason),
-    /// A lock without a runner has been there too long.
-    Break,
+    /// Report a run lock held for too long without a runner.
+    Fault,
 }
 
 impl Dispatcher {
@@ -36,20 +37,21 @@ impl Dispatcher {
             NextAction::Wait(at) if at == Timestamp::NEVER => {
                 self.timers.cancel(TimeoutReason::ReconcileVm(key));
             }
-            // An earlier look does no harm, and moving it with each probe would cost more.
+            // An early reconciliation is harmless, and moving the deadline with each probe would
+            // cost more.
             NextAction::Wait(at) => self.timers.set_earlier(TimeoutReason::ReconcileVm(key), at),
             NextAction::WriteOff => self.write_off(key),
-            NextAction::Fence(reason) => self.cordon(key, reason),
-            NextAction::Unfence => self.uncordon(key),
+            NextAction::Cordon(reason) => self.cordon(key, reason),
+            NextAction::Uncordon => self.uncordon(key),
             NextAction::Shutdown(reason) => self.begin_shutdown(key, reason),
-            NextAction::Break => self.break_vm(key, "a run lock is held and its runner is gone"),
+            NextAction::Fault => self.note_fault(key, "a run lock is held and its runner is gone"),
         }
         self.write_tag(key);
     }
 
     fn next_for_vm(&self, vm: &Vm) -> NextAction {
         match vm.phase {
-            Phase::Creating => match vm.write_off_at {
+            Phase::Creating => match vm.lifecycle.write_off_at {
                 Some(at) if at <= self.now => NextAction::WriteOff,
                 Some(at) => NextAction::Wait(at),
                 None => NextAction::Wait(Timestamp::NEVER),
@@ -61,14 +63,14 @@ impl Dispatcher {
     }
 
     fn next_for_booting(&self, vm: &Vm) -> NextAction {
-        if vm.behavior == IdleBehavior::Hold {
+        if vm.behavior.idle == IdleBehavior::Hold {
             return NextAction::Wait(Timestamp::NEVER);
         }
         if let Some(next) = self.next_for_unkillable(vm) {
             return next;
         }
         let nothing_runs = vm.live_runners().next().is_none() && !vm.unprobed();
-        if vm.behavior == IdleBehavior::Drain && nothing_runs {
+        if vm.behavior.idle == IdleBehavior::Drain && nothing_runs {
             return NextAction::Shutdown(ShutdownReason::Drained);
         }
         match self.boot_due(vm) {
@@ -78,17 +80,18 @@ impl Dispatcher {
         }
     }
 
-    /// When a VM that is not ready is given up, and why; none while our own rate of probes keeps it
-    /// from being asked. What it waited for that does not count.
+    /// Deadline of an instance not ready yet, with the reason; `None` while the rate limit holds
+    /// back the probe. Time in the probe queue does not count.
     pub(crate) fn boot_due(&self, vm: &Vm) -> Option<(Timestamp, ShutdownReason)> {
-        if vm.probe.kept_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
+        if vm.probe.queued_since.is_some() || self.mutant(Mutant::BootTimeoutIgnored) {
             return None;
         }
-        let begun = vm.appeared_at.unwrap_or(vm.since);
-        let booting = begun + self.config.timeouts.booting + vm.probe.kept_for;
-        // It says what runs on it, and something does: it is left in peace while it goes on to.
+        let begun = vm.lifecycle.appeared_at.unwrap_or(vm.lifecycle.since);
+        let booting = begun + self.config.timeouts.booting + vm.probe.queued_for;
+        // The instance lists runners, and at least one is alive: the boot timeout does not apply
+        // while probes succeed.
         let busy = vm.probe.listed && vm.live_runners().next().is_some();
-        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.kept_for;
+        let silent = vm.probe.list_from + self.config.timeouts.probe + vm.probe.queued_for;
         if busy && silent > booting {
             Some((silent, ShutdownReason::Unresponsive))
         } else {
@@ -97,14 +100,14 @@ impl Dispatcher {
     }
 
     fn next_for_ready(&self, vm: &Vm) -> NextAction {
-        let held = vm.behavior == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
+        let held = vm.behavior.idle == IdleBehavior::Hold && !self.mutant(Mutant::IdleHoldIgnored);
         if vm.phase == Phase::Cordoned && (held || !vm.idle()) {
-            return NextAction::Unfence;
+            return NextAction::Uncordon;
         }
         let stale = self.stale_due(vm);
         if held {
             return match stale {
-                Some(due) if due <= self.now => NextAction::Break,
+                Some(due) if due <= self.now => NextAction::Fault,
                 due => NextAction::Wait(due.unwrap_or(Timestamp::NEVER)),
             };
         }
@@ -115,73 +118,81 @@ impl Dispatcher {
         if silent.is_some_and(|due| due <= self.now) {
             return NextAction::Shutdown(ShutdownReason::Unresponsive);
         }
-        // One that was not asked is looked at again: it may have been by then.
+        // Without an unanswered probe, check again later.
         let mut next = silent.unwrap_or(self.now + self.config.timeouts.probe);
         if let Some(due) = stale {
             if due <= self.now {
-                return NextAction::Break;
+                return NextAction::Fault;
             }
             next = next.min(due);
         }
         if vm.phase == Phase::Ready && vm.idle() {
-            if vm.behavior == IdleBehavior::Drain || vm.must_replace {
-                return NextAction::Fence(ShutdownReason::Drained);
+            if vm.behavior.idle == IdleBehavior::Drain || vm.health.must_replace {
+                return NextAction::Cordon(ShutdownReason::Drained);
             }
-            let due = vm.idle_since + self.config.timeouts.idle;
+            let due = vm.work.idle_since + self.config.timeouts.idle;
             if due <= self.now {
-                return NextAction::Fence(ShutdownReason::Idle);
+                return NextAction::Cordon(ShutdownReason::Idle);
             }
             next = next.min(due);
         }
         NextAction::Wait(next)
     }
 
-    /// When a lock without a runner will have been there for too long; none once that has had its
-    /// effect.
+    /// Deadline of a run lock without a runner; `None` after the fault was reported.
     fn stale_due(&self, vm: &Vm) -> Option<Timestamp> {
-        let known = vm.fault.is_some() && vm.behavior != IdleBehavior::Run;
-        let since = vm.stale_since.filter(|_| !known)?;
+        let known = vm.health.fault.is_some() && vm.behavior.idle != IdleBehavior::Run;
+        let since = vm.health.stale_since.filter(|_| !known)?;
         Some(since + self.config.timeouts.stale_run_lock)
     }
 
-    /// When a ready VM is given up, should it stay silent; none where it was not asked.
+    /// Deadline of an unresponsive ready instance; `None` without an unanswered probe.
     pub(crate) fn silent_due(&self, vm: &Vm) -> Option<Timestamp> {
-        if vm.probe.kept_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
+        if vm.probe.queued_since.is_some() || self.mutant(Mutant::SilenceIgnored) {
             return None;
         }
         let since = vm.probe.unanswered_since?;
-        let mut patience = self.config.timeouts.probe;
+        let mut timeout = self.config.timeouts.probe;
         if self.mutant(Mutant::TimeoutProbeEarly) {
-            patience /= 2;
+            timeout /= 2;
         }
-        Some(since + patience + vm.probe.kept_for)
+        Some(since + timeout + vm.probe.queued_for)
     }
 
-    /// A VM with runners that even KILL does not end goes when the others have ended, at the latest
+    /// Terminates an instance with unkillable runners after the end of all others, at the latest
     /// after `TimeoutUnkillable`.
     fn next_for_unkillable(&self, vm: &Vm) -> Option<NextAction> {
         let due = self.unkillable_due(vm)?;
         if self.mutant(Mutant::UnkillableStays) {
             return Some(NextAction::Wait(Timestamp::NEVER));
         }
-        let all = vm.runners.values().all(|r| unkillable_since(r).is_some());
+        let all = vm
+            .work
+            .runners
+            .values()
+            .all(|r| unkillable_since(r).is_some());
         if all || due <= self.now {
             return Some(NextAction::Shutdown(ShutdownReason::Unkillable));
         }
         Some(NextAction::Wait(due))
     }
 
-    /// When a VM goes at the latest for what cannot be killed on it.
+    /// Deadline of an instance with unkillable runners.
     pub(crate) fn unkillable_due(&self, vm: &Vm) -> Option<Timestamp> {
-        let first = vm.runners.values().filter_map(unkillable_since).min()?;
+        let first = vm
+            .work
+            .runners
+            .values()
+            .filter_map(unkillable_since)
+            .min()?;
         Some(first + self.config.timeouts.unkillable)
     }
 
     fn write_off(&mut self, key: VmKey) {
         if let Some(vm) = self.fleet.remove(key) {
-            self.forget_timers(&vm);
-            if let Some(intent) = vm.intent {
-                let instance_type = vm.type_name;
+            self.cancel_timers(&vm);
+            if let Some(intent) = vm.identity.intent {
+                let instance_type = vm.identity.type_name;
                 self.out.event(Event::CreateWrittenOff {
                     intent,
                     instance_type,
@@ -194,12 +205,16 @@ impl Dispatcher {
     pub(super) fn cordon(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
-            assert!(vm.idle(), "only idle VMs are fenced");
-            assert_eq!(vm.phase, Phase::Ready, "only ready VMs are fenced");
+            assert!(vm.idle(), "only idle instances are cordoned");
+            assert_eq!(vm.phase, Phase::Ready, "only ready instances are cordoned");
             vm.phase = Phase::Cordoned;
-            vm.terminating = Some(reason.clone());
+            vm.shutdown.reason = Some(reason.clone());
             vm.shutdown.since = now;
-            (vm.name(), vm.type_name.clone(), vm.probe.complaint.clone())
+            (
+                vm.name(),
+                vm.identity.type_name.clone(),
+                vm.probe.complaint.clone(),
+            )
         });
         if let Some((instance, instance_type, complaint)) = instance {
             self.out.event(Event::Terminating {
@@ -220,9 +235,9 @@ impl Dispatcher {
         let now = self.now;
         let instance = self.fleet.update(key, |vm| {
             vm.phase = Phase::Ready;
-            vm.terminating = None;
-            vm.idle_since = now;
-            vm.room_since = now;
+            vm.shutdown.reason = None;
+            vm.work.idle_since = now;
+            vm.vacancy.room_since = now;
             vm.name()
         });
         if let Some(instance) = instance {
@@ -232,7 +247,7 @@ impl Dispatcher {
         }
     }
 
-    /// A probe that began after the fence and shows nothing running lets the VM go.
+    /// Shuts down a cordoned instance after a probe begun since the cordon and without runners.
     pub(super) fn confirm_cordon(&mut self, started: Timestamp, key: VmKey) {
         let Some(vm) = self.fleet.get(key) else {
             return;
@@ -240,13 +255,14 @@ impl Dispatcher {
         let confirmed = vm.phase == Phase::Cordoned
             && vm.idle()
             && started >= vm.shutdown.since
-            && (vm.behavior != IdleBehavior::Hold || self.mutant(Mutant::IdleHoldIgnored));
-        if confirmed && let Some(reason) = vm.terminating.clone() {
+            && (vm.behavior.idle != IdleBehavior::Hold || self.mutant(Mutant::IdleHoldIgnored));
+        if confirmed && let Some(reason) = vm.shutdown.reason.clone() {
             self.begin_shutdown(key, reason);
         }
     }
 
-    /// From the first destroy on there is no way back: the VM is destroyed until it is gone.
+    /// Begins the shutdown. Irreversible after the first destroy: destroys are sent until the
+    /// instance is gone.
     pub(super) fn begin_shutdown(&mut self, key: VmKey, reason: ShutdownReason) {
         let now = self.now;
         let Some(vm) = self.fleet.get(key) else {
@@ -255,21 +271,21 @@ impl Dispatcher {
         if vm.phase == Phase::Shutdown {
             return;
         }
-        // Whoever fenced it has said why; an operator may have had another reason since.
-        let told = vm.phase == Phase::Cordoned && vm.terminating.as_ref() == Some(&reason);
-        let instance_type = vm.type_name.clone();
+        // The cordon has reported the reason; an operator may have given another reason since.
+        let reported = vm.phase == Phase::Cordoned && vm.shutdown.reason.as_ref() == Some(&reason);
+        let instance_type = vm.identity.type_name.clone();
         let outcome = match reason {
-            // One that the cloud may have taken away says nothing about others.
-            ShutdownReason::BootTimeout if vm.absent_lists == 0 => BootOutcome::Failure,
+            // A possibly preempted instance is no evidence about the type.
+            ShutdownReason::BootTimeout if vm.liveness.absent_lists == 0 => BootOutcome::Failure,
             _ => BootOutcome::Aborted,
         };
-        self.count_boot(key, outcome);
+        self.note_boot(key, outcome);
         let begun = self.fleet.update(key, |vm| {
             vm.shutdown.before = Some(vm.phase);
             vm.phase = Phase::Shutdown;
-            vm.terminating = Some(reason.clone());
+            vm.shutdown.reason = Some(reason.clone());
             vm.shutdown.since = now;
-            let assigned = vm.runners.iter();
+            let assigned = vm.work.runners.iter();
             let assigned = assigned.filter(|(_, r)| r.phase == RunnerPhase::Assigned);
             let assigned: Vec<ContainerId> = assigned.map(|(id, _)| *id).collect();
             (vm.name(), vm.probe.complaint.clone(), assigned)
@@ -278,10 +294,10 @@ impl Dispatcher {
             return;
         };
         for id in assigned {
-            self.free_runner(key, &id);
+            self.remove_runner(key, &id);
             self.dirty.containers.insert(id);
         }
-        if !told {
+        if !reported {
             self.out.event(Event::Terminating {
                 instance,
                 instance_type,
@@ -294,37 +310,45 @@ impl Dispatcher {
         self.destroy(key);
     }
 
-    /// A VM is no more, whether we wanted it or not; `told` if the cloud says so itself.
-    pub(super) fn gone(&mut self, key: VmKey, told: bool) {
-        self.count_boot(key, BootOutcome::Disappeared);
+    /// Removes an instance that no longer exists. `confirmed` is true if the cloud reports the
+    /// termination.
+    pub(super) fn note_gone(&mut self, key: VmKey, confirmed: bool) {
+        self.note_boot(key, BootOutcome::Disappeared);
         let unprobed_before = self.fleet.any_unprobed();
         let Some(vm) = self.fleet.remove(key) else {
             return;
         };
-        self.forget_timers(&vm);
+        self.cancel_timers(&vm);
         let instance = vm.name();
         let shutdown = vm.phase == Phase::Shutdown;
-        if let (Some(id), Some(reason), true) = (&vm.instance, &vm.terminating, shutdown) {
+        if let (Some(id), Some(reason), true) =
+            (&vm.identity.instance, &vm.shutdown.reason, shutdown)
+        {
             let until = self.now + self.config.timeouts.disappear_grace;
-            let sync = self.syncs.entry(vm.cloud).or_default();
+            let sync = self.syncs.entry(vm.identity.cloud).or_default();
             sync.tombstones.insert(id.clone(), (until, reason.clone()));
         }
-        let why = match (&vm.terminating, shutdown) {
-            (Some(reason), true) => format!("instance {instance} was shut down: {reason}"),
-            _ => format!("instance {instance} disappeared while the container ran"),
+        let why = match (&vm.shutdown.reason, shutdown) {
+            (Some(reason), true) => CancelReason::InstanceShutDown {
+                instance: instance.clone(),
+                reason: reason.clone(),
+            },
+            _ => CancelReason::InstanceDisappeared {
+                instance: instance.clone(),
+            },
         };
         self.out.event(Event::Gone {
             instance,
-            instance_type: vm.type_name.clone(),
+            instance_type: vm.identity.type_name.clone(),
             phase: vm.phase,
             runners: vm.live_runners().count(),
             expected: shutdown.then(|| self.now.since(vm.shutdown.since)),
         });
-        for (id, runner) in vm.runners.iter() {
+        for (id, runner) in vm.work.runners.iter() {
             if runner.phase == RunnerPhase::Assigned {
                 self.dirty.containers.insert(*id);
             } else {
-                self.lose_runner(*id, &vm, told, why.clone());
+                self.note_runner_lost(*id, &vm, confirmed, why.clone());
             }
         }
         if unprobed_before && !self.fleet.any_unprobed() {
@@ -333,7 +357,7 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    fn forget_timers(&mut self, vm: &Vm) {
+    fn cancel_timers(&mut self, vm: &Vm) {
         let key = vm.key;
         for reason in [
             TimeoutReason::ProbeVm(key),
@@ -343,29 +367,29 @@ impl Dispatcher {
             self.timers.cancel(reason);
         }
         self.dequeue_probe(key);
-        self.dequeue_destroy(vm.cloud, key);
-        for id in vm.runners.keys() {
+        self.dequeue_destroy(vm.identity.cloud, key);
+        for id in vm.work.runners.keys() {
             self.timers.cancel(TimeoutReason::SignalRunner(key, *id));
         }
     }
 
-    /// A VM that cannot be trusted is told of once, and takes no more containers; one that an
-    /// operator holds stays.
-    pub(super) fn break_vm(&mut self, key: VmKey, why: &str) {
+    /// Reports a fault once and drains the instance; a held instance stays.
+    pub(super) fn note_fault(&mut self, key: VmKey, why: &str) {
         let Some(vm) = self.fleet.get(key) else {
             return;
         };
-        let (behavior, known) = (vm.behavior, vm.fault.is_some());
+        let (behavior, known) = (vm.behavior.idle, vm.health.fault.is_some());
         if !known {
-            let told = Event::Broken {
+            let event = Event::Broken {
                 instance: vm.name(),
-                instance_type: vm.type_name.clone(),
+                instance_type: vm.identity.type_name.clone(),
                 why: why.to_owned(),
                 held: behavior == IdleBehavior::Hold,
             };
-            self.out.event(told);
-            self.fleet.update(key, |vm| vm.fault = Some(why.to_owned()));
-            self.count_boot(key, BootOutcome::Failure);
+            self.out.event(event);
+            self.fleet
+                .update(key, |vm| vm.health.fault = Some(why.to_owned()));
+            self.note_boot(key, BootOutcome::Failure);
         }
         if behavior == IdleBehavior::Run {
             let cause = BehaviorCause::Broken(why.to_owned());
@@ -381,15 +405,15 @@ impl Dispatcher {
     ) {
         let now = self.now;
         let changed = self.fleet.update(key, |vm| {
-            let changed = vm.behavior != behavior;
-            vm.behavior = behavior;
+            let changed = vm.behavior.idle != behavior;
+            vm.behavior.idle = behavior;
             if changed {
-                vm.behavior_cause = cause.clone();
-                vm.behavior_since = now;
+                vm.behavior.cause = cause.clone();
+                vm.behavior.since = now;
             }
             if changed && behavior == IdleBehavior::Run {
-                vm.idle_since = now;
-                vm.room_since = now;
+                vm.work.idle_since = now;
+                vm.vacancy.room_since = now;
             }
             changed.then(|| vm.name())
         });
@@ -404,12 +428,12 @@ impl Dispatcher {
         }
     }
 
-    /// Counts how a boot ended, once for each VM that exists.
-    pub(super) fn count_boot(&mut self, key: VmKey, outcome: BootOutcome) {
+    /// Counts the outcome of a boot, once for each instance.
+    pub(super) fn note_boot(&mut self, key: VmKey, outcome: BootOutcome) {
         let counted = self.fleet.update(key, |vm| {
-            let first = !std::mem::replace(&mut vm.boot_counted, true);
-            let kind = (vm.type_name.clone(), vm.image.clone());
-            (first && !vm.found).then(|| (vm.name(), kind, vm.last_words()))
+            let first = !std::mem::replace(&mut vm.health.boot_counted, true);
+            let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
+            (first && !vm.lifecycle.found).then(|| (vm.name(), kind, vm.last_words()))
         });
         if let Some(Some((instance, kind, why))) = counted {
             self.out.event(Event::Boot {
@@ -417,13 +441,12 @@ impl Dispatcher {
                 instance_type: kind.0.clone(),
                 outcome,
             });
-            self.learn_from_boot(kind, outcome, why);
+            self.update_boot_breaker(kind, outcome, why);
         }
     }
 
-    /// What fails to boot time and again rests. A VM that was taken away, or that nobody needs any
-    /// more, tells nothing.
-    fn learn_from_boot(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
+    /// Updates the boot breaker. Preempted and aborted boots are no evidence.
+    fn update_boot_breaker(&mut self, kind: Kind, outcome: BootOutcome, why: String) {
         let (instance_type, image) = kind.clone();
         let boot_breaker = &mut self.capacity.boot_breaker;
         match outcome {
@@ -439,7 +462,7 @@ impl Dispatcher {
                 let (max, jitter) = (self.config.limits.boot_failures, self.chance.jitter());
                 if boot_breaker.failed(self.now, max, kind.clone(), jitter, why) {
                     let paused = boot_breaker.paused().find(|(paused, ..)| **paused == kind);
-                    let (_, failures, pause) = paused.expect("a pause has just begun");
+                    let (_, failures, pause) = paused.expect("the back-off has just begun");
                     self.out.event(Event::BootBackoffStarted {
                         instance_type,
                         image,
@@ -454,17 +477,17 @@ impl Dispatcher {
         self.dirty.placement = true;
     }
 
-    /// Takes over what a new configuration says of each VM's type.
+    /// Takes over the configuration of instance types.
     pub(super) fn refresh_instance_types(&mut self) {
         let keys: Vec<VmKey> = self.fleet.iter().map(|vm| vm.key).collect();
         for key in keys {
             let types = &self.config.types;
             let unowned = self.fleet.update(key, |vm| {
-                let configured = types.get(&vm.type_name);
+                let configured = types.get(&vm.identity.type_name);
                 if let Some(offer) = configured {
-                    vm.offer = Some(offer.into());
+                    vm.identity.offer = Some(offer.into());
                 }
-                configured.is_none() && vm.behavior == IdleBehavior::Run
+                configured.is_none() && vm.behavior.idle == IdleBehavior::Run
             });
             if unowned == Some(true) {
                 self.set_behavior(key, IdleBehavior::Drain, BehaviorCause::TypeRemoved);
@@ -474,7 +497,7 @@ impl Dispatcher {
     }
 }
 
-/// Since when even KILL has been in vain.
+/// Start of the time in which KILL had no effect.
 fn unkillable_since(runner: &Runner) -> Option<Timestamp> {
     let escalation = runner.escalation.as_ref()?;
     (escalation.stage == StopStage::Unkillable).then_some(escalation.stage_since)

@@ -1,4 +1,4 @@
-//! Events as log lines.
+//! Log lines of events.
 
 use std::fmt;
 
@@ -84,7 +84,7 @@ impl Event {
                 state,
                 deleted: false,
             } => {
-                write!(f, "{container} forgotten, {}", state.name())
+                write!(f, "{container} final, {}", state.name())
             }
             Self::ContainerDropped {
                 container, state, ..
@@ -95,8 +95,8 @@ impl Event {
                     state.name()
                 )
             }
-            Self::ContainerCancelled { container, error } => {
-                write!(f, "{container} cancelled: {error}")
+            Self::ContainerCancelled { container, reason } => {
+                write!(f, "{container} cancelled: {reason}")
             }
             Self::Assigned {
                 container,
@@ -150,14 +150,14 @@ impl Event {
                 instance,
                 reason,
             } => {
-                write!(f, "{container} is stopped on {instance}: {reason}")
+                write!(f, "{container} stopping on {instance}: {reason}")
             }
             Self::Signalling {
                 container,
                 instance,
                 signal,
             } => {
-                write!(f, "{container} gets {signal:?} on {instance}")
+                write!(f, "{container} {signal:?} sent on {instance}")
             }
             Self::Interrupted {
                 container,
@@ -166,14 +166,14 @@ impl Event {
                 ..
             } => write!(
                 f,
-                "{container} was interrupted: the cloud took back {instance} (interruption {times})"
+                "{container} interrupted: the cloud preempted {instance} (interruption {times})"
             ),
             Self::FellBack {
                 container,
                 interruptions,
             } => write!(
                 f,
-                "{container} takes types that are not preemptible from now on, after {interruptions} \
+                "{container} takes on-demand types only from now on, after {interruptions} \
                  interruptions (SpotFallback)"
             ),
             Self::Unkillable {
@@ -205,7 +205,7 @@ impl Event {
             } => {
                 write!(
                     f,
-                    "intent {intent}: {instance_type} asked for, first for {container}"
+                    "create request {intent}: {instance_type}, first container {container}"
                 )
             }
             Self::Created {
@@ -214,9 +214,12 @@ impl Event {
                 instance_type,
                 container,
             } => {
-                write!(f, "{instance} created, {instance_type}, intent {intent}")?;
+                write!(
+                    f,
+                    "{instance} created, {instance_type}, create request {intent}"
+                )?;
                 match container {
-                    Some(container) => write!(f, ", first for {container}"),
+                    Some(container) => write!(f, ", first container {container}"),
                     None => Ok(()),
                 }
             }
@@ -229,13 +232,19 @@ impl Event {
                     CloudError::Ambiguous { .. } => "may or may not have been created",
                     _ => "was not created",
                 };
-                write!(f, "intent {intent}: {instance_type} {done}: {error}")
+                write!(
+                    f,
+                    "create request {intent}: {instance_type} {done}: {error}"
+                )
             }
             Self::CreateWrittenOff {
                 intent,
                 instance_type,
             } => {
-                write!(f, "intent {intent}: {instance_type} never appeared")
+                write!(
+                    f,
+                    "create request {intent}: {instance_type} written off: the instance never appeared"
+                )
             }
             Self::InstanceFound {
                 instance,
@@ -244,10 +253,12 @@ impl Event {
             } => {
                 write!(f, "{instance} found, {instance_type}, {behavior:?}")
             }
-            Self::AddressChanged { instance, address } => write!(f, "{instance} is at {address}"),
+            Self::AddressChanged { instance, address } => {
+                write!(f, "{instance} address {address}")
+            }
             Self::Reached {
                 instance, after, ..
-            } => write!(f, "{instance} reached after {after:?}"),
+            } => write!(f, "{instance} first reached {after:?} after it appeared"),
             Self::Ready {
                 instance,
                 instance_type,
@@ -273,14 +284,17 @@ impl Event {
             } => {
                 write!(
                     f,
-                    "{instance_type} with image {image}: {failures} boots in a row failed, no more \
-                     until {until}; the last complaint: {why}"
+                    "{instance_type} with image {image}: {failures} consecutive boots failed, backed off \
+                     until {until}; last error: {why}"
                 )
             }
             Self::BootBackoffEnded {
                 instance_type,
                 image,
-            } => write!(f, "{instance_type} with image {image} boots again"),
+            } => write!(
+                f,
+                "{instance_type} with image {image}: a boot succeeded, back-off ended"
+            ),
             Self::ProbeEnded {
                 instance,
                 took,
@@ -289,7 +303,10 @@ impl Event {
                 ..
             } => match error {
                 None => write!(f, "{instance} probed in {took:?}"),
-                Some(error) => write!(f, "{instance} probe failed ({failures} in a row): {error}"),
+                Some(error) => write!(
+                    f,
+                    "{instance} probe failed ({failures} consecutive failures): {error}"
+                ),
             },
             Self::Broken {
                 instance,
@@ -311,7 +328,7 @@ impl Event {
                 containers,
             } => write!(
                 f,
-                "{instance} ({instance_type}) is taken back by the cloud at {at}; containers on it: \
+                "{instance} ({instance_type}) will be preempted by the cloud at {at}; containers on it: \
                  {containers}"
             ),
             Self::BehaviorChanged {
@@ -327,17 +344,17 @@ impl Event {
                 complaint,
                 ..
             } => {
-                write!(f, "{instance} is given back: {reason}")?;
+                write!(f, "{instance} terminating: {reason}")?;
                 match complaint {
-                    Some(complaint) => write!(f, "; its last complaint: {complaint}"),
+                    Some(complaint) => write!(f, "; last probe error: {complaint}"),
                     None => Ok(()),
                 }
             }
             Self::Uncordoned { instance } => {
-                write!(f, "{instance} stays: it is held, or something runs on it")
+                write!(f, "{instance} uncordoned: held, or a container runs on it")
             }
             Self::DestroyIssued { instance, attempt } => {
-                write!(f, "{instance} is destroyed, attempt {attempt}")
+                write!(f, "{instance} destroy call sent, attempt {attempt}")
             }
             Self::Gone {
                 instance,

@@ -1,104 +1,108 @@
-//! Everything about one container that waits: for each type what stands in the way, or what is on
-//! its way.
+//! Explanation of a container: for each instance type the obstacle, or the pending instances.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::instance::Ago;
+use super::instance::RelativeTime;
 use crate::capacity::CreateBlocked;
 use crate::capacity::budgets::short;
-use crate::dispatcher::Dispatcher;
+use crate::container_class::{ContainerClass, IneligibleType};
 use crate::fleet::vm::{Phase, RunnerPhase, Vm};
 use crate::ids::{ContainerId, TypeName, VmName};
 use crate::input::IdleBehavior;
-use crate::placement::Hand as _;
-use crate::placement::sizing::{ContainerClass, IneligibleType};
+use crate::placement::PlacementOps as _;
 use crate::queue::classes::ClassId;
 use crate::queue::entry::Entry;
 use crate::resources::{MIB, MicroDollars};
 use crate::time::Timestamp;
-use crate::view::ContainerView;
+use crate::view::{ContainerView, View};
 
-/// Why a container is where it is, and what would take it on.
+/// Explanation of the state of a container, with the remedy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerExplanation {
-    /// When this was true, by the loop's clock.
+    /// Time of the explanation, by the clock of the loop.
     pub at: Timestamp,
-    /// What lists show of it.
+    /// Entry of the container in lists.
     pub container: ContainerView,
-    /// How many wait in all.
-    pub waiting_in_all: usize,
-    /// How far its runner is, and since when, if there is one or a place is kept for it.
+    /// Number of all waiting containers.
+    #[serde(alias = "waiting_in_all")]
+    pub waiting_total: usize,
+    /// Phase of the runner or assignment, with the start of the phase.
     pub runner: Option<(RunnerPhase, Timestamp)>,
-    /// Why its last attempt ended, as far as it was seen.
+    /// Reason of the end of the last attempt, if observed.
     pub last_exit: Option<String>,
-    /// The types that can hold it, cheapest first, then those of `SpotFallback.After`, while it
-    /// waits for room.
+    /// Types able to hold the container, cheapest first, followed by the types of
+    /// `SpotFallback.After`; empty unless waiting for room.
     pub eligible: Vec<Eligible>,
-    /// The other configured types, nearest first, while it waits.
-    pub ruled_out: Vec<IneligibleType>,
+    /// All other configured types, nearest first; empty unless waiting for room.
+    #[serde(alias = "ruled_out")]
+    pub ineligible: Vec<IneligibleType>,
 }
 
-/// What a type that could hold the container is waiting for.
+/// Instances and obstacles of an eligible type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Eligible {
-    /// The type.
+    /// Configured type.
     pub instance_type: TypeName,
-    /// Its price per hour.
+    /// Price per hour.
     pub price: MicroDollars,
-    /// It is not preemptible, and to be used while everything that is fails.
+    /// Condition of use of a non-preemptible type for a preemptible container.
     pub fallback: Option<Fallback>,
-    /// Instances of it that run containers and have no room for this one.
+    /// Number of instances with containers and without room for this container.
     pub full: usize,
-    /// Instances of it that have room, and take something else, or nothing, before this one.
+    /// Number of instances with room, where another container or none goes first.
     pub roomy: usize,
-    /// Instances of it that take no containers now: held, drained, in doubt, ending.
-    pub closed: usize,
-    /// Instances of it on their way, oldest first.
-    pub arriving: Vec<PendingInstance>,
-    /// Why no further one is created now; `None` where one would be.
+    /// Number of unschedulable instances: held, drained, quarantined, terminating.
+    #[serde(alias = "closed")]
+    pub unschedulable: usize,
+    /// Pending instances, oldest first.
+    #[serde(alias = "arriving")]
+    pub pending: Vec<PendingInstance>,
+    /// Obstacle to one more instance; `None` if creation is possible.
     pub blocked: Option<CreateBlocked>,
 }
 
-/// When types that are not preemptible are used for a preemptible container.
+/// Use of non-preemptible types for a preemptible container (`SpotFallback.After`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallback {
-    /// Every preemptible one must have failed for so long.
+    /// Time of failure required of every preemptible type.
     pub after: Duration,
-    /// When they will have, or have had, if all go on failing; absent while one does not fail.
+    /// Start of the fallback, past or future, if all preemptible types go on failing; absent if any
+    /// succeeds.
     pub begins: Option<Timestamp>,
 }
 
-/// An instance on its way.
+/// Instance not ready yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingInstance {
-    /// Its name, or the wish's.
+    /// Name of the instance, or of the create request.
     pub instance: VmName,
-    /// Asked for, booting, or found and not heard yet.
+    /// Phase: creating, booting, or adopted and unprobed.
     pub phase: Phase,
-    /// Since when.
+    /// Start of the phase.
     pub since: Timestamp,
-    /// Given up if it is not ready by then.
+    /// Deadline for becoming ready.
     pub due: Timestamp,
-    /// How many waiting containers will fit on it.
+    /// Number of containers with a reservation.
     pub reserved: usize,
-    /// Whether this container is one of them.
+    /// True if this container has a reservation.
     pub for_this: bool,
 }
 
-impl Dispatcher {
-    /// Everything about one container, as of `now`. O(containers + instances + types).
-    pub(crate) fn explain_container(
+impl View<'_> {
+    /// Explains a container as of `now`, the time of the loop. O(containers + instances + types).
+    #[must_use]
+    pub fn explain_container(
         &self,
         now: Timestamp,
         id: ContainerId,
     ) -> Option<ContainerExplanation> {
-        let container = self.view().container(id)?;
-        let entry = self.queue().get(&id)?;
-        let runner = self.fleet().hosts(id).next().and_then(|key| {
-            let runner = self.fleet().get(key)?.runners.get(&id)?;
+        let container = self.container(id)?;
+        let entry = self.core.queue().get(&id)?;
+        let runner = self.core.fleet().hosts(id).next().and_then(|key| {
+            let runner = self.core.fleet().get(key)?.work.runners.get(&id)?;
             Some((runner.phase, runner.since))
         });
         let waits = container.waiting.is_some();
@@ -109,13 +113,13 @@ impl Dispatcher {
         };
         Some(ContainerExplanation {
             at: now,
-            waiting_in_all: self.queue().waiting_in_order().len(),
+            waiting_total: self.core.queue().waiting_in_order().len(),
             runner,
-            last_exit: entry.exit.as_ref().map(|exit| exit.reason.clone()),
-            ruled_out: match (for_room, &entry.class) {
+            last_exit: entry.exit.as_ref().map(|exit| exit.reason.to_string()),
+            ineligible: match (for_room, &entry.class) {
                 (true, Ok(class)) => {
-                    let class = &self.queue().class(*class).class;
-                    let ruled_out = class.ruled_out(self.config(), &container.eligible);
+                    let class = &self.core.queue().class(*class).class;
+                    let ruled_out = class.ruled_out(self.core.config(), &container.eligible);
                     let named = |other: &IneligibleType| {
                         let mut offers = eligible.iter();
                         offers.any(|offer| offer.instance_type == other.instance_type)
@@ -133,29 +137,30 @@ impl Dispatcher {
         let Ok(id) = entry.class else {
             return Vec::new();
         };
-        let group = self.queue().class(id);
+        let group = self.core.queue().class(id);
         let first = group.types();
-        let after = self.config().sizing.spot_fallback.after;
+        let after = self.core.config().sizing.spot_fallback.after;
         let fallback = after.map(|after| Fallback {
             after,
             begins: self
+                .core
                 .capacity()
-                .all_fail_since(now, self.config(), first)
+                .all_fail_since(now, self.core.config(), first)
                 .map(|since| since + after),
         });
         let named = first.iter().map(|name| (name, None));
         let others = group.fallback().iter().map(|name| (name, fallback));
         let named = named.chain(others);
         let described = named.filter_map(|(name, fallback)| {
-            let price = self.config().types.get(name)?.price;
+            let price = self.core.config().types.get(name)?.price;
             let mut offer = Eligible {
                 instance_type: name.clone(),
                 price,
                 fallback,
                 full: 0,
                 roomy: 0,
-                closed: 0,
-                arriving: Vec::new(),
+                unschedulable: 0,
+                pending: Vec::new(),
                 blocked: self.blocked_now(now, id, name),
             };
             self.count_instances(&mut offer, entry.id, &group.class);
@@ -170,69 +175,74 @@ impl Dispatcher {
         container: ContainerId,
         class: &ContainerClass,
     ) {
-        let max = self.config().limits.containers_per_instance;
+        let max = self.core.config().limits.containers_per_instance;
         let fits = |vm: &Vm| {
             let load = vm.load();
             max.is_none_or(|max| load.count < max) && load.admits(&class.need, &vm.total())
         };
-        let ours = self.fleet().iter();
-        for vm in ours.filter(|vm| vm.type_name == offer.instance_type && vm.image == class.image) {
+        let ours = self.core.fleet().iter();
+        for vm in ours.filter(|vm| {
+            vm.identity.type_name == offer.instance_type && vm.identity.image == class.image
+        }) {
             match vm.phase {
-                _ if !vm.takes_containers() => offer.closed += 1,
+                _ if !vm.takes_containers() => offer.unschedulable += 1,
                 Phase::Ready if fits(vm) => offer.roomy += 1,
                 Phase::Ready => offer.full += 1,
-                _ => offer.arriving.push(self.arriving(container, vm)),
+                _ => offer.pending.push(self.pending(container, vm)),
             }
         }
     }
 
-    /// What stood in the way of this type in the last pass, unless it has ended since; what would,
-    /// where the pass found another way.
+    /// Obstacle of a type in the last pass, unless ended since. For a type without an obstacle in
+    /// that pass, the obstacle to one more instance now.
     fn blocked_now(&self, now: Timestamp, id: ClassId, name: &TypeName) -> Option<CreateBlocked> {
-        let group = self.queue().class(id);
+        let group = self.core.queue().class(id);
         let class = &group.class;
-        let parked = self.verdicts().parked.get(&id);
+        let parked = self.core.verdicts().parked.get(&id);
         let found = parked.and_then(|parked| parked.blocked.iter().find(|(of, _)| of == name));
         let blocked = match found {
             Some((_, why)) => why.clone(),
             None => {
                 let first = group.first();
-                let may = first.map_or(Ok(()), |rank| self.may_start(class, rank));
-                may.and_then(|()| self.may_create(name, &class.image))
+                let may = first.map_or(Ok(()), |rank| self.core.may_start(class, rank));
+                may.and_then(|()| self.core.may_create(name, &class.image))
                     .err()?
             }
         };
-        // What was to end since the last input has ended.
+        // An obstacle with an end before `now` is over.
         let over = blocked.until().is_some_and(|until| until <= now);
         (!over).then_some(blocked)
     }
 
-    fn arriving(&self, id: ContainerId, vm: &Vm) -> PendingInstance {
+    fn pending(&self, id: ContainerId, vm: &Vm) -> PendingInstance {
         PendingInstance {
             instance: vm.name(),
             phase: vm.phase,
             since: vm.phase_since(),
             due: self.ready_due(vm),
-            reserved: vm.reserved.len(),
-            for_this: self.fleet().reserved_for(&id) == Some(vm.key),
+            reserved: vm.work.reserved.len(),
+            for_this: self.core.fleet().reserved_for(&id) == Some(vm.key),
         }
     }
 
-    /// When a VM on its way is given up.
+    /// Deadline of a pending instance for becoming ready.
     pub(crate) fn ready_due(&self, vm: &Vm) -> Timestamp {
-        match (vm.phase, vm.behavior, vm.write_off_at) {
+        match (vm.phase, vm.behavior.idle, vm.lifecycle.write_off_at) {
             (_, IdleBehavior::Hold, _) => Timestamp::NEVER,
             (Phase::Creating, _, Some(at)) => at,
-            (Phase::Creating, ..) => vm.since + self.config().timeouts.cloud_answer,
-            _ => self.boot_due(vm).map_or(Timestamp::NEVER, |(due, _)| due),
+            (Phase::Creating, ..) => vm.lifecycle.since + self.core.config().timeouts.cloud_answer,
+            _ => self
+                .core
+                .boot_due(vm)
+                .map_or(Timestamp::NEVER, |(due, _)| due),
         }
     }
 }
 
 impl fmt::Display for ContainerExplanation {
-    /// Some lines for people, the last without a line break.
+    /// Writes several lines for people, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ago = Ago(self.at);
+        let ago = RelativeTime(self.at);
         let c = &self.container;
         write!(
             f,
@@ -254,10 +264,10 @@ impl fmt::Display for ContainerExplanation {
         }
         if let (Some((phase, since)), Some(instance)) = (self.runner, &c.instance) {
             let what = match phase {
-                RunnerPhase::Assigned => "a place is kept for it on",
-                RunnerPhase::Starting => "its runner is being started on",
-                RunnerPhase::Unsure => "its runner may or may not have been started on",
-                RunnerPhase::Alive => "it runs on",
+                RunnerPhase::Assigned => "assigned to",
+                RunnerPhase::Starting => "runner starting on",
+                RunnerPhase::Unsure => "runner possibly started on",
+                RunnerPhase::Alive => "running on",
             };
             write!(f, "\n{what} {instance}, {}", ago.lasting(since))?;
         }
@@ -265,28 +275,25 @@ impl fmt::Display for ContainerExplanation {
             write!(f, "\n{}", c.status)?;
         }
         if let Some(position) = c.position {
-            write!(
-                f,
-                "\nposition {position} of {} that wait",
-                self.waiting_in_all
-            )?;
+            write!(f, "\nposition {position} of {} waiting", self.waiting_total)?;
         }
         if let Some(unblocked_by) = &c.unblocked_by {
-            write!(f, "\nwhat ends the wait: {unblocked_by}")?;
+            write!(f, "\nunblocked by: {unblocked_by}")?;
         }
         if let Some(reason) = &self.last_exit {
-            write!(f, "\nits last attempt: {reason}")?;
+            write!(f, "\nlast attempt: {reason}")?;
         }
         for eligible in &self.eligible {
             eligible.write(f, &ago)?;
         }
-        for other in &self.ruled_out {
-            let lacks: Vec<String> = other.lacks.iter().map(ToString::to_string).collect();
+        for other in &self.ineligible {
+            let shortfalls: Vec<String> =
+                other.shortfalls.iter().map(ToString::to_string).collect();
             write!(
                 f,
                 "\n  {} is not eligible: {}",
                 other.instance_type,
-                lacks.join(", ")
+                shortfalls.join(", ")
             )?;
         }
         Ok(())
@@ -298,7 +305,7 @@ impl Fallback {
         self.begins.is_some_and(|begins| begins <= now)
     }
 
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         let after = short(self.after);
         match self.begins {
             _ if self.is_in_force(ago.0) => write!(
@@ -320,7 +327,7 @@ impl Fallback {
 }
 
 impl Eligible {
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         write!(f, "\n  {} ({} an hour): ", self.instance_type, self.price)?;
         if let Some(fallback) = &self.fallback {
             fallback.write(f, ago)?;
@@ -335,32 +342,32 @@ impl Eligible {
                 if let Some(until) = why.until() {
                     write!(f, ", until {}", ago.future(until))?;
                 }
-                write!(f, "; what ends it: {}", why.remedy())?;
+                write!(f, "; unblocked by: {}", why.remedy())?;
             }
         }
         if self.full > 0 {
-            write!(f, "; {} have no room", self.full)?;
+            write!(f, "; {} full", self.full)?;
         }
         if self.roomy > 0 {
-            write!(f, "; {} have room", self.roomy)?;
+            write!(f, "; {} with room", self.roomy)?;
         }
-        if self.closed > 0 {
-            write!(f, "; {} closed to containers", self.closed)?;
+        if self.unschedulable > 0 {
+            write!(f, "; {} unschedulable", self.unschedulable)?;
         }
-        for vm in &self.arriving {
-            let mine = if vm.for_this {
-                ", this one among them"
+        for pending in &self.pending {
+            let mine = if pending.for_this {
+                ", this container included"
             } else {
                 ""
             };
             write!(
                 f,
-                "\n    {} {}, {}, given up {} if not ready; {} that wait will fit{mine}",
-                vm.instance,
-                super::instance::phase_name(vm.phase),
-                ago.lasting(vm.since),
-                ago.future(vm.due),
-                vm.reserved,
+                "\n    {} {}, {}, terminated {} if not ready; reservations: {}{mine}",
+                pending.instance,
+                super::instance::phase_name(pending.phase),
+                ago.lasting(pending.since),
+                ago.future(pending.due),
+                pending.reserved,
             )?;
         }
         Ok(())

@@ -1,34 +1,34 @@
-//! Whether the dispatcher is able to work.
+//! Health of the dispatcher.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dispatcher::Dispatcher;
 use crate::ids::CloudId;
 use crate::time::Timestamp;
+use crate::view::View;
 
-/// A silence that short is never trouble: one look may take a minute.
+/// Shortest silence reported as a problem: a single poll may take a minute.
 const SILENCE_MIN: Duration = Duration::from_secs(120);
-/// So many looks in a row that gave nothing are trouble.
+/// Number of missed intervals reported as a problem.
 const LOOKS: u32 = 3;
 
-/// Something that keeps the dispatcher from its work.
+/// Obstacle to the work of the dispatcher.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthProblem {
-    /// Another process is in charge, or nobody.
+    /// Not the leader: another process leads, or none.
     NotLeader,
-    /// The queue has given no whole answer for so long.
+    /// No complete answer from the queue for too long.
     QueueSilent {
-        /// How long.
+        /// Duration of the silence.
         silent: Duration,
     },
-    /// A cloud has given no whole list for so long.
+    /// No complete list from a cloud for too long.
     CloudSilent {
-        /// Which.
+        /// Silent cloud.
         cloud: CloudId,
-        /// How long.
+        /// Duration of the silence.
         silent: Duration,
     },
 }
@@ -36,7 +36,7 @@ pub enum HealthProblem {
 impl fmt::Display for HealthProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLeader => f.write_str("this process is not in charge"),
+            Self::NotLeader => f.write_str("this process is not the leader"),
             Self::QueueSilent { silent } => {
                 write!(f, "no answer of the queue for {} s", silent.as_secs())
             }
@@ -52,22 +52,24 @@ impl fmt::Display for HealthProblem {
     }
 }
 
-impl Dispatcher {
-    /// What is wrong as of `now`. Silence is measured from the beginning of the last look that went
-    /// well; it is trouble after three regular intervals, two minutes at least. O(clouds).
-    pub(crate) fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
-        if !self.is_leader() {
+impl View<'_> {
+    /// Health problems as of `now`, the time of the loop. Silence counts from the start of the last
+    /// successful poll or list, and is a problem after three regular intervals, at least two
+    /// minutes. O(clouds).
+    #[must_use]
+    pub fn health_problems(&self, now: Timestamp) -> Vec<HealthProblem> {
+        if !self.core.is_leader() {
             return vec![HealthProblem::NotLeader];
         }
-        let intervals = &self.config().intervals;
-        let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.leader_since()));
+        let intervals = &self.core.config().intervals;
+        let silence = |seen: Option<Timestamp>| now.since(seen.unwrap_or(self.core.leader_since()));
         let bound = |interval: Duration| (interval * LOOKS).max(SILENCE_MIN);
         let mut health_problems = Vec::new();
-        let silent = silence(self.queue_seen());
+        let silent = silence(self.core.latest_snapshot());
         if silent > bound(intervals.poll) {
             health_problems.push(HealthProblem::QueueSilent { silent });
         }
-        for (cloud, seen) in self.clouds_seen() {
+        for (cloud, seen) in self.core.latest_lists() {
             let silent = silence(seen);
             if silent > bound(intervals.sync) {
                 health_problems.push(HealthProblem::CloudSilent { cloud, silent });

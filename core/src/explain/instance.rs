@@ -1,218 +1,220 @@
-//! Everything about one instance: why it is there, what it is for, and when it goes.
+//! Explanation of an instance: origin, use and termination.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dispatcher::Dispatcher;
 use crate::fleet::vm::{BehaviorCause, Phase, RunnerPhase, ShutdownReason, Vm};
 use crate::ids::{ContainerId, InstanceId, VmKey};
 use crate::input::IdleBehavior;
 use crate::signals::{StopReason, StopStage};
 use crate::time::Timestamp;
 use crate::timers::TimeoutReason;
-use crate::view::{InstanceView, describe_vm};
+use crate::view::{InstanceView, View, describe_vm};
 
-/// Why an instance is there, and what becomes of it.
+/// Explanation of the state of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceExplanation {
-    /// When this was true, by the loop's clock.
+    /// Time of the explanation, by the clock of the loop.
     pub at: Timestamp,
-    /// What lists show of it.
+    /// Entry of the instance in lists.
     pub instance: InstanceView,
-    /// Why it exists.
+    /// Reason of existence.
     pub origin: Origin,
-    /// Since when it has been in its phase.
+    /// Start of the current phase.
     pub phase_since: Timestamp,
-    /// Who decided what it is for, and when.
+    /// Cause of the idle behavior.
     pub behavior_cause: BehaviorCause,
-    /// Since then.
+    /// Time of the last change of the idle behavior.
     pub behavior_since: Timestamp,
-    /// What is on it, or may be.
+    /// Runners on the instance, certain or possible.
     pub runners: Vec<OnInstance>,
-    /// Containers that wait for it to be ready.
+    /// Containers with a reservation on the pending instance.
     pub reserved: Vec<ContainerId>,
-    /// Why nothing is placed on it; `None` where something may be.
-    pub closed: Option<Unschedulable>,
-    /// When and why it goes.
-    pub fate: PlannedTermination,
-    /// It is given up if it stays silent until then.
+    /// Reason against placement; `None` if containers may be placed.
+    #[serde(alias = "closed")]
+    pub unschedulable: Option<Unschedulable>,
+    /// Expected termination.
+    #[serde(alias = "fate")]
+    pub termination: PlannedTermination,
+    /// Deadline for the next successful probe.
     pub silent_until: Option<Timestamp>,
 }
 
-/// Why an instance exists.
+/// Origin of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
-    /// This process asked for it.
+    /// Created by this process.
     CreatedFor {
-        /// The first container that it was for.
+        /// First container of the create request.
         container: ContainerId,
-        /// When it was asked for.
+        /// Time of the create request.
         at: Timestamp,
     },
-    /// It was there when this process began, or appeared after its wish was written off.
+    /// Adopted: existed before this process, or appeared after the write-off of the create request.
     Found {
-        /// When it was first seen.
+        /// Time of the first sight.
         at: Timestamp,
     },
 }
 
-/// A container's runner on an instance, or the place kept for one.
+/// Runner on an instance, or assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnInstance {
-    /// Whose.
+    /// Container of the runner.
     pub container: ContainerId,
-    /// How far it is.
+    /// Phase of the runner.
     pub phase: RunnerPhase,
-    /// Since when.
+    /// Start of the phase.
     pub since: Timestamp,
-    /// Why it is being stopped, and how far that is.
+    /// Reason and stage of the stop, if being stopped.
     pub stopping: Option<(StopReason, StopStage)>,
 }
 
-/// Why nothing is placed on an instance.
+/// Reason against placement on an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unschedulable {
-    /// It is held.
+    /// Held by an operator.
     Held,
-    /// The cloud has announced that it takes it back.
+    /// Preemption announced by the cloud.
     Preempted,
-    /// It is drained.
+    /// Being drained.
     Draining,
-    /// It is about to go.
+    /// About to terminate.
     Terminating,
-    /// It reports itself broken, or holds a lock without a runner.
+    /// Reports itself broken, or holds a run lock without a runner.
     Broken,
-    /// A container on it needed KILL, and may have left something behind.
-    Tainted,
-    /// A start on it has just failed; a good probe clears it.
-    Suspect,
-    /// What runs on it is not known well enough.
-    Unheard,
+    /// Needed KILL for a container, with processes possibly left behind.
+    #[serde(alias = "Tainted")]
+    MustReplace,
+    /// Quarantined after a failed start, until a successful probe.
+    #[serde(alias = "Suspect")]
+    Quarantined,
+    /// Runners not known well enough.
+    #[serde(alias = "Unheard")]
+    Unprobed,
 }
 
 impl Unschedulable {
-    /// For people.
+    /// Text for people.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
-            Self::Held => "it is held",
-            Self::Preempted => "the cloud takes it back",
-            Self::Draining => "it is drained",
-            Self::Terminating => "it is about to go",
-            Self::Broken => "it reports itself broken, or a lock on it has no runner",
-            Self::Tainted => "a container on it needed KILL and may have left something behind",
-            Self::Suspect => "a start on it has just failed, until a probe goes well",
-            Self::Unheard => "what runs on it is not known well enough",
+            Self::Held => "held by an operator",
+            Self::Preempted => "preempted by the cloud",
+            Self::Draining => "draining",
+            Self::Terminating => "terminating",
+            Self::Broken => "reported broken, or a run lock without a runner",
+            Self::MustReplace => "a container needed KILL and may have left processes behind",
+            Self::Quarantined => "quarantined after a failed start, until a successful probe",
+            Self::Unprobed => "runners not known well enough",
         }
     }
 }
 
-/// When and why an instance goes.
+/// Expected termination of an instance, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PlannedTermination {
-    /// The cloud has not said yet whether it made one.
+    /// Create request without an answer from the cloud.
     Asked {
-        /// The wish is written off then.
+        /// Time of the write-off.
         until: Timestamp,
     },
-    /// It is given up if it is not ready then.
+    /// Booting, and terminated without success by the deadline.
     Booting {
-        /// When.
+        /// Deadline of the boot.
         until: Timestamp,
     },
-    /// It stays until an operator says otherwise.
+    /// Held until a request by an operator.
     Held {
-        /// The cloud takes it back then.
+        /// Time of the announced preemption.
         until: Option<Timestamp>,
     },
-    /// It stays while something is on it.
+    /// Kept while a container is assigned or running.
     Busy,
-    /// It goes if nothing is placed on it until then.
+    /// Idle, and terminated without a new container.
     Idle {
-        /// When.
+        /// Time of the termination.
         until: Timestamp,
     },
-    /// It goes when the last runner on it has ended.
+    /// Terminated after the last runner.
     Draining {
-        /// Runners on it.
+        /// Number of runners.
         left: usize,
-        /// It goes then at the latest: because one cannot be killed, or because the cloud takes it
-        /// back.
+        /// Latest time of the termination, because of an unkillable runner or a preemption.
         until: Option<Timestamp>,
     },
-    /// It goes as soon as a probe confirms that nothing runs on it.
+    /// Terminated after a probe without runners.
     Confirming {
-        /// Why.
+        /// Reason of the termination.
         reason: ShutdownReason,
     },
-    /// It is being destroyed, until it is gone.
+    /// Being destroyed.
     Destroying {
-        /// Why.
+        /// Reason of the termination.
         reason: Option<ShutdownReason>,
-        /// Attempts so far.
+        /// Number of attempts so far.
         attempts: u32,
-        /// The next attempt, if it is still there.
+        /// Time of the next attempt.
         next: Option<Timestamp>,
     },
 }
 
-impl Dispatcher {
-    /// Everything about the instance of that name, or the wish of that name (`intent …`), as of
-    /// `now`. O(containers).
-    pub(crate) fn explain_instance(
-        &self,
-        now: Timestamp,
-        name: &str,
-    ) -> Option<InstanceExplanation> {
-        let vm = self.fleet().get(self.called(name)?)?;
+impl View<'_> {
+    /// Explains an instance, named by id or by create request (`intent …`), as of `now`, the time
+    /// of the loop. O(containers).
+    #[must_use]
+    pub fn explain_instance(&self, now: Timestamp, name: &str) -> Option<InstanceExplanation> {
+        let vm = self.core.fleet().get(self.find_instance(name)?)?;
         Some(InstanceExplanation {
             at: now,
-            origin: match vm.created_for {
+            origin: match vm.lifecycle.created_for {
                 Some(container) => Origin::CreatedFor {
                     container,
-                    at: vm.since,
+                    at: vm.lifecycle.since,
                 },
-                None => Origin::Found { at: vm.since },
+                None => Origin::Found {
+                    at: vm.lifecycle.since,
+                },
             },
             phase_since: vm.phase_since(),
-            behavior_cause: vm.behavior_cause.clone(),
-            behavior_since: vm.behavior_since,
+            behavior_cause: vm.behavior.cause.clone(),
+            behavior_since: vm.behavior.since,
             runners: runners_on(vm),
-            reserved: vm.reserved.keys().map(|rank| rank.2).collect(),
-            closed: closed(vm),
-            fate: self.fate(vm),
+            reserved: vm.work.reserved.keys().map(|rank| rank.2).collect(),
+            unschedulable: unschedulable(vm),
+            termination: self.termination(vm),
             silent_until: self.silent_until(vm),
             instance: describe_vm(vm),
         })
     }
 
-    fn called(&self, name: &str) -> Option<VmKey> {
-        let wish = name.strip_prefix("intent ").unwrap_or(name);
-        let named = self.fleet().named(&InstanceId::from(name));
-        named.or_else(|| self.fleet().by_intent(wish.parse().ok()?))
+    fn find_instance(&self, name: &str) -> Option<VmKey> {
+        let intent = name.strip_prefix("intent ").unwrap_or(name);
+        let named = self.core.fleet().named(&InstanceId::from(name));
+        named.or_else(|| self.core.fleet().by_intent(intent.parse().ok()?))
     }
 
-    fn fate(&self, vm: &Vm) -> PlannedTermination {
-        let latest = [self.unkillable_due(vm), vm.preempted_at];
+    fn termination(&self, vm: &Vm) -> PlannedTermination {
+        let latest = [self.core.unkillable_due(vm), vm.health.preempted_at];
         let latest = latest.into_iter().flatten().min();
         match vm.phase {
             Phase::Shutdown => PlannedTermination::Destroying {
-                reason: vm.terminating.clone(),
+                reason: vm.shutdown.reason.clone(),
                 attempts: vm.shutdown.attempts,
-                next: self.timers().due(TimeoutReason::DestroyVm(vm.key)),
+                next: self.core.timers().due(TimeoutReason::DestroyVm(vm.key)),
             },
-            _ if vm.behavior == IdleBehavior::Hold => PlannedTermination::Held {
-                until: vm.preempted_at,
+            _ if vm.behavior.idle == IdleBehavior::Hold => PlannedTermination::Held {
+                until: vm.health.preempted_at,
             },
             Phase::Creating => PlannedTermination::Asked {
                 until: self.ready_due(vm),
             },
             Phase::Cordoned => PlannedTermination::Confirming {
-                reason: vm.terminating.clone().unwrap_or(ShutdownReason::Idle),
+                reason: vm.shutdown.reason.clone().unwrap_or(ShutdownReason::Idle),
             },
-            _ if vm.behavior == IdleBehavior::Drain || vm.must_replace => {
+            _ if vm.behavior.idle == IdleBehavior::Drain || vm.health.must_replace => {
                 PlannedTermination::Draining {
                     left: vm.live_runners().count(),
                     until: latest,
@@ -228,28 +230,28 @@ impl Dispatcher {
                 }
             }
             Phase::Ready if vm.idle() => PlannedTermination::Idle {
-                until: vm.idle_since + self.config().timeouts.idle,
+                until: vm.work.idle_since + self.core.config().timeouts.idle,
             },
             _ => PlannedTermination::Busy,
         }
     }
 
     fn silent_until(&self, vm: &Vm) -> Option<Timestamp> {
-        if vm.behavior == IdleBehavior::Hold {
+        if vm.behavior.idle == IdleBehavior::Hold {
             return None;
         }
         if vm.phase == Phase::Unknown && vm.live_runners().next().is_some() {
-            return self.boot_due(vm).map(|(due, _)| due);
+            return self.core.boot_due(vm).map(|(due, _)| due);
         }
         let judged = matches!(vm.phase, Phase::Ready | Phase::Cordoned);
-        // Whoever has answered its last probe is asked again, and falls silent then at the earliest.
-        let asked = || self.now() + self.config().timeouts.probe;
-        judged.then(|| self.silent_due(vm).unwrap_or_else(asked))
+        // After a successful probe, the timeout counts from the next probe.
+        let asked = || self.core.now() + self.core.config().timeouts.probe;
+        judged.then(|| self.core.silent_due(vm).unwrap_or_else(asked))
     }
 }
 
 fn runners_on(vm: &Vm) -> Vec<OnInstance> {
-    let runners = vm.runners.iter();
+    let runners = vm.work.runners.iter();
     let described = runners.map(|(id, runner)| OnInstance {
         container: *id,
         phase: runner.phase,
@@ -262,50 +264,38 @@ fn runners_on(vm: &Vm) -> Vec<OnInstance> {
     described.collect()
 }
 
-fn closed(vm: &Vm) -> Option<Unschedulable> {
+fn unschedulable(vm: &Vm) -> Option<Unschedulable> {
     if vm.takes_containers() {
         return None;
     }
     Some(match vm.phase {
         Phase::Cordoned | Phase::Shutdown => Unschedulable::Terminating,
-        _ if vm.preempted_at.is_some() => Unschedulable::Preempted,
-        _ if vm.behavior == IdleBehavior::Hold => Unschedulable::Held,
-        _ if vm.behavior == IdleBehavior::Drain => Unschedulable::Draining,
-        _ if vm.broken || vm.stale_since.is_some() => Unschedulable::Broken,
-        _ if vm.must_replace => Unschedulable::Tainted,
-        _ if vm.quarantined_since.is_some() => Unschedulable::Suspect,
-        _ => Unschedulable::Unheard,
+        _ if vm.health.preempted_at.is_some() => Unschedulable::Preempted,
+        _ if vm.behavior.idle == IdleBehavior::Hold => Unschedulable::Held,
+        _ if vm.behavior.idle == IdleBehavior::Drain => Unschedulable::Draining,
+        _ if vm.health.broken || vm.health.stale_since.is_some() => Unschedulable::Broken,
+        _ if vm.health.must_replace => Unschedulable::MustReplace,
+        _ if vm.health.quarantined_since.is_some() => Unschedulable::Quarantined,
+        _ => Unschedulable::Unprobed,
     })
 }
 
-impl Vm {
-    /// Since when it has been in its phase.
-    pub(crate) fn phase_since(&self) -> Timestamp {
-        match self.phase {
-            Phase::Creating | Phase::Unknown => self.since,
-            Phase::Booting => self.appeared_at.unwrap_or(self.since),
-            Phase::Ready => self.ready_at.unwrap_or(self.since),
-            Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
-        }
-    }
-}
-
-/// The phase for people.
+/// Phase as a verb for people.
 pub(super) fn phase_name(phase: Phase) -> &'static str {
     match phase {
-        Phase::Creating => "was asked for",
+        Phase::Creating => "is requested",
         Phase::Booting => "boots",
-        Phase::Unknown => "was found and has not been heard",
+        Phase::Unknown => "is adopted and unprobed",
         Phase::Ready => "is ready",
-        Phase::Cordoned => "is about to go",
+        Phase::Cordoned => "is cordoned",
         Phase::Shutdown => "is being destroyed",
     }
 }
 
-/// Times for people, as seen from one moment.
-pub(super) struct Ago(pub(super) Timestamp);
+/// Formats times relative to a moment.
+pub(super) struct RelativeTime(pub(super) Timestamp);
 
-impl Ago {
+impl RelativeTime {
     pub(super) fn past(&self, at: Timestamp) -> String {
         format!("{} ago", span(self.0.since(at)))
     }
@@ -323,7 +313,7 @@ impl Ago {
     }
 }
 
-/// Whole seconds, in the two largest units.
+/// Formats whole seconds in the two largest units.
 fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
@@ -336,29 +326,29 @@ fn span(span: Duration) -> String {
 }
 
 impl fmt::Display for InstanceExplanation {
-    /// Some lines for people, the last without a line break.
+    /// Writes several lines for people, without a line break at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (ago, vm) = (Ago(self.at), &self.instance);
-        match (&vm.instance, &vm.intent) {
+        let (ago, view) = (RelativeTime(self.at), &self.instance);
+        match (&view.instance, &view.intent) {
             (Some(instance), _) => write!(f, "{instance}")?,
             (None, Some(intent)) => write!(f, "intent {intent}")?,
             (None, None) => f.write_str("unnamed")?,
         }
-        write!(f, ": {}, {} an hour", vm.instance_type, vm.price)?;
-        match &vm.address {
+        write!(f, ": {}, {} an hour", view.instance_type, view.price)?;
+        match &view.address {
             Some(address) => write!(f, ", at {address}")?,
             None => f.write_str(", no address yet")?,
         }
         match self.origin {
             Origin::CreatedFor { container, at } => {
-                write!(f, "\ncreated for {container}, asked for {}", ago.past(at))?;
+                write!(f, "\ncreated for {container}, requested {}", ago.past(at))?;
             }
-            Origin::Found { at } => write!(f, "\nfound after a restart, {}", ago.past(at))?,
+            Origin::Found { at } => write!(f, "\nadopted after a restart, {}", ago.past(at))?,
         }
-        let phase = phase_name(vm.phase);
+        let phase = phase_name(view.phase);
         write!(f, "\nit {phase}, {}", ago.lasting(self.phase_since))?;
-        if vm.idle_behavior != IdleBehavior::Run {
-            let what = match vm.idle_behavior {
+        if view.idle_behavior != IdleBehavior::Run {
+            let what = match view.idle_behavior {
                 IdleBehavior::Hold => "held",
                 _ => "drained",
             };
@@ -369,73 +359,77 @@ impl fmt::Display for InstanceExplanation {
             runner.write(f, &ago)?;
         }
         for id in &self.reserved {
-            write!(f, "\n  {id} waits for it")?;
+            write!(f, "\n  {id} has a reservation")?;
         }
-        if let Some(closed) = self.closed {
-            write!(f, "\nnothing is placed on it: {}", closed.text())?;
+        if let Some(reason) = self.unschedulable {
+            write!(f, "\nunschedulable: {}", reason.text())?;
         }
-        if let Some(at) = vm.preempted_at {
-            write!(f, "\nthe cloud takes it back: {}", ago.future(at))?;
+        if let Some(at) = view.preempted_at {
+            write!(f, "\npreempted by the cloud: {}", ago.future(at))?;
         }
-        if let Some(why) = &vm.broken {
-            write!(f, "\nit is broken: {why}")?;
+        if let Some(why) = &view.broken {
+            write!(f, "\nbroken: {why}")?;
         }
-        if let Some(complaint) = &vm.complaint {
-            write!(f, "\nits last complaint: {complaint}")?;
+        if let Some(complaint) = &view.complaint {
+            write!(f, "\nlast error: {complaint}")?;
         }
-        write!(f, "\n{}", self.fate.text(&ago))?;
+        write!(f, "\n{}", self.termination.text(&ago))?;
         match self.silent_until {
-            Some(at) => write!(f, "; given up {} if it stays silent", ago.future(at)),
+            Some(at) => write!(f, "; terminated {} if unresponsive", ago.future(at)),
             None => Ok(()),
         }
     }
 }
 
 impl OnInstance {
-    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &Ago) -> fmt::Result {
+    fn write(&self, f: &mut fmt::Formatter<'_>, ago: &RelativeTime) -> fmt::Result {
         let what = match self.phase {
-            RunnerPhase::Assigned => "has a place kept",
-            RunnerPhase::Starting => "is being started",
-            RunnerPhase::Unsure => "may or may not have been started",
+            RunnerPhase::Assigned => "is assigned",
+            RunnerPhase::Starting => "starts",
+            RunnerPhase::Unsure => "may have been started",
             RunnerPhase::Alive => "runs",
         };
         let span = ago.lasting(self.since);
         write!(f, "\n  {} {what}, {span}", self.container)?;
         match &self.stopping {
             None => Ok(()),
-            Some((reason, StopStage::Term)) => write!(f, "; told to end: {reason}"),
-            Some((reason, StopStage::Kill)) => write!(f, "; being killed: {reason}"),
-            Some((reason, StopStage::Unkillable)) => write!(f, "; cannot be killed: {reason}"),
+            Some((reason, StopStage::Term)) => write!(f, "; stopped with TERM: {reason}"),
+            Some((reason, StopStage::Kill)) => write!(f, "; stopped with KILL: {reason}"),
+            Some((reason, StopStage::Unkillable)) => write!(f, "; unkillable: {reason}"),
         }
     }
 }
 
 impl PlannedTermination {
-    fn text(&self, ago: &Ago) -> String {
+    fn text(&self, ago: &RelativeTime) -> String {
         match self {
             Self::Asked { until } => format!(
-                "the cloud has not confirmed it; written off {}",
+                "not confirmed by the cloud; written off {}",
                 ago.future(*until)
             ),
             Self::Booting { until } => {
-                format!("given up {} if it is not ready", ago.future(*until))
+                format!("terminated {} if not ready", ago.future(*until))
             }
             Self::Held { until } => {
-                let taken = |at: &Timestamp| format!(", or the cloud takes it {}", ago.future(*at));
+                let taken =
+                    |at: &Timestamp| format!(", preempted by the cloud {}", ago.future(*at));
                 let taken = until.as_ref().map(taken).unwrap_or_default();
-                format!("it stays until an operator lets it run or drain{taken}")
+                format!("held until an operator sets run or drain{taken}")
             }
-            Self::Busy => "it stays while something is on it".to_owned(),
+            Self::Busy => "kept while containers are assigned or running".to_owned(),
             Self::Idle { until } => {
-                format!("idle: it goes {} if nothing comes", ago.future(*until))
+                format!(
+                    "idle: terminated {} without a new container",
+                    ago.future(*until)
+                )
             }
             Self::Draining { left, until } => {
                 let latest = |at: &Timestamp| format!(", {} at the latest", ago.future(*at));
                 let latest = until.as_ref().map(latest).unwrap_or_default();
-                format!("it goes when what is on it has ended ({left} left){latest}")
+                format!("terminated after the last runner ({left} left){latest}")
             }
             Self::Confirming { reason } => {
-                format!("it goes ({reason}) as soon as a probe confirms that nothing runs on it")
+                format!("terminated ({reason}) after a probe without runners")
             }
             Self::Destroying {
                 reason,
@@ -447,7 +441,7 @@ impl PlannedTermination {
                     Some(at) => format!("; again {}", ago.future(*at)),
                     None => String::new(),
                 };
-                format!("it is being destroyed: {reason} (attempt {attempts}{next})")
+                format!("being destroyed: {reason} (attempt {attempts}{next})")
             }
         }
     }

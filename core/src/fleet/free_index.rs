@@ -1,15 +1,15 @@
-//! VMs that have room, by what is asked of them.
+//! Index of instances by free capacity.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
+use crate::ranked_types::Types;
 use crate::resources::Resources;
 
-/// Where a VM stands among its kind: busy ones first, then the least free, by cores, then memory.
+/// Order of an instance within its type: busy before idle, then by free cores, free memory and age.
 pub(super) type FreeSlot = (bool, u32, u64, VmKey);
 
-/// VMs by image, type and what is left of them. Filing one costs O(log instances).
+/// Instances by image, type and free capacity. Adding an instance costs O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct FreeIndex {
     by_image: BTreeMap<ImageId, BTreeMap<TypeName, BTreeSet<FreeSlot>>>,
@@ -42,9 +42,9 @@ impl FreeIndex {
         }
     }
 
-    /// The VM that suits best: busy before idle, then the least free, then by type in the order
-    /// given, then the oldest. O(types · cores · log instances), as long as cores and memory rule
-    /// out what does not fit; VMs that `fits` rejects beyond that are stepped over one by one.
+    /// Best instance for a need: busy before idle, then the least free capacity, then the order of
+    /// types, then the oldest. O(types · cores · log instances), as long as cores and memory
+    /// exclude unsuitable instances; further instances refused by `fits` cost a step each.
     pub(super) fn best(
         &self,
         types: &Types,
@@ -60,7 +60,7 @@ impl FreeIndex {
         candidates.min().map(|(.., key)| key)
     }
 
-    /// The busy VM of these types that has most room left. O(types · log instances).
+    /// Busy instance of the given types with the most free capacity. O(types · log instances).
     pub(super) fn least_busy(&self, types: &Types, image: &ImageId) -> Option<FreeSlot> {
         let of_image = self.by_image.get(image)?;
         let first_idle = (true, 0, 0, VmKey(0));
@@ -71,8 +71,8 @@ impl FreeIndex {
     }
 }
 
-/// The first slot that fits: busy ones come before idle ones, and the least free first. Cores that are
-/// free come in few amounts: for each, what has too little memory is skipped at once.
+/// First suitable slot: busy before idle, least free capacity first. The number of distinct free
+/// core counts is small; for each count, slots with too little memory are skipped in one step.
 fn first_fit(
     slots: &BTreeSet<FreeSlot>,
     need: &Resources,
@@ -83,7 +83,7 @@ fn first_fit(
         for slot in slots.range(from..) {
             let (idle, vcpus, ram, key) = *slot;
             if vcpus < need.vcpus {
-                // The first of the idle ones.
+                // First idle slot.
                 from = (idle, need.vcpus, need.ram, VmKey(0));
                 continue 'skip;
             }

@@ -1,15 +1,16 @@
-//! On which VMs the runners of a container are.
+//! Index of instances by container.
 
 use std::collections::BTreeSet;
 
 use crate::ids::{ContainerId, VmKey};
 use crate::unordered_map::UnorderedMap;
 
-/// The VMs of each container that has a runner, or a place kept for one. Mostly that is one VM, found
-/// in O(1); with attempts that overlap there are more, and each of those costs O(log such).
+/// Instances with a runner, or a place for a runner, by container. A container with a single
+/// instance is found in O(1); each further instance, from overlapping attempts, costs O(log of
+/// their number).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Hosts {
-    /// The oldest VM of each.
+    /// Oldest instance of each container.
     first: UnorderedMap<ContainerId, VmKey>,
     others: BTreeSet<(ContainerId, VmKey)>,
 }
@@ -45,10 +46,10 @@ impl Hosts {
         }
     }
 
-    /// The VMs of one container, the oldest first.
+    /// Instances of a container, the oldest first.
     pub(super) fn of(&self, id: ContainerId) -> impl Iterator<Item = VmKey> + '_ {
         let first = self.first.get(&id).copied();
-        // Whoever has no first one has no others.
+        // A container without a first instance has no others.
         let others = first.map(|_| self.others(id)).into_iter().flatten();
         first.into_iter().chain(others)
     }
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_vms_of_a_container_come_in_order_however_they_came_and_went() {
+    fn hosts_of_a_container_are_ordered_by_age() {
         let [id, other] =
             [1, 2].map(|n| format!("zzzzz-dz642-{n:015}").parse().expect("well formed"));
         let mut hosts = Hosts::default();

@@ -1,4 +1,4 @@
-//! What is asked of the fleet as a whole, kept beside the VMs that it follows from.
+//! Indexes over all instances, derived from the instances beside them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,21 +10,21 @@ use crate::input::IdleBehavior;
 use crate::resources::MicroDollars;
 use crate::unordered_map::UnorderedMap;
 
-/// Instances of one cloud that count against one quota.
+/// Quota group of one cloud.
 pub(crate) type Group = (CloudId, QuotaGroup);
 
-/// The indexes. Filing a VM costs O(log instances).
+/// All indexes. Adding an instance costs O(log instances).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Index {
     by_instance: BTreeMap<CloudId, UnorderedMap<InstanceId, VmKey>>,
     pub(super) by_intent: BTreeMap<IntentId, VmKey>,
     pub(super) ready: FreeIndex,
     pub(super) arriving: FreeIndex,
-    /// Ready VMs that hold as many containers as they may, whatever room is left.
+    /// Ready instances with the maximum number of containers, at any free capacity.
     pub(super) full: FreeIndex,
-    /// Ready VMs on which nothing runs, the dearest last, of those the oldest.
+    /// Ready instances without a runner, the most expensive last, the oldest last among equals.
     pub(super) idle: BTreeMap<Group, BTreeSet<(MicroDollars, Reverse<VmKey>)>>,
-    /// How many are about to be given back.
+    /// Number of terminating instances.
     pub(super) terminating: usize,
     pub(super) terminating_of_group: BTreeMap<Group, usize>,
     pub(super) unprobed: BTreeSet<VmKey>,
@@ -36,7 +36,7 @@ pub(super) struct Index {
     pub(super) held: BTreeMap<(TypeName, ImageId), usize>,
 }
 
-/// Among which VMs one is looked for.
+/// Pools of instances for the search of free capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Pool {
     Ready,
@@ -53,13 +53,13 @@ impl Index {
         }
     }
 
-    /// Takes over the names that a VM has now.
+    /// Updates the names of an instance.
     fn name(&mut self, vm: &Vm) {
-        if let Some(instance) = &vm.instance {
-            let of_cloud = self.by_instance.entry(vm.cloud).or_default();
+        if let Some(instance) = &vm.identity.instance {
+            let of_cloud = self.by_instance.entry(vm.identity.cloud).or_default();
             of_cloud.insert(instance.clone(), vm.key);
         }
-        if let Some(intent) = vm.intent {
+        if let Some(intent) = vm.identity.intent {
             self.by_intent.insert(intent, vm.key);
         }
     }
@@ -68,28 +68,28 @@ impl Index {
         self.by_instance.get(&cloud)?.get(instance).copied()
     }
 
-    /// The VM of that name in whichever cloud. O(clouds).
+    /// Instance with the given id in any cloud. O(clouds).
     pub(super) fn named(&self, instance: &InstanceId) -> Option<VmKey> {
         let mut clouds = self.by_instance.values();
         clouds.find_map(|of_cloud| of_cloud.get(instance)).copied()
     }
 
-    /// Forgets the names of a VM, unless they are those of another one by now.
+    /// Forgets the names of an instance, except names reused by another instance.
     pub(super) fn forget_names(&mut self, vm: &Vm) {
-        if let Some(instance) = &vm.instance
-            && let Some(of_cloud) = self.by_instance.get_mut(&vm.cloud)
+        if let Some(instance) = &vm.identity.instance
+            && let Some(of_cloud) = self.by_instance.get_mut(&vm.identity.cloud)
             && of_cloud.get(instance) == Some(&vm.key)
         {
             of_cloud.remove(instance);
         }
-        if let Some(intent) = &vm.intent
+        if let Some(intent) = &vm.identity.intent
             && self.by_intent.get(intent) == Some(&vm.key)
         {
             self.by_intent.remove(intent);
         }
     }
 
-    /// Files a VM by what it is now instead of what it was before; only what differs is touched.
+    /// Moves an instance from its old index key to its new key; equal parts stay untouched.
     pub(super) fn reindex(&mut self, vm: &Vm, before: &IndexKey, now: &IndexKey) {
         self.price = self.price - u128::from(before.price.0) + u128::from(now.price.0);
         self.runners = self.runners - before.runners + now.runners;
@@ -97,7 +97,7 @@ impl Index {
         self.terminating =
             self.terminating - usize::from(before.terminating) + usize::from(now.terminating);
         if before.held != now.held {
-            let kind = (vm.type_name.clone(), vm.image.clone());
+            let kind = (vm.identity.type_name.clone(), vm.identity.image.clone());
             count(&mut self.held, kind, now.held);
         }
         if before.unanswered != now.unanswered {
@@ -110,11 +110,11 @@ impl Index {
         if before.place != now.place {
             if let Some((pool, slot)) = &before.place {
                 let free_index = self.free_index(*pool);
-                free_index.remove(&vm.type_name, &vm.image, slot);
+                free_index.remove(&vm.identity.type_name, &vm.identity.image, slot);
             }
             if let Some((pool, slot)) = &now.place {
                 let free_index = self.free_index(*pool);
-                free_index.insert(&vm.type_name, &vm.image, *slot);
+                free_index.insert(&vm.identity.type_name, &vm.identity.image, *slot);
             }
         }
         if before.named != now.named {
@@ -151,7 +151,7 @@ impl Index {
     }
 }
 
-/// Puts a thing into a set, or takes it out.
+/// Adds an element to a set, or removes it.
 fn mark<T: Ord>(set: &mut BTreeSet<T>, one: T, is_in: bool) {
     if is_in {
         set.insert(one);
@@ -160,7 +160,7 @@ fn mark<T: Ord>(set: &mut BTreeSet<T>, one: T, is_in: bool) {
     }
 }
 
-/// Counts one more of a kind, or one less; kinds without any are left out.
+/// Increments or decrements a count; zero counts are removed.
 fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, kind: K, more: bool) {
     if more {
         *counts.entry(kind).or_default() += 1;
@@ -172,15 +172,15 @@ fn count<K: Ord>(counts: &mut BTreeMap<K, usize>, kind: K, more: bool) {
     }
 }
 
-/// What the indexes say of one VM: all of it follows from the VM. Type and image are left out, since
-/// they never change.
+/// Position of an instance in all indexes, derived from the instance. Type and image are constant
+/// and left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct IndexKey {
-    /// Whether it has a name, and an intent.
+    /// Presence of an instance id and of an intent.
     named: (bool, bool),
-    /// Whether it will take containers once it is ready.
+    /// True if the instance will take containers once ready.
     pub(super) arriving: bool,
-    /// Where it is looked for, and where it stands there; nowhere, if it takes no more.
+    /// Pool and position in it; `None` for an instance without room.
     place: Option<(Pool, FreeSlot)>,
     group: Option<Group>,
     price: MicroDollars,
@@ -194,18 +194,18 @@ pub(super) struct IndexKey {
 }
 
 impl IndexKey {
-    /// The group in which it counts as one that leaves.
+    /// Group of a terminating instance.
     fn terminating_group(&self) -> Option<&Group> {
         self.group.as_ref().filter(|_| self.terminating)
     }
 
-    /// Where it stands among the idle ones.
+    /// Position among idle instances.
     fn idle_place(&self) -> Option<(&Group, MicroDollars)> {
         let group = self.group.as_ref().filter(|_| self.idle);
         group.map(|group| (group, self.price))
     }
 
-    /// `containers_max` is how many a VM may hold at most.
+    /// Index key of an instance with room for at most `containers_max` containers.
     pub(super) fn of(vm: &Vm, containers_max: Option<u32>) -> Self {
         let (open, ready) = (vm.takes_containers(), vm.phase == Phase::Ready);
         let load = vm.load();
@@ -220,19 +220,19 @@ impl IndexKey {
             let free = vm.total().minus(&load.used());
             (pool, (vm.idle(), free.vcpus, free.ram, vm.key))
         });
-        let group = vm.offer.as_ref().map(|offer| &offer.quota_group);
+        let group = vm.identity.offer.as_ref().map(|offer| &offer.quota_group);
         Self {
-            named: (vm.instance.is_some(), vm.intent.is_some()),
+            named: (vm.identity.instance.is_some(), vm.identity.intent.is_some()),
             arriving: open && !ready,
             place,
-            group: group.map(|group| (vm.cloud, group.clone())),
+            group: group.map(|group| (vm.identity.cloud, group.clone())),
             price: vm.price(),
-            runners: vm.runners.len(),
-            supervisors: vm.runners.values().filter(|r| r.supervisor).count(),
-            held: vm.behavior == IdleBehavior::Hold,
+            runners: vm.work.runners.len(),
+            supervisors: vm.work.runners.values().filter(|r| r.supervisor).count(),
+            held: vm.behavior.idle == IdleBehavior::Hold,
             idle: vm.idle() && open && ready,
             terminating: matches!(vm.phase, Phase::Cordoned | Phase::Shutdown),
-            unanswered: vm.phase == Phase::Creating && vm.write_off_at.is_none(),
+            unanswered: vm.phase == Phase::Creating && vm.lifecycle.write_off_at.is_none(),
             unprobed: vm.unprobed(),
         }
     }

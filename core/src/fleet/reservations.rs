@@ -1,17 +1,17 @@
-//! Which waiting containers will fit on which VMs that are on their way.
+//! Reservations of waiting containers on pending instances.
 //!
-//! A promise stands from one pass to the next, until its container no longer waits, its VM is no
-//! longer on its way, or somebody of higher rank needs the room. It says what is not to be asked
-//! for once more; who really starts on a VM is decided when that is ready, by rank alone.
+//! A reservation stays from pass to pass until the container stops waiting, the instance stops
+//! being pending, or a container of higher rank needs the room. It only prevents a second create
+//! request; once the instance is ready, rank alone decides the starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::vm::Vm;
 use crate::ids::{ContainerId, ImageId, TypeName, VmKey};
-use crate::placement::types::Types;
 use crate::queue::classes::{ClassId, Rank};
+use crate::ranked_types::Types;
 
-/// Room that is kept for a container on a VM that is on its way.
+/// Room on a pending instance for a container.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Reservation {
     pub(crate) vm: VmKey,
@@ -20,16 +20,16 @@ pub(crate) struct Reservation {
     pub(crate) supervisor: bool,
 }
 
-/// Promises of one kind of VM, the lowest rank last.
+/// Reservations on instances of one type, the lowest rank last.
 type OfKind = BTreeSet<(Rank, VmKey)>;
 
-/// All promises. Making and breaking one costs O(log promises).
+/// All reservations. Adding and removing one costs O(log reservations).
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Reservations {
     by_container: BTreeMap<ContainerId, Reservation>,
     by_kind: BTreeMap<ImageId, BTreeMap<TypeName, OfKind>>,
     supervisors: BTreeSet<Rank>,
-    /// Those that were broken because of their VM, until somebody takes note.
+    /// Reservations broken by a change of their instance, until taken.
     broken: Vec<Reservation>,
 }
 
@@ -55,7 +55,7 @@ impl Reservations {
         self.by_kind.get_mut(image).expect("just inserted")
     }
 
-    /// Forgets one, on a VM of this kind.
+    /// Removes a reservation on an instance of this type and image.
     pub(super) fn forget(
         &mut self,
         name: &TypeName,
@@ -78,20 +78,20 @@ impl Reservations {
         Some(reservation)
     }
 
-    /// Forgets all that were made on a VM, and remembers that they were.
+    /// Removes all reservations on an instance and records them as broken.
     pub(super) fn break_all_of(&mut self, vm: &mut Vm) {
-        for (rank, _) in vm.reserved.take() {
-            let reservation = self.forget(&vm.type_name, &vm.image, rank.2);
+        for (rank, _) in vm.work.reserved.take() {
+            let reservation = self.forget(&vm.identity.type_name, &vm.identity.image, rank.2);
             self.broken.extend(reservation);
         }
     }
 
-    /// Remembers one that was forgotten.
+    /// Records a removed reservation as broken.
     pub(super) fn note_broken(&mut self, reservation: Reservation) {
         self.broken.push(reservation);
     }
 
-    /// Supervisors that have one.
+    /// Supervisors with a reservation.
     pub(super) fn supervisors(&self) -> Vec<ContainerId> {
         self.supervisors.iter().map(|rank| rank.2).collect()
     }
@@ -108,12 +108,13 @@ impl Reservations {
         self.by_container.get(id)
     }
 
-    /// Every container that has one.
+    /// Containers with a reservation.
     pub(super) fn containers(&self) -> impl Iterator<Item = ContainerId> + '_ {
         self.by_container.keys().copied()
     }
 
-    /// The one of lowest rank on VMs of these kinds. O(types · log promises).
+    /// Lowest-ranked reservation on instances of the given types and image. O(types · log
+    /// reservations).
     pub(super) fn lowest(&self, types: &Types, image: &ImageId) -> Option<(Rank, VmKey)> {
         let of_image = self.by_kind.get(image)?;
         let found = types.found_in(of_image);
@@ -123,14 +124,14 @@ impl Reservations {
             .copied()
     }
 
-    /// How many containers of higher rank have one, counted up to `most`. O(most).
+    /// Number of reservations of higher rank, up to `most`. O(most).
     pub(super) fn above(&self, rank: Rank, most: usize) -> usize {
         let kinds = self.by_kind.values().flat_map(BTreeMap::values);
         let above = kinds.flat_map(|of_kind| of_kind.range(..(rank, VmKey(0))));
         above.take(most).count()
     }
 
-    /// How many supervisors of higher rank have one, counted up to `most`. O(most).
+    /// Number of supervisors' reservations of higher rank, up to `most`. O(most).
     pub(super) fn supervisors_above(&self, rank: Rank, most: usize) -> usize {
         self.supervisors.range(..rank).take(most).count()
     }

@@ -1,7 +1,7 @@
-//! A map of the few things that are on one VM.
+//! Map for the few entries of one instance.
 
-/// Entries in the order of their keys, in one piece of memory no larger than they need: a VM holds
-/// a handful, and there are thousands of VMs. Finding costs O(log entries), changing O(entries).
+/// Entries in key order, in one allocation of exact size: an instance has a handful of entries, and
+/// there are thousands of instances. Lookup costs O(log entries), a change O(entries).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
 
@@ -30,7 +30,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         self.place(key).is_ok()
     }
 
-    /// What was there before is replaced.
+    /// Inserts or replaces an entry.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         match self.place(&key) {
             Ok(place) => self.0[place].1 = value,
@@ -65,7 +65,7 @@ impl<K, V> SmallMap<K, V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// Everything, in order; nothing is left.
+    /// Takes all entries in order.
     pub(crate) fn take(&mut self) -> Vec<(K, V)> {
         std::mem::take(&mut self.0)
     }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_stay_in_order_and_each_key_is_there_once() {
+    fn small_map_keys_are_sorted_and_unique() {
         let mut small_map = SmallMap::default();
         for (key, value) in [(3, 'c'), (1, 'a'), (2, 'x'), (2, 'b')] {
             small_map.insert(key, value);

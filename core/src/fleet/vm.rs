@@ -1,9 +1,10 @@
-//! One instance, from the wish to its end.
+//! State of an instance, from the create request to the end.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::load::Load;
 use super::small_map::SmallMap;
 use crate::config::InstanceType;
 use crate::ids::{
@@ -11,46 +12,45 @@ use crate::ids::{
     VmName,
 };
 use crate::input::IdleBehavior;
-use crate::placement::sizing::Load;
 use crate::queue::classes::Rank;
 use crate::resources::{MicroDollars, Resources};
 use crate::signals::StopEscalation;
 use crate::time::Timestamp;
 
-/// Where an instance is in its life. It is forgotten when it is gone.
+/// Phase of the life cycle of an instance. A gone instance is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Phase {
-    /// Asked for, not yet confirmed by the cloud.
+    /// Create request sent, not confirmed by the cloud.
     Creating,
-    /// Exists, not yet ready.
+    /// Existing, not ready yet.
     Booting,
-    /// Found after a restart, not yet heard.
+    /// Adopted after a restart, not probed yet.
     Unknown,
-    /// Takes containers.
+    /// Available for containers.
     Ready,
-    /// About to be destroyed, as soon as a fresh probe confirms that nothing runs.
+    /// Cordoned: destroyed after a fresh probe without runners.
     #[serde(alias = "Fenced")]
     Cordoned,
-    /// To be destroyed until it is gone.
+    /// Being destroyed until gone.
     Shutdown,
 }
 
-/// Why an instance is given back.
+/// Reason of the termination of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ShutdownReason {
-    /// It was idle for `TimeoutIdle`.
+    /// Idle for `TimeoutIdle`.
     Idle,
-    /// It was drained and its last container has ended.
+    /// Drained, and the last container has ended.
     Drained,
-    /// It fits nothing that waits, and the limit on instances is reached.
+    /// Unsuitable for every waiting container, at a limit on instances.
     MakeRoom,
-    /// It was not ready within `TimeoutBooting`.
+    /// Not ready within `TimeoutBooting`.
     BootTimeout,
-    /// It did not answer for `TimeoutProbe`.
+    /// No successful probe for `TimeoutProbe`.
     Unresponsive,
-    /// What runs on it could not be killed.
+    /// Unkillable container.
     Unkillable,
-    /// An operator said so.
+    /// Request of an operator.
     Operator(String),
 }
 
@@ -68,22 +68,22 @@ impl std::fmt::Display for ShutdownReason {
     }
 }
 
-/// Why an instance is used as it is.
+/// Cause of the idle behavior of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BehaviorCause {
-    /// Nothing was ever said against it.
+    /// Default.
     Normal,
-    /// Its tag said so when it was found.
+    /// Tag of an adopted instance.
     Tag,
-    /// An operator said so.
+    /// Request of an operator.
     Operator,
-    /// It cannot be trusted, and why.
+    /// Fault of the instance, with the description.
     Broken(String),
-    /// Its type is no longer configured.
+    /// Type no longer configured.
     TypeRemoved,
-    /// This container on it could not be killed.
+    /// Unkillable container.
     Unkillable(ContainerId),
-    /// The cloud has announced that it takes it back.
+    /// Preemption announced by the cloud.
     #[serde(alias = "TakenBack")]
     Preempted,
 }
@@ -91,115 +91,156 @@ pub enum BehaviorCause {
 impl std::fmt::Display for BehaviorCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Normal => f.write_str("nothing speaks against it"),
-            Self::Tag => f.write_str("its tag said so when it was found"),
-            Self::Operator => f.write_str("an operator said so"),
+            Self::Normal => f.write_str("default"),
+            Self::Tag => f.write_str("tag of the adopted instance"),
+            Self::Operator => f.write_str("set by an operator"),
             Self::Broken(why) => f.write_str(why),
             Self::TypeRemoved => f.write_str("its type is no longer configured"),
-            Self::Unkillable(id) => write!(f, "{id} on it could not be killed"),
-            Self::Preempted => f.write_str("the cloud takes it back"),
+            Self::Unkillable(id) => write!(f, "unkillable container {id}"),
+            Self::Preempted => f.write_str("preempted by the cloud"),
         }
     }
 }
 
-/// How far a runner is.
+/// Phase of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RunnerPhase {
-    /// The VM is kept for it while its container is being locked.
+    /// Room assigned while the container is being locked.
     Assigned,
-    /// The start is under way.
+    /// Start in flight.
     Starting,
-    /// Nobody knows whether it was started: only a fresh probe can tell.
+    /// Start of unknown outcome: only a fresh probe can tell.
     Unsure,
-    /// It runs.
+    /// Running.
     Alive,
 }
 
-/// A container's runner on a VM, or the place kept for it.
+/// Runner on an instance, or assignment of room.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Runner {
     pub(crate) phase: RunnerPhase,
     pub(crate) since: Timestamp,
-    /// What it takes; unknown for one that was found, until its record is there.
+    /// Resources; unknown for an adopted runner until the record is known.
     pub(crate) need: Option<Resources>,
-    /// Its container waits for others, as far as its record is known.
+    /// True for a known supervisor.
     pub(crate) supervisor: bool,
-    /// A probe that began before this cannot prove that it is gone.
+    /// A probe begun earlier cannot prove the exit of the runner.
     pub(crate) provable_from: Timestamp,
-    /// How far it is on its way down; few ever are.
+    /// Escalation of a stop; rare.
     pub(crate) escalation: Option<Box<StopEscalation>>,
 }
 
-/// An instance.
+/// State of an instance.
+///
+/// The state hash follows the order of the groups and of the fields in each group.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Vm {
     pub(crate) key: VmKey,
-    pub(crate) cloud: CloudId,
-    pub(crate) instance: Option<InstanceId>,
-    pub(crate) intent: Option<IntentId>,
-    pub(crate) type_name: TypeName,
-    /// `None` where the type is not configured (any more).
-    pub(crate) offer: Option<Offer>,
-    pub(crate) image: ImageId,
-    pub(crate) address: Option<Address>,
+    pub(crate) identity: Identity,
     pub(crate) phase: Phase,
-    pub(crate) behavior: IdleBehavior,
-    pub(crate) behavior_cause: BehaviorCause,
-    pub(crate) behavior_since: Timestamp,
-    /// The first container that it was asked for; none for one that was found.
-    pub(crate) created_for: Option<ContainerId>,
-    /// When it became ready for containers.
-    pub(crate) ready_at: Option<Timestamp>,
-    /// The wish was sent, or the instance was found.
-    pub(crate) since: Timestamp,
-    /// The cloud first showed it.
-    pub(crate) appeared_at: Option<Timestamp>,
-    /// It was found rather than created by this process.
-    pub(crate) found: bool,
-    /// A create whose answer was lost: written off at this time, unless a list shows it.
-    pub(crate) write_off_at: Option<Timestamp>,
-    /// Its last proof of being there, from the cloud or itself.
-    pub(crate) alive_at: Timestamp,
-    /// Lists in a row that began after that and lacked it.
-    pub(crate) absent_lists: u32,
-    /// When the first of them began.
-    pub(crate) absent_since: Option<Timestamp>,
+    pub(crate) behavior: Behavior,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) liveness: Liveness,
     pub(crate) probe: Probe,
-    pub(crate) runners: SmallMap<ContainerId, Runner>,
-    /// Room that waiting containers were promised while it is on its way.
-    pub(crate) reserved: SmallMap<Rank, Resources>,
-    /// The last container that was on it.
-    pub(crate) last_container: Option<ContainerId>,
-    /// No container, nor a place kept for one, since then.
-    pub(crate) idle_since: Timestamp,
-    /// It reports itself broken.
-    pub(crate) broken: bool,
-    /// Why it cannot be trusted, once that was told: it reports itself broken, or a lock on it has
-    /// had no runner for too long.
-    pub(crate) fault: Option<String>,
-    /// The cloud has announced that it takes it back then, or has said that it did.
-    pub(crate) preempted_at: Option<Timestamp>,
-    /// A lock without a runner, since then.
-    pub(crate) stale_since: Option<Timestamp>,
-    /// Whether a boot outcome was counted.
-    pub(crate) boot_counted: bool,
-    /// KILL was needed and may have left something behind.
-    pub(crate) must_replace: bool,
-    /// A start failed on it then: it takes no more for a while, and until a probe succeeds.
-    pub(crate) quarantined_since: Option<Timestamp>,
-    /// Starts that failed, in a row.
-    pub(crate) start_failures: u32,
-    /// It became ready, or room on it became free.
-    pub(crate) room_since: Timestamp,
-    /// When the last runner on it ended: lists that began earlier may still show that one.
-    pub(crate) ended_at: Timestamp,
+    pub(crate) work: Work,
+    pub(crate) health: Health,
+    pub(crate) vacancy: Vacancy,
     pub(crate) tag: Tag,
-    /// Why it is fenced or shut down.
-    pub(crate) terminating: Option<ShutdownReason>,
     pub(crate) shutdown: Shutdown,
 }
 
-/// What the configuration says of a VM's type.
+/// Names, type and address of an instance.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Identity {
+    pub(crate) cloud: CloudId,
+    /// Name in the cloud, after the confirmation of the create.
+    pub(crate) instance: Option<InstanceId>,
+    pub(crate) intent: Option<IntentId>,
+    pub(crate) type_name: TypeName,
+    /// Configuration of the type; `None` for an unconfigured type.
+    pub(crate) offer: Option<Offer>,
+    pub(crate) image: ImageId,
+    pub(crate) address: Option<Address>,
+}
+
+/// Idle behavior, with the cause and time of the last change.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Behavior {
+    pub(crate) idle: IdleBehavior,
+    pub(crate) cause: BehaviorCause,
+    pub(crate) since: Timestamp,
+}
+
+/// Origin of an instance and times of the first phases.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Lifecycle {
+    /// First container of the create request; `None` for an adopted instance.
+    pub(crate) created_for: Option<ContainerId>,
+    /// Time of the first successful probe.
+    pub(crate) ready_at: Option<Timestamp>,
+    /// Time of the create request or of the adoption.
+    pub(crate) since: Timestamp,
+    /// Time of the first confirmation by the cloud.
+    pub(crate) appeared_at: Option<Timestamp>,
+    /// True for an adopted instance, not created by this process.
+    pub(crate) found: bool,
+    /// Write-off time of a create with a lost answer, unless a list shows the instance before.
+    pub(crate) write_off_at: Option<Timestamp>,
+}
+
+/// Proofs of existence, from the cloud and from probes.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Liveness {
+    /// Last proof of existence.
+    pub(crate) alive_at: Timestamp,
+    /// Number of consecutive lists without the instance, begun after `alive_at`.
+    pub(crate) absent_lists: u32,
+    /// Start of the first of `absent_lists`.
+    pub(crate) absent_since: Option<Timestamp>,
+}
+
+/// Containers on an instance.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Work {
+    pub(crate) runners: SmallMap<ContainerId, Runner>,
+    /// Room reserved for waiting containers while the instance is pending.
+    pub(crate) reserved: SmallMap<Rank, Resources>,
+    pub(crate) last_container: Option<ContainerId>,
+    /// Start of the time without any runner.
+    pub(crate) idle_since: Timestamp,
+}
+
+/// Conditions that keep containers away from an instance.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Health {
+    /// True if the instance reports itself broken.
+    pub(crate) broken: bool,
+    /// Reported fault: broken, or a run lock without a runner for too long.
+    pub(crate) fault: Option<String>,
+    /// Time of the preemption, announced or past.
+    pub(crate) preempted_at: Option<Timestamp>,
+    /// Start of the time with a run lock without a runner.
+    pub(crate) stale_since: Option<Timestamp>,
+    /// True after the boot outcome was counted.
+    pub(crate) boot_counted: bool,
+    /// True after a KILL with processes possibly left behind.
+    pub(crate) must_replace: bool,
+    /// Time of a failed start: no container for a while, then until a successful probe.
+    pub(crate) quarantined_since: Option<Timestamp>,
+    /// Number of consecutive failed starts.
+    pub(crate) start_failures: u32,
+}
+
+/// Times at which room became free.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Vacancy {
+    /// Time at which the instance became ready or room became free.
+    pub(crate) room_since: Timestamp,
+    /// End of the last runner: lists begun earlier may still show that runner.
+    pub(crate) ended_at: Timestamp,
+}
+
+/// Configuration of an instance type, as far as needed for an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Offer {
     pub(crate) resources: Resources,
@@ -219,55 +260,58 @@ impl From<&InstanceType> for Offer {
     }
 }
 
-/// What probes have told.
+/// Results of probes.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Probe {
     pub(crate) in_flight: Option<CommandId>,
-    /// Failures in a row.
+    /// Number of consecutive failures.
     pub(crate) failures: u32,
-    /// When the first one got through.
+    /// Time of the first answer.
     pub(crate) first_contact: Option<Timestamp>,
-    /// Its runners were listed at least once.
+    /// True after the first list of runners.
     pub(crate) listed: bool,
-    /// When the newest one began that listed its runners.
+    /// Start of the latest probe with a list of runners.
     pub(crate) list_from: Timestamp,
-    /// When the last good one was answered.
+    /// Time of the last successful probe.
     pub(crate) good_at: Option<Timestamp>,
-    /// When the first one left after that: whoever is not asked is not silent.
+    /// Time of the first probe sent since the last success; an instance without a probe is not
+    /// unresponsive.
     pub(crate) unanswered_since: Option<Timestamp>,
-    /// Since when the next one waits for its turn.
-    pub(crate) kept_since: Option<Timestamp>,
-    /// How long those before it waited for theirs, while its patience was tried.
-    pub(crate) kept_for: Duration,
-    /// Last complaint.
+    /// Start of the wait of the next probe for the rate limit.
+    pub(crate) queued_since: Option<Timestamp>,
+    /// Time spent by earlier probes waiting for the rate limit, while the timeout ran.
+    pub(crate) queued_for: Duration,
+    /// Error of the last probe.
     pub(crate) complaint: Option<String>,
 }
 
-/// What the cloud's tag says of the idle behaviour.
+/// Tag with the idle behavior.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Tag {
-    /// Unknown while a write is under way, and after one that may or may not have been made.
+    /// Value in the cloud; unknown during a write, and after a write of unknown outcome.
     pub(crate) written: Option<IdleBehavior>,
     pub(crate) in_flight: Option<(CommandId, IdleBehavior)>,
-    /// Not to be tried again before this.
+    /// Earliest time of the next write.
     pub(crate) retry_at: Timestamp,
-    /// When the cloud confirmed the last write.
+    /// Time of the confirmation of the last write.
     pub(crate) confirmed_at: Timestamp,
 }
 
-/// How far the end is.
+/// Progress of the termination.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Shutdown {
-    /// When it was fenced, or its end was decided.
+    /// Reason of the cordon or the shutdown.
+    pub(crate) reason: Option<ShutdownReason>,
+    /// Time of the cordon, or of the decision to shut down.
     pub(crate) since: Timestamp,
     pub(crate) in_flight: Option<CommandId>,
     pub(crate) attempts: u32,
-    /// Where it was in its life when its end was decided.
+    /// Phase before the shutdown.
     pub(crate) before: Option<Phase>,
 }
 
 impl Vm {
-    /// One that is asked for or was found just now; everything else is still to be learned.
+    /// New instance, created or adopted now.
     pub(crate) fn new(
         now: Timestamp,
         key: VmKey,
@@ -278,122 +322,145 @@ impl Vm {
     ) -> Self {
         Self {
             key,
-            cloud,
-            instance: None,
-            intent: None,
-            type_name,
-            offer: offer.map(Offer::from),
-            image,
-            address: None,
+            identity: Identity {
+                cloud,
+                instance: None,
+                intent: None,
+                type_name,
+                offer: offer.map(Offer::from),
+                image,
+                address: None,
+            },
             phase: Phase::Creating,
-            behavior: IdleBehavior::Run,
-            behavior_cause: BehaviorCause::Normal,
-            behavior_since: now,
-            created_for: None,
-            ready_at: None,
-            since: now,
-            appeared_at: None,
-            found: false,
-            write_off_at: None,
-            alive_at: now,
-            absent_lists: 0,
-            absent_since: None,
+            behavior: Behavior {
+                idle: IdleBehavior::Run,
+                cause: BehaviorCause::Normal,
+                since: now,
+            },
+            lifecycle: Lifecycle {
+                created_for: None,
+                ready_at: None,
+                since: now,
+                appeared_at: None,
+                found: false,
+                write_off_at: None,
+            },
+            liveness: Liveness {
+                alive_at: now,
+                absent_lists: 0,
+                absent_since: None,
+            },
             probe: Probe::default(),
-            runners: SmallMap::default(),
-            reserved: SmallMap::default(),
-            last_container: None,
-            idle_since: now,
-            broken: false,
-            fault: None,
-            preempted_at: None,
-            stale_since: None,
-            boot_counted: false,
-            must_replace: false,
-            quarantined_since: None,
-            start_failures: 0,
-            room_since: now,
-            ended_at: Timestamp::EPOCH,
+            work: Work {
+                runners: SmallMap::default(),
+                reserved: SmallMap::default(),
+                last_container: None,
+                idle_since: now,
+            },
+            health: Health::default(),
+            vacancy: Vacancy {
+                room_since: now,
+                ended_at: Timestamp::EPOCH,
+            },
             tag: Tag {
                 written: Some(IdleBehavior::Run),
                 ..Tag::default()
             },
-            terminating: None,
             shutdown: Shutdown::default(),
         }
     }
 
-    /// What runs on it, and what was promised.
+    /// Resources of all runners and reservations.
     pub(crate) fn load(&self) -> Load {
-        self.needs().chain(self.reserved.values()).collect()
+        self.needs().chain(self.work.reserved.values()).collect()
     }
 
-    /// What its runners take, as far as it is known.
+    /// Known resources of all runners.
     pub(crate) fn needs(&self) -> impl Iterator<Item = &Resources> {
-        self.runners.values().filter_map(|r| r.need.as_ref())
+        self.work.runners.values().filter_map(|r| r.need.as_ref())
     }
 
-    /// Whether one more container fits.
+    /// True if one more container fits.
     pub(crate) fn has_room(&self, need: &Resources, containers_max: Option<u32>) -> bool {
         self.load().has_room(need, &self.total(), containers_max)
     }
 
-    /// Runners that exist or may exist; not places kept for one.
+    /// Runners that exist or may exist, without mere assignments.
     pub(crate) fn live_runners(&self) -> impl Iterator<Item = (&ContainerId, &Runner)> {
-        self.runners
+        self.work
+            .runners
             .iter()
             .filter(|(_, r)| r.phase != RunnerPhase::Assigned)
     }
 
     pub(crate) fn total(&self) -> Resources {
-        self.offer.as_ref().map(|o| o.resources).unwrap_or_default()
+        self.identity
+            .offer
+            .as_ref()
+            .map(|o| o.resources)
+            .unwrap_or_default()
     }
 
     pub(crate) fn price(&self) -> MicroDollars {
-        self.offer.as_ref().map(|o| o.price).unwrap_or_default()
+        self.identity
+            .offer
+            .as_ref()
+            .map(|o| o.price)
+            .unwrap_or_default()
     }
 
-    /// Whether containers may be placed on it, now or once it is ready.
+    /// True if containers may be placed on the instance, now or once ready.
     pub(crate) fn takes_containers(&self) -> bool {
-        self.behavior == IdleBehavior::Run
-            && self.offer.is_some()
-            && !self.must_replace
-            && !self.broken
-            && self.preempted_at.is_none()
-            && self.runners.values().all(|r| r.need.is_some())
-            && self.quarantined_since.is_none()
-            && self.stale_since.is_none()
+        self.behavior.idle == IdleBehavior::Run
+            && self.identity.offer.is_some()
+            && !self.health.must_replace
+            && !self.health.broken
+            && self.health.preempted_at.is_none()
+            && self.work.runners.values().all(|r| r.need.is_some())
+            && self.health.quarantined_since.is_none()
+            && self.health.stale_since.is_none()
             && match self.phase {
                 Phase::Creating | Phase::Booting | Phase::Ready => true,
-                // One that stays silent promises nothing.
+                // An unresponsive instance is not expected to become ready.
                 Phase::Unknown => self.probe.failures == 0,
                 Phase::Cordoned | Phase::Shutdown => false,
             }
     }
 
-    /// Whether it may run containers that have not been seen yet.
+    /// True if containers unknown so far may run on the instance.
     pub(crate) fn unprobed(&self) -> bool {
-        self.found && !self.probe.listed
+        self.lifecycle.found && !self.probe.listed
     }
 
     pub(crate) fn idle(&self) -> bool {
-        self.runners.is_empty()
+        self.work.runners.is_empty()
     }
 
-    /// What stood in the way of its boot, as far as it said.
+    /// Last known obstacle to the boot.
     pub(crate) fn last_words(&self) -> String {
         match &self.probe.complaint {
             Some(complaint) => complaint.clone(),
-            None if self.broken => "it reports itself broken".to_owned(),
+            None if self.health.broken => "it reports itself broken".to_owned(),
             None => "it never answered".to_owned(),
         }
     }
 
-    /// The name that operators know; for a wish, the wish.
+    /// Name for operators; the create request before the confirmation.
     pub(crate) fn name(&self) -> VmName {
-        match (&self.instance, &self.intent) {
+        match (&self.identity.instance, &self.identity.intent) {
             (Some(instance), _) => VmName::from(instance),
             (None, Some(intent)) => VmName::new(format!("intent {intent}")),
             (None, None) => VmName::from("unnamed"),
+        }
+    }
+
+    /// Start of the current phase.
+    pub(crate) fn phase_since(&self) -> Timestamp {
+        match self.phase {
+            Phase::Creating | Phase::Unknown => self.lifecycle.since,
+            Phase::Booting => self.lifecycle.appeared_at.unwrap_or(self.lifecycle.since),
+            Phase::Ready => self.lifecycle.ready_at.unwrap_or(self.lifecycle.since),
+            Phase::Cordoned | Phase::Shutdown => self.shutdown.since,
         }
     }
 }

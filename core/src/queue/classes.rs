@@ -1,4 +1,4 @@
-//! Waiting containers, grouped by what the scheduler sees of them.
+//! Waiting containers grouped by container class: equal needs, types and lifecycle.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,65 +7,64 @@ use std::ops::Bound;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::container_class::{ContainerClass, Misfit};
 use crate::ids::{ContainerId, TypeName};
-use crate::placement::sizing::{ContainerClass, Misfit};
-use crate::placement::types::Types;
 use crate::queue::clock::Clock;
+use crate::ranked_types::Types;
 use crate::resources::Demand;
 use crate::time::Timestamp;
 
-/// A shape, for as long as a container has it; never reused.
+/// Id of a container class, as long as a container has the class; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct ClassId(u64);
 
-/// The order of waiting containers: priority, then first seen, then uuid.
+/// Order of waiting containers: priority, then first sight, then uuid.
 pub(crate) type Rank = (Reverse<u64>, Timestamp, ContainerId);
 
-/// The containers of one shape.
+/// Containers of one class.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct ClassGroup {
     pub(crate) class: ContainerClass,
-    /// Types that can hold it, cheapest first.
+    /// Eligible types, cheapest first.
     pub(crate) eligible: Result<Types, Misfit>,
-    /// Those, and what is to be used while none of them can be had.
+    /// Eligible types followed by the fallback types, used while no eligible type is available.
     pub(crate) with_fallback: Option<Types>,
-    /// Its containers were interrupted so often that they take what is not preemptible.
+    /// True for containers interrupted often enough to take on-demand types.
     fallen_back: bool,
-    /// Those that could start now if there were room, and were promised none on a VM that is on its
-    /// way.
+    /// Waiting containers without a reservation: ready to start, given room.
     open: BTreeSet<Rank>,
-    /// Those that wait and were promised room.
+    /// Waiting containers with a reservation.
     reserved: BTreeSet<Rank>,
-    /// Those that began to wait and are not among the open ones yet.
+    /// Newly waiting containers, not sorted in yet.
     arrived: Vec<Rank>,
-    /// Goes while they wait in vain.
+    /// Clock of the scheduling timeout; runs while containers of the class wait in vain.
     pub(crate) clock: Clock,
-    /// All containers of this shape, waiting or not.
+    /// Number of containers of the class, waiting or not.
     members: usize,
     demand: Demand,
 }
 
-/// All shapes. Adding and removing a container costs O(log shapes + log containers).
+/// All container classes. Adding and removing a container costs O(log classes + log containers).
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Classes {
     last_id: u64,
-    /// Demands, and whether they have fallen back.
+    /// Class by demand and fallback state.
     by_demand: BTreeMap<(Demand, bool), ClassId>,
     groups: BTreeMap<ClassId, ClassGroup>,
-    /// Groups in which some began to wait that are not filed yet.
+    /// Groups with newly waiting containers not sorted in yet.
     arrived_in: Vec<ClassId>,
-    /// Containers that were promised room and wait no longer, until somebody takes note.
+    /// Containers with a reservation that stopped waiting, until taken.
     left: Vec<ContainerId>,
 }
 
 impl Classes {
-    /// Counts a container in.
+    /// Adds a container.
     pub(crate) fn join(&mut self, config: &Config, demand: &Demand) -> ClassId {
         self.join_as(config, (demand.clone(), false))
     }
 
-    /// Counts a container in among those that were interrupted too often; `None` if it cannot do
-    /// without what is preemptible, or already does.
+    /// Adds a container to the fallback class of `from`; `None` without a suitable on-demand type,
+    /// or after an earlier fallback.
     pub(crate) fn fall_back(&mut self, config: &Config, from: ClassId) -> Option<ClassId> {
         let group = self.get(from);
         let possible = !group.fallen_back && !group.class.on_demand(config).is_empty();
@@ -104,7 +103,7 @@ impl Classes {
         id
     }
 
-    /// Counts a container out; the last one takes the shape with it.
+    /// Removes a container; the last container removes the class.
     pub(crate) fn leave(&mut self, id: ClassId) {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
@@ -122,8 +121,8 @@ impl Classes {
         self.groups.get(&id).expect("a member's shape exists")
     }
 
-    /// A container waits from now on, if it did not; true if that is news. It is filed later, with
-    /// all others that begin to.
+    /// Marks a container as waiting; true for a change. Sorted in later, together with other new
+    /// ones.
     pub(crate) fn begin_waiting(&mut self, id: ClassId, rank: Rank) -> bool {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
         if group.waits(&rank) {
@@ -136,7 +135,7 @@ impl Classes {
         true
     }
 
-    /// Files those that began to wait: to be called before anybody looks at who waits.
+    /// Sorts newly waiting containers in; required before any read of the waiting order.
     pub(crate) fn file_arrived(&mut self) {
         while let Some(id) = self.arrived_in.pop() {
             if let Some(group) = self.groups.get_mut(&id) {
@@ -145,11 +144,11 @@ impl Classes {
         }
     }
 
-    /// A container waits no longer; true if it did.
+    /// Marks a container as no longer waiting; true for a change.
     pub(crate) fn end_waiting(&mut self, id: ClassId, rank: Rank) -> bool {
         let group = self.groups.get_mut(&id).expect("a member's shape exists");
         group.file_arrived();
-        // Mostly it is the first: those before have been placed.
+        // Usually the first container: earlier ranks have been placed.
         if group.open.first() == Some(&rank) {
             return group.open.pop_first().is_some();
         }
@@ -160,7 +159,7 @@ impl Classes {
         reserved || group.open.remove(&rank)
     }
 
-    /// Notes that a container that waits was promised room, or that this is so no longer.
+    /// Records the gain or loss of a waiting container's reservation.
     pub(crate) fn set_reserved(&mut self, id: ClassId, rank: Rank, reserved: bool) {
         let Some(group) = self.groups.get_mut(&id) else {
             return;
@@ -174,7 +173,7 @@ impl Classes {
         }
     }
 
-    /// Whether containers that were promised room have stopped waiting since that was last asked.
+    /// True if containers with a reservation stopped waiting since the last [`Classes::take_left`].
     pub(crate) fn any_left(&self) -> bool {
         !self.left.is_empty()
     }
@@ -191,7 +190,7 @@ impl Classes {
         }
     }
 
-    /// O(shapes).
+    /// True if any clock runs. O(classes).
     pub(crate) fn any_clock_goes(&self) -> bool {
         self.groups.values().any(|group| group.clock.goes())
     }
@@ -200,7 +199,7 @@ impl Classes {
         self.groups.iter().map(|(id, group)| (*id, group))
     }
 
-    /// Computes needs and eligible types anew.
+    /// Recomputes needs and eligible types.
     pub(crate) fn reconfigure(&mut self, config: &Config) {
         for group in self.groups.values_mut() {
             group.class = ContainerClass::of(&group.demand, config);
@@ -210,7 +209,8 @@ impl Classes {
 }
 
 impl ClassGroup {
-    /// Many at once are sorted and merged, which takes half the time. O(arrived · log waiting).
+    /// Sorts newly waiting containers in; a large batch is sorted and merged, in half the time.
+    /// O(arrived · log waiting).
     fn file_arrived(&mut self) {
         if self.arrived.is_empty() {
             return;
@@ -228,39 +228,39 @@ impl ClassGroup {
         !self.open.is_empty() || !self.reserved.is_empty()
     }
 
-    /// Whether one waits that was promised no room.
+    /// True if the container waits without a reservation.
     pub(crate) fn is_open(&self, rank: &Rank) -> bool {
         self.open.first() == Some(rank) || self.open.contains(rank)
     }
 
-    /// Whether one waits, of those that are filed.
+    /// True if the container waits and is sorted in.
     pub(crate) fn waits(&self, rank: &Rank) -> bool {
         self.is_open(rank) || self.reserved.contains(rank)
     }
 
-    /// The highest-ranked one that waits.
+    /// Highest-ranked waiting container.
     pub(crate) fn first(&self) -> Option<Rank> {
         let firsts = [self.open.first(), self.reserved.first()];
         firsts.into_iter().flatten().min().copied()
     }
 
-    /// The next one that waits after this rank.
+    /// Next waiting container after a rank.
     pub(crate) fn next(&self, rank: Rank) -> Option<Rank> {
         let reserved = after(&self.reserved, rank);
         self.next_open(rank).into_iter().chain(reserved).min()
     }
 
-    /// The next one after this rank that was promised no room.
+    /// Next waiting container after a rank without a reservation.
     pub(crate) fn next_open(&self, rank: Rank) -> Option<Rank> {
         after(&self.open, rank)
     }
 
-    /// All that wait, in no order.
+    /// Waiting containers in no order.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Rank> + '_ {
         self.open.iter().chain(&self.reserved).copied()
     }
 
-    /// Computes anew which types can hold it, by this configuration.
+    /// Recomputes the eligible types for a configuration.
     fn choose_types(&mut self, config: &Config) {
         let rule = &config.sizing.spot_fallback;
         let on_demand = self.class.on_demand(config);
@@ -274,13 +274,13 @@ impl ClassGroup {
         }
     }
 
-    /// The eligible types; none, if nothing fits.
+    /// Eligible types; empty for an unsatisfiable class.
     pub(crate) fn types(&self) -> &Types {
         const NONE: &Types = &Types::NONE;
         self.eligible.as_ref().unwrap_or(NONE)
     }
 
-    /// Types that are used only while none of the eligible ones can be had.
+    /// Fallback types, used while no eligible type is available.
     pub(crate) fn fallback(&self) -> &[TypeName] {
         let all = self.with_fallback.as_deref().unwrap_or_default();
         all.get(self.types().len()..).unwrap_or_default()
@@ -288,7 +288,7 @@ impl ClassGroup {
 }
 
 fn after(ranks: &BTreeSet<Rank>, rank: Rank) -> Option<Rank> {
-    // Mostly whoever stands first: those before have been placed.
+    // Usually the first container: earlier ranks have been placed.
     let first = ranks.first()?;
     if *first > rank {
         return Some(*first);

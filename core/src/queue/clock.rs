@@ -1,10 +1,10 @@
-//! A clock that can be stopped.
+//! Stoppable clock.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// Time that counts; it stands at first.
+/// Accumulated time; stopped at first.
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Clock {
     total: Duration,
@@ -12,7 +12,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Lets it go, or stand.
+    /// Starts or stops the clock.
     pub(crate) fn run(&mut self, now: Timestamp, goes: bool) {
         self.total = self.read(now);
         self.since = goes.then_some(now);
@@ -22,7 +22,7 @@ impl Clock {
         self.since.is_some()
     }
 
-    /// The time for which it has gone.
+    /// Accumulated running time.
     pub(crate) fn read(&self, now: Timestamp) -> Duration {
         let more = self.since.map(|since| now.since(since));
         self.total.saturating_add(more.unwrap_or_default())

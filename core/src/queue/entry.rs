@@ -1,15 +1,16 @@
-//! What is known about one container.
+//! Known state of one container.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
+use crate::cancel_reason::CancelReason;
 use crate::ids::{ContainerId, VmKey};
 use crate::input::{ContainerRecord, ContainerState, ContainerUpdate};
 use crate::queue::Merge;
 use crate::queue::classes::{ClassId, Rank};
 use crate::time::Timestamp;
 
-/// A change of the queue's record that is under way.
+/// Change of the queue's record in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     Lock,
@@ -19,7 +20,7 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// For log lines.
+    /// Name for log lines.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Lock => "lock",
@@ -30,19 +31,19 @@ impl Op {
     }
 }
 
-/// How a container's last runner ended, as far as we saw.
+/// End of a container's last runner, as observed here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Exit {
     pub(crate) at: Timestamp,
-    /// Where it was, unless that VM is no more.
+    /// Instance of the runner, while the instance exists.
     pub(crate) on: Option<VmKey>,
-    /// For the owner, should the queue still say Running.
-    pub(crate) reason: String,
-    /// The cloud took back what it ran on, and says so: nothing is left of it.
+    /// Reason for the owner, for the case that the queue still shows Running.
+    pub(crate) reason: CancelReason,
+    /// True if the cloud confirmed the preemption of the instance: no process is left.
     pub(crate) interrupted: bool,
 }
 
-/// A container of the queue.
+/// Container of the queue.
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Entry {
     pub(crate) id: ContainerId,
@@ -51,33 +52,33 @@ pub(crate) struct Entry {
     pub(crate) locked_by_us: bool,
     pub(crate) lock_count: u32,
     pub(crate) created_at: Timestamp,
-    /// When this process first saw it: the order among equals.
+    /// Time of the first sight by this process: the order among equals.
     pub(crate) first_seen: Timestamp,
-    /// Its shape, or what is wrong with its record.
+    /// Container class, or the defect of the record.
     pub(crate) class: Result<ClassId, String>,
-    /// The change under way; at most one.
+    /// Change in flight; at most one.
     pub(crate) op: Option<Op>,
-    /// Not to be changed again before this, because the queue refused.
+    /// Earliest time of the next change, after a refusal of the queue.
     pub(crate) retry_at: Option<Timestamp>,
-    /// Refusals and failures in a row.
+    /// Consecutive refusals and failures.
     pub(crate) failures: u32,
-    /// The end of its last runner; most have had none.
+    /// End of the last runner; boxed, since most containers have none.
     pub(crate) exit: Option<Box<Exit>>,
-    /// How often the cloud took back what it ran on, as far as this process saw.
+    /// Interruptions by preemption observed by this process.
     pub(crate) interruptions: u32,
-    /// What its shape's clock showed when it began to wait; not while it runs.
+    /// Reading of the class's clock at the begin of the wait; `None` while running.
     pub(crate) waits_from: Option<Duration>,
-    /// It has waited for too long: what its owner is told.
-    pub(crate) given_up: Option<Box<str>>,
-    /// Its lock was taken by this process, so no runner of this attempt is unknown.
+    /// Message for the owner after the scheduling timeout.
+    pub(crate) given_up: Option<Box<CancelReason>>,
+    /// True if this process took the lock, so no runner of this attempt is unknown.
     pub(crate) locked_here: bool,
-    /// This process has started it, or tried to.
+    /// True if this process started the container, or tried to.
     pub(crate) started_here: bool,
-    /// The state is at least as new as this.
+    /// Lower bound of the state's age: the state is at least as new.
     pub(crate) known_since: Timestamp,
-    /// When it was first known to be in this state: it was so before.
+    /// Time of the first knowledge of this state; the change itself came earlier.
     pub(crate) state_since: Timestamp,
-    /// When our own last change was answered: snapshots that began earlier are stale.
+    /// Time of the answer to the last own change: snapshots started earlier are stale.
     own_change_at: Timestamp,
 }
 
@@ -112,23 +113,23 @@ impl Entry {
         }
     }
 
-    /// Its place among those that wait.
+    /// Rank among waiting containers.
     pub(crate) fn rank(&self) -> Rank {
         (Reverse(self.priority), self.first_seen, self.id)
     }
 
-    /// Whether a snapshot that began at `started` may be older than what is known.
+    /// True if a snapshot started at `started` may be older than the known state.
     pub(crate) fn outdates(&self, started: Timestamp) -> bool {
         self.op.is_some() || started < self.own_change_at || started < self.known_since
     }
 
-    /// Whether a record says what is known.
+    /// True if a record equals the known state.
     pub(crate) fn says(&self, record: &ContainerRecord) -> bool {
         (self.state, self.priority) == (record.state, record.priority)
             && (self.locked_by_us, self.lock_count) == (record.locked_by_us, record.lock_count)
     }
 
-    /// Takes over what a snapshot says that began at `started` and is not outdated.
+    /// Merges a record of a snapshot started at `started` that is not outdated.
     pub(crate) fn merge(
         &mut self,
         now: Timestamp,
@@ -151,7 +152,7 @@ impl Entry {
         if news { Merge::Changed } else { Merge::Same }
     }
 
-    /// Takes over the answer to our own change, asked for at `issued`.
+    /// Applies the answer to an own change, sent at `issued`.
     pub(crate) fn apply(&mut self, now: Timestamp, issued: Timestamp, update: &ContainerUpdate) {
         if update.state == ContainerState::Locked && self.state == ContainerState::Queued {
             self.lock_count = self.lock_count.saturating_add(1);
@@ -169,17 +170,18 @@ impl Entry {
         self.failures = 0;
     }
 
-    /// Our own change failed, or was perhaps made all the same: older snapshots do not count.
+    /// Records a failed own change, which may still have taken effect: older snapshots do not
+    /// count.
     pub(crate) fn refused(&mut self, now: Timestamp) {
         self.own_change_at = now;
     }
 
-    /// Whether the state shown is newer than what it is to be judged by.
+    /// True if the known state is newer than the event for its judgement.
     pub(crate) fn is_newer_than(&self, event: Timestamp) -> bool {
         self.known_since > event
     }
 
-    /// Whether it is ours to act upon.
+    /// True if this dispatcher may act on the container.
     pub(crate) fn ours(&self) -> bool {
         match self.state {
             ContainerState::Locked | ContainerState::Running => self.locked_by_us,

@@ -1,4 +1,4 @@
-//! A world played by hand: the test answers each command itself and gets a readable trace.
+//! World controlled by hand: the test answers each command and gets a readable trace.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,18 +16,18 @@ use longshore_core::input::{
 use longshore_core::resources::{Demand, MIB, MicroDollars, Resources};
 use longshore_core::time::Timestamp;
 
-/// The story so far.
+/// Scenario and its trace.
 pub(crate) struct Story {
     pub(crate) core: Dispatcher,
     now: Timestamp,
     records: Vec<ContainerRecord>,
     open: VecDeque<Command>,
     trace: String,
-    /// While time passes, probes of this VM find these, and polls are answered.
+    /// VM with these runners in every probe while time passes; polls are answered too.
     steady: Option<(String, Vec<u32>)>,
 }
 
-/// The nth container, Queued, with priority 1.
+/// Queued container number `n`, with priority 1.
 pub(crate) fn container(n: u32) -> ContainerRecord {
     ContainerRecord {
         id: id(n),
@@ -87,7 +87,7 @@ fn config() -> Config {
 }
 
 impl Story {
-    /// A dispatcher that has just become the leader.
+    /// Dispatcher with leadership just gained.
     pub(crate) fn begin() -> Self {
         let now = Timestamp::from_nanos(1_000_000_000);
         let mut story = Self {
@@ -120,7 +120,7 @@ impl Story {
         self.drain();
     }
 
-    /// Lets time pass, deadline by deadline.
+    /// Advances the time, deadline by deadline.
     pub(crate) fn wait_secs(&mut self, secs: u64) {
         let end = self.now + Duration::from_secs(secs);
         while let Some((at, _)) = self.core.poll_timeout().filter(|(at, _)| *at <= end) {
@@ -132,7 +132,7 @@ impl Story {
         self.now = end;
     }
 
-    /// Lets time pass in which the VM keeps answering that these run.
+    /// Advances the time while every probe of the VM reports these runners.
     pub(crate) fn wait_steadily(&mut self, secs: u64, name: &str, running: &[u32]) {
         self.steady = Some((name.to_owned(), running.to_vec()));
         self.stay_steady();
@@ -181,7 +181,7 @@ impl Story {
         }
     }
 
-    /// Takes the open command that matches.
+    /// Removes the open command with a matching action.
     fn take(&mut self, what: &str, wanted: impl Fn(&Action) -> bool) -> Command {
         let found = self.open.iter().position(|command| wanted(&command.action));
         match found.and_then(|i| self.open.remove(i)) {
@@ -206,7 +206,7 @@ impl Story {
         self.wait_secs(0);
     }
 
-    /// Answers the first poll and the first list, which shows nothing.
+    /// Answers the first poll, and the first list with no instance.
     pub(crate) fn queue_has(&mut self, records: &[ContainerRecord]) {
         self.records = records.to_vec();
         self.answer_poll();
@@ -259,7 +259,7 @@ impl Story {
         self.answer(&list, Answer::Instances(Ok(records)));
     }
 
-    /// The first list after a restart.
+    /// Answers the first list after a restart.
     pub(crate) fn cloud_has(&mut self, name: &str, behavior: IdleBehavior) {
         self.list(&[(name, behavior, None)]);
         self.wait_secs(0);

@@ -1,94 +1,95 @@
-//! What a story does to one VM.
+//! Failures of one VM, injected by a story.
 
 use std::time::Duration;
 
 use longshore_core::ids::ContainerId;
 
 use super::{VmHand, minutes};
-use crate::stage::container_id;
+use crate::world::dense_map::container_id;
 
 impl VmHand<'_> {
-    pub(super) fn vm(&mut self) -> &mut crate::vm::Vm {
+    pub(super) fn vm(&mut self) -> &mut crate::world::vm::Vm {
         let vms = &mut self.story.world.vms.alive;
-        vms.get_mut(&self.id).expect("it exists")
+        vms.get_mut(&self.id).expect("VM exists")
     }
 
-    /// The cloud announces that it takes it back in two minutes, and does so.
+    /// Announces the preemption of the VM; the cloud preempts the VM two minutes later.
     pub fn announce_loss(self) {
         let world = &mut self.story.world;
-        world.cloud.announce_loss(&mut world.stage, &self.id);
+        world.cloud.announce_loss(&mut world.scheduler, &self.id);
     }
 
-    /// The cloud takes it back without notice.
+    /// Preempts the VM without notice.
     pub fn take_back(self) {
         let world = &mut self.story.world;
-        world.cloud.take_back(&mut world.stage, &self.id);
+        world.cloud.take_back(&mut world.scheduler, &self.id);
     }
 
-    /// It restarts: what ran on it is gone, and it is not reached for a minute.
+    /// Reboots the VM: all runners are lost, and the VM is unreachable for a minute.
     pub fn reboot(self) {
         let world = &mut self.story.world;
-        world.runners.crash_on(&mut world.stage, &self.id);
+        world.runners.crash_on(&mut world.scheduler, &self.id);
         self.be_silent_for(minutes(1));
     }
 
-    /// It ends without notice.
+    /// Ends the VM without notice.
     pub fn vanish(self) {
         let world = &mut self.story.world;
-        world.cloud.end(&mut world.stage, &self.id);
+        world.cloud.end(&mut world.scheduler, &self.id);
     }
 
-    /// What runs on it ignores TERM.
+    /// Makes the runners on the VM ignore TERM.
     pub fn ignore_term(self) {
         self.story.world.runners.harden(&self.id, false);
     }
 
-    /// What runs on it ignores TERM and KILL.
+    /// Makes the runners on the VM ignore TERM and KILL.
     pub fn ignore_kill(self) {
         self.story.world.runners.harden(&self.id, true);
     }
 
-    /// Its runners die without a word.
+    /// Crashes all runners on the VM.
     pub fn crash_runners(self) {
         let world = &mut self.story.world;
-        world.runners.crash_on(&mut world.stage, &self.id);
+        world.runners.crash_on(&mut world.scheduler, &self.id);
     }
 
-    /// It hangs for good.
+    /// Freezes the VM permanently.
     pub fn freeze(mut self) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().freezes_at = now;
     }
 
-    /// It cannot be reached for so long.
+    /// Makes the VM unreachable for `span`.
     pub fn be_silent_for(mut self, span: Duration) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().silent = (now, now + span);
     }
 
-    /// It reports itself broken.
+    /// Makes the VM report itself broken.
     pub fn break_down(mut self) {
-        let now = self.story.world.stage.now;
+        let now = self.story.world.scheduler.now;
         self.vm().broken_at = now;
     }
 
-    /// Every start on it fails.
+    /// Makes every start on the VM fail.
     pub fn refuse_starts(mut self) {
         self.vm().refuses_starts = true;
     }
 
-    /// Somebody else answers in its place.
+    /// Makes another host answer at the address of the VM.
     pub fn be_replaced(mut self) {
         self.vm().impostor = true;
     }
 
-    /// Something keeps the lock of this container for so long, without a runner.
+    /// Keeps the run lock of the container held for `span`, without a runner.
     pub fn keep_stale_lock(mut self, container: ContainerId, span: Duration) {
-        let until = self.story.world.stage.now + span;
+        let until = self.story.world.scheduler.now + span;
         self.vm().stale.insert(container, until);
     }
 
-    /// A runner of a container appears that nobody in the story knows; its name.
+    /// Starts a runner of a container unknown to the story and to the queue, and returns the uuid
+    /// of the container.
     pub fn run_stranger(self) -> ContainerId {
         let container = container_id(999_999_999);
         let world = &mut self.story.world;

@@ -1,4 +1,4 @@
-//! `SCENARIOS.md` is true: nothing is missing in it, and what it names exists.
+//! Checks of `SCENARIOS.md`: completeness of the items and existence of every named test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::items;
 
-/// One line of a table: its item, what that is, and where it is shown.
-struct Line {
+/// Row of a table: item and references.
+struct Row {
     item: String,
     shown: String,
 }
@@ -17,33 +17,35 @@ fn simulator() -> &'static Path {
 }
 
 fn index() -> String {
-    fs::read_to_string(simulator().join("SCENARIOS.md")).expect("the index is there")
+    fs::read_to_string(simulator().join("SCENARIOS.md")).expect("SCENARIOS.md is readable")
 }
 
-/// All tables of the index, but the one of what is expected to fail.
-fn lines(index: &str) -> Vec<Line> {
-    let (_, tables) = index.split_once("\n## Pains").expect("the tables begin");
+/// Rows of all tables of the index except the list of expected failures.
+fn rows(index: &str) -> Vec<Row> {
+    let (_, tables) = index
+        .split_once("\n## Pain points")
+        .expect("a heading of pain points");
     let rows = tables.lines().filter(|line| line.starts_with("| "));
     rows.map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let [item, .., shown] = cells[..] else {
-            panic!("a line with too few cells: {line}")
+            panic!("row with too few cells: {line}")
         };
         let (item, shown) = (item.to_owned(), shown.to_owned());
-        Line { item, shown }
+        Row { item, shown }
     })
-    .filter(|line| line.item != "item")
+    .filter(|row| row.item != "item")
     .collect()
 }
 
-/// The tests that a cell names, as file and name.
+/// References in a cell, as file and test name.
 fn references(cell: &str) -> Vec<(String, String)> {
     let quoted = cell.split('`').skip(1).step_by(2);
     let named = quoted.filter_map(|text| text.split_once("::"));
     named.map(|(f, n)| (f.to_owned(), n.to_owned())).collect()
 }
 
-/// Where a file that is named in the index is: a story, or from the root.
+/// Path of a file named in the index, relative to `sim/tests` or to the root of the workspace.
 fn resolve(file: &str) -> PathBuf {
     let story = simulator().join("tests").join(file);
     if story.exists() {
@@ -52,7 +54,7 @@ fn resolve(file: &str) -> PathBuf {
     simulator().join("..").join(file)
 }
 
-/// The tests of one file, each with its text up to the next.
+/// Tests of a file by name, each with its text up to the next test.
 fn tests_of(path: &Path) -> BTreeMap<String, String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut tests: BTreeMap<String, String> = BTreeMap::new();
@@ -80,9 +82,10 @@ fn tests_of(path: &Path) -> BTreeMap<String, String> {
     tests
 }
 
-/// The files of the catalogue that hold scenarios.
+/// Files of the catalogue with scenarios.
 fn catalogue() -> Vec<PathBuf> {
-    let entries = fs::read_dir(simulator().join("tests/catalogue")).expect("it is there");
+    let entries =
+        fs::read_dir(simulator().join("tests/catalogue")).expect("directory sim/tests/catalogue");
     let paths = entries.map(|entry| entry.expect("readable").path());
     let other = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default();
@@ -101,61 +104,65 @@ fn name_of(path: &Path) -> String {
 }
 
 #[test]
-fn no_item_is_missing_and_none_is_there_twice() {
+fn items_complete_and_unique() {
     let index = index();
-    let mut found: Vec<String> = lines(&index).into_iter().map(|line| line.item).collect();
+    let mut found: Vec<String> = rows(&index).into_iter().map(|row| row.item).collect();
     let mut wanted = items::all();
     found.sort();
     wanted.sort();
     let known: BTreeSet<&String> = wanted.iter().collect();
-    let there: BTreeSet<&String> = found.iter().collect();
-    let missing: Vec<_> = known.difference(&there).collect();
-    let unknown: Vec<_> = there.difference(&known).collect();
+    let distinct: BTreeSet<&String> = found.iter().collect();
+    let missing: Vec<_> = known.difference(&distinct).collect();
+    let unknown: Vec<_> = distinct.difference(&known).collect();
     assert!(missing.is_empty(), "not in SCENARIOS.md: {missing:?}");
-    assert!(unknown.is_empty(), "no such item: {unknown:?}");
-    assert_eq!(found.len(), there.len(), "an item is there twice");
+    assert!(unknown.is_empty(), "unknown items: {unknown:?}");
+    assert_eq!(found.len(), distinct.len(), "duplicate item");
 }
 
 #[test]
-fn every_line_names_a_test_that_exists_or_says_why_it_cannot_happen() {
-    for line in lines(&index()) {
-        let named = references(&line.shown);
-        if line.shown.starts_with("cannot happen to us") {
-            assert!(line.shown.contains("because"), "{}: why not?", line.item);
-        } else if !line.shown.starts_with("not built yet") {
-            assert!(!named.is_empty(), "{} names no test", line.item);
+fn references_name_existing_tests() {
+    for row in rows(&index()) {
+        let named = references(&row.shown);
+        if row.shown.starts_with("impossible here") {
+            assert!(
+                row.shown.contains("because"),
+                "{}: no reason given",
+                row.item
+            );
+        } else if !row.shown.starts_with("not built yet") {
+            assert!(!named.is_empty(), "{} names no test", row.item);
         }
         for (file, name) in named {
             let path = resolve(&file);
-            assert!(path.exists(), "{}: there is no {file}", line.item);
+            assert!(path.exists(), "{}: no file {file}", row.item);
             let known = tests_of(&path).contains_key(&name);
-            assert!(known, "{}: {file} has no test {name}", line.item);
+            assert!(known, "{}: {file} has no test {name}", row.item);
         }
     }
 }
 
 #[test]
-fn every_scenario_of_the_catalogue_is_in_the_index() {
-    let named: BTreeSet<(String, String)> = lines(&index())
+fn catalogue_tests_all_indexed() {
+    let named: BTreeSet<(String, String)> = rows(&index())
         .iter()
-        .flat_map(|line| references(&line.shown))
+        .flat_map(|row| references(&row.shown))
         .collect();
     for path in catalogue() {
         let file = name_of(&path);
         for test in tests_of(&path).into_keys() {
-            let place = (file.clone(), test);
+            let reference = (file.clone(), test);
             assert!(
-                named.contains(&place),
-                "{}::{} is in no line",
-                place.0,
-                place.1
+                named.contains(&reference),
+                "{}::{} is in no row",
+                reference.0,
+                reference.1
             );
         }
     }
 }
 
 #[test]
-fn every_scenario_names_its_source() {
+fn catalogue_tests_document_source() {
     for path in catalogue() {
         let text = fs::read_to_string(&path).expect("readable");
         let all: Vec<&str> = text.lines().collect();
@@ -164,7 +171,7 @@ fn every_scenario_names_its_source() {
                 let documented = number > 0 && all[number - 1].starts_with("///");
                 assert!(
                     documented,
-                    "{}:{} names no source",
+                    "{}:{} has no doc comment with the source",
                     path.display(),
                     number + 1
                 );
@@ -174,7 +181,7 @@ fn every_scenario_names_its_source() {
 }
 
 #[test]
-fn what_is_expected_to_fail_is_listed_and_counted() {
+fn expected_failures_listed_and_counted() {
     let index = index();
     let mut wanted: BTreeSet<String> = BTreeSet::new();
     for path in catalogue() {
@@ -182,14 +189,14 @@ fn what_is_expected_to_fail_is_listed_and_counted() {
         let failing = failing.filter(|(_, text)| text.contains("expected_to_fail("));
         wanted.extend(failing.map(|(name, _)| format!("`{}::{name}`", name_of(&path))));
     }
-    let not_built = lines(&index).into_iter();
-    let not_built = not_built.filter(|line| line.shown.starts_with("not built yet"));
-    wanted.extend(not_built.map(|line| line.item));
+    let not_built = rows(&index).into_iter();
+    let not_built = not_built.filter(|row| row.shown.starts_with("not built yet"));
+    wanted.extend(not_built.map(|row| row.item));
     let (_, list) = index
         .split_once("\n## Expected to fail: ")
-        .expect("the list is there");
-    let (count, list) = list.split_once('\n').expect("and its lines");
-    let (list, _) = list.split_once("\n## ").expect("and its end");
+        .expect("a list of expected failures");
+    let (count, list) = list.split_once('\n').expect("lines of the list");
+    let (list, _) = list.split_once("\n## ").expect("end of the list");
     let found: BTreeSet<String> = list
         .lines()
         .filter_map(|line| line.strip_prefix("- "))
@@ -199,6 +206,6 @@ fn what_is_expected_to_fail_is_listed_and_counted() {
     assert_eq!(
         count.trim(),
         wanted.len().to_string(),
-        "the count in its title"
+        "count in the heading of the list"
     );
 }

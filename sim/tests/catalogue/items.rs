@@ -1,10 +1,10 @@
-//! What the catalogue must show. Nothing is taken off these lists because it is hard to show: an item
-//! that cannot happen to us says so in `SCENARIOS.md`.
+//! Items required in the catalogue. An item stays on these lists even if hard to show: a failure
+//! impossible here is marked as impossible in `SCENARIOS.md`.
 
-/// The pains of the field, by number.
+/// Number of pain points in the field.
 pub(crate) const PAINS: u32 = 15;
 
-/// Tickets of the peer that were failures once, and things of its that looked suspicious.
+/// Tickets of the peer: failures of the past and suspicious behaviour.
 pub(crate) const TICKETS: &[&str] = &[
     "14325", "14828", "14807", "14920", "14977", "6f4e3ff9", "15026", "15295", "15340", "15345",
     "15707", "15759", "15942", "15823", "16219", "957168f0", "16631", "16663", "16723", "16739",
@@ -15,10 +15,10 @@ pub(crate) const TICKETS: &[&str] = &[
     "20471", "22401",
 ];
 
-/// Suspicious places of the peer's code, by number.
+/// Number of suspicious places in the code of the peer.
 pub(crate) const SUSPICIONS: u32 = 11;
 
-/// The peer's test scenarios that concern dispatching, by the file they are in.
+/// Test scenarios of the peer about dispatching, by file.
 pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
     (
         "dispatcher",
@@ -61,10 +61,10 @@ pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
     (
         "sync",
         &[
-            "forget what is over",
+            "forget ended containers",
             "forget priority 0",
-            "no cancel while a VM is unknown",
-            "cancel once it is gone",
+            "no cancel while an instance is unknown",
+            "cancel once the instance is gone",
         ],
     ),
     (
@@ -72,7 +72,7 @@ pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
         &[
             "unknown, both probes fail",
             "unknown, boot fails, container runs",
-            "unknown, what ran is gone",
+            "unknown, container gone",
             "unknown, past the timeout",
             "deploy before the run probe",
             "booting, a probe fails",
@@ -125,10 +125,10 @@ pub(crate) const UPSTREAM: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The dispatcher's rules in each section of its description.
+/// Number of rules in each section of the dispatcher's description.
 pub(crate) const RULES: &[u32] = &[14, 6, 10, 16, 4, 9, 3, 5];
 
-/// Every item by the name that its line in `SCENARIOS.md` begins with.
+/// Names of all items, as in the first column of `SCENARIOS.md`.
 pub(crate) fn all() -> Vec<String> {
     let pains = (1..=PAINS).map(|n| format!("Pain {n}"));
     let tickets = TICKETS.iter().map(|ticket| format!("Ticket {ticket}"));

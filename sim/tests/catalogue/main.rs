@@ -1,9 +1,9 @@
-//! The known failures of this field, each as a story: the peer's test scenarios, its tickets, the
-//! pains of its users. `SCENARIOS.md` says which story shows what.
+//! Catalogue of known failures as scenarios: test scenarios of the peer, tickets of the peer, pain
+//! points of users. `SCENARIOS.md` maps each item to tests.
 
 mod index;
 mod items;
-mod pains;
+mod pain_points;
 mod rules;
 mod tickets;
 mod upstream_dispatcher;
@@ -13,24 +13,24 @@ mod upstream_worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A scenario of a rule that is not built yet: it passes while the story fails.
+/// Runs the scenario of a rule not built yet: passes while the story fails.
 ///
 /// # Panics
-/// If the story passes: then it is to be taken off the list.
+/// If the story passes: the entry in the list of expected failures is out of date.
 #[track_caller]
 fn expected_to_fail(reason: &str, story: impl FnOnce()) {
     let failed = catch_unwind(AssertUnwindSafe(story)).is_err();
     assert!(
         failed,
-        "it passes now ({reason}): take `expected_to_fail` off and its line out of SCENARIOS.md"
+        "passes now ({reason}): remove `expected_to_fail` and the row in SCENARIOS.md"
     );
 }
 
 #[test]
-fn a_story_that_passes_against_expectation_is_told_of() {
-    expected_to_fail("it fails", || panic!("as expected"));
-    let told = catch_unwind(|| expected_to_fail("it does not", || {}));
-    let told = told.expect_err("the list is out of date");
-    let words = told.downcast_ref::<String>().expect("a sentence");
-    assert!(words.starts_with("it passes now (it does not)"), "{words}");
+fn expected_failure_passing_panics() {
+    expected_to_fail("failing story", || panic!("expected panic"));
+    let panic = catch_unwind(|| expected_to_fail("passing story", || {}));
+    let panic = panic.expect_err("a panic about the outdated list");
+    let words = panic.downcast_ref::<String>().expect("a panic message");
+    assert!(words.starts_with("passes now (passing story)"), "{words}");
 }

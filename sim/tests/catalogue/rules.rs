@@ -1,4 +1,4 @@
-//! Rules of the dispatcher that no other story shows.
+//! Rules of the dispatcher without a scenario elsewhere.
 
 use longshore_core::Phase;
 use longshore_core::event::Event;
@@ -8,10 +8,10 @@ use longshore_core::resources::Demand;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
-/// Rule 1.3: a container is judged only by a reading that began after the event. The result is in the
-/// queue; the reading under way does not show it yet.
+/// Rule 1.3: a container is judged only by a snapshot started after the event. The result is in the
+/// queue; the poll in flight does not contain the result yet.
 #[test]
-fn a_result_that_no_reading_has_shown_yet_is_not_taken_for_none() {
+fn late_result_container_not_cancelled() {
     let mut story = Story::with(|config| config.intervals.poll = seconds(1));
     story.without_hints();
     let all: Vec<_> = (0..20)
@@ -28,16 +28,15 @@ fn a_result_that_no_reading_has_shown_yet_is_not_taken_for_none() {
     }
 }
 
-/// Rule 1.13: a container that is locked keeps its VM against whoever comes later, however high its
-/// priority is.
+/// Rule 1.13: a locked container keeps its instance against newcomers of any priority.
 #[test]
-fn who_is_locked_keeps_the_vm_against_a_newcomer_of_higher_priority() {
+fn locked_container_keeps_reserved_instance() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.instances = Some(1);
     });
     let first = story.submit_as(bare(1), 1, minutes(5));
-    story.run_until("it is locked", minutes(5), |story| {
+    story.run_until("the container is locked", minutes(5), |story| {
         story.state(first) == Some(ContainerState::Locked)
     });
     let newcomer = story.submit_as(bare(1), 1000, minutes(5));
@@ -48,9 +47,9 @@ fn who_is_locked_keeps_the_vm_against_a_newcomer_of_higher_priority() {
     story.assert_complete(newcomer);
 }
 
-/// Rule 1.13: among equals the one that was seen first goes first.
+/// Rule 1.13: containers of equal priority start in the order of arrival.
 #[test]
-fn among_equals_who_came_first_goes_first() {
+fn equal_priority_fifo_order() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.instances = Some(1);
@@ -65,31 +64,31 @@ fn among_equals_who_came_first_goes_first() {
     }
 }
 
-/// Rules 2.5 and 2.6: a container with an image of its own never shares a VM of another image, even an
-/// idle one, and the usual ones never use its VM.
+/// Rules 2.5 and 2.6: a container with a custom image never shares an instance of another image,
+/// not even an idle instance, and containers with the default image never use the custom instance.
 #[test]
-fn an_idle_vm_of_another_image_is_no_room() {
+fn custom_image_instances_not_shared() {
     let mut story = Story::with(|config| number_types(config, &[2]));
-    let special = |vcpus| Demand {
+    let custom = |vcpus| Demand {
         vm_image: Some(ImageId::from("image-2")),
         ..bare(vcpus)
     };
-    let usual_vm = story.idle_vms(&["type2"])[0];
-    let (_, special_vm) = story.running(special(1), seconds(30));
-    assert_ne!(special_vm, usual_vm);
+    let default_vm = story.idle_vms(&["type2"])[0];
+    let (_, custom_vm) = story.running(custom(1), seconds(30));
+    assert_ne!(custom_vm, default_vm);
     story.run_for(minutes(2));
     let all: Vec<_> = (0..3).map(|_| story.submit(bare(1))).collect();
     story.run_for(minutes(3));
-    assert!(all.iter().all(|id| story.runs_on(*id) != Some(special_vm)));
-    let again = story.submit(special(2));
+    assert!(all.iter().all(|id| story.runs_on(*id) != Some(custom_vm)));
+    let again = story.submit(custom(2));
     story.run_for(seconds(20));
-    assert_eq!(story.runs_on(again), Some(special_vm));
+    assert_eq!(story.runs_on(again), Some(custom_vm));
 }
 
-/// Rule 3.2: the most loaded VM that fits is filled first, so that others fall idle; an empty one of a
-/// cheaper type comes before a dearer one.
+/// Rule 3.2: the most loaded suitable instance is filled first, so other instances become idle; an
+/// empty instance of a cheaper type precedes a more expensive instance.
 #[test]
-fn what_is_partly_used_is_filled_first_and_then_the_cheapest() {
+fn partly_used_instance_filled_first() {
     let mut story = Story::with(|config| number_types(config, &[4, 5]));
     let vms = story.idle_vms(&["type5", "type4", "type4"]);
     let (_, used) = story.running(bare(1), minutes(60));
@@ -103,42 +102,44 @@ fn what_is_partly_used_is_filled_first_and_then_the_cheapest() {
     assert!(other != Some(used) && other != Some(vms[0]));
 }
 
-/// Rule 4.7: a VM is asked as soon as it has an address, every second at first, so that a fast boot is
-/// not lost in a slow interval.
+/// Rule 4.7: probes begin as soon as the address is known, every second at first: a fast boot is
+/// not delayed by a long probe interval.
 #[test]
-fn a_vm_that_boots_in_ten_seconds_works_after_fifteen() {
+fn fast_boot_detected_early() {
     let mut story = Story::with(|config| config.intervals.probe = minutes(2));
     story.boots_take((10, 10));
     let container = story.submit(cores(1));
-    story.run_until("a VM is made", minutes(1), |story| story.vms_made() == 1);
+    story.run_until("an instance is created", minutes(1), |story| {
+        story.vms_made() == 1
+    });
     let made = story.elapsed();
     story.until_running(container);
     let took = story.elapsed() - made;
-    // The runner itself needs up to 8 s, its start and the lock a second or two.
+    // The runner needs up to 8 s, its start and the lock one or two seconds.
     assert!(took < seconds(35), "{took:?}");
 }
 
-/// Rules 4.1 and 4.2: from booting to gone, a VM passes through every phase, and an operator at `info`
-/// reads each of them.
+/// Rules 4.1 and 4.2: an instance passes through every phase from booting to gone, and the log at
+/// `info` shows each phase.
 #[test]
-fn a_vm_and_a_container_can_be_followed_from_birth_to_end() {
+fn lifecycle_events_logged_in_order() {
     let mut story = Story::begin();
     let container = story.submit_as(cores(1), 500, seconds(30));
     story.run_for(minutes(8));
     story.assert_complete(container);
-    let told: Vec<String> = story
+    let log: Vec<String> = story
         .events()
         .into_iter()
         .filter(|event| event.level() >= longshore_core::event::Level::Info)
         .map(ToString::to_string)
         .collect();
     let vm = |words: &str| {
-        let place = told
+        let position = log
             .iter()
             .position(|line| line.contains("i-00000001") && line.contains(words));
-        place.unwrap_or_else(|| panic!("nobody says {words:?}: {told:#?}"))
+        position.unwrap_or_else(|| panic!("no log line with {words:?}: {log:#?}"))
     };
-    let life = [
+    let phases = [
         "created",
         "is at",
         "ready",
@@ -147,21 +148,22 @@ fn a_vm_and_a_container_can_be_followed_from_birth_to_end() {
         "gone",
     ]
     .map(vm);
-    assert!(life.is_sorted(), "{told:#?}");
+    assert!(phases.is_sorted(), "{log:#?}");
     let name = container.to_string();
     let of_container = |words: &str| {
-        let place = told
+        let position = log
             .iter()
             .position(|line| line.contains(&name) && line.contains(words));
-        place.unwrap_or_else(|| panic!("nobody says {words:?}: {told:#?}"))
+        position.unwrap_or_else(|| panic!("no log line with {words:?}: {log:#?}"))
     };
-    let life = ["seen", "starts on", "started on", "Complete"].map(of_container);
-    assert!(life.is_sorted(), "{told:#?}");
+    let phases = ["seen", "starts on", "started on", "Complete"].map(of_container);
+    assert!(phases.is_sorted(), "{log:#?}");
 }
 
-/// Rule 4.13: a destroy is repeated every `TimeoutShutdown` at most, for as long as it takes.
+/// Rule 4.13: a destroy is repeated at intervals of at most `TimeoutShutdown` until the instance is
+/// gone.
 #[test]
-fn a_vm_that_will_not_die_is_destroyed_for_hours_and_never_forgotten() {
+fn destroy_without_effect_repeated_for_hours() {
     let mut story = Story::begin();
     let (_, vm) = story.running(cores(1), seconds(5));
     story.strike(Fault::DestroyLies, 1_000_000);
@@ -181,9 +183,9 @@ fn a_vm_that_will_not_die_is_destroyed_for_hours_and_never_forgotten() {
     assert!(story.is_gone(vm));
 }
 
-/// Rule 7.2: changed limits apply at once, and what runs does not notice.
+/// Rule 7.2: changed limits apply immediately, without effect on running containers.
 #[test]
-fn a_limit_that_is_cut_below_what_runs_stops_nothing_and_starts_nothing() {
+fn lowered_limit_stops_nothing() {
     let mut story = Story::with(|config| number_types(config, &[1]));
     let all: Vec<_> = (0..4)
         .map(|_| story.submit_as(bare(1), 500, minutes(20)))

@@ -1,4 +1,4 @@
-//! What went wrong in the peer's history, told as it would go wrong here.
+//! Failures in the history of the peer, as scenarios for this dispatcher.
 
 use longshore_core::command::{Action, CloudAction, QueueAction};
 use longshore_core::config::Rate;
@@ -12,25 +12,25 @@ fn polls(story: &Story) -> usize {
     story.count_commands(|action| matches!(action, Action::Queue(QueueAction::Poll { .. })))
 }
 
-/// Ticket 14828: two flows cancelled one unsatisfiable container at the same time. Ticket 6f4e3ff9: an
-/// older reading of the queue undid what the answer to a cancel had said.
+/// Ticket 14828: two code paths cancelled an unsatisfiable container at the same time. Ticket
+/// 6f4e3ff9: an older snapshot of the queue overwrote the answer of a cancel.
 #[test]
-fn a_reading_that_is_older_than_a_cancel_does_not_bring_it_back() {
+fn stale_snapshot_after_cancel_ignored() {
     let mut story = Story::with(|config| config.intervals.poll = seconds(1));
     for round in 0..20 {
         story.strike(Fault::QueueAnswerTwice, 2);
         story.strike(Fault::QueueAnswerLate, round % 2);
-        let hopeless = story.submit(bare(64));
+        let unsatisfiable = story.submit(bare(64));
         story.run_for(minutes(5));
-        story.assert_state(hopeless, ContainerState::Cancelled);
-        assert_eq!(story.cancels_of(hopeless), 1);
-        assert_eq!(story.shown(hopeless), None);
+        story.assert_state(unsatisfiable, ContainerState::Cancelled);
+        assert_eq!(story.cancels_of(unsatisfiable), 1);
+        assert_eq!(story.shown(unsatisfiable), None);
     }
 }
 
-/// Ticket 14920: a VM was in a list before its create had returned, and was taken for a foreign one.
+/// Ticket 14920: an instance appeared in a list before its create returned, and counted as foreign.
 #[test]
-fn a_vm_that_is_listed_before_its_create_returns_is_known_by_its_intent() {
+fn instance_listed_before_create_answer_matched() {
     let mut story = Story::with(|config| config.intervals.sync = seconds(2));
     story.strike(Fault::CreateSlow, 1);
     let container = story.submit(cores(1));
@@ -42,13 +42,13 @@ fn a_vm_that_is_listed_before_its_create_returns_is_known_by_its_intent() {
     assert_eq!((vm, story.vms_made(), story.creates()), (0, 1, 1));
 }
 
-/// Ticket 14977: after a restart, locks were given back before the list of VMs was there.
+/// Ticket 14977: after a restart, containers were unlocked before the first instance list.
 #[test]
-fn no_lock_is_given_back_before_the_vms_are_listed() {
+fn unlock_waits_for_instance_list() {
     let mut story = Story::begin();
     story.strike(Fault::SlowSetup, 1);
     let container = story.submit(cores(1));
-    story.run_until("its runner begins", minutes(5), |story| {
+    story.run_until("the runner starts", minutes(5), |story| {
         story.has_runner(container)
     });
     story.strike(Fault::ListFails, 4);
@@ -58,14 +58,15 @@ fn no_lock_is_given_back_before_the_vms_are_listed() {
     assert_eq!((story.unlocks(), story.lock_count(container)), (0, 1));
 }
 
-/// Suspicion 9: a lock was given back because the VM of its runner was the last one to be heard.
+/// Suspicion 9: a container was unlocked because the instance with its runner was the last instance
+/// probed.
 #[test]
-fn a_runner_in_its_setup_on_the_last_vm_to_be_heard_keeps_its_lock() {
+fn lock_on_unprobed_instance_kept() {
     let mut story = Story::with(|config| config.timeouts.stale_lock = minutes(5));
     let (_, other) = story.running(cores(2), minutes(60));
     story.strike(Fault::SlowSetup, 1);
     let container = story.submit(cores(8));
-    story.run_until("its runner begins", minutes(5), |story| {
+    story.run_until("the runner starts", minutes(5), |story| {
         story.has_runner(container)
     });
     story.vm(1 - other).be_silent_for(minutes(2));
@@ -77,11 +78,11 @@ fn a_runner_in_its_setup_on_the_last_vm_to_be_heard_keeps_its_lock() {
 
 /// Ticket 16723: a container was locked again while its earlier runner was alive, and ran twice.
 #[test]
-fn a_container_is_not_started_again_before_its_earlier_runner_has_ended() {
+fn start_waits_for_earlier_runner_end() {
     let mut story = Story::begin();
     story.strike(Fault::SlowSetup, 1);
     let container = story.submit(cores(1));
-    story.run_until("its runner begins", minutes(5), |story| {
+    story.run_until("the runner starts", minutes(5), |story| {
         story.has_runner(container)
     });
     story.vm(0).ignore_term();
@@ -89,15 +90,15 @@ fn a_container_is_not_started_again_before_its_earlier_runner_has_ended() {
     story.run_for(seconds(20));
     story.set_priority(container, 500);
     story.run_for(minutes(40));
-    let over = story.state(container).is_some_and(ContainerState::is_final);
-    assert!(over, "{:?}", story.shown(container));
+    let ended = story.state(container).is_some_and(ContainerState::is_final);
+    assert!(ended, "{:?}", story.shown(container));
     assert!(story.starts_of(container) <= 2);
     assert_eq!(story.vms(), 0);
 }
 
-/// Ticket 16795: a create that met a rate limit had VMs shut down that were booting.
+/// Ticket 16795: a rate limit on a create shut down booting instances.
 #[test]
-fn a_rate_limit_on_creates_leaves_booting_vms_alone() {
+fn create_rate_limit_spares_booting_instances() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.containers_per_instance = Some(1);
@@ -114,9 +115,9 @@ fn a_rate_limit_on_creates_leaves_booting_vms_alone() {
     assert_eq!((story.how_many_run(&all), story.destroys()), (4, 0));
 }
 
-/// Tickets 16636 and 16838: how boots end was not counted.
+/// Tickets 16636 and 16838: outcomes of boots were not counted.
 #[test]
-fn each_boot_ends_in_exactly_one_way() {
+fn boot_outcome_counted_once() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.containers_per_instance = Some(1);
@@ -126,15 +127,19 @@ fn each_boot_ends_in_exactly_one_way() {
     let all: Vec<_> = (0..4)
         .map(|_| story.submit_as(bare(1), 500, minutes(2)))
         .collect();
-    story.run_until("four are made", minutes(2), |story| story.vms_made() == 4);
+    story.run_until("four instances are created", minutes(2), |story| {
+        story.vms_made() == 4
+    });
     story.run_for(seconds(5));
     let booting = (1..4).find(|vm| {
         let shown = story.shown_vm(*vm);
         shown.is_some_and(|shown| shown.phase == Phase::Booting)
     });
-    story.vm(booting.expect("one boots")).vanish();
+    story.vm(booting.expect("a booting instance")).vanish();
     let aborted = story.submit_as(bare(1), 500, minutes(2));
-    story.run_until("a fifth is made", minutes(2), |story| story.vms_made() >= 5);
+    story.run_until("a fifth instance is created", minutes(2), |story| {
+        story.vms_made() >= 5
+    });
     story.run_for(seconds(2));
     story.kill_vm(4);
     story.run_for(minutes(40));
@@ -152,9 +157,10 @@ fn each_boot_ends_in_exactly_one_way() {
     assert_eq!(count(BootOutcome::Success), story.vms_made() - 3);
 }
 
-/// Ticket 17529: a throttled cloud was not recognized, and lists and tags were not limited at all.
+/// Ticket 17529: throttling by the cloud was not recognized, and list and tag calls had no rate
+/// limit.
 #[test]
-fn lists_and_tags_and_destroys_share_one_rate_with_creates() {
+fn cloud_calls_share_one_rate() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.containers_per_instance = Some(1);
@@ -168,7 +174,7 @@ fn lists_and_tags_and_destroys_share_one_rate_with_creates() {
     let all: Vec<_> = (0..6)
         .map(|_| story.submit_as(bare(1), 500, minutes(1)))
         .collect();
-    story.run_until("the first one is known", minutes(2), |story| {
+    story.run_until("the first instance is known", minutes(2), |story| {
         story.vms_made() > 0 && story.shown_vm(0).is_some()
     });
     story.hold(0);
@@ -179,13 +185,13 @@ fn lists_and_tags_and_destroys_share_one_rate_with_creates() {
     for container in all {
         story.assert_complete(container);
     }
-    // One more than there are containers: the first VM is held.
+    // One create more than containers: the first instance is held.
     assert_eq!((story.creates(), story.vms()), (7, 1));
 }
 
-/// Ticket 17529: a throttled list is asked for again, more slowly each time, and nothing else stops.
+/// Ticket 17529: a throttled list is retried with back-off, and no other work stops.
 #[test]
-fn a_throttled_list_stops_neither_creates_nor_what_runs() {
+fn throttled_list_other_work_continues() {
     let mut story = Story::with(|config| config.intervals.sync = seconds(1));
     let (container, _) = story.running(cores(1), minutes(10));
     story.strike(Fault::Throttled, 6);
@@ -199,9 +205,9 @@ fn a_throttled_list_stops_neither_creates_nor_what_runs() {
     story.assert_complete(other);
 }
 
-/// Tickets 18102 and 20457: at a limit, locks came and went and used up the attempts.
+/// Tickets 18102 and 20457: at a limit, repeated locks and unlocks used up the attempts.
 #[test]
-fn a_limit_that_comes_and_goes_costs_no_attempt() {
+fn flapping_quota_uses_no_attempts() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 2]);
         config.limits.containers_per_instance = Some(1);
@@ -222,9 +228,9 @@ fn a_limit_that_comes_and_goes_costs_no_attempt() {
     assert_eq!(story.unlocks(), 0);
 }
 
-/// Ticket 20601: a long queue was read again and again in full.
+/// Ticket 20601: a long queue was polled in full again and again.
 #[test]
-fn a_long_queue_is_read_no_more_often_than_a_short_one() {
+fn long_queue_poll_rate_unchanged() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.instances = Some(2);
@@ -242,28 +248,28 @@ fn a_long_queue_is_read_no_more_often_than_a_short_one() {
     );
 }
 
-/// Ticket 20601 and suspicion 11: a queue that answers slowly is not asked faster than it answers.
+/// Ticket 20601 and suspicion 11: the poll rate stays below the answer rate of a slow queue.
 #[test]
-fn a_slow_queue_is_left_to_answer() {
+fn slow_queue_polled_less_often() {
     let mut story = Story::with(|config| config.intervals.poll = seconds(1));
     story.without_hints();
     story.run_for(minutes(1));
     let before = polls(&story);
     story.strike(Fault::QueueAnswerLate, 10_000);
     story.run_for(minutes(20));
-    let asked = polls(&story) - before;
-    // Answers take one to 120 s, or come after their deadline of 60 s.
-    assert!((10..=60).contains(&asked), "{asked} polls");
+    let sent = polls(&story) - before;
+    // Answers take 1 to 120 s, or arrive after the deadline of 60 s.
+    assert!((10..=60).contains(&sent), "{sent} polls");
 }
 
-/// Ticket 20649: why a VM did not boot was told to nobody.
+/// Ticket 20649: the cause of a failed boot was not reported.
 #[test]
-fn a_vm_that_does_not_boot_says_why_when_it_is_given_back() {
+fn failed_boot_reports_probe_error() {
     let mut story = Story::begin();
     story.strike(Fault::BootProbeFails, 1);
     let _container = story.submit(cores(1));
     story.run_for(minutes(12));
-    let told = |event: &Event| match event {
+    let reported = |event: &Event| match event {
         Event::Terminating {
             reason: ShutdownReason::BootTimeout,
             complaint: Some(words),
@@ -271,18 +277,20 @@ fn a_vm_that_does_not_boot_says_why_when_it_is_given_back() {
         } => words.contains("boot probe"),
         _ => false,
     };
-    assert_eq!(story.count_events(told), 1);
+    assert_eq!(story.count_events(reported), 1);
 }
 
-/// Ticket 20649: TERM came late where a VM was shut down while a container started on it.
+/// Ticket 20649: TERM was delayed if an instance was shut down during the start of a container.
 #[test]
-fn a_vm_that_is_killed_while_a_container_starts_costs_one_attempt() {
+fn instance_killed_during_start_one_attempt() {
     let mut story = Story::begin();
     let container = story.submit(cores(1));
-    story.run_until("a VM is made", minutes(1), |story| story.vms_made() == 1);
+    story.run_until("an instance is created", minutes(1), |story| {
+        story.vms_made() == 1
+    });
     story.run_for(seconds(1));
     story.vm(0).hang_next_start();
-    story.run_until("it is to start", minutes(5), |story| {
+    story.run_until("the start is sent", minutes(5), |story| {
         story.starts_of(container) == 1
     });
     story.kill_vm(0);
@@ -291,9 +299,9 @@ fn a_vm_that_is_killed_while_a_container_starts_costs_one_attempt() {
     assert_eq!(story.lock_count(container), 2);
 }
 
-/// Ticket 20984: when a pause after missing capacity ended, nobody woke up.
+/// Ticket 20984: the end of a back-off after missing capacity triggered nothing.
 #[test]
-fn the_end_of_a_pause_is_noticed_without_any_other_event() {
+fn capacity_backoff_end_triggers_create() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.intervals.poll = minutes(600);
@@ -314,9 +322,9 @@ fn the_end_of_a_pause_is_noticed_without_any_other_event() {
     assert!(story.runs_on(container).is_some());
 }
 
-/// Ticket 21123 and 22132: users could not see why their work was queued.
+/// Tickets 21123 and 22132: users could not see the reason for a wait.
 #[test]
-fn at_every_moment_a_waiting_container_says_why_and_what_would_help() {
+fn waiting_container_always_has_reason() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 4]);
         config.limits.instances = Some(2);
@@ -326,7 +334,7 @@ fn at_every_moment_a_waiting_container_says_why_and_what_would_help() {
     let all: Vec<_> = (0..6)
         .map(|n| story.submit_as(bare(if n == 0 { 4 } else { 1 }), 10 - n, minutes(3)))
         .collect();
-    let mut silent = 0;
+    let mut unexplained = 0;
     for _ in 0..600 {
         story.run_for(seconds(1));
         for container in &all {
@@ -334,16 +342,16 @@ fn at_every_moment_a_waiting_container_says_why_and_what_would_help() {
                 continue;
             };
             let waits = matches!(shown.state, ContainerState::Queued | ContainerState::Locked);
-            let told = !shown.status.is_empty() && shown.unblocked_by.is_some();
-            silent += usize::from(waits && !told);
+            let explained = !shown.status.is_empty() && shown.unblocked_by.is_some();
+            unexplained += usize::from(waits && !explained);
         }
     }
-    assert_eq!(silent, 0);
+    assert_eq!(unexplained, 0);
 }
 
-/// Ticket 22400 and 14807, suspicion 8: containers that change places between two pages were missed.
+/// Tickets 22400 and 14807, suspicion 8: containers moving between two pages were missed.
 #[test]
-fn a_container_that_slips_between_two_readings_is_seen_by_the_next() {
+fn container_missed_by_poll_found_later() {
     let mut story = Story::with(|config| config.limits.queued_per_poll = 3);
     let all: Vec<_> = (0..12)
         .map(|n| story.submit_as(cores(1), 1 + n, minutes(1)))
@@ -359,9 +367,9 @@ fn a_container_that_slips_between_two_readings_is_seen_by_the_next() {
     }
 }
 
-/// Suspicion 3: a container that runs and fits no type that is configured brought the process down.
+/// Suspicion 3: a running container without a suitable configured type crashed the process.
 #[test]
-fn a_running_container_whose_type_is_gone_after_a_restart_runs_on() {
+fn running_container_removed_type_runs_on() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(8), minutes(20));
     story.restart_with(|config| {
@@ -378,13 +386,15 @@ fn a_running_container_whose_type_is_gone_after_a_restart_runs_on() {
     assert!(story.is_gone(vm));
 }
 
-/// Suspicion 7: a command that hangs on a connection that lives held the probe for ever, and the VM was
-/// never given up.
+/// Suspicion 7: a hanging command on a live connection blocked the probe for ever, and the instance
+/// was never terminated.
 #[test]
-fn a_vm_on_which_every_command_hangs_is_given_up_while_it_boots_and_while_it_runs() {
+fn hanging_commands_instance_terminated() {
     let mut story = Story::begin();
     let booting = story.submit(cores(1));
-    story.run_until("a VM is made", minutes(1), |story| story.vms_made() == 1);
+    story.run_until("an instance is created", minutes(1), |story| {
+        story.vms_made() == 1
+    });
     story.run_for(seconds(1));
     story.vm(0).freeze();
     story.run_for(minutes(13));
@@ -395,9 +405,9 @@ fn a_vm_on_which_every_command_hangs_is_given_up_while_it_boots_and_while_it_run
     assert!(story.is_gone(vm));
 }
 
-/// Suspicion 6: two dispatchers that both believe that they may act run nothing twice.
+/// Suspicion 6: two dispatchers, each believing itself the leader, run no container twice.
 #[test]
-fn while_two_dispatchers_act_no_container_runs_twice() {
+fn two_leaders_no_double_run() {
     for seed in 1..=8 {
         let mut story = Story::with_faults(&[(Fault::TwoLeaders, 1, 3)], seed, |_| {});
         let all: Vec<_> = (0..10)
@@ -405,19 +415,19 @@ fn while_two_dispatchers_act_no_container_runs_twice() {
             .collect();
         story.run_for(minutes(60));
         assert!(story.strikes_of(Fault::TwoLeaders) > 0);
-        story.heal();
+        story.stop_faults();
         story.run_for(minutes(60));
         for container in all {
-            let over = story.state(container).is_some_and(ContainerState::is_final);
-            assert!(over, "seed {seed}: {:?}", story.shown(container));
+            let ended = story.state(container).is_some_and(ContainerState::is_final);
+            assert!(ended, "seed {seed}: {:?}", story.shown(container));
         }
         assert_eq!(story.vms(), 0, "seed {seed}");
     }
 }
 
-/// Ticket 22971: the type of a VM was removed from the configuration while it was in use.
+/// Ticket 22971: an instance type was removed from the configuration while in use.
 #[test]
-fn no_vm_of_a_removed_type_is_asked_for_again() {
+fn removed_type_not_created_again() {
     let mut story = Story::with(|config| number_types(config, &[1, 2]));
     let first = story.submit_as(bare(1), 500, minutes(10));
     story.until_running(first);
@@ -439,12 +449,13 @@ fn no_vm_of_a_removed_type_is_asked_for_again() {
             }
         )
     });
-    assert!(tags > 0, "its tag says drain, for whoever comes next");
+    assert!(tags > 0, "the tag has drain, for a later process");
 }
 
-/// Ticket 22771: a full disk, or an image that cannot be loaded, makes a VM report itself broken.
+/// Ticket 22771: a full disk, or an image impossible to load, makes an instance report itself
+/// broken.
 #[test]
-fn a_broken_vm_says_so_and_starts_nothing_more() {
+fn broken_instance_reported_once() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(10));
     story.vm(vm).break_down();
@@ -456,9 +467,9 @@ fn a_broken_vm_says_so_and_starts_nothing_more() {
     assert!(story.is_gone(vm));
 }
 
-/// Ticket 20511 and 20984: VMs were given back for the sake of what could not run anyway.
+/// Tickets 20511 and 20984: instances were shut down for containers unable to run anyway.
 #[test]
-fn no_idle_vm_makes_room_for_a_type_that_is_at_capacity_anyway() {
+fn sold_out_type_idle_instances_kept() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 4]);
         config.limits.instances = Some(2);
@@ -474,8 +485,8 @@ fn no_idle_vm_makes_room_for_a_type_that_is_at_capacity_anyway() {
     for container in all {
         story.assert_complete(container);
     }
-    // Two at first, and one more for each try whether there is a type4 again.
+    // Two at first, and one more for each canary of type4.
     let made = story.creates_of("type1");
-    assert!((2..=6).contains(&made), "{made} came and went for nothing");
+    assert!((2..=6).contains(&made), "{made} creates of type1");
     story.assert_state(blocked, ContainerState::Queued);
 }

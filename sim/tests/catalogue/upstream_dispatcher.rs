@@ -1,4 +1,4 @@
-//! The peer's scenario of everything going wrong at once, and those of its sync with the queue.
+//! Scenarios of the peer's dispatcher: all failures at once, and synchronization with the queue.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use longshore_core::input::ContainerState;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, bare, cores, minutes, number_types, seconds};
 
-/// Containers of the chaos.
-const MANY: usize = 200;
-/// While anything is open, something ends at least this often. The peer allows 5 s in a world in
-/// which all waits are a thousandth of the usual ones; here it is two of the longest wait that is
-/// configured (30 s for a boot, 60 s for a pause after a missing capacity).
-const PROGRESS: Duration = minutes(2);
+/// Number of containers in the chaos scenario.
+const CONTAINERS: usize = 200;
+/// Longest time without the end of a container while containers are open. The peer allows 5 s with
+/// all waits at a thousandth of the usual values; here the bound is two of the longest configured
+/// wait (30 s for a boot, 60 s for the back-off after missing capacity).
+const LONGEST_PAUSE: Duration = minutes(2);
 
 fn calls(story: &Story, wanted: CloudCall, failed: bool) -> usize {
     story.count_events(|event| {
@@ -61,15 +61,15 @@ fn chaos(seed: u64) -> Story {
     story
 }
 
-/// Upstream dispatcher: DispatchToStubDriver. Two hundred containers in a cloud that fails one create
-/// and one destroy in ten, is at its quota, has none of one type, boots another type never; on VMs that
-/// freeze, cannot start anything, or say that they are broken; with runners that die, a queue that
-/// deadlocks and answers 503.
+/// Upstream dispatcher: DispatchToStubDriver. Two hundred containers in a cloud with one failing
+/// create and one failing destroy in ten, at its quota, without capacity for one type, with another
+/// type never booting; on instances freezing, unable to start runners, or reporting themselves
+/// broken; with crashing runners and a queue with deadlocks and 503 answers.
 #[test]
-fn two_hundred_containers_end_once_each_whatever_goes_wrong() {
+fn chaos_every_container_ends_once() {
     for seed in 1..=4 {
         let mut story = chaos(seed);
-        let all: Vec<ContainerId> = (0..MANY)
+        let all: Vec<ContainerId> = (0..CONTAINERS)
             .map(|n| {
                 let vcpus = 1 + u32::try_from(n).unwrap_or(0) % 4;
                 story.submit_as(bare(vcpus), 1 + n as u64 % 20, seconds(5))
@@ -83,27 +83,32 @@ fn two_hundred_containers_end_once_each_whatever_goes_wrong() {
             }
             let idle = story.elapsed() - since;
             assert!(
-                idle < PROGRESS,
-                "seed {seed}: {open} open, none ended for {idle:?}"
+                idle < LONGEST_PAUSE,
+                "seed {seed}: {open} containers open, no end for {idle:?}"
             );
         }
         for container in &all {
             let state = story.state(*container);
-            let over = state.is_some_and(ContainerState::is_final);
-            assert!(over, "seed {seed}: {container} is {state:?}");
+            let ended = state.is_some_and(ContainerState::is_final);
+            assert!(ended, "seed {seed}: {container} is {state:?}");
         }
         let complete = all
             .iter()
             .filter(|id| story.state(**id) == Some(ContainerState::Complete));
-        assert!(complete.count() > MANY / 2, "seed {seed}: most complete");
-        story.run_until("all VMs are gone", minutes(20), |story| story.vms() == 0);
+        assert!(
+            complete.count() > CONTAINERS / 2,
+            "seed {seed}: most complete"
+        );
+        story.run_until("all instances are gone", minutes(20), |story| {
+            story.vms() == 0
+        });
         story.run_for(minutes(3));
         assert!(story.totals().instances.is_empty() && story.totals().containers.is_empty());
         assert_chaos_counted(&story);
     }
 }
 
-/// What the peer's test asks of metrics, asked of the events that they are made of.
+/// Checks the events behind the metrics tested by the peer.
 fn assert_chaos_counted(story: &Story) {
     for (call, failed) in [
         (CloudCall::Create, false),
@@ -130,9 +135,9 @@ fn assert_chaos_counted(story: &Story) {
     assert_eq!(gone(|phase| phase == Phase::Unknown), 0);
 }
 
-/// Upstream sync: a Running container is cancelled once the VM that was unknown is gone.
+/// Upstream sync: a Running container is cancelled once the unknown instance is gone.
 #[test]
-fn a_container_is_cancelled_once_the_vm_that_was_not_heard_is_gone() {
+fn unprobed_instance_gone_container_cancelled() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(60));
     story.vm(vm).be_silent_for(minutes(60));
@@ -142,12 +147,12 @@ fn a_container_is_cancelled_once_the_vm_that_was_not_heard_is_gone() {
     story.vm(vm).vanish();
     story.run_for(minutes(10));
     story.assert_cancelled(container, "");
-    assert_eq!(story.shown(container), None, "and forgotten");
+    assert_eq!(story.shown(container), None, "the container is forgotten");
 }
 
-/// Upstream sync: what is over and runs nowhere is forgotten, in whatever way it ended.
+/// Upstream sync: an ended container without a runner is forgotten, after any kind of end.
 #[test]
-fn what_is_over_and_runs_nowhere_is_forgotten() {
+fn ended_containers_forgotten() {
     let mut story = Story::begin();
     let (complete, _) = story.running(cores(1), seconds(20));
     let (cancelled, _) = story.running(cores(1), minutes(60));

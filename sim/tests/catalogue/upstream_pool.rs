@@ -1,4 +1,4 @@
-//! The peer's scenarios of its pool of VMs, of throttling and of choosing types.
+//! Scenarios of the peer's worker pool, throttling and choice of types.
 
 use longshore_core::command::{Action, VmAction};
 use longshore_core::event::Event;
@@ -18,7 +18,7 @@ fn blocked(story: &Story, id: longshore_core::ids::ContainerId) -> Vec<(TypeName
 
 /// Upstream pool: ResumeAfterRestart.
 #[test]
-fn after_a_restart_held_vms_are_held_removed_types_drain_and_others_run() {
+fn restart_restores_hold_drains_removed_types() {
     let mut story = Story::with(|config| number_types(config, &[1, 2, 3]));
     let vms = story.idle_vms(&["type1", "type2", "type3"]);
     story.hold(vms[0]);
@@ -29,13 +29,16 @@ fn after_a_restart_held_vms_are_held_removed_types_drain_and_others_run() {
     story.run_for(minutes(2));
     let behavior = |story: &Story, vm| story.shown_vm(vm).map(|shown| shown.idle_behavior);
     assert_eq!(behavior(&story, vms[0]), Some(IdleBehavior::Hold));
-    assert!(story.is_gone(vms[1]), "nothing ran on it");
+    assert!(
+        story.is_gone(vms[1]),
+        "the removed type without containers is shut down"
+    );
     assert_eq!(behavior(&story, vms[2]), Some(IdleBehavior::Run));
 }
 
 /// Upstream pool: Drain, start refused on hold and drain.
 #[test]
-fn nothing_starts_where_an_operator_says_hold_or_drain() {
+fn held_or_draining_instance_gets_no_start() {
     let mut story = Story::with(|config| number_types(config, &[2]));
     let (busy, draining) = story.running(bare(1), minutes(30));
     story.drain(draining);
@@ -50,7 +53,7 @@ fn nothing_starts_where_an_operator_says_hold_or_drain() {
 
 /// Upstream pool: NodeCreateThrottle, limit 2.
 #[test]
-fn two_creates_in_flight_are_two_and_not_three() {
+fn create_concurrency_limit_two() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.creates_in_flight = Some(2);
@@ -65,7 +68,7 @@ fn two_creates_in_flight_are_two_and_not_three() {
 
 /// Upstream pool: NodeCreateThrottle, no limit.
 #[test]
-fn without_a_limit_all_creates_leave_at_once() {
+fn create_concurrency_unlimited() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.creates_in_flight = None;
@@ -80,32 +83,38 @@ fn without_a_limit_all_creates_leave_at_once() {
 
 /// Upstream pool: CreateUnallocShutdown.
 #[test]
-fn what_is_asked_for_shows_at_once_and_ends_by_drain_but_not_while_held() {
+fn create_request_listed_until_drained() {
     let mut story = Story::with(|config| number_types(config, &[1]));
     story.strike(Fault::CreateSlow, 1);
     let container = story.submit_as(bare(1), 500, seconds(10));
-    story.run_until("it is asked for", minutes(1), |story| story.creates() == 1);
-    let wished = story.totals().instances;
-    assert_eq!(wished.values().sum::<u64>(), 1, "a wish counts as booting");
+    story.run_until("the create is sent", minutes(1), |story| {
+        story.creates() == 1
+    });
+    let pending = story.totals().instances;
+    assert_eq!(
+        pending.values().sum::<u64>(),
+        1,
+        "a create request counts as booting"
+    );
     story.run_for(minutes(8));
     story.assert_complete(container);
     story.hold(0);
     story.run_for(minutes(90));
-    assert!(!story.is_gone(0), "held, long after TimeoutIdle");
+    assert!(!story.is_gone(0), "a held instance stays past TimeoutIdle");
     story.drain(0);
     story.run_for(minutes(2));
     assert!(story.is_gone(0));
     assert!(story.totals().instances.is_empty());
 }
 
-/// Upstream pool: InstanceQuotaGroup, an error for a group.
+/// Upstream pool: InstanceQuotaGroup, error for a group.
 #[test]
-fn a_quota_that_is_met_stops_its_group_and_nothing_else() {
+fn quota_error_blocks_only_its_group() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 2, 4]);
         let group = |config: &mut longshore_core::config::Config, name: &str, group: &str| {
             let offer = config.types.get_mut(&TypeName::from(name));
-            offer.expect("it is configured").quota_group = QuotaGroup::from(group);
+            offer.expect("a configured type").quota_group = QuotaGroup::from(group);
         };
         for name in ["type1", "type2"] {
             group(config, name, "a");
@@ -131,10 +140,10 @@ fn a_quota_that_is_met_stops_its_group_and_nothing_else() {
     assert!(story.runs_on(other).is_some());
 }
 
-/// Upstream pool: InstanceQuotaGroup, an error for a type. Ticket 23196: spot and on-demand of one
-/// kind of machine shared one flag.
+/// Upstream pool: InstanceQuotaGroup, error for a type. Ticket 23196: spot and on-demand instances
+/// of the same provider type shared a flag.
 #[test]
-fn capacity_that_is_missing_for_spot_is_not_missing_for_on_demand() {
+fn spot_capacity_error_spares_on_demand() {
     let mut story = Story::begin();
     story.set_capacity("spot", 0);
     let spot = story.submit(Demand {
@@ -152,9 +161,9 @@ fn capacity_that_is_missing_for_spot_is_not_missing_for_on_demand() {
     );
 }
 
-/// Upstream throttle: an error until its deadline, then cleared and told.
+/// Upstream throttle: an error until its deadline, then cleared and reported.
 #[test]
-fn a_rate_limit_holds_until_its_time_and_then_ends_by_itself() {
+fn cloud_rate_limit_expires_without_poll() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.intervals.poll = minutes(30);
@@ -173,32 +182,32 @@ fn a_rate_limit_holds_until_its_time_and_then_ends_by_itself() {
     });
     assert_eq!(limited.count(), 2);
     story.run_for(minutes(4));
-    assert_eq!(story.how_many_run(&all), 3, "no poll came in between");
+    assert_eq!(story.how_many_run(&all), 3, "no poll in between");
 }
 
 /// Upstream dispatcher: Instances.
 #[test]
-fn a_vm_that_was_asked_for_shows_as_booting_with_its_type_and_price() {
+fn created_instance_shown_as_booting() {
     let mut story = Story::with(|config| number_types(config, &[1]));
     let _container = story.submit(bare(1));
-    story.run_until("it is made", minutes(1), |story| {
+    story.run_until("the instance is created", minutes(1), |story| {
         story.vms_made() == 1 && story.shown_vm(0).is_some()
     });
-    let shown = story.shown_vm(0).expect("just seen");
+    let shown = story.shown_vm(0).expect("the instance is known");
     assert!(matches!(shown.phase, Phase::Creating | Phase::Booting));
     assert_eq!(shown.instance_type, TypeName::from("type1"));
     assert_eq!(shown.price.0, 123_000);
     assert_eq!(shown.idle_behavior, IdleBehavior::Run);
     assert!(
         shown.containers.is_empty(),
-        "a place is kept when it is ready"
+        "containers are reserved on ready instances only"
     );
 }
 
-/// Upstream dispatcher: Containers. The peer stops at the one that is blocked and locks it; here it
-/// stays Queued, and what ranks lower goes on.
+/// Upstream dispatcher: Containers. The peer locks the first blocked container and stops there;
+/// here the blocked container stays Queued, and containers of lower rank continue.
 #[test]
-fn each_that_waits_shows_its_position_and_what_it_waits_for() {
+fn waiting_containers_show_position_and_reason() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 4, 6]);
         config.limits.containers_per_instance = Some(1);
@@ -212,7 +221,7 @@ fn each_that_waits_shows_its_position_and_what_it_waits_for() {
     let mut submit = |vcpus, priority| story.submit_as(bare(vcpus), priority, minutes(60));
     let blocked = submit(4, 900);
     story.run_for(seconds(30));
-    let shown = story.shown(blocked).expect("it waits");
+    let shown = story.shown(blocked).expect("the container waits");
     assert_eq!(
         (shown.state, shown.position),
         (ContainerState::Queued, Some(1))
@@ -227,7 +236,7 @@ fn each_that_waits_shows_its_position_and_what_it_waits_for() {
         assert_eq!(story.status(*container), "");
     }
     for (place, container) in (2..).zip(&rest[1..]) {
-        let shown = story.shown(*container).expect("it waits");
+        let shown = story.shown(*container).expect("the container waits");
         assert_eq!(shown.position, Some(place));
         assert!(
             shown.status.contains("limits are reached"),
@@ -237,9 +246,9 @@ fn each_that_waits_shows_its_position_and_what_it_waits_for() {
     }
 }
 
-/// Upstream node_size: each resource can be what nothing has.
+/// Upstream node_size: unsatisfiable by each resource in turn.
 #[test]
-fn whatever_resource_is_asked_too_much_of_is_named() {
+fn excessive_demand_names_resource() {
     let mut story = Story::begin();
     let cases = [
         (
@@ -274,32 +283,33 @@ fn whatever_resource_is_asked_too_much_of_is_named() {
     assert_eq!(story.creates(), 0);
 }
 
-/// Upstream node_size: without any type there is a specific error.
+/// Upstream node_size: a specific error without any configured type.
 #[test]
-fn without_any_type_everything_is_cancelled_with_the_reason() {
+fn no_types_container_cancelled() {
     let mut story = Story::with(|config| config.types.clear());
     let container = story.submit(bare(1));
     story.run_for(minutes(2));
     story.assert_cancelled(container, "no instance types are configured");
 }
 
-/// Upstream node_size: at an equal price the one with more memory is taken.
+/// Upstream node_size: the type with more memory wins at an equal price.
 #[test]
-fn of_two_types_at_one_price_the_roomier_is_rented() {
+fn equal_price_larger_type_chosen() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 2]);
         let price = config.types[&TypeName::from("type1")].price;
         let larger = config.types.get_mut(&TypeName::from("type2"));
-        larger.expect("it is configured").price = price;
+        larger.expect("a configured type").price = price;
     });
     let container = story.submit(bare(1));
     story.until_running(container);
     assert_eq!(story.type_of(0), "type2");
 }
 
-/// Upstream node_size: MaximumPriceFactor. The bound is inclusive; what is dearer is never taken.
+/// Upstream node_size: MaximumPriceFactor. The bound is inclusive; more expensive types are never
+/// used.
 #[test]
-fn types_are_tried_from_the_cheapest_up_to_the_price_bound() {
+fn types_tried_up_to_price_bound() {
     let mut story = Story::with(|config| number_types(config, &[4, 5, 6, 7]));
     for name in ["type4", "type5", "type6"] {
         story.set_capacity(name, 0);
@@ -310,16 +320,20 @@ fn types_are_tried_from_the_cheapest_up_to_the_price_bound() {
         .into_iter()
         .map(|(name, _)| name.to_string())
         .collect();
-    assert_eq!(tried, ["type4", "type5", "type6"], "1.5 × the cheapest");
+    assert_eq!(
+        tried,
+        ["type4", "type5", "type6"],
+        "up to 1.5 × the cheapest price"
+    );
     assert_eq!(story.creates_of("type7"), 0);
     story.set_capacity("type6", 1);
     story.run_for(minutes(10));
     story.assert_complete(container);
 }
 
-/// Upstream node_size: buffers of blobs push a container up a size.
+/// Upstream node_size: blob buffers raise the memory need to the next type.
 #[test]
-fn the_buffers_of_its_own_keepstore_count_as_memory() {
+fn keepstore_buffers_count_as_memory() {
     let types = |buffers: u32| {
         let mut story = Story::with(|config| {
             number_types(config, &[1, 2]);
@@ -337,7 +351,7 @@ fn the_buffers_of_its_own_keepstore_count_as_memory() {
 
 /// Upstream node_size: preemptible must match exactly.
 #[test]
-fn on_demand_work_never_runs_on_a_spot_vm_however_cheap_it_is() {
+fn on_demand_container_avoids_spot_instance() {
     let mut story = Story::begin();
     let spot = story.submit_as(
         Demand {
@@ -356,7 +370,7 @@ fn on_demand_work_never_runs_on_a_spot_vm_however_cheap_it_is() {
 
 /// Upstream node_size: graphics processors.
 #[test]
-fn a_container_gets_graphics_processors_of_the_kind_it_can_use() {
+fn gpu_container_gets_matching_type() {
     let version = |major| Version { major, minor: 0 };
     let gpus = |target: &str, vram: u64| Gpus {
         stack: GpuStack::Cuda,
@@ -375,7 +389,7 @@ fn a_container_gets_graphics_processors_of_the_kind_it_can_use() {
             let offer = config
                 .types
                 .get_mut(&TypeName::from(name))
-                .expect("configured");
+                .expect("a configured type");
             offer.resources.gpus = kind.count;
             offer.gpus = Some(kind);
         }
@@ -405,9 +419,9 @@ fn a_container_gets_graphics_processors_of_the_kind_it_can_use() {
     story.assert_cancelled(none, "its GPU does not suit");
 }
 
-/// Upstream pool: the list of VMs empties and those who look are told.
+/// Upstream pool: the instance list becomes empty, and subscribers are notified.
 #[test]
-fn when_all_is_done_no_vm_is_left_and_each_ends_with_an_event() {
+fn finished_queue_leaves_no_instance() {
     let mut story = Story::begin();
     for vcpus in [1, 2, 4] {
         story.submit_as(cores(vcpus), 500, seconds(20));

@@ -1,8 +1,8 @@
-//! The peer's scenarios of one pass over the queue.
+//! Scenarios of the peer's run queue: a single scheduling pass.
 //!
-//! The peer locks a container as soon as a VM is on its way for it, and unlocks it when that comes to
-//! nothing; here a container is locked when a ready VM is kept for it. What the peer's scenarios say of
-//! locks that come and go is said here of starts and creates.
+//! The peer locks a container as soon as an instance is being created, and unlocks after a failed
+//! create; here a container is locked once a ready instance is reserved. Statements of the peer's
+//! scenarios about locks and unlocks are checked here as starts and creates.
 
 use longshore_core::ids::TypeName;
 use longshore_core::resources::{Demand, MIB};
@@ -12,7 +12,7 @@ use longshore_sim::story::{Story, bare, minutes, number_types, seconds};
 
 /// Upstream run_queue: UseIdleWorkers.
 #[test]
-fn the_first_takes_what_is_idle_and_the_others_get_new_vms_of_their_own_size() {
+fn highest_priority_takes_idle_instance() {
     let mut story = Story::with(|config| number_types(config, &[1, 2]));
     let idle = story.idle_vms(&["type1", "type2"]);
     let all: Vec<_> = (1..=4)
@@ -20,14 +20,18 @@ fn the_first_takes_what_is_idle_and_the_others_get_new_vms_of_their_own_size() {
         .collect();
     story.run_for(minutes(3));
     assert_eq!(story.runs_on(all[3]), Some(idle[0]));
-    assert_eq!(story.creates_of("type1"), 3, "an idle type2 costs too much");
+    assert_eq!(
+        story.creates_of("type1"),
+        3,
+        "an idle type2 is too expensive"
+    );
     assert_eq!(story.creates_of("type2"), 0);
     assert_eq!(story.how_many_run(&all), 4);
 }
 
 /// Upstream run_queue: Pack_NewInstance.
 #[test]
-fn four_of_one_core_make_two_new_vms_of_two() {
+fn small_containers_packed_on_new_instances() {
     let mut story = Story::with(|config| number_types(config, &[2, 4]));
     let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
     story.run_for(minutes(3));
@@ -37,7 +41,7 @@ fn four_of_one_core_make_two_new_vms_of_two() {
 
 /// Upstream run_queue: Pack_IdleInstance.
 #[test]
-fn an_idle_vm_that_is_a_little_larger_is_filled_before_one_is_made() {
+fn larger_idle_instance_filled_before_create() {
     let mut story = Story::with(|config| number_types(config, &[2, 3]));
     let idle = story.idle_vms(&["type3"]);
     let all: Vec<_> = (0..4)
@@ -53,7 +57,7 @@ fn an_idle_vm_that_is_a_little_larger_is_filled_before_one_is_made() {
 
 /// Upstream run_queue: Pack_IdleInstance, too big.
 #[test]
-fn an_idle_vm_that_is_far_too_dear_is_left_alone() {
+fn overpriced_idle_instance_not_used() {
     let mut story = Story::with(|config| number_types(config, &[2, 4]));
     let idle = story.idle_vms(&["type4"]);
     let all: Vec<_> = (0..4).map(|_| story.submit(bare(1))).collect();
@@ -64,7 +68,7 @@ fn an_idle_vm_that_is_far_too_dear_is_left_alone() {
 
 /// Upstream run_queue: Pack_SpareResources.
 #[test]
-fn what_is_left_of_a_busy_vm_is_used_first() {
+fn busy_instance_spare_room_used_first() {
     let mut story = Story::with(|config| number_types(config, &[2, 3]));
     let used = story.idle_vms(&["type3"])[0];
     let (_, vm) = story.running(bare(1), minutes(30));
@@ -81,7 +85,7 @@ fn what_is_left_of_a_busy_vm_is_used_first() {
 
 /// Upstream run_queue: Pack_IdleBehaviorHold.
 #[test]
-fn nothing_is_packed_onto_a_held_vm() {
+fn held_instance_not_packed() {
     let mut story = Story::with(|config| number_types(config, &[2, 3]));
     let held = story.idle_vms(&["type3"])[0];
     story.hold(held);
@@ -94,7 +98,7 @@ fn nothing_is_packed_onto_a_held_vm() {
 
 /// Upstream run_queue: Pack_DisabledInConfig.
 #[test]
-fn with_one_container_on_each_vm_one_starts_and_three_vms_are_made() {
+fn packing_disabled_one_container_per_instance() {
     let mut story = Story::with(|config| {
         number_types(config, &[2, 3]);
         config.limits.containers_per_instance = Some(1);
@@ -110,7 +114,7 @@ fn with_one_container_on_each_vm_one_starts_and_three_vms_are_made() {
 
 /// Upstream run_queue: Pack_LimitedInConfig.
 #[test]
-fn with_two_containers_on_each_vm_four_make_two_however_large_they_are() {
+fn packing_limit_two_per_instance() {
     let mut story = Story::with(|config| {
         number_types(config, &[8]);
         config.limits.containers_per_instance = Some(2);
@@ -121,41 +125,45 @@ fn with_two_containers_on_each_vm_four_make_two_however_large_they_are() {
     assert_eq!(story.how_many_run(&all), 4);
 }
 
-/// Upstream run_queue: Pack_InstanceStateUnknown. Here a VM that was found counts as room until it
-/// has failed to answer; the peer counts on it for as long as it may boot.
+/// Upstream run_queue: Pack_InstanceStateUnknown. A found instance counts as room until its first
+/// failed probe; in the peer, for as long as the instance may boot.
 #[test]
-fn a_vm_that_was_found_and_not_heard_yet_counts_as_room() {
+fn unprobed_instance_counts_as_room() {
     let mut story = Story::with(|config| number_types(config, &[2]));
     let found = story.leave_vm("type2");
-    story.run_until("it is found", minutes(2), |story| {
+    story.run_until("the instance is found", minutes(2), |story| {
         story.shown_vm(found).is_some()
     });
-    // Each command to it hangs until its deadline.
+    // Each command to the instance hangs until its deadline.
     story.vm(found).freeze();
     let all: Vec<_> = (0..4)
         .map(|n| story.submit_as(bare(1), 10 - n, minutes(20)))
         .collect();
-    story.run_until("one is asked for", minutes(1), |story| story.creates() == 1);
+    story.run_until("a create is sent", minutes(1), |story| story.creates() == 1);
     story.run_for(seconds(2));
     assert_eq!(
         story.creates(),
         1,
-        "the found one has room for the other two"
+        "the found instance has room for two containers"
     );
     for container in &all[..2] {
         assert_eq!(
             story.until_running(*container),
             1,
-            "the new one is idle first"
+            "the new instance is ready first"
         );
     }
     story.run_for(minutes(5));
-    assert_eq!(story.how_many_run(&all), 4, "nobody waits for a silent VM");
+    assert_eq!(
+        story.how_many_run(&all),
+        4,
+        "no container waits for a silent instance"
+    );
 }
 
 /// Upstream run_queue: Pack_Resources.
 #[test]
-fn cores_memory_and_disk_are_packed_together() {
+fn packing_respects_cores_memory_disk() {
     let mut story = Story::with(|config| number_types(config, &[1, 2, 4, 8, 16]));
     let needs = |vcpus: u32, gib: u64, disk: u64| Demand {
         vcpus,
@@ -165,7 +173,8 @@ fn cores_memory_and_disk_are_packed_together() {
     };
     let nothing: Vec<_> = (0..4).map(|_| story.submit(bare(0))).collect();
     let large = story.submit(bare(16));
-    // Each of them needs a type8 for another reason; together they fit on one.
+    // Each of the three needs a type8 for a different resource; together they fit on a single
+    // type8.
     let three = [needs(5, 1, 1), needs(1, 6, 1), needs(2, 0, 5)];
     let three: Vec<_> = three.into_iter().map(|need| story.submit(need)).collect();
     story.run_for(minutes(4));
@@ -182,7 +191,7 @@ fn cores_memory_and_disk_are_packed_together() {
 
 /// Upstream run_queue: Pack_0VCPUs.
 #[test]
-fn a_container_with_all_cores_of_a_vm_is_alone_on_it() {
+fn full_instance_rejects_zero_core_container() {
     let mut story = Story::with(|config| number_types(config, &[2]));
     let full = story.submit_as(bare(2), 900, minutes(20));
     story.until_running(full);
@@ -191,10 +200,11 @@ fn a_container_with_all_cores_of_a_vm_is_alone_on_it() {
     assert_ne!(story.runs_on(full), story.runs_on(none));
 }
 
-/// Upstream run_queue: ShutdownAtQuota, quota 2. The peer ends both idle VMs and starts nothing; here
-/// one VM makes room for the first, and the second starts on the other at once.
+/// Upstream run_queue: ShutdownAtQuota, quota 2. The peer shuts both idle instances down and starts
+/// nothing; here an idle instance is replaced for the first container, and the second container
+/// starts on the other instance immediately.
 #[test]
-fn at_the_limit_one_idle_vm_makes_room_for_the_first_and_the_second_takes_the_other() {
+fn instance_limit_one_idle_instance_replaced() {
     let mut story = Story::with(|config| {
         number_types(config, &[2, 3]);
         config.sizing.max_price_factor_ppm = 1_000_000;
@@ -213,7 +223,7 @@ fn at_the_limit_one_idle_vm_makes_room_for_the_first_and_the_second_takes_the_ot
 
 /// Upstream run_queue: ShutdownAtQuota, quota 3.
 #[test]
-fn below_the_limit_the_first_gets_its_vm_and_the_second_an_idle_one() {
+fn below_limit_idle_instances_kept() {
     let mut story = Story::with(|config| {
         number_types(config, &[2, 3]);
         config.sizing.max_price_factor_ppm = 1_000_000;
@@ -230,7 +240,7 @@ fn below_the_limit_the_first_gets_its_vm_and_the_second_an_idle_one() {
 
 /// Upstream run_queue: InstanceCapacity.
 #[test]
-fn what_waits_for_a_type_at_capacity_is_left_alone_and_lower_ones_get_another() {
+fn type_at_capacity_lower_priority_runs() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 4]);
         config.limits.containers_per_instance = Some(1);
@@ -248,21 +258,25 @@ fn what_waits_for_a_type_at_capacity_is_left_alone_and_lower_ones_get_another() 
     assert_eq!(story.creates_of("type1"), 1);
     for container in waiting {
         let why = story.shown(container).and_then(|shown| shown.waiting);
-        let cooling = |(name, why): &(TypeName, CreateBlocked)| {
+        let backed_off = |(name, why): &(TypeName, CreateBlocked)| {
             name.as_str() == "type4"
                 && matches!(why, CreateBlocked::BackedOff { .. } | CreateBlocked::Canary)
         };
         assert!(
-            matches!(&why, Some(WaitReason::CreateBlocked(all)) if all.iter().all(cooling)),
+            matches!(&why, Some(WaitReason::CreateBlocked(all)) if all.iter().all(backed_off)),
             "{why:?}"
         );
-        assert_eq!(story.lock_count(container), 0, "nothing was tried with it");
+        assert_eq!(
+            story.lock_count(container),
+            0,
+            "the container was never locked"
+        );
     }
 }
 
 /// Upstream run_queue: EqualPriority.
 #[test]
-fn equals_at_the_limit_are_locked_once_each_and_never_unlocked() {
+fn equal_priority_locked_once_never_unlocked() {
     let mut story = Story::with(|config| {
         number_types(config, &[2]);
         config.limits.instances = Some(2);
@@ -281,7 +295,7 @@ fn equals_at_the_limit_are_locked_once_each_and_never_unlocked() {
 
 /// Upstream run_queue: StartWhileCreating.
 #[test]
-fn what_is_idle_starts_now_what_boots_is_kept_and_the_rest_is_asked_for() {
+fn idle_used_booting_reserved_rest_created() {
     let mut story = Story::with(|config| {
         number_types(config, &[1, 2]);
         config.sizing.max_price_factor_ppm = 1_000_000;
@@ -289,13 +303,13 @@ fn what_is_idle_starts_now_what_boots_is_kept_and_the_rest_is_asked_for() {
     });
     story.boots_take((300, 300));
     for vcpus in [1, 2] {
-        let given_up = story.submit(bare(vcpus));
+        let cancelled = story.submit(bare(vcpus));
         story.run_for(seconds(5));
-        story.set_priority(given_up, 0);
+        story.set_priority(cancelled, 0);
     }
     story.boots_take((1, 2));
     let idle = story.idle_vms(&["type1", "type2"]);
-    assert_eq!(story.creates(), 2, "one of each boots");
+    assert_eq!(story.creates(), 2, "one instance of each type is booting");
     story.boots_take((300, 300));
     let of = |story: &mut Story, vcpus| -> Vec<_> {
         (0..3)
@@ -314,7 +328,7 @@ fn what_is_idle_starts_now_what_boots_is_kept_and_the_rest_is_asked_for() {
 
 /// Upstream run_queue: ContainersMetrics.
 #[test]
-fn what_waits_is_counted_by_what_it_waits_for() {
+fn waiting_containers_counted_by_cause() {
     let mut story = Story::with(|config| {
         number_types(config, &[1]);
         config.limits.instances = Some(1);
@@ -324,7 +338,7 @@ fn what_waits_is_counted_by_what_it_waits_for() {
     story.run_for(seconds(10));
     let totals = story.totals();
     assert_eq!((totals.allocated_not_started, totals.not_allocated), (1, 0));
-    let oldest = totals.oldest_waiting.expect("it waits");
+    let oldest = totals.oldest_waiting.expect("a waiting container");
     assert_eq!(story.since_begin(oldest), begun);
     let _second = story.submit(bare(1));
     story.run_for(seconds(1));
@@ -337,30 +351,35 @@ fn what_waits_is_counted_by_what_it_waits_for() {
     assert_eq!(totals.runners, 1);
 }
 
-/// Upstream queue: what fits no type, and what makes no sense, is cancelled and never waits for a VM.
+/// Upstream queue: an unsatisfiable or malformed container is cancelled and never waits for an
+/// instance.
 #[test]
-fn what_can_never_run_is_cancelled_once_and_never_waits_for_a_vm() {
+fn unrunnable_containers_cancelled_once() {
     let mut story = Story::begin();
     story.strike(Fault::QueueAnswerLate, 2);
-    let hopeless = story.submit(bare(64));
+    let unsatisfiable = story.submit(bare(64));
     let malformed = story.submit_malformed();
     story.run_for(minutes(10));
     story.assert_cancelled(
-        hopeless,
+        unsatisfiable,
         "constraints not satisfiable by any configured instance type",
     );
     story.assert_cancelled(malformed, "expected an object");
     assert_eq!(story.creates(), 0);
-    for container in [hopeless, malformed] {
+    for container in [unsatisfiable, malformed] {
         assert_eq!(story.cancels_of(container), 1);
-        assert_eq!(story.lock_count(container), 1, "to write the reason");
+        assert_eq!(
+            story.lock_count(container),
+            1,
+            "locked once to write the reason"
+        );
     }
 }
 
-/// Upstream queue: a Queued container cannot be unlocked, a locked one not locked, a cancelled one
-/// neither. Whatever the queue answers, the core never asks for it: it knows the state.
+/// Upstream queue: unlock of a Queued, lock of a locked and any change of a cancelled container are
+/// refused. The core knows the state and never sends such a request.
 #[test]
-fn nothing_is_asked_of_the_queue_that_it_must_refuse() {
+fn queue_refuses_no_request() {
     let mut story = Story::begin();
     let all: Vec<_> = (0..5)
         .map(|n| story.submit_as(bare(1), n + 1, minutes(1)))

@@ -1,4 +1,4 @@
-//! Limits of the cloud and our own.
+//! Quotas, capacity and rate limits of the cloud, and configured limits.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn only(names: &[&str], config: &mut longshore_core::config::Config) {
 }
 
 #[test]
-fn at_the_accounts_quota_containers_wait_and_go_on_when_there_is_room() {
+fn account_quota_containers_wait_and_resume() {
     let mut story = Story::with(|config| only(&["small"], config));
     story.set_quota("standard", 2);
     let all: Vec<_> = (0..4).map(|_| story.submit(cores(1))).collect();
@@ -37,7 +37,7 @@ fn at_the_accounts_quota_containers_wait_and_go_on_when_there_is_room() {
 }
 
 #[test]
-fn a_quota_that_is_raised_is_noticed_without_any_shutdown() {
+fn raised_quota_detected_without_shutdown() {
     let mut story = Story::with(|config| only(&["small"], config));
     story.set_quota("standard", 1);
     let _long = story.submit_as(cores(1), 900, minutes(300));
@@ -50,7 +50,7 @@ fn a_quota_that_is_raised_is_noticed_without_any_shutdown() {
 }
 
 #[test]
-fn the_quota_of_one_group_does_not_stop_another() {
+fn quota_error_other_group_unaffected() {
     let mut story = Story::begin();
     story.set_quota("standard.spot", 0);
     let spot = story.submit(Demand {
@@ -65,7 +65,7 @@ fn the_quota_of_one_group_does_not_stop_another() {
 }
 
 #[test]
-fn missing_capacity_of_one_type_does_not_block_others() {
+fn missing_capacity_other_types_unaffected() {
     let mut story = Story::with(|config| only(&["small", "huge"], config));
     story.set_capacity("huge", 0);
     let blocked = story.submit_as(cores(8), 1000, minutes(5));
@@ -86,7 +86,7 @@ fn missing_capacity_of_one_type_does_not_block_others() {
 }
 
 #[test]
-fn another_eligible_type_is_taken_when_the_cheapest_has_no_capacity() {
+fn sold_out_type_next_eligible_used() {
     let mut story = Story::with(|config| {
         only(&["small", "medium"], config);
         config.sizing.max_price_factor_ppm = 2_000_000;
@@ -99,7 +99,7 @@ fn another_eligible_type_is_taken_when_the_cheapest_has_no_capacity() {
 }
 
 #[test]
-fn a_rate_limit_is_respected_and_running_work_goes_on() {
+fn cloud_rate_limit_respected() {
     let mut story = Story::with(|config| only(&["small"], config));
     story.throttle_creates(seconds(30), 1);
     let all: Vec<_> = (0..5)
@@ -113,7 +113,7 @@ fn a_rate_limit_is_respected_and_running_work_goes_on() {
 }
 
 #[test]
-fn our_own_rate_limit_holds() {
+fn configured_create_rate_holds() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.creates = Some(Rate {
@@ -129,7 +129,7 @@ fn our_own_rate_limit_holds() {
 }
 
 #[test]
-fn a_cloud_that_is_down_does_not_touch_what_runs() {
+fn cloud_outage_running_work_unaffected() {
     let mut story = Story::begin();
     let (container, vm) = story.running(cores(1), minutes(20));
     story.strike(Fault::CloudDown, 1);
@@ -140,14 +140,18 @@ fn a_cloud_that_is_down_does_not_touch_what_runs() {
 }
 
 #[test]
-fn the_price_limit_holds_and_says_so() {
+fn price_limit_reported_as_reason() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.price_per_hour = Some(MicroDollars(250_000));
     });
     let all: Vec<_> = (0..4).map(|_| story.submit(cores(1))).collect();
     story.run_for(minutes(4));
-    assert_eq!(story.vms_made(), 2, "ten cents each, 25 at most");
+    assert_eq!(
+        story.vms_made(),
+        2,
+        "two instances at ten cents, limit 25 cents"
+    );
     let waiting = story.shown(all[3]).and_then(|view| view.waiting);
     let reason = matches!(&waiting, Some(WaitReason::CreateBlocked(why))
         if why.iter().all(|(_, b)| *b == CreateBlocked::MaxPricePerHour));
@@ -159,7 +163,7 @@ fn the_price_limit_holds_and_says_so() {
 }
 
 #[test]
-fn max_instances_counts_wishes_under_way() {
+fn max_instances_counts_pending_creates() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.instances = Some(3);
@@ -173,7 +177,7 @@ fn max_instances_counts_wishes_under_way() {
 }
 
 #[test]
-fn creates_in_flight_are_limited() {
+fn creates_in_flight_limited() {
     let mut story = Story::with(|config| {
         only(&["small"], config);
         config.limits.creates_in_flight = Some(1);
@@ -189,7 +193,7 @@ fn creates_in_flight_are_limited() {
 }
 
 #[test]
-fn a_small_vm_of_low_priority_does_not_take_the_quota_of_the_large_one() {
+fn low_priority_create_leaves_quota() {
     let mut story = Story::with(|config| only(&["small", "huge"], config));
     story.set_quota("standard", 1);
     let first = story.submit_as(cores(1), 900, minutes(2));
@@ -202,7 +206,7 @@ fn a_small_vm_of_low_priority_does_not_take_the_quota_of_the_large_one() {
 }
 
 #[test]
-fn a_quota_error_of_one_group_leaves_the_creates_of_another_at_once() {
+fn quota_error_other_group_creates_parallel() {
     let mut story = Story::begin();
     story.set_quota("standard.spot", 0);
     let spot = story.submit(Demand {
@@ -215,13 +219,17 @@ fn a_quota_error_of_one_group_leaves_the_creates_of_another_at_once() {
         story.submit(cores(8));
     }
     story.run_for(seconds(5));
-    assert_eq!(story.creates_of("huge"), 12, "all under way at once");
+    assert_eq!(
+        story.creates_of("huge"),
+        12,
+        "all creates in flight at once"
+    );
     story.run_for(minutes(60));
     assert_eq!(story.runs_on(spot), None);
 }
 
 #[test]
-fn a_quota_error_of_long_ago_holds_nobody_up() {
+fn old_quota_error_expires() {
     let mut story = Story::with(|config| only(&["huge"], config));
     story.set_quota("standard", 0);
     let container = story.submit(cores(8));
@@ -230,11 +238,11 @@ fn a_quota_error_of_long_ago_holds_nobody_up() {
     story.set_priority(container, 0);
     story.set_quota("standard", 100);
     story.run_for(minutes(30));
-    assert!(!story.totals().at_quota, "nobody has been refused since");
+    assert!(!story.totals().at_quota, "no recent refusal");
 }
 
 #[test]
-fn a_type_without_capacity_is_tried_ever_more_seldom_by_one_create_until_one_succeeds() {
+fn sold_out_type_exponential_canary_backoff() {
     let create = |action: &Action| {
         let create = |action: &CloudAction| matches!(action, CloudAction::Create { .. });
         matches!(action, Action::Cloud { action, .. } if create(action))
@@ -243,7 +251,7 @@ fn a_type_without_capacity_is_tried_ever_more_seldom_by_one_create_until_one_suc
         let pairs = times.windows(2);
         pairs.map(|pair| (pair[1] - pair[0]).as_secs()).collect()
     };
-    let grow = |gaps: &[u64], expected: &[u64]| {
+    let assert_gaps = |gaps: &[u64], expected: &[u64]| {
         assert!(gaps.len() >= expected.len(), "{gaps:?}");
         for (gap, least) in gaps.iter().zip(expected) {
             assert!((*least..=*least * 9 / 8 + 5).contains(gap), "{gaps:?}");
@@ -260,20 +268,20 @@ fn a_type_without_capacity_is_tried_ever_more_seldom_by_one_create_until_one_suc
     story.run_for(minutes(4 * 60));
     let all_times = story.times_of(create);
     let tries = &all_times[at_first - 1..];
-    // Four wait, and each time one create decides for all.
-    grow(&gaps(tries), &[60, 120, 240, 480, 960, 1800, 1800]);
+    // Four containers wait, and a single create decides for all at each retry.
+    assert_gaps(&gaps(tries), &[60, 120, 240, 480, 960, 1800, 1800]);
     assert!(tries[1] > begin, "{tries:?}");
-    // Once one has succeeded the others follow; where they fail, it begins anew.
+    // After a successful create the others follow; after a failure the back-off starts again.
     story.set_capacity("small", 2);
     story.run_for(minutes(45));
     assert_eq!(story.how_many_run(&all), 2);
     let later = gaps(&story.times_of(create)[all_times.len()..]);
     let apart: Vec<u64> = later.into_iter().filter(|gap| *gap > 30).collect();
-    grow(&apart, &[60, 120, 240]);
+    assert_gaps(&apart, &[60, 120, 240]);
 }
 
 #[test]
-fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types() {
+fn sold_out_group_shares_one_canary() {
     let mut story = Story::with(|config| {
         only(&["small", "medium", "large", "huge"], config);
         config.sizing.max_price_factor_ppm = 100_000_000;
@@ -283,12 +291,12 @@ fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types(
     story.run_for(seconds(30));
     let before = story.creates();
     story.strike(Fault::CreateSlow, 1000);
-    story.run_until("one is tried", minutes(5), |s| s.creates() > before);
+    story.run_until("a canary is sent", minutes(5), |s| s.creates() > before);
     story.run_for(seconds(2));
     assert_eq!(
         story.creates(),
         before + 1,
-        "the other types wait for its end"
+        "the other types wait for the canary"
     );
     story.run_for(minutes(90));
     for container in all {
@@ -296,20 +304,20 @@ fn where_a_whole_group_is_out_of_capacity_one_create_tries_it_for_all_its_types(
     }
 }
 
-/// Since when creates of a type fail, as the metric has it.
+/// Time since the first failing create of a type, as in the metric.
 fn failing(story: &Story, name: &str) -> Option<std::time::Duration> {
     let since = story.totals().failing.get(&name.into()).copied()?;
     Some(story.now().since(since))
 }
 
 #[test]
-fn creates_that_are_throttled_count_as_failing_and_errors_of_long_ago_do_not() {
+fn throttled_creates_reported_as_failing() {
     let mut story = Story::with(|config| only(&["huge"], config));
     story.throttle_creates(minutes(60), 1);
     let _first = story.running(cores(8), minutes(600));
     let container = story.submit(cores(8));
     story.run_for(minutes(10));
-    let span = failing(&story, "huge").expect("it is throttled");
+    let span = failing(&story, "huge").expect("a failing type");
     assert!(span > minutes(9), "{span:?}");
     story.run_for(minutes(70));
     story.assert_complete(container);
@@ -323,7 +331,11 @@ fn creates_that_are_throttled_count_as_failing_and_errors_of_long_ago_do_not() {
     story.set_capacity("huge", 9);
     let last = story.submit_as(cores(8), 500, minutes(1));
     story.run_for(seconds(1));
-    assert_eq!(failing(&story, "huge"), None, "that was an hour ago");
+    assert_eq!(
+        failing(&story, "huge"),
+        None,
+        "the last error is an hour old"
+    );
     story.run_for(minutes(10));
     story.assert_complete(last);
 }

@@ -1,11 +1,11 @@
-//! Only the VM that was rented gets work.
+//! Identity of instances: only the rented instance gets work.
 
 use longshore_core::event::Event;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
 #[test]
-fn a_vm_that_cannot_prove_who_it_is_never_gets_a_start() {
+fn identity_mismatch_gets_no_start() {
     let mut story = Story::begin();
     story.strike(Fault::Impostor, 1);
     let container = story.submit(cores(1));
@@ -14,11 +14,14 @@ fn a_vm_that_cannot_prove_who_it_is_never_gets_a_start() {
     assert_eq!(story.vms(), 1);
     story.run_for(minutes(12));
     story.assert_complete(container);
-    assert!(story.is_gone(0), "it was given back after TimeoutBooting");
+    assert!(
+        story.is_gone(0),
+        "the instance is terminated after TimeoutBooting"
+    );
 }
 
 #[test]
-fn a_vm_whose_address_answers_as_another_is_given_back() {
+fn replaced_instance_terminated() {
     let mut story = Story::with(|config| config.timeouts.idle = minutes(60));
     let (_, vm) = story.running(cores(1), seconds(5));
     story.run_for(minutes(1));
@@ -30,7 +33,7 @@ fn a_vm_whose_address_answers_as_another_is_given_back() {
 }
 
 #[test]
-fn an_address_that_was_used_before_leads_to_nobody_else() {
+fn reused_address_identity_verified() {
     let mut story = Story::begin();
     let (_, first) = story.running(cores(1), seconds(5));
     story.run_for(minutes(5));

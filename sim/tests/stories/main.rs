@@ -1,24 +1,24 @@
-//! The rules of the dispatcher, told as stories in a simulated world.
+//! Scenarios for the rules of the dispatcher, in a simulated world.
 
-mod breaker;
-mod breaking;
+mod boot_breaker;
+mod broken_instances;
+mod budgets;
 mod capacity;
-mod creating;
-mod disappearing;
-mod explaining;
+mod creates;
+mod disappearance;
+mod explain;
 mod identity;
-mod idling;
-mod leading;
-mod limiting;
-mod operating;
-mod placing;
-mod probing;
-mod queueing;
-mod reloading;
-mod restarting;
-mod running;
-mod spending;
+mod idle_shutdown;
+mod leadership;
+mod lifecycle;
+mod limits;
+mod operator;
+mod placement;
+mod probes;
+mod queue;
+mod regressions;
+mod reload;
+mod restart;
 mod spot;
-mod starting;
-mod stopping;
-mod world;
+mod starts;
+mod stops;

@@ -1,4 +1,5 @@
-//! VMs that the cloud takes back: announced or not, what ran there is interrupted, not failed.
+//! Preemption of spot instances, with and without a notice: containers are interrupted and
+//! requeued, not failed.
 
 use longshore_core::config::{Config, SpotFallback};
 use longshore_core::event::{BootOutcome, Event};
@@ -8,7 +9,7 @@ use longshore_core::resources::Demand;
 use longshore_sim::Fault;
 use longshore_sim::story::{Story, cores, minutes, seconds};
 
-/// A container that may be interrupted.
+/// Demand of a preemptible container.
 fn spot(count: u32) -> Demand {
     Demand {
         preemptible: true,
@@ -16,8 +17,8 @@ fn spot(count: u32) -> Demand {
     }
 }
 
-/// A world in which the end of a VM is soon seen.
-fn watchful(change: impl FnOnce(&mut Config)) -> Story {
+/// Returns a story with frequent instance lists, so that the end of an instance is detected soon.
+fn frequent_lists(change: impl FnOnce(&mut Config)) -> Story {
     Story::with(|config| {
         config.intervals.sync = seconds(2);
         change(config);
@@ -28,23 +29,23 @@ fn interruptions(story: &Story) -> usize {
     story.count_events(|e| matches!(e, Event::Interrupted { .. }))
 }
 
-fn announcements(story: &Story) -> usize {
+fn notices(story: &Story) -> usize {
     story.count_events(|e| matches!(e, Event::PreemptionNotice { .. }))
 }
 
-/// Lets the cloud take back the VM of a container, and waits until it runs on another.
+/// Preempts the instance of a container, and waits until the container runs on another.
 fn interrupt(story: &mut Story, container: ContainerId) -> usize {
     let vm = story.until_running(container);
     story.vm(vm).take_back();
-    story.run_until("it runs elsewhere", minutes(15), |s| {
+    story.run_until("the container runs on another instance", minutes(15), |s| {
         s.runs_on(container).is_some_and(|now| now != vm)
     });
     story.until_running(container)
 }
 
 #[test]
-fn an_announced_vm_takes_nothing_more() {
-    let mut story = watchful(|_| {});
+fn preemption_notice_drains_instance() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(1));
     story.vm(vm).announce_loss();
     story.run_for(seconds(15));
@@ -54,18 +55,26 @@ fn an_announced_vm_takes_nothing_more() {
     let other = story.submit(spot(1));
     story.run_for(minutes(2));
     story.assert_complete(container);
-    assert_eq!(story.runs_on(other), Some(1), "on a VM of its own");
-    assert_eq!(announcements(&story), 1);
-    assert_eq!(interruptions(&story), 0, "it was done in time");
+    assert_eq!(story.runs_on(other), Some(1), "on a new instance");
+    assert_eq!(notices(&story), 1);
+    assert_eq!(
+        interruptions(&story),
+        0,
+        "the container ended before the preemption"
+    );
 }
 
 #[test]
-fn what_runs_on_an_announced_vm_is_interrupted_and_runs_again() {
-    let mut story = watchful(|_| {});
+fn preempted_container_requeued() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(5));
     story.vm(vm).announce_loss();
     story.run_for(seconds(110));
-    assert_eq!(story.runs_on(container), Some(vm), "it may use its time");
+    assert_eq!(
+        story.runs_on(container),
+        Some(vm),
+        "the container runs until the preemption"
+    );
     story.run_for(minutes(3));
     assert_eq!(story.runs_on(container), Some(1));
     let warning = story.warning_of(container);
@@ -83,8 +92,8 @@ fn what_runs_on_an_announced_vm_is_interrupted_and_runs_again() {
 }
 
 #[test]
-fn a_preemptible_vm_that_is_taken_without_notice_interrupts_as_well() {
-    let mut story = watchful(|_| {});
+fn preemption_without_notice_requeues() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(5));
     story.vm(vm).take_back();
     story.run_for(minutes(10));
@@ -96,8 +105,8 @@ fn a_preemptible_vm_that_is_taken_without_notice_interrupts_as_well() {
 }
 
 #[test]
-fn where_the_queue_cannot_put_it_back_its_end_says_interrupted() {
-    let mut story = watchful(|_| {});
+fn preempted_without_requeue_reports_interruption() {
+    let mut story = frequent_lists(|_| {});
     story.cannot_requeue();
     let (container, vm) = story.running(spot(1), minutes(5));
     story.vm(vm).take_back();
@@ -109,7 +118,7 @@ fn where_the_queue_cannot_put_it_back_its_end_says_interrupted() {
 }
 
 #[test]
-fn without_the_clouds_word_that_the_vm_is_gone_nothing_runs_twice() {
+fn unconfirmed_preemption_no_second_run() {
     let mut story = Story::with(|config| {
         config.intervals.sync = minutes(20);
         config.timeouts.probe = minutes(600);
@@ -123,11 +132,11 @@ fn without_the_clouds_word_that_the_vm_is_gone_nothing_runs_twice() {
 }
 
 #[test]
-fn an_interruption_before_the_container_runs_costs_one_attempt() {
-    let mut story = watchful(|_| {});
+fn preemption_before_running_one_attempt() {
+    let mut story = frequent_lists(|_| {});
     story.strike(Fault::SlowSetup, 1);
     let container = story.submit(spot(1));
-    story.run_until("its runner begins", minutes(5), |s| s.has_runner(container));
+    story.run_until("the runner starts", minutes(5), |s| s.has_runner(container));
     story.vm(0).take_back();
     story.run_for(minutes(15));
     story.assert_complete(container);
@@ -136,13 +145,13 @@ fn an_interruption_before_the_container_runs_costs_one_attempt() {
 }
 
 #[test]
-fn an_idle_vm_that_is_announced_is_given_back_at_once() {
-    let mut story = watchful(|config| config.timeouts.idle = minutes(600));
+fn preemption_notice_idle_instance_terminated() {
+    let mut story = frequent_lists(|config| config.timeouts.idle = minutes(600));
     let (_, vm) = story.running(spot(1), seconds(5));
     story.run_for(minutes(2));
     story.vm(vm).announce_loss();
     story.run_for(seconds(80));
-    assert!(story.is_gone(vm), "before the cloud takes it");
+    assert!(story.is_gone(vm), "terminated before the preemption");
     let expected = |e: &Event| {
         matches!(
             e,
@@ -156,8 +165,8 @@ fn an_idle_vm_that_is_announced_is_given_back_at_once() {
 }
 
 #[test]
-fn a_held_vm_that_is_announced_stays_held_and_takes_nothing() {
-    let mut story = watchful(|_| {});
+fn preemption_notice_held_instance_stays() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(30));
     story.hold(vm);
     story.vm(vm).announce_loss();
@@ -174,8 +183,8 @@ fn a_held_vm_that_is_announced_stays_held_and_takes_nothing() {
 }
 
 #[test]
-fn an_announced_vm_is_still_known_as_such_after_a_restart() {
-    let mut story = watchful(|_| {});
+fn preemption_notice_survives_restart() {
+    let mut story = frequent_lists(|_| {});
     let (_, vm) = story.running(spot(1), minutes(30));
     story.vm(vm).announce_loss();
     story.run_for(seconds(20));
@@ -188,11 +197,13 @@ fn an_announced_vm_is_still_known_as_such_after_a_restart() {
 }
 
 #[test]
-fn a_vm_that_is_taken_back_while_it_boots_is_no_failed_boot() {
-    let mut story = watchful(|config| config.limits.boot_failures = Some(1));
+fn preemption_while_booting_not_failure() {
+    let mut story = frequent_lists(|config| config.limits.boot_failures = Some(1));
     let container = story.submit(spot(1));
     for vm in 0..3 {
-        story.run_until("the next boots", minutes(10), |s| s.vms_made() > vm);
+        story.run_until("the next instance is created", minutes(10), |s| {
+            s.vms_made() > vm
+        });
         story.run_for(seconds(10));
         story.vm(vm).take_back();
     }
@@ -205,8 +216,8 @@ fn a_vm_that_is_taken_back_while_it_boots_is_no_failed_boot() {
 }
 
 #[test]
-fn what_an_operator_kills_is_not_interrupted() {
-    let mut story = watchful(|_| {});
+fn operator_kill_not_interruption() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(30));
     story.kill_vm(vm);
     story.run_for(minutes(3));
@@ -215,8 +226,8 @@ fn what_an_operator_kills_is_not_interrupted() {
 }
 
 #[test]
-fn what_is_being_stopped_is_not_put_back() {
-    let mut story = watchful(|_| {});
+fn stopping_container_not_requeued() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(spot(1), minutes(30));
     story.vm(vm).ignore_kill();
     story.kill_container(container);
@@ -228,8 +239,8 @@ fn what_is_being_stopped_is_not_put_back() {
 }
 
 #[test]
-fn on_demand_vms_that_vanish_fail_their_containers() {
-    let mut story = watchful(|_| {});
+fn on_demand_disappearance_fails_container() {
+    let mut story = frequent_lists(|_| {});
     let (container, vm) = story.running(cores(1), minutes(30));
     story.vm(vm).vanish();
     story.run_for(minutes(5));
@@ -238,8 +249,8 @@ fn on_demand_vms_that_vanish_fail_their_containers() {
 }
 
 #[test]
-fn after_so_many_interruptions_it_takes_what_cannot_be_interrupted() {
-    let mut story = watchful(|config| {
+fn spot_fallback_after_interruptions() {
+    let mut story = frequent_lists(|config| {
         config.sizing.spot_fallback.interruptions = Some(2);
     });
     let container = story.submit_as(spot(4), 500, minutes(10));
@@ -247,18 +258,18 @@ fn after_so_many_interruptions_it_takes_what_cannot_be_interrupted() {
     assert_eq!(story.type_of(second), "spot");
     let third = interrupt(&mut story, container);
     assert_eq!(story.type_of(third), "large");
-    let fell = |e: &Event| matches!(e, Event::FellBack { .. });
-    assert_eq!(story.count_events(fell), 1);
+    let fallbacks = |e: &Event| matches!(e, Event::FellBack { .. });
+    assert_eq!(story.count_events(fallbacks), 1);
     story.run_for(minutes(15));
     story.assert_complete(container);
     let newcomer = story.submit(spot(4));
     let vm = story.until_running(newcomer);
-    assert_eq!(story.type_of(vm), "spot", "others are not affected");
+    assert_eq!(story.type_of(vm), "spot", "other containers use spot");
 }
 
 #[test]
-fn without_the_rule_it_stays_where_it_can_be_interrupted() {
-    let mut story = watchful(|_| {});
+fn no_fallback_interrupted_stays_on_spot() {
+    let mut story = frequent_lists(|_| {});
     let container = story.submit_as(spot(4), 500, minutes(10));
     for _ in 0..3 {
         let vm = interrupt(&mut story, container);
@@ -267,8 +278,8 @@ fn without_the_rule_it_stays_where_it_can_be_interrupted() {
 }
 
 #[test]
-fn what_falls_back_waits_for_spot_where_nothing_else_fits() {
-    let mut story = watchful(|config| {
+fn spot_fallback_without_alternative_waits() {
+    let mut story = frequent_lists(|config| {
         config.types.retain(|name, _| name.as_str() == "spot");
         config.sizing.spot_fallback.interruptions = Some(1);
     });
@@ -280,8 +291,8 @@ fn what_falls_back_waits_for_spot_where_nothing_else_fits() {
 }
 
 #[test]
-fn a_type_that_is_no_longer_configured_lets_it_return_to_spot() {
-    let mut story = watchful(|config| {
+fn spot_fallback_type_removed_returns() {
+    let mut story = frequent_lists(|config| {
         config.sizing.spot_fallback.interruptions = Some(1);
         config
             .types
@@ -299,7 +310,7 @@ fn a_type_that_is_no_longer_configured_lets_it_return_to_spot() {
 }
 
 #[test]
-fn while_every_spot_type_fails_for_long_others_are_used() {
+fn spot_fallback_after_failing_creates() {
     let mut story = Story::with(|config| {
         config.sizing.spot_fallback = SpotFallback {
             interruptions: None,
@@ -313,7 +324,7 @@ fn while_every_spot_type_fails_for_long_others_are_used() {
     story.run_for(minutes(4));
     assert!(story.runs_on(container).is_some());
     assert_eq!(story.type_of(0), "large");
-    // Once spot works again it is what newcomers get.
+    // New containers use spot again once spot capacity is back.
     story.set_capacity("spot", 10);
     story.run_for(minutes(40));
     story.assert_complete(container);
@@ -323,7 +334,7 @@ fn while_every_spot_type_fails_for_long_others_are_used() {
 }
 
 #[test]
-fn without_the_rule_it_waits_for_spot() {
+fn no_fallback_waits_for_spot() {
     let mut story = Story::begin();
     story.set_capacity("spot", 0);
     let container = story.submit(spot(4));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use longshore_cluster_config::{ClusterConfig, Log, LogFormat, LogLevel};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, TypeName};
-use longshore_driver::conformance::{Patience, Plan, Promises, run as prove};
+use longshore_driver::conformance::{Capabilities, Options, Timeouts, run as prove};
 use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,8 @@ impl TestRun<'_> {
     async fn prove_all(&self, cloud: &SharedCloud, mut shown: Shown) -> CliResult {
         let subnets = cloud.subnets();
         if subnets.is_empty() {
-            self.prove(Arc::clone(cloud), None, &mut shown).await?;
+            self.verify_identity(Arc::clone(cloud), None, &mut shown)
+                .await?;
         }
         for (place, name) in subnets.into_iter().enumerate() {
             let Some(there) = cloud.for_subnet(place) else {
@@ -135,13 +136,13 @@ impl TestRun<'_> {
                 )));
             };
             if !self.stop.is_cancelled() {
-                self.prove(there, Some(name), &mut shown).await?;
+                self.verify_identity(there, Some(name), &mut shown).await?;
             }
         }
         shown.finish(self.stop.is_cancelled())
     }
 
-    async fn prove(
+    async fn verify_identity(
         &self,
         cloud: SharedCloud,
         subnet: Option<String>,
@@ -162,10 +163,10 @@ impl TestRun<'_> {
                 json: self.args.json.json,
             },
             stop: self.stop.clone(),
-            promises: promises(&self.cluster.cloud.driver),
-            patience: patience(self.cluster),
+            capabilities: capabilities(&self.cluster.cloud.driver),
+            timeouts: timeouts(self.cluster),
         };
-        let plan = Plan {
+        let plan = Options {
             destroy_existing: self.args.destroy_existing,
         };
         let rows = shown.begin(subnet.as_deref());
@@ -192,23 +193,27 @@ struct Access {
 
 /// Optional features of each driver. Batches are not tested: a second instance costs money without
 /// testing the account. Prices are not tested either, since operators may have disabled them.
-fn promises(driver: &str) -> Promises {
-    Promises {
+fn capabilities(driver: &str) -> Capabilities {
+    Capabilities {
         idempotent_create: matches!(driver, "loopback" | "ec2"),
         batches: false,
         market_prices: false,
     }
 }
 
-fn patience(cluster: &ClusterConfig) -> Patience {
+fn timeouts(cluster: &ClusterConfig) -> Timeouts {
     let timeouts = &cluster.core.timeouts;
-    let default = Patience::default();
+    let default = Timeouts::default();
     let local = cluster.cloud.driver == "loopback";
-    Patience {
+    Timeouts {
         boot: timeouts.booting,
-        again: timeouts.shutdown,
+        destroy_retry: timeouts.shutdown,
         // The list of the loopback driver is consistent at once.
-        settle: if local { default.pause } else { default.settle },
+        absence: if local {
+            default.poll_interval
+        } else {
+            default.absence
+        },
         ..default
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use longshore_driver::layer::CallEnd;
-use longshore_driver::{Called, Instrument, Layered, SharedCloud, Watch};
+use longshore_driver::layer::CallOutcome;
+use longshore_driver::{CallObserver, CallRecord, Instrument, Layered, SharedCloud};
 use longshore_management::Metrics;
 
 /// Wraps the driver in a layer that counts and times calls.
@@ -17,12 +17,12 @@ pub(crate) fn timed(cloud: SharedCloud, metrics: Arc<Metrics>) -> SharedCloud {
 /// Observer that adds calls to the metrics.
 struct CallMetrics(Arc<Metrics>);
 
-impl Watch for CallMetrics {
-    fn called(&self, call: &Called<'_>) {
-        let outcome = match call.end {
-            CallEnd::Done => "done",
-            CallEnd::Failed(_) => "failed",
-            CallEnd::Abandoned => "abandoned",
+impl CallObserver for CallMetrics {
+    fn call_ended(&self, call: &CallRecord<'_>) {
+        let outcome = match call.outcome {
+            CallOutcome::Done => "done",
+            CallOutcome::Failed(_) => "failed",
+            CallOutcome::Abandoned => "abandoned",
         };
         let operation = call.operation.name();
         self.0.driver_call_ended(operation, outcome, call.took);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, IntentId, TypeName};
-use longshore_core::input::CloudError;
+use longshore_core::input::{CloudError, IdleBehavior};
 use longshore_driver::{CreateSpec, tag};
 use longshore_secret::Secret;
 use longshore_ssh::init_script;
@@ -27,7 +27,10 @@ impl CreateRequest<'_> {
         let secret = new_secret()?;
         let tags = BTreeMap::from([
             (tag::TYPE.to_owned(), self.type_name.to_string()),
-            (tag::IDLE_BEHAVIOR.to_owned(), "run".to_owned()),
+            (
+                tag::IDLE_BEHAVIOR.to_owned(),
+                IdleBehavior::default().name().to_owned(),
+            ),
             (tag::INTENT.to_owned(), self.intent.to_string()),
             // Tagged even if configured: the configuration may change at the next restart.
             (tag::IMAGE.to_owned(), self.image.to_string()),

@@ -217,7 +217,7 @@ impl Inner {
                 instance,
                 idle_behavior,
             } => {
-                let value = behavior_name(idle_behavior).to_owned();
+                let value = idle_behavior.name().to_owned();
                 let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), value)]);
                 Answer::CloudDone(components.cloud.set_tags(&instance, tags).await)
             }
@@ -290,7 +290,7 @@ impl Inner {
         InstanceRecord {
             tags: InstanceTags {
                 instance_type: tag(tag::TYPE).map(TypeName::from),
-                idle_behavior: tag(tag::IDLE_BEHAVIOR).and_then(behavior_named),
+                idle_behavior: tag(tag::IDLE_BEHAVIOR).and_then(IdleBehavior::parse),
                 intent: tag(tag::INTENT).and_then(|text| text.parse().ok()),
                 image: tag(tag::IMAGE).map(ImageId::from),
             },
@@ -350,22 +350,5 @@ impl Inner {
         let report = report.await?;
         prices.delivered(&target.instance, &update);
         Ok(report)
-    }
-}
-
-fn behavior_name(behavior: IdleBehavior) -> &'static str {
-    match behavior {
-        IdleBehavior::Run => "run",
-        IdleBehavior::Hold => "hold",
-        IdleBehavior::Drain => "drain",
-    }
-}
-
-fn behavior_named(name: &str) -> Option<IdleBehavior> {
-    match name {
-        "run" => Some(IdleBehavior::Run),
-        "hold" => Some(IdleBehavior::Hold),
-        "drain" => Some(IdleBehavior::Drain),
-        _ => None,
     }
 }

@@ -21,7 +21,7 @@ use longshore_core::input::Input;
 use longshore_core::time::Timestamp;
 use longshore_core::{Dispatcher, HealthProblem};
 use longshore_journal::{Header, Step, Writer};
-use longshore_management::{Health, Metrics, Question};
+use longshore_management::{Health, LoopRequest, Metrics};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +44,7 @@ pub(crate) struct Engine {
     journal: Option<Writer>,
     structured_log: bool,
     inputs: mpsc::Receiver<Input>,
-    questions: mpsc::Receiver<Question>,
+    requests: mpsc::Receiver<LoopRequest>,
     /// Event subscribers; events without subscribers are dropped.
     watchers: broadcast::Sender<Event>,
 }
@@ -66,7 +66,7 @@ impl Engine {
         executor: Executor,
         metrics: Arc<Metrics>,
         inputs: mpsc::Receiver<Input>,
-        questions: mpsc::Receiver<Question>,
+        requests: mpsc::Receiver<LoopRequest>,
         watchers: broadcast::Sender<Event>,
     ) -> std::io::Result<Self> {
         let EngineSettings {
@@ -91,7 +91,7 @@ impl Engine {
             journal,
             structured_log,
             inputs,
-            questions,
+            requests,
             watchers,
         })
     }
@@ -121,7 +121,7 @@ impl Engine {
                     }
                     self.step(batch);
                 }
-                Some(question) = self.questions.recv() => self.answer(question),
+                Some(request) = self.requests.recv() => self.answer(request),
                 () = sleep => self.step(Vec::new()),
             }
         }
@@ -137,7 +137,7 @@ impl Engine {
         let now = self.clock.now();
         let recorded = self.journal.is_some().then(|| inputs.clone());
         let (passes, begun) = (self.core.view().passes(), std::time::Instant::now());
-        let commands = Step::live(&mut self.core, now, inputs);
+        let commands = Step::apply(&mut self.core, now, inputs);
         if self.core.view().passes() > passes {
             self.metrics.pass_made(begun.elapsed());
         }
@@ -176,10 +176,10 @@ impl Engine {
         let _ = self.watchers.send(event);
     }
 
-    fn answer(&mut self, question: Question) {
+    fn answer(&mut self, request: LoopRequest) {
         let now = self.clock.now();
         let health = health(&self.core.view().health_problems(now));
-        if let Some(request) = question.answer(now, self.core.view(), &health) {
+        if let Some(request) = request.answer(now, self.core.view(), &health) {
             self.step(vec![Input::OperatorRequest(request)]);
         }
     }

@@ -43,13 +43,13 @@ fn each_subnet_is_tested_and_wrong_subnet_fails() {
     let [create] = failed[..] else {
         panic!("{failed:#?}");
     };
-    assert_eq!(create["point"], "create");
-    let words = create["words"].as_str().expect("words");
+    assert_eq!(create["check"], "create");
+    let words = create["message"].as_str().expect("a message");
     assert!(
         words.contains("InvalidSubnetID.NotFound") && words.contains(WRONG),
         "{words}"
     );
-    let checks = create["check"].as_array().expect("checks");
+    let checks = create["hints"].as_array().expect("hints");
     assert!(checks.iter().any(|check| check == "subnet"), "{create}");
 
     // On the wire: each run used its own subnet, one run after the other.

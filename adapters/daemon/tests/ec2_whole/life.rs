@@ -69,7 +69,7 @@ fn lagging_list_creates_no_second_instance() {
         lists() >= before + 4
     });
     assert_eq!(api.state(&first), "Queued");
-    whole.proxy.heal();
+    whole.proxy.clear_faults();
     api.until_state(&first, "Complete");
     // Lists lag again after showing the instance: the instance still exists, and takes the next
     // container.

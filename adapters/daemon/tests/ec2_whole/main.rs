@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use longshore_tests::{Setup, TestCluster, use_program};
-use support::proxy::{Machines, Proxy};
+use support::proxy::{Proxy, VmProvider};
 use support::vm::Vms;
 
 #[allow(
@@ -81,8 +81,8 @@ impl Whole {
         use_program(Path::new(env!("CARGO_BIN_EXE_longshore")));
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let vms = Arc::new(Vms::new());
-        let machines: Arc<dyn Machines> = Arc::<Vms>::clone(&vms);
-        let proxy = runtime.block_on(Proxy::with_machines(Some(machines)));
+        let provider: Arc<dyn VmProvider> = Arc::<Vms>::clone(&vms);
+        let proxy = runtime.block_on(Proxy::with_vms(Some(provider)));
         let driver = format!(
             "{ACCESS_KEY}          Region: us-east-1\n          Endpoint: {}\n          \
              AdminUsername: root\n",

@@ -1,38 +1,38 @@
-//! Renting an instance: one subnet after the other, until one has room.
+//! Creates an instance, trying one subnet after another.
 
 use std::time::Instant;
 
 use aws_sdk_ec2::operation::RequestId as _;
-use aws_sdk_ec2::types::{Filter, Instance as Shown};
+use aws_sdk_ec2::types::{Filter, Instance as Ec2Instance};
 use longshore_driver::{CloudError, CreateSpec, Instance, tag};
 
 use super::Inner;
 use super::key::Key;
-use crate::errors::{Call, Failure, Reach, classify, is_about_subnet};
-use crate::failure::failure;
-use crate::places::{Lack, Offering};
-use crate::{request, seen};
+use crate::error_codes::{CallFailure, CallKind, Delivery, classify, is_about_subnet};
+use crate::sdk_error::call_failure;
+use crate::subnet_choice::{Offering, Shortage};
+use crate::{from_ec2, request};
 
-/// EC2's name for the call, in the log.
-const RUN: &str = "RunInstances";
+/// Name of the call, for the log.
+const RUN_INSTANCES: &str = "RunInstances";
 
-/// Why no instance was made in one place.
-struct Refused {
+/// Failed create in a subnet.
+struct Rejection {
     subnet: Option<String>,
     error: CloudError,
-    /// Whether another place may do.
-    of_subnet: bool,
+    /// True if another subnet may succeed.
+    try_next_subnet: bool,
 }
 
 impl Inner {
-    /// Rents one instance; `only` is the one place for it, where that is fixed.
+    /// Creates an instance; `fixed` is the index of the only allowed subnet, if any.
     pub(super) async fn create(
         &self,
         spec: &CreateSpec,
-        only: Option<usize>,
+        fixed: Option<usize>,
     ) -> Result<Instance, CloudError> {
         if spec.tags.contains_key(tag::SECRET) {
-            let message = format!("{} cannot be set like another tag", tag::SECRET);
+            let message = format!("{} cannot be set as an ordinary tag", tag::SECRET);
             return Err(CloudError::Permanent { message });
         }
         let key = match &spec.public_key {
@@ -45,31 +45,32 @@ impl Inner {
         };
         let order = {
             let mut memory = self.memory();
-            let places = &mut memory.places;
-            places.order(spec.intent, &offering, only, Instant::now())
+            let choice = &mut memory.subnet_choice;
+            choice.candidates(spec.intent, &offering, fixed, Instant::now())
         };
-        let mut refused = Vec::new();
-        for place in order {
-            // The zone of one that was just refused may be this one's too.
-            if !refused.is_empty() && self.memory().places.is_full(place, &offering) {
+        let mut rejections = Vec::new();
+        for index in order {
+            // The zone of a rejected subnet may be the zone of this subnet too.
+            if !rejections.is_empty() && self.memory().subnet_choice.has_shortage(index, &offering)
+            {
                 continue;
             }
-            match self.create_in(spec, &offering, key.as_ref(), place).await {
+            match self.create_in(spec, &offering, key.as_ref(), index).await {
                 Ok(instance) => {
-                    self.key_worked(key.as_ref()).await;
-                    report(&refused);
+                    self.key_accepted(key.as_ref()).await;
+                    log_rejections(&rejections);
                     return Ok(instance);
                 }
-                Err(why) => {
-                    let go_on = why.of_subnet;
-                    refused.push(why);
+                Err(rejection) => {
+                    let go_on = rejection.try_next_subnet;
+                    rejections.push(rejection);
                     if !go_on {
                         break;
                     }
                 }
             }
         }
-        Err(combined(refused))
+        Err(combined_error(rejections))
     }
 
     async fn create_in(
@@ -77,160 +78,186 @@ impl Inner {
         spec: &CreateSpec,
         offering: &Offering,
         key: Option<&Key>,
-        place: usize,
-    ) -> Result<Instance, Refused> {
-        let subnet = self.memory().places.subnet(place).map(str::to_owned);
-        let refused = |error, of_subnet| Refused {
+        index: usize,
+    ) -> Result<Instance, Rejection> {
+        let subnet = self.memory().subnet_choice.subnet(index).map(str::to_owned);
+        let rejection = |error, try_next_subnet| Rejection {
             subnet: subnet.clone(),
             error,
-            of_subnet,
+            try_next_subnet,
         };
         let name = key.map(|key| key.name.as_str());
         let request =
             request::run_instances(&self.settings, &self.params, spec, name, subnet.as_deref());
-        let request = request.map_err(|error| refused(error, false))?;
+        let request = request.map_err(|error| rejection(error, false))?;
         let answer = request.send_with(self.client().await).await;
-        let answer = answer.map_err(|error| failure(&error));
-        let why = match answer {
-            Ok(made) => match self.took(spec, offering, place, made.instances()) {
+        let answer = answer.map_err(|error| call_failure(&error));
+        let failure = match answer {
+            Ok(created) => match self.record_created(spec, offering, index, created.instances()) {
                 Some(instance) => return Ok(instance),
-                None => no_instance(made.request_id()),
+                None => no_instance(created.request_id()),
             },
-            Err(why) if why.code == "IdempotentParameterMismatch" => {
-                return match self.made_before(spec, subnet.as_deref()).await {
-                    Ok(Some(shown)) => self
-                        .took(spec, offering, place, &[shown])
-                        .ok_or_else(|| refused(classify(Call::Run, RUN, &why), false)),
-                    Ok(None) => Err(refused(classify(Call::Run, RUN, &why), false)),
-                    Err(error) => Err(refused(error, false)),
+            Err(failure) if failure.code == "IdempotentParameterMismatch" => {
+                return match self.find_by_token(spec, subnet.as_deref()).await {
+                    Ok(Some(ec2_instance)) => self
+                        .record_created(spec, offering, index, &[ec2_instance])
+                        .ok_or_else(|| {
+                            rejection(
+                                classify(CallKind::RunInstances, RUN_INSTANCES, &failure),
+                                false,
+                            )
+                        }),
+                    Ok(None) => Err(rejection(
+                        classify(CallKind::RunInstances, RUN_INSTANCES, &failure),
+                        false,
+                    )),
+                    Err(error) => Err(rejection(error, false)),
                 };
             }
-            Err(why) => why,
+            Err(failure) => failure,
         };
-        let of_subnet = is_about_subnet(&why);
+        let try_next_subnet = is_about_subnet(&failure);
         let error = match key {
-            Some(key) if why.code.starts_with("InvalidKeyPair") => {
-                self.key_refused(key, classify(Call::Run, RUN, &why)).await
+            Some(key) if failure.code.starts_with("InvalidKeyPair") => {
+                self.key_rejected(
+                    key,
+                    classify(CallKind::RunInstances, RUN_INSTANCES, &failure),
+                )
+                .await
             }
-            _ => self.noted(spec, offering, place, &why),
+            _ => self.record_failure(spec, offering, index, &failure),
         };
-        Err(refused(error, of_subnet))
+        Err(rejection(error, try_next_subnet))
     }
 
-    /// Remembers what was made.
-    fn took(
+    /// Records a created instance.
+    fn record_created(
         &self,
         spec: &CreateSpec,
         offering: &Offering,
-        place: usize,
-        shown: &[Shown],
+        index: usize,
+        ec2_instance: &[Ec2Instance],
     ) -> Option<Instance> {
-        let [shown, ..] = shown else {
+        let [ec2_instance, ..] = ec2_instance else {
             return None;
         };
-        let asked = self.settings.tags_for(spec);
-        let instance = seen::made(&self.settings, shown, &asked, &spec.secret)?;
+        let requested = self.settings.tags_for(spec);
+        let instance =
+            from_ec2::created_instance(&self.settings, ec2_instance, &requested, &spec.secret)?;
         let mut memory = self.memory();
         let now = Instant::now();
-        memory.forget_old(now);
-        memory.young.insert(instance.id.clone(), now);
-        if let Some(spot) = seen::spot(&self.settings, shown) {
+        memory.forget_expired(now);
+        memory.recent.insert(instance.id.clone(), now);
+        if let Some(spot) = from_ec2::spot(&self.settings, ec2_instance) {
             memory.spots.insert(instance.id.clone(), spot);
         }
-        let zone = seen::zone(shown);
-        memory.places.worked(spec.intent, offering, place, zone);
+        let zone = from_ec2::zone(ec2_instance);
+        memory
+            .subnet_choice
+            .record_success(spec.intent, offering, index, zone);
         Some(instance)
     }
 
-    /// Remembers why nothing, or nothing for sure, was made, and says what it means.
-    fn noted(
+    /// Records a failed create, or a create with unknown outcome, and returns the error.
+    fn record_failure(
         &self,
         spec: &CreateSpec,
         offering: &Offering,
-        place: usize,
-        why: &Failure,
+        index: usize,
+        failure: &CallFailure,
     ) -> CloudError {
-        let error = classify(Call::Run, RUN, why);
+        let error = classify(CallKind::RunInstances, RUN_INSTANCES, failure);
         let now = Instant::now();
         let mut memory = self.memory();
-        let places = &mut memory.places;
+        let choice = &mut memory.subnet_choice;
         match &error {
-            CloudError::Ambiguous { .. } => places.remember(spec.intent, place),
+            CloudError::Ambiguous { .. } => choice.record_intent(spec.intent, index),
             CloudError::Capacity { .. } => {
-                places.refused(offering, place, Lack::OfOffering, now);
+                choice.record_shortage(offering, index, Shortage::Offering, now);
             }
-            _ if is_about_subnet(why) => places.refused(offering, place, Lack::OfSubnet, now),
-            CloudError::Permanent { .. } => places.move_on(place),
+            _ if is_about_subnet(failure) => {
+                choice.record_shortage(offering, index, Shortage::Subnet, now)
+            }
+            CloudError::Permanent { .. } => choice.prefer_next(index),
             _ => {}
         }
         error
     }
 
-    /// The instance that was made when EC2 heard this token first.
-    async fn made_before(
+    /// Instance created by the first request with this token.
+    async fn find_by_token(
         &self,
         spec: &CreateSpec,
         subnet: Option<&str>,
-    ) -> Result<Option<Shown>, CloudError> {
+    ) -> Result<Option<Ec2Instance>, CloudError> {
         let token = request::client_token(spec.intent, subnet);
         let with_token = Filter::builder().name("client-token").values(token).build();
         let call = self.client().await.describe_instances();
         let answer = call.filters(with_token).send().await;
-        // What EC2 has said already is that there may be one.
-        let answer = answer
-            .map_err(|error| classify(Call::Run, "DescribeInstances", &lost(failure(&error))))?;
+        // The earlier response means that an instance may exist, so a failure here is ambiguous.
+        let answer = answer.map_err(|error| {
+            classify(
+                CallKind::RunInstances,
+                "DescribeInstances",
+                &with_lost_response(call_failure(&error)),
+            )
+        })?;
         let all = answer.reservations().iter().flat_map(|r| r.instances());
-        let mut own = all.filter(|shown| seen::instance(&self.settings, shown).is_some());
+        let mut own =
+            all.filter(|ec2_instance| from_ec2::instance(&self.settings, ec2_instance).is_some());
         Ok(own.next().cloned())
     }
 }
 
-fn lost(failure: Failure) -> Failure {
-    Failure {
-        reach: Reach::Lost,
+fn with_lost_response(failure: CallFailure) -> CallFailure {
+    CallFailure {
+        delivery: Delivery::ResponseLost,
         ..failure
     }
 }
 
-fn no_instance(request_id: Option<&str>) -> Failure {
-    Failure {
-        reach: Reach::Lost,
+fn no_instance(request_id: Option<&str>) -> CallFailure {
+    CallFailure {
+        delivery: Delivery::ResponseLost,
         code: String::new(),
-        message: "EC2's answer has no instance in it".to_owned(),
+        message: "the response of EC2 contains no instance".to_owned(),
         request_id: request_id.map(str::to_owned),
         retry_at: None,
     }
 }
 
-/// Tells of subnets that did not take an instance which another one took.
-fn report(refused: &[Refused]) {
-    for Refused { subnet, error, .. } in refused {
+/// Logs the subnets with a failed create before the success in another subnet.
+fn log_rejections(rejections: &[Rejection]) {
+    for Rejection { subnet, error, .. } in rejections {
         let subnet = subnet.as_deref().unwrap_or_default();
-        tracing::warn!(subnet, %error, "a subnet takes no instance; another one did");
+        tracing::warn!(subnet, %error, "create rejected in a subnet, succeeded in another subnet");
     }
 }
 
-/// The one error for all places: that of the last, where it is not about its subnet; otherwise the
-/// one that gives the most hope. Its message has them all.
-fn combined(refused: Vec<Refused>) -> CloudError {
-    let decisive = refused.iter().position(|why| !why.of_subnet);
-    let hopeful = || (0..refused.len()).max_by_key(|&n| hope(&refused[n].error));
-    let Some(chosen) = decisive.or_else(hopeful) else {
-        let message = "there is no subnet to try".to_owned();
+/// Combined error of all subnets. The class is that of the last error if unrelated to the subnet,
+/// otherwise the most promising class. The text contains all errors.
+fn combined_error(rejections: Vec<Rejection>) -> CloudError {
+    let decisive = rejections
+        .iter()
+        .position(|rejection| !rejection.try_next_subnet);
+    let most_promising =
+        || (0..rejections.len()).max_by_key(|&n| retry_priority(&rejections[n].error));
+    let Some(chosen) = decisive.or_else(most_promising) else {
+        let message = "no subnet available".to_owned();
         return CloudError::Transient { message };
     };
-    let texts = refused.iter().map(|why| match &why.subnet {
-        Some(subnet) => format!("{subnet}: {}", words(&why.error)),
-        None => words(&why.error).to_owned(),
+    let texts = rejections.iter().map(|rejection| match &rejection.subnet {
+        Some(subnet) => format!("{subnet}: {}", message_of(&rejection.error)),
+        None => message_of(&rejection.error).to_owned(),
     });
     let message = texts.collect::<Vec<_>>().join("; ");
-    let mut error = refused[chosen].error.clone();
-    *words_of(&mut error) = message;
+    let mut error = rejections[chosen].error.clone();
+    *message_mut(&mut error) = message;
     error
 }
 
-/// How likely it is that it works later.
-fn hope(error: &CloudError) -> u8 {
+/// Rank of an error by the chance of a later success.
+fn retry_priority(error: &CloudError) -> u8 {
     match error {
         CloudError::Capacity { .. } => 3,
         CloudError::Quota { .. } => 2,
@@ -239,7 +266,7 @@ fn hope(error: &CloudError) -> u8 {
     }
 }
 
-fn words(error: &CloudError) -> &str {
+fn message_of(error: &CloudError) -> &str {
     match error {
         CloudError::RateLimited { message, .. }
         | CloudError::Quota { message }
@@ -251,7 +278,7 @@ fn words(error: &CloudError) -> &str {
     }
 }
 
-fn words_of(error: &mut CloudError) -> &mut String {
+fn message_mut(error: &mut CloudError) -> &mut String {
     match error {
         CloudError::RateLimited { message, .. }
         | CloudError::Quota { message }
@@ -269,11 +296,11 @@ mod tests {
 
     use super::*;
 
-    fn refused(subnet: &str, error: CloudError, of_subnet: bool) -> Refused {
-        Refused {
+    fn rejection(subnet: &str, error: CloudError, try_next_subnet: bool) -> Rejection {
+        Rejection {
             subnet: Some(subnet.to_owned()),
             error,
-            of_subnet,
+            try_next_subnet,
         }
     }
 
@@ -295,30 +322,30 @@ mod tests {
     }
 
     #[test]
-    fn the_most_hopeful_error_counts_and_all_are_told() {
+    fn combined_error_has_most_promising_class() {
         let all = vec![
-            refused("s0", permanent(), true),
-            refused("s1", capacity(), true),
-            refused("s2", quota(), true),
+            rejection("s0", permanent(), true),
+            rejection("s1", capacity(), true),
+            rejection("s2", quota(), true),
         ];
-        let error = combined(all);
+        let error = combined_error(all);
         assert!(matches!(error, CloudError::Capacity { .. }));
-        assert_eq!(words(&error), "s0: wrong; s1: none; s2: full");
+        assert_eq!(message_of(&error), "s0: wrong; s1: none; s2: full");
         let two = vec![
-            refused("s0", permanent(), true),
-            refused("s2", quota(), true),
+            rejection("s0", permanent(), true),
+            rejection("s2", quota(), true),
         ];
-        assert!(matches!(combined(two), CloudError::Quota { .. }));
+        assert!(matches!(combined_error(two), CloudError::Quota { .. }));
     }
 
     #[test]
-    fn an_error_that_is_not_about_the_subnet_decides() {
+    fn combined_error_non_subnet_error_wins() {
         let all = vec![
-            refused("s0", capacity(), true),
-            refused("s1", quota(), false),
+            rejection("s0", capacity(), true),
+            rejection("s1", quota(), false),
         ];
-        let error = combined(all);
+        let error = combined_error(all);
         assert!(matches!(error, CloudError::Quota { .. }));
-        assert_eq!(words(&error), "s0: none; s1: full");
+        assert_eq!(message_of(&error), "s0: none; s1: full");
     }
 }

@@ -1,41 +1,45 @@
-//! The key pair by which instances learn our public key.
+//! Key pair with the public key for instances.
 
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{Filter, ResourceType, TagSpecification};
 use longshore_driver::CloudError;
 
 use super::Inner;
-use crate::errors::{Call, classify};
-use crate::failure::failure;
+use crate::error_codes::{CallKind, classify};
 use crate::keys::KeyPair;
 use crate::request::sdk_tags;
+use crate::sdk_error::call_failure;
 
-/// A key pair as one create uses it.
+/// Key pair used by a create.
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) name: String,
-    /// It was looked for, and imported where it was missing, after EC2 had refused it.
-    anew: bool,
+    /// True if the key pair was looked up, and imported if absent, after a rejection by EC2.
+    reimported: bool,
 }
 
-/// What is known of the key pair.
+/// Cached state of the key pair.
 #[derive(Default)]
-pub(super) struct Memory {
-    /// The public key, and how EC2 has it.
-    known: Option<(String, Key)>,
-    /// EC2 has refused it, and has taken it never since.
-    refused: bool,
+pub(super) struct KeyCache {
+    /// Public key with its key pair.
+    cached: Option<(String, Key)>,
+    /// True if EC2 has rejected the key pair, and has not accepted a key pair since.
+    rejected: bool,
 }
 
 impl Inner {
-    /// EC2's key pair for a public key; it is imported where EC2 does not have it.
+    /// Key pair of a public key; imported if absent.
     ///
     /// # Errors
-    /// Never `Ambiguous`: nothing here makes an instance.
+    /// Never `Ambiguous`: these calls create no instance.
     pub(super) async fn key_pair(&self, openssh: &str) -> Result<Key, CloudError> {
-        // Held all the time, so that the first creates of many at once make one key pair.
+        // Locked during the calls, so that concurrent first creates import only one key pair.
         let mut memory = self.key.lock().await;
-        if let Some((_, key)) = memory.known.as_ref().filter(|(of, _)| of == openssh) {
+        if let Some((_, key)) = memory
+            .cached
+            .as_ref()
+            .filter(|(public_key, _)| public_key == openssh)
+        {
             return Ok(key.clone());
         }
         let pair = KeyPair::new(openssh).map_err(|error| CloudError::Permanent {
@@ -45,31 +49,34 @@ impl Inner {
             Some(name) => name,
             None => self.import_key(&pair).await?,
         };
-        let anew = memory.refused;
-        let key = Key { name, anew };
-        memory.known = Some((openssh.to_owned(), key.clone()));
+        let reimported = memory.rejected;
+        let key = Key { name, reimported };
+        memory.cached = Some((openssh.to_owned(), key.clone()));
         Ok(key)
     }
 
-    /// An instance was made with it.
-    pub(super) async fn key_worked(&self, key: Option<&Key>) {
-        if key.is_some_and(|key| key.anew) {
+    /// Records that an instance was created with the key pair.
+    pub(super) async fn key_accepted(&self, key: Option<&Key>) {
+        if key.is_some_and(|key| key.reimported) {
             let mut memory = self.key.lock().await;
-            memory.refused = false;
-            if let Some((_, known)) = &mut memory.known {
-                known.anew = false;
+            memory.rejected = false;
+            if let Some((_, cached)) = &mut memory.cached {
+                cached.reimported = false;
             }
         }
     }
 
-    /// EC2 does not take it. Somebody may have deleted it, so that passes if it helps to import it
-    /// anew; where that was done already, it is for somebody to look at.
-    pub(super) async fn key_refused(&self, key: &Key, error: CloudError) -> CloudError {
+    /// Records that EC2 rejected the key pair. The key pair may have been deleted, so the error is
+    /// transient until a new import was tried; after a new import the error is permanent and needs
+    /// an operator.
+    pub(super) async fn key_rejected(&self, key: &Key, error: CloudError) -> CloudError {
         let mut memory = self.key.lock().await;
-        memory.refused = true;
-        // Not the newer one that another create may have brought meanwhile.
-        memory.known.take_if(|(_, known)| known.anew == key.anew);
-        match (key.anew, error) {
+        memory.rejected = true;
+        // Keeps a newer key pair, possibly imported by a concurrent create.
+        memory
+            .cached
+            .take_if(|(_, cached)| cached.reimported == key.reimported);
+        match (key.reimported, error) {
             (false, CloudError::Permanent { message }) => CloudError::Transient { message },
             (_, error) => error,
         }
@@ -82,8 +89,8 @@ impl Inner {
             .build();
         let call = self.client().await.describe_key_pairs().filters(this_key);
         let answer = call.send().await;
-        let answer =
-            answer.map_err(|error| classify(Call::Look, "DescribeKeyPairs", &failure(&error)))?;
+        let answer = answer
+            .map_err(|error| classify(CallKind::Read, "DescribeKeyPairs", &call_failure(&error)))?;
         let names = answer.key_pairs().iter().filter_map(|pair| pair.key_name());
         Ok(names.min().map(str::to_owned))
     }
@@ -101,14 +108,14 @@ impl Inner {
             .public_key_material(Blob::new(pair.openssh.as_bytes()))
             .set_tag_specifications(tags);
         let Err(error) = call.send().await else {
-            tracing::info!(key_pair = pair.name, "the public key was imported");
+            tracing::info!(key_pair = pair.name, "imported the public key");
             return Ok(pair.name.clone());
         };
-        let why = failure(&error);
-        if why.code == "InvalidKeyPair.Duplicate" {
-            // Another dispatcher with the same key was faster.
+        let failure = call_failure(&error);
+        if failure.code == "InvalidKeyPair.Duplicate" {
+            // A dispatcher with the same key has imported the key pair concurrently.
             return Ok(pair.name.clone());
         }
-        Err(classify(Call::Look, "ImportKeyPair", &why))
+        Err(classify(CallKind::Read, "ImportKeyPair", &failure))
     }
 }

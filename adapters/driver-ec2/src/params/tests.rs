@@ -1,4 +1,4 @@
-//! Reading every key, well and badly written.
+//! Parsing of every key, with valid and invalid values.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ fn read(mut value: Value) -> Result<Ec2Params, ParamError> {
 }
 
 #[test]
-fn every_key_is_read() {
+fn params_every_key_is_parsed() {
     let params = read(json!({
         "AccessKeyID": "AKIA", "SecretAccessKey": "s3cret", "Region": "us-west-2",
         "SecurityGroupIDs": ["sg-1", "sg-2"], "SubnetID": ["subnet-1", "subnet-2", "subnet-1"],
@@ -40,7 +40,7 @@ fn every_key_is_read() {
 }
 
 #[test]
-fn blank_keys_are_as_if_they_were_not_there() {
+fn params_blank_value_means_default() {
     let blank = read(json!({
         "AccessKeyID": "", "SecretAccessKey": "", "SubnetID": "", "SecurityGroupIDs": {},
         "IAMInstanceProfile": "", "SpotPriceUpdateInterval": 0, "Endpoint": "",
@@ -55,7 +55,7 @@ fn blank_keys_are_as_if_they_were_not_there() {
 }
 
 #[test]
-fn groups_and_subnets_come_in_two_shapes() {
+fn params_groups_and_subnets_list_or_map() {
     let params = read(json!({
         "SecurityGroupIDs": {"sg-b": {}, "sg-a": {}}, "SubnetID": " subnet-1 ",
     }))
@@ -65,7 +65,7 @@ fn groups_and_subnets_come_in_two_shapes() {
 }
 
 #[test]
-fn an_error_names_the_key_and_what_was_expected() {
+fn params_invalid_value_names_key() {
     for (value, key, found) in [
         (
             json!({"SubnetID": {"subnet-1": {}}}),
@@ -134,7 +134,7 @@ fn an_error_names_the_key_and_what_was_expected() {
 }
 
 #[test]
-fn quota_groups_are_those_of_ec2() {
+fn default_quota_groups_match_ec2() {
     let params = Ec2Params::default();
     for (provider_type, group) in [
         ("a1.large", "standard"),

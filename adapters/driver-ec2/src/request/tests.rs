@@ -1,4 +1,4 @@
-//! Every field of a request.
+//! Fields of a request.
 
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{CloudId, ImageId, QuotaGroup, TypeName};
@@ -52,7 +52,7 @@ fn tags_of(built: &RunInstancesInputBuilder, resource: &ResourceType) -> BTreeMa
 }
 
 #[test]
-fn a_plain_instance_has_all_that_every_instance_has() {
+fn on_demand_request_has_common_fields() {
     let params = Ec2Params {
         security_groups: vec!["sg-1".to_owned()],
         instance_profile: "vm".to_owned(),
@@ -64,7 +64,11 @@ fn a_plain_instance_has_all_that_every_instance_has() {
     assert_eq!(input.image_id(), Some("ami-1"));
     assert_eq!(input.instance_type().unwrap().as_str(), "m5.large");
     assert_eq!(input.key_name(), Some("key"));
-    assert_eq!(input.subnet_id(), None, "it belongs to the interface");
+    assert_eq!(
+        input.subnet_id(),
+        None,
+        "the subnet must be set on the interface"
+    );
     let [interface] = input.network_interfaces() else {
         panic!("one interface");
     };
@@ -85,7 +89,7 @@ fn a_plain_instance_has_all_that_every_instance_has() {
 }
 
 #[test]
-fn user_data_is_the_script_in_base64() {
+fn user_data_is_base64_script() {
     let built = built(&spec(), &Ec2Params::default(), None);
     // printf '#!/bin/sh\necho s3cret\n' | base64
     let expected = "IyEvYmluL3NoCmVjaG8gczNjcmV0Cg==";
@@ -99,7 +103,7 @@ fn user_data_is_the_script_in_base64() {
 }
 
 #[test]
-fn the_instance_bears_all_tags_and_volumes_all_but_the_secret() {
+fn volume_tags_exclude_secret() {
     let built = built(&spec(), &Ec2Params::default(), None);
     let on_instance = tags_of(&built, &ResourceType::Instance);
     let expected = [
@@ -117,7 +121,7 @@ fn the_instance_bears_all_tags_and_volumes_all_but_the_secret() {
 }
 
 #[test]
-fn added_scratch_is_a_volume_of_whole_gib() {
+fn added_scratch_is_rounded_to_gib() {
     let params = Ec2Params {
         volume_type: "gp3".to_owned(),
         ..Ec2Params::default()
@@ -142,7 +146,7 @@ fn added_scratch_is_a_volume_of_whole_gib() {
 }
 
 #[test]
-fn a_spot_instance_is_asked_for_once_and_capped() {
+fn spot_request_is_one_time_and_capped() {
     let mut spec = spec();
     spec.instance_type.preemptible = true;
     let built = built(&spec, &Ec2Params::default(), None);
@@ -162,7 +166,7 @@ fn a_spot_instance_is_asked_for_once_and_capped() {
 }
 
 #[test]
-fn a_public_address_is_given_only_when_wanted() {
+fn public_address_is_optional() {
     let params = Ec2Params {
         public_address: true,
         ..Ec2Params::default()
@@ -174,7 +178,7 @@ fn a_public_address_is_given_only_when_wanted() {
 }
 
 #[test]
-fn a_token_follows_from_intent_and_subnet_and_is_short_enough() {
+fn client_token_depends_on_intent_and_subnet() {
     let intent = IntentId::new(u128::MAX);
     let (one, other) = ("subnet-0123456789abcdef0", "subnet-0123456789abcdef1");
     assert_eq!(

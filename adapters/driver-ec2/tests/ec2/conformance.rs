@@ -1,4 +1,4 @@
-//! The suite that every driver passes, with a real sshd for each instance.
+//! Conformance suite on the emulated EC2, with a real sshd for each instance.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::ids::{CloudId, InstanceId};
 use longshore_driver::conformance::{
-    Bench, Fault, InjectError, Outcome, Patience, Plan, Point, Promises, Proof, Refusal, Silent,
-    run,
+    Capabilities, Check, ErrorCase, Fault, Harness, Identity, InjectError, NoProgress, Options,
+    Outcome, Timeouts, run,
 };
 use longshore_driver::{Cloud as _, CreateSpec, ErrorClass, Instance, Operation, SharedCloud};
 use longshore_driver_ec2::Ec2Cloud;
@@ -17,25 +17,25 @@ use longshore_ssh::{Remote, RemoteSettings, RunnerSource, SshKey, SshSettings, T
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::proxy::{Effect, Machines, Proxy};
+use crate::support::proxy::{Effect, Proxy, VmProvider};
 use crate::support::vm::Vms;
 use crate::support::{Ec2, direct};
 
-/// Whatever takes longer does not come.
-const LONG: Duration = Duration::from_secs(60);
+/// Upper limit for all operations.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-struct Ec2Bench {
+struct Ec2Harness {
     ec2: Ec2,
     cloud: Ec2Cloud,
     remote: Remote,
-    /// Whether instances are of the spot market.
+    /// True for spot instances.
     spot: bool,
 }
 
-impl Ec2Bench {
+impl Ec2Harness {
     async fn new(vms: &Arc<Vms>, spot: bool) -> Self {
-        let machines: Arc<dyn Machines> = Arc::<Vms>::clone(vms);
-        let ec2 = Ec2::behind(Proxy::with_machines(Some(machines)).await).await;
+        let provider: Arc<dyn VmProvider> = Arc::<Vms>::clone(vms);
+        let ec2 = Ec2::behind(Proxy::with_vms(Some(provider)).await).await;
         let cloud = ec2.cloud();
         let key = ec2.key.to_openssh(russh::keys::ssh_key::LineEnding::LF);
         let ssh = SshSettings {
@@ -63,8 +63,8 @@ impl Ec2Bench {
         }
     }
 
-    /// Compares the secret and asks whether the machine is ready.
-    async fn asked(&self, instance: &Instance) -> Result<Result<(), String>, String> {
+    /// Verifies the secret and runs the boot probe.
+    async fn probe(&self, instance: &Instance) -> Result<Result<(), String>, String> {
         let target = Target {
             cloud: CloudId(0),
             instance: instance.id.clone(),
@@ -83,12 +83,12 @@ fn action(operation: Operation) -> Result<&'static str, InjectError> {
         Operation::List => Ok("DescribeInstances"),
         Operation::SetTags => Ok("CreateTags"),
         Operation::Destroy => Ok("TerminateInstances"),
-        Operation::Prices | Operation::HostKeyCheck => Err(InjectError::Unable),
+        Operation::Prices | Operation::HostKeyCheck => Err(InjectError::Unsupported),
     }
 }
 
 #[async_trait]
-impl Bench for Ec2Bench {
+impl Harness for Ec2Harness {
     fn cloud(&self) -> SharedCloud {
         Arc::new(self.cloud.clone())
     }
@@ -109,15 +109,15 @@ impl Bench for Ec2Bench {
         Ok(spec)
     }
 
-    async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
-        self.asked(instance).await.map(|_| Proof::default())
+    async fn verify_identity(&self, instance: &Instance) -> Result<Identity, String> {
+        self.probe(instance).await.map(|_| Identity::default())
     }
 
     async fn boot_probe(&self, instance: &Instance) -> Result<(), String> {
-        self.asked(instance).await?
+        self.probe(instance).await?
     }
 
-    async fn tags_seen_otherwise(
+    async fn provider_tags(
         &self,
         instance: &InstanceId,
     ) -> Result<Option<BTreeMap<String, String>>, String> {
@@ -137,15 +137,15 @@ impl Bench for Ec2Bench {
         let proxy = &self.ec2.proxy;
         match fault {
             Fault::LostCreate => proxy.fault("RunInstances", None, 1, Effect::LoseAnswer),
-            Fault::Refused(refusal) => {
-                let effect = Effect::Refuse(400, refusal.code.clone(), refusal.message.clone());
-                proxy.fault(action(refusal.operation)?, None, 1, effect);
+            Fault::Error(case) => {
+                let effect = Effect::Refuse(400, case.code.clone(), case.message.clone());
+                proxy.fault(action(case.operation)?, None, 1, effect);
             }
         }
         Ok(())
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
+    fn error_cases(&self) -> Vec<ErrorCase> {
         use ErrorClass::{Ambiguous, Capacity, Permanent, Quota, RateLimited, Transient};
         use Operation::{Create, Destroy, List, SetTags};
         let table = [
@@ -166,63 +166,63 @@ impl Bench for Ec2Bench {
             (Destroy, "RequestLimitExceeded", RateLimited),
             (Destroy, "InternalError", Ambiguous),
         ];
-        let refusal = |(operation, code, class): (Operation, &str, ErrorClass)| Refusal {
+        let case = |(operation, code, class): (Operation, &str, ErrorClass)| ErrorCase {
             code: code.to_owned(),
             message: format!("The cloud says {code}."),
             operation,
             class,
         };
-        table.map(refusal).to_vec()
+        table.map(case).to_vec()
     }
 
-    fn promises(&self) -> Promises {
-        Promises {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
             idempotent_create: true,
             batches: true,
             market_prices: true,
         }
     }
 
-    fn patience(&self) -> Patience {
-        Patience {
-            call: LONG,
-            appear: LONG,
-            address: LONG,
-            boot: LONG,
-            gone: LONG,
-            settle: Duration::from_millis(200),
-            pause: Duration::from_millis(100),
-            again: LONG,
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            call: TIMEOUT,
+            visible: TIMEOUT,
+            address: TIMEOUT,
+            boot: TIMEOUT,
+            terminated: TIMEOUT,
+            absence: Duration::from_millis(200),
+            poll_interval: Duration::from_millis(100),
+            destroy_retry: TIMEOUT,
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_driver_keeps_the_contract() {
-    keeps_the_contract(false).await;
+async fn ec2_driver_passes_suite() {
+    assert_suite_passes(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_driver_keeps_the_contract_on_the_spot_market() {
-    keeps_the_contract(true).await;
+async fn ec2_driver_spot_passes_suite() {
+    assert_suite_passes(true).await;
 }
 
-async fn keeps_the_contract(spot: bool) {
+async fn assert_suite_passes(spot: bool) {
     let vms = Arc::new(Vms::new());
-    let bench = Ec2Bench::new(&vms, spot).await;
-    let report = run(&bench, Plan::default(), &Silent).await;
+    let harness = Ec2Harness::new(&vms, spot).await;
+    let report = run(&harness, Options::default(), &NoProgress).await;
     assert!(report.passed(), "{report}");
-    let skipped = |point: &&Point| matches!(report.outcome(**point), Some(Outcome::Skipped { .. }));
-    let skipped: Vec<&Point> = Point::ALL.iter().filter(skipped).collect();
-    // EC2 tells nothing of host keys at once, and nobody wanted a command or a pause.
-    let expected = [&Point::HostKey, &Point::Command, &Point::Pause];
+    let skipped = |check: &&Check| matches!(report.outcome(**check), Some(Outcome::Skipped { .. }));
+    let skipped: Vec<&Check> = Check::ALL.iter().filter(skipped).collect();
+    // EC2 has no information about host keys; no command and no pause was requested.
+    let expected = [&Check::HostKey, &Check::Command, &Check::Pause];
     assert_eq!(skipped, expected, "{report}");
-    let note = match report.outcome(Point::Prices) {
+    let note = match report.outcome(Check::Prices) {
         Some(Outcome::Passed { note }) => note.as_str(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(note.ends_with("an hour now"), spot, "{note}");
-    let calls = bench.ec2.proxy.calls("RunInstances");
+    assert_eq!(note.ends_with("per hour now"), spot, "{note}");
+    let calls = harness.ec2.proxy.calls("RunInstances");
     let market = "InstanceMarketOptions.MarketType";
     assert!(calls.iter().all(|call| call.contains_key(market) == spot));
     assert_eq!(vms.running(), [] as [String; 0]);

@@ -1,4 +1,4 @@
-//! Every class of errors, over the wire.
+//! Error classes over HTTP.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::support::proxy::Effect;
 use crate::support::{Ec2, kind};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_code_arrives_as_its_class() {
+async fn create_error_codes_have_expected_class() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     for (expected, codes) in [
@@ -51,14 +51,14 @@ async fn every_code_arrives_as_its_class() {
                 assert!(words.contains(part), "{part}: {words}");
             }
             let calls = ec2.proxy.calls("RunInstances").len() - before;
-            assert_eq!(calls, 1, "{code} is not tried again by the driver");
+            assert_eq!(calls, 1, "{code} must not be retried by the driver");
         }
     }
-    assert_eq!(cloud.list().await.unwrap(), [], "nothing was made");
+    assert_eq!(cloud.list().await.unwrap(), [], "no instance was created");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_other_calls_translate_as_well() {
+async fn other_calls_have_expected_class() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let id = InstanceId::from("i-0123456789abcdef0");
@@ -72,7 +72,7 @@ async fn the_other_calls_translate_as_well() {
         for action in ["DescribeInstances", "CreateTags", "TerminateInstances"] {
             ec2.proxy.refuse(action, code);
         }
-        // Nothing that happens to the key pair can have made an instance.
+        // Failed calls for the key pair cannot have created an instance.
         for (answer, expected) in [
             (cloud.list().await.map(drop), look),
             (cloud.set_tags(&id, tags()).await, change),
@@ -90,7 +90,7 @@ async fn the_other_calls_translate_as_well() {
     }
 }
 
-/// What a create makes of a call for the key pair that is refused.
+/// Create with a failed call for the key pair.
 async fn key_pair(ec2: &Ec2, action: &str, code: &str) -> Result<(), CloudError> {
     let mut spec = ec2.spec();
     spec.public_key = Some(crate::support::key().public_key().to_openssh().unwrap());
@@ -98,7 +98,7 @@ async fn key_pair(ec2: &Ec2, action: &str, code: &str) -> Result<(), CloudError>
     ec2.cloud().create(spec).await.map(drop)
 }
 
-/// What is made of a price history that is refused.
+/// Price query with a failed history call.
 async fn prices(ec2: &Ec2, code: &str) -> Result<(), CloudError> {
     let cloud = ec2.cloud();
     let mut spec = ec2.spec();
@@ -109,7 +109,7 @@ async fn prices(ec2: &Ec2, code: &str) -> Result<(), CloudError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_takes_too_long_is_given_up_and_may_have_been_done() {
+async fn call_timeout_is_ambiguous() {
     let ec2 = Ec2::start().await;
     let timeouts = Timeouts {
         connect: Duration::from_secs(10),
@@ -118,14 +118,14 @@ async fn what_takes_too_long_is_given_up_and_may_have_been_done() {
     let (settings, params) = (ec2.settings(&ec2.set), ec2.params(json!({})));
     let cloud = Ec2Cloud::with_timeouts(settings, params, timeouts);
     let mut spec = ec2.spec();
-    // Only the one call is to be slow.
+    // No calls for key pairs, so that only `RunInstances` is slow.
     spec.public_key = None;
     let gate = ec2.proxy.hold("RunInstances", None);
-    let made = cloud.create(spec.clone()).await;
-    assert_eq!(kind(&made), "ambiguous", "{made:?}");
+    let created = cloud.create(spec.clone()).await;
+    assert_eq!(kind(&created), "ambiguous", "{created:?}");
     let _gate = ec2.proxy.hold("DescribeInstances", None);
     assert_eq!(kind(&cloud.list().await), "transient");
-    // It was on its way all the time; whoever asks again gets the same one.
+    // The delayed request is executed now; a repeated create returns the same instance.
     gate.send_replace(true);
     let again = ec2.cloud().create(spec).await.unwrap();
     let seen = ec2.cloud().list().await.unwrap();
@@ -134,18 +134,18 @@ async fn what_takes_too_long_is_given_up_and_may_have_been_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_no_connection_comes_about_nothing_was_made() {
+async fn connect_timeout_is_transient() {
     let ec2 = Ec2::start().await;
-    // Nobody takes connections off its queue, which is full soon.
+    // A listener without accepts: the queue of connections is full soon.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let deaf = socket.listen(1).unwrap();
-    let address = deaf.local_addr().unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
     let short = Duration::from_millis(300);
     let mut waiting = Vec::new();
     while let Ok(connection) = std::net::TcpStream::connect_timeout(&address, short) {
         waiting.push(connection);
-        assert!(waiting.len() < 100, "its queue has no end");
+        assert!(waiting.len() < 100, "the accept queue never becomes full");
     }
     let timeouts = Timeouts {
         connect: short,
@@ -155,12 +155,12 @@ async fn where_no_connection_comes_about_nothing_was_made() {
     let cloud = Ec2Cloud::with_timeouts(ec2.settings(&ec2.set), params, timeouts);
     let mut spec = ec2.spec();
     spec.public_key = None;
-    let made = cloud.create(spec).await;
-    assert_eq!(kind(&made), "transient", "{made:?}");
+    let created = cloud.create(spec).await;
+    assert_eq!(kind(&created), "transient", "{created:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn advice_to_come_later_is_passed_on() {
+async fn retry_after_header_is_passed_on() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let code = "RequestLimitExceeded".to_owned();
@@ -185,7 +185,7 @@ async fn advice_to_come_later_is_passed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_are_not_ec2s_break_nothing() {
+async fn foreign_responses_have_expected_class() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     for (status, text, look, run) in [
@@ -214,20 +214,20 @@ async fn answers_that_are_not_ec2s_break_nothing() {
             ec2.proxy.fault(action, None, 1, effect);
         }
         assert_eq!(kind(&cloud.list().await), look, "{status} {text}");
-        let made = cloud.create(ec2.spec()).await;
-        assert_eq!(kind(&made), run, "{status} {text}: {made:?}");
+        let created = cloud.create(ec2.spec()).await;
+        assert_eq!(kind(&created), run, "{status} {text}: {created:?}");
     }
-    // An answer that is well formed and has no instance in it.
+    // A well-formed response without an instance.
     ec2.proxy
         .fault("RunInstances", None, 1, Effect::ShowNothing);
-    let made = cloud.create(ec2.spec()).await;
-    assert_eq!(kind(&made), "ambiguous");
-    let words = made.unwrap_err().to_string();
+    let created = cloud.create(ec2.spec()).await;
+    assert_eq!(kind(&created), "ambiguous");
+    let words = created.unwrap_err().to_string();
     assert!(words.contains("req-nothing"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_credentials_are_told_at_once() {
+async fn wrong_credentials_are_permanent_error() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let words = "AWS was not able to validate the provided access credentials";
@@ -239,16 +239,16 @@ async fn wrong_credentials_are_told_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cloud_that_is_not_there_made_nothing() {
+async fn refused_connection_is_transient() {
     let ec2 = Ec2::start().await;
-    // Nobody listens on a port that was given back.
+    // No listener on a closed port.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", port.local_addr().unwrap());
     drop(port);
     let cloud = ec2.cloud_with(json!({"Endpoint": url}));
     let mut spec = ec2.spec();
     spec.public_key = None;
-    let made = cloud.create(spec).await;
-    assert_eq!(kind(&made), "transient", "{made:?}");
+    let created = cloud.create(spec).await;
+    assert_eq!(kind(&created), "transient", "{created:?}");
     assert_eq!(kind(&cloud.list().await), "transient");
 }

@@ -1,24 +1,24 @@
-//! The key pair: found by its fingerprint, or imported once.
+//! Key pair: found by fingerprint, or imported once.
 
 use longshore_driver::Cloud as _;
 use longshore_driver_ec2::keys::KeyPair;
 
 use crate::support::{Ec2, direct, kind};
 
-/// A public key of RSA: of Ed25519 keys moto shows other fingerprints than EC2.
+/// RSA public key: for Ed25519 keys moto's fingerprints differ from EC2's.
 fn rsa() -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
-    let made = std::process::Command::new("ssh-keygen")
+    let created = std::process::Command::new("ssh-keygen")
         .args(["-q", "-N", "", "-t", "rsa", "-b", "2048", "-f"])
         .arg(&file)
         .status();
-    assert!(made.unwrap().success(), "ssh-keygen");
+    assert!(created.unwrap().success(), "ssh-keygen");
     std::fs::read_to_string(file.with_extension("pub")).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_imported_once_and_found_by_the_next_dispatcher() {
+async fn key_imported_once_and_found_later() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     let key = rsa();
@@ -46,7 +46,7 @@ async fn a_key_is_imported_once_and_found_by_the_next_dispatcher() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_under_another_name_is_used_under_it() {
+async fn existing_key_name_is_used() {
     let ec2 = Ec2::start().await;
     let mut spec = ec2.spec();
     let name = format!("somebody-{}", ec2.set);
@@ -60,7 +60,7 @@ async fn a_key_under_another_name_is_used_under_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_was_deleted_is_imported_again() {
+async fn deleted_key_is_imported_again() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     cloud.create(ec2.spec()).await.unwrap();
@@ -74,7 +74,7 @@ async fn a_key_that_was_deleted_is_imported_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_refused_after_it_was_brought_anew_is_somebodys_business() {
+async fn reimported_key_rejected_is_permanent_error() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud();
     for expected in ["transient", "permanent", "permanent"] {
@@ -84,8 +84,12 @@ async fn a_key_that_is_refused_after_it_was_brought_anew_is_somebodys_business()
         let words = failed.unwrap_err().to_string();
         assert!(words.contains("InvalidKeyPair.NotFound"), "{words}");
     }
-    assert_eq!(ec2.proxy.calls("DescribeKeyPairs").len(), 3, "each looks");
-    // Once it has worked, what was before is forgotten.
+    assert_eq!(
+        ec2.proxy.calls("DescribeKeyPairs").len(),
+        3,
+        "every create looks up the key pair"
+    );
+    // A success resets the state after earlier rejections.
     cloud.create(ec2.spec()).await.unwrap();
     ec2.proxy.refuse("RunInstances", "InvalidKeyPair.NotFound");
     assert_eq!(kind(&cloud.create(ec2.spec()).await), "transient");
@@ -93,7 +97,7 @@ async fn a_key_that_is_refused_after_it_was_brought_anew_is_somebodys_business()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_key_none_is_looked_for() {
+async fn create_without_key_skips_key_pairs() {
     let ec2 = Ec2::start().await;
     let mut spec = ec2.spec();
     spec.public_key = None;

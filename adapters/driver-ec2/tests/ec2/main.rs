@@ -1,12 +1,12 @@
-//! The driver against a foreign EC2 behind a proxy that makes it fail.
+//! Tests of the driver on an emulated EC2, behind a proxy for fault injection.
 
 mod conformance;
 mod errors;
-mod garbage;
 mod keys;
-mod life;
-mod places;
+mod lifecycle;
+mod malformed_responses;
 mod policy;
 mod prices;
+mod subnets;
 mod support;
 mod wire;

@@ -1,4 +1,4 @@
-//! The permissions that the documentation gives are those that the driver needs.
+//! The documented permissions match the driver's calls.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn allowed(policy: &Value) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_policy_allows_every_call_and_nothing_else() {
+async fn policy_matches_calls_exactly() {
     let policy: Value = serde_json::from_str(&docs("ec2-policy.json")).unwrap();
     let calls = every_call().await;
     let needed = calls.iter().map(|call| format!("ec2:{}", call["Action"]));
@@ -33,10 +33,10 @@ async fn the_policy_allows_every_call_and_nothing_else() {
 }
 
 #[test]
-fn the_page_tells_what_each_call_is_for() {
+fn docs_explain_every_call() {
     let policy: Value = serde_json::from_str(&docs("ec2-policy.json")).unwrap();
     let page = docs("ec2.md");
-    let (_, table) = page.split_once("| call | what for |").unwrap();
+    let (_, table) = page.split_once("| call | purpose |").unwrap();
     let rows = table
         .lines()
         .skip(2)
@@ -50,7 +50,7 @@ fn the_page_tells_what_each_call_is_for() {
 }
 
 #[test]
-fn the_page_shows_the_policy_and_every_key() {
+fn docs_list_policy_and_every_key() {
     let page = docs("ec2.md");
     assert!(page.contains("ec2-policy.json"));
     for key in [

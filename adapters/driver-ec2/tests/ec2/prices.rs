@@ -1,4 +1,4 @@
-//! What spot instances cost.
+//! Prices of spot instances.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use crate::support::Ec2;
 use crate::support::proxy::Effect;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spot_instances_cost_what_the_market_says_and_their_volume() {
+async fn spot_price_includes_volume() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"EBSPrice": 0.72}));
     let mut spot = ec2.spec();
@@ -21,10 +21,14 @@ async fn spot_instances_cost_what_the_market_says_and_their_volume() {
     let fixed = cloud.create(ec2.spec()).await.unwrap().id;
     let both = [spot.clone(), fixed];
     let costs = cloud.prices(&both, Timestamp::EPOCH).await.unwrap();
-    assert_eq!(costs.len(), 1, "only the spot instance: {costs:?}");
+    assert_eq!(
+        costs.len(),
+        1,
+        "prices of instances other than the spot instance: {costs:?}"
+    );
     let points = &costs[&spot];
     assert!(!points.is_empty());
-    // 10 GiB at 0.72 $ a month are 0.01 $ an hour; the market is never free.
+    // 10 GiB at 0.72 $ per month cost 0.01 $ per hour; the market price is above zero.
     assert!(points.iter().all(|p| p.price.0 > 10_000), "{points:?}");
     assert!(points.is_sorted_by_key(|point| point.since));
 
@@ -32,7 +36,7 @@ async fn spot_instances_cost_what_the_market_says_and_their_volume() {
     assert_eq!(calls[0]["ProductDescription.1"], "Linux/UNIX");
     assert_eq!(calls[0]["InstanceType.1"], "m5.large");
     assert_eq!(calls[0]["Filter.1.Name"], "availability-zone");
-    // What was asked is remembered, over lists and until the interval is over.
+    // Prices are cached across lists until the end of the interval.
     cloud.list().await.unwrap();
     let again = cloud.prices(&both, Timestamp::EPOCH).await.unwrap();
     assert_eq!(again, costs);
@@ -41,7 +45,7 @@ async fn spot_instances_cost_what_the_market_says_and_their_volume() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prices_can_be_switched_off() {
+async fn prices_can_be_disabled() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"SpotPriceUpdateInterval": 0}));
     let mut spot = ec2.spec();
@@ -52,7 +56,7 @@ async fn prices_can_be_switched_off() {
     assert!(ec2.proxy.calls("DescribeSpotPriceHistory").is_empty());
 }
 
-/// A page of the history with one entry, and the name of the next one.
+/// Page of the price history with one entry and a token for the next page.
 fn page(zone: &str, price: &str, at: &str, next: &str) -> Effect {
     let name = "DescribeSpotPriceHistoryResponse";
     let text = format!(
@@ -65,7 +69,7 @@ fn page(zone: &str, price: &str, at: &str, next: &str) -> Effect {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_pages_of_three_intervals_are_asked_for() {
+async fn price_history_reads_all_pages() {
     let ec2 = Ec2::start().await;
     let cloud = ec2.cloud_with(json!({"SpotPriceUpdateInterval": "1h"}));
     let mut spot = ec2.spec();
@@ -95,7 +99,7 @@ async fn all_pages_of_three_intervals_are_asked_for() {
         .await
         .unwrap();
     let prices: Vec<u64> = costs[&spot].iter().map(|point| point.price.0).collect();
-    assert_eq!(prices, [31_000, 32_000], "of both pages");
+    assert_eq!(prices, [31_000, 32_000], "prices of both pages");
     let calls = ec2.proxy.calls("DescribeSpotPriceHistory");
     assert_eq!(calls.len(), 2);
     assert_eq!(calls[1]["NextToken"], "more");

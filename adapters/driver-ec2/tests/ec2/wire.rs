@@ -1,4 +1,4 @@
-//! What goes over the wire, checked by AWS's own description of the API.
+//! Requests on the wire, checked with AWS's own description of the API.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -12,7 +12,7 @@ use crate::support::moto::{python, script, url};
 use crate::support::proxy::Params;
 use crate::support::{Ec2, key};
 
-/// Parameters of a call for an instance with everything that there is, tags left out.
+/// Parameters of a `RunInstances` call with every option, without tags.
 const RUN: &[&str] = &[
     "Action",
     "BlockDeviceMapping.1.DeviceName",
@@ -44,7 +44,7 @@ const RUN: &[&str] = &[
     "Version",
 ];
 
-/// Makes every kind of call with every parameter that there is, and gives them back.
+/// Makes every kind of call with every option and returns the recorded calls.
 pub(crate) async fn every_call() -> Vec<Params> {
     let ec2 = Ec2::start().await;
     let profile = format!("profile-{}", ec2.set);
@@ -57,23 +57,23 @@ pub(crate) async fn every_call() -> Vec<Params> {
     spec.public_key = Some(key().public_key().to_openssh().unwrap());
     spec.instance_type.added_scratch = 1 << 40;
     spec.instance_type.preemptible = true;
-    let made = cloud.create(spec.clone()).await.unwrap();
-    // Whoever has the token is looked for where the rest differs.
+    let created = cloud.create(spec.clone()).await.unwrap();
+    // With other parameters, the instance with the token is looked up.
     spec.tags.insert("More".to_owned(), "1".to_owned());
     cloud.create(spec).await.unwrap();
     let tags = BTreeMap::from([(tag::IDLE_BEHAVIOR.to_owned(), "hold".to_owned())]);
-    cloud.set_tags(&made.id, tags).await.unwrap();
-    // Two pages.
+    cloud.set_tags(&created.id, tags).await.unwrap();
+    // Two pages of instances.
     cloud.create(ec2.spec()).await.unwrap();
     ec2.proxy.page_of(1);
     assert_eq!(cloud.list().await.unwrap().len(), 2);
-    let ids = [made.id.clone()];
+    let ids = [created.id.clone()];
     cloud.prices(&ids, Timestamp::EPOCH).await.unwrap();
-    cloud.destroy(&made.id).await.unwrap();
+    cloud.destroy(&created.id).await.unwrap();
     ec2.proxy.all_calls()
 }
 
-/// What EC2 looks up elsewhere.
+/// Creates the instance profile required by EC2.
 async fn make_profile(name: &str) {
     let scope = "AWS4-HMAC-SHA256 Credential=AKIATEST/20260101/us-east-1/iam/aws4_request, \
                  SignedHeaders=host, Signature=0";
@@ -91,8 +91,8 @@ async fn make_profile(name: &str) {
     );
 }
 
-/// What the model says against these calls; nothing, if all is well.
-fn complaints(calls: &[Params]) -> String {
+/// Differences between these calls and the API description; empty if none.
+fn problems(calls: &[Params]) -> String {
     let mut check = Command::new(python())
         .arg(script("check_calls.py"))
         .stdin(Stdio::piped())
@@ -104,12 +104,12 @@ fn complaints(calls: &[Params]) -> String {
     input.write_all(&text).unwrap();
     drop(input);
     let output = check.wait_with_output().unwrap();
-    assert!(output.status.success(), "the check itself failed");
+    assert!(output.status.success(), "check_calls.py failed");
     String::from_utf8(output.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_model_knows_every_parameter() {
+async fn service_model_accepts_every_call() {
     let calls = every_call().await;
     let mut actions: Vec<&str> = calls.iter().map(|call| call["Action"].as_str()).collect();
     actions.sort_unstable();
@@ -124,7 +124,7 @@ async fn the_service_model_knows_every_parameter() {
         "TerminateInstances",
     ];
     assert_eq!(actions, every);
-    assert_eq!(complaints(&calls), "");
+    assert_eq!(problems(&calls), "");
     let has = |action: &str, name: &str| {
         let mut of_it = calls.iter().filter(|call| call["Action"] == action);
         of_it.any(|call| call.contains_key(name))
@@ -133,7 +133,7 @@ async fn the_service_model_knows_every_parameter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_is_asked_for_with_all_of_this_and_nothing_else() {
+async fn run_instances_sends_exactly_these_parameters() {
     let calls = every_call().await;
     let call = calls.iter().find(|call| call["Action"] == "RunInstances");
     let names: Vec<&str> = call.unwrap().keys().map(String::as_str).collect();
@@ -143,14 +143,14 @@ async fn an_instance_is_asked_for_with_all_of_this_and_nothing_else() {
         of_one.map(name)
     };
     let mut expected: Vec<String> = RUN.iter().map(|name| (*name).to_owned()).collect();
-    // The volume has the same tags but the secret and its own size.
+    // The volume has the same tags, except the secret and the volume size.
     expected.extend(tags(1, 7).chain(tags(2, 5)));
     expected.sort();
     assert_eq!(names, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_check_of_the_wire_finds_what_is_wrong() {
+async fn model_check_detects_invalid_calls() {
     let call = |pairs: &[(&str, &str)]| -> Params {
         let all = [("Version", "2016-11-15")].iter().chain(pairs);
         all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -188,7 +188,7 @@ async fn the_check_of_the_wire_finds_what_is_wrong() {
             "explode",
         ),
     ] {
-        let said = complaints(&[bad]);
+        let said = problems(&[bad]);
         assert!(said.contains(words), "{words}: {said}");
     }
 }

@@ -1,6 +1,6 @@
-"""Checks calls, as JSON on standard input, against the description of EC2 in botocore: each operation
-and each parameter must be known, what is required must be there, and values must be of their type.
-Prints what is wrong, a line each."""
+"""Checks calls, as JSON on standard input, against the description of EC2 in botocore: operations and
+parameters must be known, required parameters present, and values of the right type. Prints one line per
+problem."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ MODEL = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
 
 
 def wire_name(name, shape):
-    """As the protocol `ec2` writes a member's name."""
+    """Name of a member in the protocol `ec2`."""
     query_name = shape.serialization.get("queryName")
     name = query_name or shape.serialization.get("name", name)
     return name if query_name else name[:1].upper() + name[1:]

@@ -1,4 +1,4 @@
-"""Serves moto's EC2 on a free port of 127.0.0.1, says which, and ends with its standard input."""
+"""Serves moto's EC2 on a free port of 127.0.0.1, prints the port, and exits at the end of standard input."""
 
 import sys
 

@@ -1,4 +1,4 @@
-//! The process behind one loopback VM. The driver starts it; there is no use in running it by hand.
+//! Process of a loopback VM, started by the driver. Not for manual use.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,13 +20,13 @@ fn main() -> ExitCode {
         .worker_threads(2)
         .enable_all()
         .build();
-    let ended = match runtime {
+    let result = match runtime {
         Ok(runtime) => runtime
             .block_on(longshore_driver_loopback::run_vm(&PathBuf::from(dir)))
             .map_err(|error| error.to_string()),
         Err(error) => Err(format!("cannot start the runtime: {error}")),
     };
-    match ended {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

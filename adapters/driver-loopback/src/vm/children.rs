@@ -1,4 +1,4 @@
-//! Starting processes and noticing their ends, orphans included.
+//! Starts child processes and reaps all exited processes, including orphans.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,54 +9,55 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// The processes of which somebody waits for the end. As the VM inherits every orphan, one place
-/// takes the status of all; a started process is entered before its end can be taken.
+/// Child processes with a waiting receiver of the exit status. The VM process inherits all orphans,
+/// so a single reaper collects every exit status. A started process is registered before its exit
+/// status can be collected.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     waiting: Mutex<HashMap<Pid, oneshot::Sender<WaitStatus>>>,
 }
 
-/// A process that was started.
+/// Started process.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) pid: Pid,
-    /// For its pipes only.
+    /// Handle used only for the pipes of the process.
     pub(super) child: Child,
-    /// Its end.
+    /// Receiver of the exit status.
     pub(super) ended: oneshot::Receiver<WaitStatus>,
 }
 
 impl Children {
-    /// From here on every child of this process is taken care of.
-    pub(super) fn watch() -> io::Result<Arc<Self>> {
+    /// Starts a task to reap every exited child of this process.
+    pub(super) fn start_reaper() -> io::Result<Arc<Self>> {
         let children = Arc::new(Self::default());
-        let mut deaths = signal(SignalKind::child())?;
-        let watched = Arc::clone(&children);
+        let mut child_signals = signal(SignalKind::child())?;
+        let reaper = Arc::clone(&children);
         tokio::spawn(async move {
-            while deaths.recv().await.is_some() {
-                watched.reap();
+            while child_signals.recv().await.is_some() {
+                reaper.reap();
             }
         });
         Ok(children)
     }
 
-    /// Starts a process in a group of its own.
+    /// Starts a process in a process group of its own.
     pub(super) fn spawn(&self, command: &mut Command) -> io::Result<Started> {
         use std::os::unix::process::CommandExt as _;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let child = command.process_group(0).spawn()?;
         let pid = Pid::from_child(&child);
-        let (tell, ended) = oneshot::channel();
-        waiting.insert(pid, tell);
+        let (sender, ended) = oneshot::channel();
+        waiting.insert(pid, sender);
         Ok(Started { pid, child, ended })
     }
 
-    /// Sends a signal to a started process and its group, unless the process has ended: then the
-    /// number may be another's.
+    /// Sends a signal to the process group of a started process, unless the process has exited and
+    /// its id may be reused.
     pub(super) fn signal_group(&self, pid: Pid, signal: Signal) {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.contains_key(&pid) {
-            // Fails only if all of them have ended.
+            // Fails only if all processes of the group have exited.
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }
@@ -66,9 +67,9 @@ impl Children {
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    if let Some(tell) = waiting.remove(&pid) {
-                        // Nobody listens any longer if its connection was lost.
-                        let _ = tell.send(status);
+                    if let Some(sender) = waiting.remove(&pid) {
+                        // The receiver is dropped if its connection was lost.
+                        let _ = sender.send(status);
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}

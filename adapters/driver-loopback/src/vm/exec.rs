@@ -1,4 +1,4 @@
-//! One command of one channel: its streams, its end, and what happens when the client goes away.
+//! Command of an SSH channel: streams, exit status, and hang-up after a lost client.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -18,32 +18,30 @@ use tokio::time::Instant;
 use super::Vm;
 use super::children::Started;
 
-/// Read from a command at a time, in bytes.
+/// Maximum size of a read from a command, in bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Input that may wait for a command that reads it, in bytes; then the connection waits, whatever
-/// else is on it.
-const INPUT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Size of a command's input queue, in bytes. A full queue blocks the whole connection.
+const INPUT_QUEUE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A command may read nothing because the connection, which waits, does not take its output. So a
-/// command that reads nothing for so long gets one message more.
-const INPUT_PAUSE: Duration = Duration::from_millis(10);
+/// Interval for accepting one more message despite a full queue. Needed because the command may be
+/// blocked on output, and the blocked connection does not forward output.
+const INPUT_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A command that leaves so much unread, in bytes, is given up …
-const INPUT_BYTES_LIMIT: usize = 64 * 1024 * 1024;
+/// Limit of the queued input, in bytes; above the limit the command is hung up.
+const INPUT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// … and so is one that is sent too much and reads none of it for so long: it would hold up every
-/// other command of the connection.
+/// Limit of the time without any read while the queue is full; after the limit the command is hung
+/// up, because the command would block every other command of the connection.
 const INPUT_STALL_MAX: Duration = Duration::from_secs(10);
 
-/// When a command has ended but something it left behind still holds its output open, its exit
-/// status is sent after this.
+/// Delay of the exit status of an exited command while a descendant keeps the output open.
 const STATUS_DELAY: Duration = Duration::from_secs(1);
 
-/// SSH's number for standard error.
+/// SSH data type code of standard error.
 const STDERR: u32 = 1;
 
-/// A command with its streams.
+/// Command with its streams.
 pub(super) struct Exec {
     started: Started,
     stdin: ChildStdin,
@@ -52,7 +50,6 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    /// Starts `sh -c <command>`.
     pub(super) fn start(vm: &Vm, command: &[u8]) -> io::Result<Self> {
         let mut shell = Command::new("/bin/sh");
         shell
@@ -78,29 +75,29 @@ impl Exec {
         })
     }
 
-    /// Carries the streams until the command has ended or the client has gone; then the command gets
-    /// a hang-up, and what has left its process group lives on.
+    /// Forwards the streams until the command has exited or the client is lost. A lost client hangs
+    /// up the process group of the command; processes outside of the group continue.
     pub(super) async fn run(self, vm: &Vm, channel: Channel<Msg>, session: &Handle) {
         let pid = self.started.pid;
         let id = channel.id();
         let (mut from_client, to_client) = channel.split();
         let finished = tokio::select! {
             biased;
-            () = answer(&to_client, session, self.stdout, self.stderr, self.started.ended) => true,
-            () = feed(&mut from_client, self.stdin) => false,
+            () = send_output(&to_client, session, self.stdout, self.stderr, self.started.ended) => true,
+            () = feed_input(&mut from_client, self.stdin) => false,
         };
         if !finished {
             vm.children.signal_group(pid, Signal::HUP);
         }
-        // All of these fail only if the connection is gone.
+        // These calls fail only if the connection is lost.
         let _ = session.eof(id).await;
         let _ = session.close(id).await;
     }
 }
 
-/// Sends the output and the exit status. Like OpenSSH, it waits for the output's end even if the
-/// command has ended before.
-async fn answer(
+/// Sends the output and the exit status. Like OpenSSH, waits for the end of the output even if the
+/// command has exited.
+async fn send_output(
     to_client: &ChannelWriteHalf<Msg>,
     session: &Handle,
     stdout: ChildStdout,
@@ -109,20 +106,20 @@ async fn answer(
 ) {
     let mut output = pin!(async {
         tokio::join!(
-            carry(stdout, to_client, None),
-            carry(stderr, to_client, Some(STDERR)),
+            forward(stdout, to_client, None),
+            forward(stderr, to_client, Some(STDERR)),
         );
     });
     let id = to_client.id();
     tokio::select! {
         () = &mut output => {
-            report(session, id, ended.await.ok()).await;
+            send_status(session, id, ended.await.ok()).await;
             return;
         }
         status = &mut ended => {
-            let in_time = tokio::time::timeout(STATUS_DELAY, &mut output).await;
-            report(session, id, status.ok()).await;
-            if in_time.is_ok() {
+            let drained = tokio::time::timeout(STATUS_DELAY, &mut output).await;
+            send_status(session, id, status.ok()).await;
+            if drained.is_ok() {
                 return;
             }
         }
@@ -130,8 +127,8 @@ async fn answer(
     output.await;
 }
 
-/// Sends all of one stream; the client's window holds it back.
-async fn carry(
+/// Forwards a stream to the client, with the flow control of the client's window.
+async fn forward(
     mut stream: impl AsyncRead + Unpin,
     to_client: &ChannelWriteHalf<Msg>,
     extended: Option<u32>,
@@ -152,11 +149,11 @@ async fn carry(
     }
 }
 
-async fn report(session: &Handle, id: russh::ChannelId, status: Option<WaitStatus>) {
+async fn send_status(session: &Handle, id: russh::ChannelId, status: Option<WaitStatus>) {
     let Some(status) = status else {
         return;
     };
-    // Both fail only if the connection is gone.
+    // Both calls fail only if the connection is lost.
     if let Some(signal) = status.terminating_signal() {
         let name = signal_name(signal);
         let _ = session
@@ -168,7 +165,7 @@ async fn report(session: &Handle, id: russh::ChannelId, status: Option<WaitStatu
     }
 }
 
-/// SSH's name for a signal of Linux.
+/// SSH name of a Linux signal.
 fn signal_name(number: i32) -> Sig {
     match number {
         n if n == Signal::ABORT.as_raw() => Sig::ABRT,
@@ -187,26 +184,26 @@ fn signal_name(number: i32) -> Sig {
     }
 }
 
-/// Hands the client's data to the command. Returns when the client has gone, or when the command
-/// does not take what it was sent; goes on when there is no more input, so as to notice that.
-async fn feed(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
+/// Forwards the client's data to the command. Returns if the client is lost or if the command does
+/// not read its input; continues after the end of input to detect a lost client.
+async fn feed_input(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
     let mut stdin = Some(stdin);
     let mut queue = VecDeque::new();
     let mut queued = 0;
     let mut complete = false;
     let mut stalled_since = None;
-    let mut one_more = false;
+    let mut accept_one = false;
     loop {
         if complete && queue.is_empty() {
             stdin = None;
         }
-        let full = queued >= INPUT_BYTES_MAX && !one_more;
+        let full = queued >= INPUT_QUEUE_BYTES && !accept_one;
         tokio::select! {
             message = from_client.wait(), if !full => match message {
                 None | Some(ChannelMsg::Close) => return,
                 Some(ChannelMsg::Eof) => complete = true,
                 Some(ChannelMsg::Data { data }) if stdin.is_some() => {
-                    one_more = false;
+                    accept_one = false;
                     queued += data.len();
                     queue.push_back(data);
                 }
@@ -222,26 +219,26 @@ async fn feed(from_client: &mut ChannelReadHalf, stdin: ChildStdin) {
                         queue.push_front(front.split_off(length));
                     }
                 }
-                // It reads no more; what is still to come is of no use.
+                // The command has closed its input; further input is discarded.
                 Err(_) => {
                     stdin = None;
                     queue.clear();
                     queued = 0;
                 }
             },
-            () = tokio::time::sleep(INPUT_PAUSE), if full => {
+            () = tokio::time::sleep(INPUT_RETRY_INTERVAL), if full => {
                 let since: Instant = *stalled_since.get_or_insert_with(Instant::now);
-                if queued >= INPUT_BYTES_LIMIT || since.elapsed() >= INPUT_STALL_MAX {
-                    tracing::warn!(unread_bytes = queued, "a command that does not read its input is given up");
+                if queued >= INPUT_QUEUE_BYTES_MAX || since.elapsed() >= INPUT_STALL_MAX {
+                    tracing::warn!(unread_bytes = queued, "hung up on a command with unread input");
                     return;
                 }
-                one_more = true;
+                accept_one = true;
             }
         }
     }
 }
 
-/// Waits for ever if there is nothing to write.
+/// Writes to the command; never returns if there is nothing to write.
 async fn write_some(
     stdin: Option<&mut ChildStdin>,
     front: Option<&impl AsRef<[u8]>>,

@@ -1,4 +1,4 @@
-//! The process behind one VM: boots, then serves SSH until it is killed.
+//! Process of a VM: boots, then serves SSH until killed.
 
 mod children;
 mod exec;
@@ -16,35 +16,36 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::files::StoreError;
-use crate::procs::{DIR_VARIABLE, Identity};
+use crate::procfs::ProcessId;
 use crate::store::{VmDir, VmRecord};
+use crate::terminate::DIR_VARIABLE;
 use children::Children;
 
-/// Where a shell finds its commands.
+/// Search path for commands on the VM.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Why a VM's process ended by itself.
+/// Cause of a VM process's exit.
 #[derive(Debug, thiserror::Error)]
 pub enum VmRunError {
-    /// It was not started by the driver, which holds the VM's lock for it: create a VM instead.
-    #[error("{} is not a VM that the loopback driver has just made", .0.display())]
+    /// The process was not started by the driver with the VM lock: create a VM instead.
+    #[error("{} is not a VM just created by the loopback driver", .0.display())]
     NotOurs(PathBuf),
-    /// It has been booted before, and a VM boots once: create another.
-    #[error("{} has been booted before", .0.display())]
+    /// It was already booted, and a VM boots once: create another.
+    #[error("{} was already booted", .0.display())]
     BootedBefore(PathBuf),
-    /// Its directory cannot be used: the message names the file.
+    /// The directory of the VM is unusable: the message names the file.
     #[error("{0}")]
     Directory(String),
-    /// The system refused something: the message says what.
+    /// A system call failed: the message names the operation.
     #[error("cannot {what}: {source}")]
     System {
-        /// What was tried.
+        /// Failed operation.
         what: &'static str,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// The public key in its record cannot be read: remove the VM.
-    #[error("the public key that may log in makes no sense: {0}")]
+    /// The public key in the record is invalid: remove the VM.
+    #[error("invalid public key in the record of the VM: {0}")]
     PublicKey(String),
 }
 
@@ -61,42 +62,42 @@ fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> VmRunErro
     }
 }
 
-/// Is the VM with this directory: waits for the boot delay, runs the init script, serves SSH.
+/// Runs the VM in this directory: waits for the boot delay, runs the init script, serves SSH.
 ///
-/// To be called once, at the start of a process that
-/// [`LoopbackCloud`](crate::LoopbackCloud) has started for it, within a tokio runtime. It takes over
-/// the process: a session of its own, and the care of every orphan below it.
+/// To be called once, at the start of a process started by [`LoopbackCloud`](crate::LoopbackCloud),
+/// in a tokio runtime. The process becomes leader of a new session and subreaper of all orphaned
+/// descendants.
 ///
 /// # Errors
-/// If it cannot boot or cannot serve any longer; it does not return otherwise.
+/// A failed boot or a failed SSH server; does not return otherwise.
 pub async fn run_vm(dir: &Path) -> Result<(), VmRunError> {
     let dir = VmDir::new(dir.to_owned());
-    if !holds_life_lock(&dir) {
+    if !holds_vm_lock(&dir) {
         return Err(VmRunError::NotOurs(dir.path().to_owned()));
     }
     let record = dir.record()?;
     rustix::process::setsid().map_err(system("start a session"))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .map_err(system("take over the care of orphans"))?;
-    // Whoever started us may ignore these, as nohup and the background jobs of shells do; what is
-    // ignored stays so in every command, what is caught does not.
-    let _caught = [
+        .map_err(system("become the subreaper of orphaned processes"))?;
+    // The parent may ignore these signals, like nohup and background jobs of shells do. Commands
+    // inherit ignored signals, but not caught signals.
+    let _handlers = [
         SignalKind::hangup(),
         SignalKind::interrupt(),
         SignalKind::quit(),
     ]
     .map(signal);
-    dir.write_process(&Identity::own().map_err(system("find its own start"))?)?;
-    let children = Children::watch().map_err(system("watch its children"))?;
+    dir.write_process(&ProcessId::own().map_err(system("read the process id of the VM"))?)?;
+    let children = Children::start_reaper().map_err(system("watch child processes"))?;
     let environment = Environment::new(&dir, &record.remote_user);
 
     tokio::time::sleep(Duration::from_millis(record.boot_delay_ms)).await;
-    init(&dir, &children, &environment).await?;
+    run_init_script(&dir, &children, &environment).await?;
     server::serve(&dir, &record, children, environment).await
 }
 
-/// Whether our standard input is the VM's lock.
-fn holds_life_lock(dir: &VmDir) -> bool {
+/// True if standard input is the VM lock.
+fn holds_vm_lock(dir: &VmDir) -> bool {
     let input = rustix::fs::fstat(rustix::stdio::stdin());
     let lock = File::open(dir.file("vm.lock")).map(rustix::fs::fstat);
     match (input, lock) {
@@ -107,19 +108,20 @@ fn holds_life_lock(dir: &VmDir) -> bool {
     }
 }
 
-/// Runs the init script to its end. As on a real cloud, a script that fails does not stop the boot:
-/// whether the VM is fit for use is for probes to find out.
-async fn init(
+/// Runs the init script. As on a real cloud, a failed script does not stop the boot: probes detect
+/// an unusable VM.
+async fn run_init_script(
     dir: &VmDir,
     children: &Children,
     environment: &Environment,
 ) -> Result<(), VmRunError> {
     let script = dir.file("init-script");
     let running = dir.file("init-script.running");
-    // It may hold secrets, so it goes once it has run; and what is renamed cannot start twice.
+    // Deleted after the run, because the script may contain secrets; the rename prevents a second
+    // run.
     std::fs::rename(&script, &running).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => VmRunError::BootedBefore(dir.path().to_owned()),
-        _ => system("begin the init script")(error),
+        _ => system("rename the init script")(error),
     })?;
     let log = OpenOptions::new()
         .create(true)
@@ -127,7 +129,7 @@ async fn init(
         .mode(0o600)
         .open(dir.file("init.log"))
         .and_then(|log| Ok((log.try_clone()?, log)));
-    let (log, log_too) = log.map_err(system("open init.log"))?;
+    let (stdout, stderr) = log.map_err(system("open init.log"))?;
     let mut command = Command::new("/bin/sh");
     command
         .arg(&running)
@@ -135,19 +137,19 @@ async fn init(
         .env_clear()
         .envs(environment.variables())
         .stdin(Stdio::null())
-        .stdout(log)
-        .stderr(log_too);
+        .stdout(stdout)
+        .stderr(stderr);
     let started = children
         .spawn(&mut command)
         .map_err(system("run the init script"))?;
     match started.ended.await {
-        Ok(status) if status.exit_status() == Some(0) => tracing::info!("init script done"),
+        Ok(status) if status.exit_status() == Some(0) => tracing::info!("init script succeeded"),
         status => tracing::warn!(?status, "init script failed, see init.log"),
     }
     std::fs::remove_file(&running).map_err(system("remove the init script"))
 }
 
-/// What everything on the VM finds in its environment.
+/// Environment of every process on the VM.
 #[derive(Clone, Debug)]
 pub(crate) struct Environment {
     dir: PathBuf,
@@ -181,7 +183,7 @@ impl Environment {
     }
 }
 
-/// What the SSH server needs to know, shared by its connections.
+/// State shared by all connections of the SSH server.
 struct Vm {
     user: String,
     public_key: russh::keys::PublicKey,
@@ -205,8 +207,8 @@ impl Vm {
         })
     }
 
-    /// Whether whoever proves to have this key may log in.
-    fn admits(&self, user: &str, key: &russh::keys::PublicKey) -> bool {
+    /// True if a client with this key may log in as this user.
+    fn is_authorized(&self, user: &str, key: &russh::keys::PublicKey) -> bool {
         user == self.user && key.key_data() == self.public_key.key_data()
     }
 }

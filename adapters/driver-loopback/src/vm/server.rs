@@ -1,4 +1,4 @@
-//! The SSH server: who may log in, and what may be asked.
+//! SSH server: login and allowed requests.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Shutdown};
@@ -20,35 +20,36 @@ use super::exec::Exec;
 use super::{Environment, Vm, VmRunError, system};
 use crate::store::{VmDir, VmRecord};
 
-/// Connections at a time; more are closed at once.
+/// Maximum number of connections; further connections are closed immediately.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Channels at a time on one connection.
+/// Maximum number of open channels of a connection.
 const CHANNELS_MAX: usize = 64;
 
-/// After so many channels a connection is ended as soon as it has none: the library keeps a few
-/// kilobytes of each until then.
-const CHANNELS_IN_ALL_MAX: u32 = 10_000;
+/// Maximum number of channels over the lifetime of a connection. Above the maximum, the connection
+/// is closed as soon as no channel is open, because the SSH library keeps a few kilobytes per
+/// channel until then.
+const CHANNELS_TOTAL_MAX: u32 = 10_000;
 
-/// A connection must have logged in after this.
+/// Time limit for the login.
 const LOGIN_GRACE: Duration = Duration::from_secs(20);
 
-/// Login attempts on one connection.
+/// ClientConnection attempts on one connection.
 const LOGIN_ATTEMPTS_MAX: usize = 6;
 
-/// Each refused login takes this long.
-const REFUSAL_TIME: Duration = Duration::from_millis(300);
+/// Delay of a rejected login.
+const REJECTION_DELAY: Duration = Duration::from_millis(300);
 
-/// Asks a silent client for a sign of life; one that owes three is dropped.
+/// Interval of keepalive requests; after three unanswered requests the connection is dropped.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// A client that takes nothing from its connection for so long is dropped.
-const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Time limit for a client without any traffic.
+const INACTIVITY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// After the system had no more room for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Delay before the next accept after a failed accept.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Opens the port, tells the address, serves for ever.
+/// Opens the port, writes the address, serves connections forever.
 pub(super) async fn serve(
     dir: &VmDir,
     record: &VmRecord,
@@ -59,8 +60,8 @@ pub(super) async fn serve(
     let config = Arc::new(config()?);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
-        .map_err(system("open a port"))?;
-    let address = listener.local_addr().map_err(system("open a port"))?;
+        .map_err(system("open the SSH port"))?;
+    let address = listener.local_addr().map_err(system("open the SSH port"))?;
     dir.write_address(&address.to_string())?;
     tracing::info!(%address, "serving");
 
@@ -69,13 +70,13 @@ pub(super) async fn serve(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot take a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&connections).try_acquire_owned() else {
-            tracing::warn!("connection refused: {CONNECTIONS_MAX} are open");
+        let Ok(slot) = Arc::clone(&connections).try_acquire_owned() else {
+            tracing::warn!("connection rejected: {CONNECTIONS_MAX} connections are open");
             continue;
         };
         let (vm, config) = (Arc::clone(&vm), Arc::clone(&config));
@@ -83,7 +84,7 @@ pub(super) async fn serve(
             if let Err(error) = connection(vm, config, stream).await {
                 tracing::debug!(%error, "connection lost");
             }
-            drop(place);
+            drop(slot);
         });
     }
 }
@@ -91,17 +92,17 @@ pub(super) async fn serve(
 fn config() -> Result<Config, VmRunError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| VmRunError::System {
-        what: "draw a host key",
+        what: "generate a host key",
         source: std::io::Error::other(error.to_string()),
     })?;
     Ok(Config {
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
-        auth_rejection_time: REFUSAL_TIME,
-        // Clients ask so what they may try; it is no attempt.
+        auth_rejection_time: REJECTION_DELAY,
+        // This request queries the login methods; the query is not a login attempt.
         auth_rejection_time_initial: Some(Duration::ZERO),
         keys: vec![PrivateKey::from(Ed25519Keypair::from_seed(&seed))],
         max_auth_attempts: LOGIN_ATTEMPTS_MAX,
-        inactivity_timeout: Some(SILENCE_MAX),
+        inactivity_timeout: Some(INACTIVITY_TIMEOUT),
         keepalive_interval: Some(KEEPALIVE_INTERVAL),
         keepalive_max: 3,
         nodelay: true,
@@ -116,19 +117,19 @@ async fn connection(
 ) -> Result<(), russh::Error> {
     let deadline = Instant::now() + LOGIN_GRACE;
     stream.set_nodelay(true)?;
-    // A client that stalls the handshake is out of the session's reach, not out of the socket's.
+    // The deadline of the session does not cover a stalled handshake, but a socket shutdown does.
     let stream = stream.into_std()?;
     let socket = stream.try_clone()?;
     let stream = TcpStream::from_std(stream)?;
-    let (tell, logged_in) = oneshot::channel();
-    let login = Login {
+    let (sender, logged_in) = oneshot::channel();
+    let connection = ClientConnection {
         vm,
-        logged_in: Some(tell),
-        places: Arc::new(Semaphore::new(CHANNELS_MAX)),
+        logged_in: Some(sender),
+        slots: Arc::new(Semaphore::new(CHANNELS_MAX)),
         channels: 0,
         open: HashMap::new(),
     };
-    let starting = russh::server::run_stream(config, stream, login);
+    let starting = russh::server::run_stream(config, stream, connection);
     let mut session = tokio::time::timeout_at(deadline, starting)
         .await
         .map_err(|_| russh::Error::ConnectionTimeout)??;
@@ -144,20 +145,20 @@ async fn connection(
     session.await
 }
 
-/// One connection.
-struct Login {
+/// Connection of a client.
+struct ClientConnection {
     vm: Arc<Vm>,
     logged_in: Option<oneshot::Sender<()>>,
-    places: Arc<Semaphore>,
-    /// Opened so far.
+    slots: Arc<Semaphore>,
+    /// Number of channels opened so far.
     channels: u32,
-    /// Channels that have not been told yet what to run.
+    /// Open channels before the exec request.
     open: HashMap<ChannelId, (Channel<Msg>, OwnedSemaphorePermit)>,
 }
 
-impl Login {
-    fn judge(&self, user: &str, key: &PublicKey) -> Auth {
-        if self.vm.admits(user, key) {
+impl ClientConnection {
+    fn authenticate(&self, user: &str, key: &PublicKey) -> Auth {
+        if self.vm.is_authorized(user, key) {
             Auth::Accept
         } else {
             Auth::reject()
@@ -165,8 +166,8 @@ impl Login {
     }
 }
 
-/// Everything that is not mentioned here (passwords, forwarding, …) is refused by default.
-impl Handler for Login {
+/// All other requests (passwords, forwarding, …) are rejected by the default methods.
+impl Handler for ClientConnection {
     type Error = russh::Error;
 
     async fn auth_publickey_offered(
@@ -174,7 +175,7 @@ impl Handler for Login {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.judge(user, offer.public_key))
+        Ok(self.authenticate(user, offer.public_key))
     }
 
     async fn auth_publickey(
@@ -182,13 +183,13 @@ impl Handler for Login {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(self.judge(user, key.public_key))
+        Ok(self.authenticate(user, key.public_key))
     }
 
     async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
-        if let Some(tell) = self.logged_in.take() {
-            // Nobody listens any longer if the time for it is just over.
-            let _ = tell.send(());
+        if let Some(sender) = self.logged_in.take() {
+            // The receiver is dropped if the time limit for the login has just passed.
+            let _ = sender.send(());
         }
         Ok(())
     }
@@ -199,10 +200,10 @@ impl Handler for Login {
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
-        match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => {
+        match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => {
                 self.channels = self.channels.saturating_add(1);
-                self.open.insert(channel.id(), (channel, place));
+                self.open.insert(channel.id(), (channel, slot));
                 reply.accept().await;
             }
             Err(_) => reply.reject(ChannelOpenFailure::ResourceShortage).await,
@@ -225,23 +226,23 @@ impl Handler for Login {
         command: &[u8],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let Some((channel, place)) = self.open.remove(&id) else {
+        let Some((channel, slot)) = self.open.remove(&id) else {
             return session.channel_failure(id);
         };
         match Exec::start(&self.vm, command) {
             Ok(exec) => {
                 session.channel_success(id)?;
                 let (vm, handle) = (Arc::clone(&self.vm), session.handle());
-                let places = Arc::clone(&self.places);
-                let worn_out = self.channels >= CHANNELS_IN_ALL_MAX;
+                let slots = Arc::clone(&self.slots);
+                let channel_limit_reached = self.channels >= CHANNELS_TOTAL_MAX;
                 tokio::spawn(async move {
                     exec.run(&vm, channel, &handle).await;
-                    drop(place);
-                    if worn_out && places.available_permits() == CHANNELS_MAX {
-                        let why = "connect again".to_owned();
-                        // Fails only if the connection is gone.
+                    drop(slot);
+                    if channel_limit_reached && slots.available_permits() == CHANNELS_MAX {
+                        let message = "channel limit reached, please reconnect".to_owned();
+                        // Fails only if the connection is lost.
                         let _ = handle
-                            .disconnect(Disconnect::ByApplication, why, String::new())
+                            .disconnect(Disconnect::ByApplication, message, String::new())
                             .await;
                     }
                 });

@@ -1,14 +1,16 @@
-//! What a client can do on a VM.
+//! Commands over SSH on a VM.
 
 use std::time::Duration;
 
-use crate::support::{Guesser, Host, PATIENCE, alive, booted, key, log_in, spec, until, vm};
+use crate::support::{
+    Host, TIMEOUT, UnauthorizedClient, alive, booted, key, log_in, spec, until, vm,
+};
 use longshore_driver::Cloud as _;
 use russh::ChannelMsg;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_run_with_their_input_output_and_exit_codes() {
+async fn command_streams_and_exit_status() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
@@ -35,11 +37,11 @@ async fn commands_run_with_their_input_output_and_exit_codes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_find_their_directories_and_nothing_of_ours_in_the_environment() {
+async fn command_environment_contains_only_vm_variables() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, client) = vm(&cloud, 1).await;
-    let dir = host.vm(&made.id).display().to_string();
+    let (created, client) = vm(&cloud, 1).await;
+    let dir = host.vm(&created.id).display().to_string();
     let seen = client.run("env; pwd; for d in \"$LONGSHORE_LOCK_DIR\" \"$LONGSHORE_SCRATCH_DIR\" \"$LONGSHORE_LOG_DIR\"; do test -d \"$d\" && test -w \"$d\" || exit 9; done").await;
     assert_eq!(seen.status, Some(0));
     for line in [
@@ -62,7 +64,7 @@ async fn commands_find_their_directories_and_nothing_of_ours_in_the_environment(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn much_data_passes_both_ways_unharmed() {
+async fn large_data_transfers_unchanged() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
@@ -74,19 +76,19 @@ async fn much_data_passes_both_ways_unharmed() {
     assert!(back.stdout == data, "{} bytes came back", back.stdout.len());
     let errors = client.run("head -c 5000000 /dev/zero >&2; exit 3").await;
     assert_eq!((errors.stderr.len(), errors.status), (5_000_000, Some(3)));
-    // What it does not read is thrown away; its status is still told.
+    // Unread input is discarded, and the exit status is still sent.
     let ignored = client.run_with("exit 5", data).await;
     assert_eq!(ignored.status, Some(5));
     cloud.destroy_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_right_key_for_the_right_user_gets_in() {
+async fn login_requires_key_and_user() {
     let host = Host::new();
     let cloud = host.cloud();
     let right = key();
-    let made = cloud.create(spec(1, &right)).await.unwrap();
-    let address = booted(&cloud, &made.id).await;
+    let created = cloud.create(spec(1, &right)).await.unwrap();
+    let address = booted(&cloud, &created.id).await;
     assert!(
         log_in(&address, cloud.remote_user(), &key())
             .await
@@ -95,7 +97,7 @@ async fn only_the_right_key_for_the_right_user_gets_in() {
     assert!(log_in(&address, "somebody-else", &right).await.is_none());
     let client = log_in(&address, cloud.remote_user(), &right).await.unwrap();
 
-    // Nothing but commands, either.
+    // Shells, subsystems and terminals are rejected.
     let mut shell = client.open().await;
     shell.request_shell(true).await.unwrap();
     assert!(matches!(shell.wait().await, Some(ChannelMsg::Failure)));
@@ -112,23 +114,23 @@ async fn only_the_right_key_for_the_right_user_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_secret_can_be_read_where_the_driver_says() {
+async fn secret_readable_at_driver_path() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, client) = vm(&cloud, 7).await;
+    let (created, client) = vm(&cloud, 7).await;
     let shown = client
         .run(&format!("cat \"{}\"", cloud.secret_path()))
         .await;
     assert_eq!(
         (shown.text(), shown.status),
-        (made.secret.expose(), Some(0))
+        (created.secret.expose(), Some(0))
     );
     assert_eq!(shown.text(), "secret-7");
     cloud.destroy_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_vm_has_its_own_host_key() {
+async fn host_keys_differ_between_vms() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, one) = vm(&cloud, 1).await;
@@ -139,20 +141,20 @@ async fn each_vm_has_its_own_host_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_init_script_runs_once_before_the_port_opens_and_is_then_deleted() {
+async fn init_script_runs_once_before_login() {
     let host = Host::new();
     let cloud = host.cloud();
     let key = key();
     let mut spec = spec(1, &key);
     spec.init_script = longshore_secret::Secret::new("echo ran >> \"$HOME/count\"\nexit 1\n");
-    let made = cloud.create(spec.clone()).await.unwrap();
-    let address = booted(&cloud, &made.id).await;
+    let created = cloud.create(spec.clone()).await.unwrap();
+    let address = booted(&cloud, &created.id).await;
     cloud.create(spec).await.unwrap();
     let client = log_in(&address, cloud.remote_user(), &key).await.unwrap();
     assert_eq!(client.run("cat count").await.text(), "ran\n");
-    let dir = host.vm(&made.id);
+    let dir = host.vm(&created.id);
     assert!(!dir.join("init-script").exists() && !dir.join("init-script.running").exists());
-    // Nobody can boot it a second time.
+    // A second boot fails.
     let again = std::process::Command::new(env!("CARGO_BIN_EXE_longshore-loopback-vm"))
         .arg(&dir)
         .stdin(std::process::Stdio::null())
@@ -160,13 +162,14 @@ async fn the_init_script_runs_once_before_the_port_opens_and_is_then_deleted() {
         .unwrap();
     assert!(!again.status.success());
     assert!(
-        String::from_utf8_lossy(&again.stderr).contains("is not a VM that the loopback driver")
+        String::from_utf8_lossy(&again.stderr)
+            .contains("is not a VM just created by the loopback driver")
     );
     cloud.destroy_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_channel_hangs_up_its_command_but_not_what_was_detached() {
+async fn closed_channel_keeps_detached_process() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
@@ -194,7 +197,7 @@ async fn a_closed_channel_hangs_up_its_command_but_not_what_was_detached() {
     .await;
     assert!(alive(pids[0]));
 
-    // Nor does it end with the connection.
+    // The detached process also survives the end of the connection.
     drop(client);
     assert!(alive(pids[0]));
     cloud.destroy_all().await.unwrap();
@@ -202,7 +205,7 @@ async fn a_closed_channel_hangs_up_its_command_but_not_what_was_detached() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_connection_hangs_up_its_commands() {
+async fn lost_connection_hangs_up_commands() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
@@ -227,7 +230,7 @@ async fn a_lost_connection_hangs_up_its_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_exit_status_comes_although_a_descendant_holds_the_output_open() {
+async fn exit_status_sent_while_output_open() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
@@ -239,18 +242,18 @@ async fn the_exit_status_comes_although_a_descendant_holds_the_output_open() {
             }
         }
     };
-    assert_eq!(tokio::time::timeout(PATIENCE, status).await.unwrap(), 4);
+    assert_eq!(tokio::time::timeout(TIMEOUT, status).await.unwrap(), 4);
     cloud.destroy_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_holds_nobody_up() {
+async fn stalled_client_does_not_block_others() {
     let host = Host::new();
     let cloud = host.cloud();
     let key = key();
-    let made = cloud.create(spec(1, &key)).await.unwrap();
-    let address = booted(&cloud, &made.id).await;
-    // One never speaks, one never reads, one never feeds.
+    let created = cloud.create(spec(1, &key)).await.unwrap();
+    let address = booted(&cloud, &created.id).await;
+    // Clients without any data, without reads, and without an end of input.
     let mut mute = tokio::net::TcpStream::connect(&address).await.unwrap();
     let stuck = log_in(&address, cloud.remote_user(), &key).await.unwrap();
     let flood = stuck.start("cat /dev/zero").await;
@@ -272,28 +275,28 @@ async fn a_client_that_takes_nothing_holds_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_reads_nothing_gives_way_to_the_others_in_the_end() {
+async fn command_with_unread_input_is_hung_up() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
     let (mut from, to) = client.start("exec sleep 1000").await.split();
     let sender = tokio::spawn(async move { to.data_bytes(vec![0; 64_000_000]).await.map(|()| to) });
     let end = async { while from.wait().await.is_some() {} };
-    tokio::time::timeout(PATIENCE, end)
+    tokio::time::timeout(TIMEOUT, end)
         .await
-        .expect("the command is given up");
+        .expect("the command is hung up");
     assert_eq!(client.run("echo on").await.text(), "on\n");
     sender.abort();
     cloud.destroy_all().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_commands_run_at_once_on_one_connection() {
+async fn one_connection_runs_fifty_commands() {
     let host = Host::new();
     let cloud = host.cloud();
     let (_, client) = vm(&cloud, 1).await;
     let client = std::sync::Arc::new(client);
-    // Each waits for all the others, so they must be there at the same time.
+    // Every command waits for all other commands, so all commands must run concurrently.
     let command = |n: u32| {
         format!(
             "touch here.{n}; while test $(ls here.* | wc -l) -lt 50; do sleep 0.05; done; echo {n}"
@@ -316,32 +319,32 @@ async fn fifty_commands_run_at_once_on_one_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_does_not_log_in_is_shown_out() {
+async fn connection_without_login_is_closed() {
     let host = Host::new();
     let cloud = host.cloud();
-    let made = cloud.create(spec(1, &key())).await.unwrap();
-    let address = booted(&cloud, &made.id).await;
-    // One says nothing, one begins and stops, one tries key after key.
+    let created = cloud.create(spec(1, &key())).await.unwrap();
+    let address = booted(&cloud, &created.id).await;
+    // Clients without any data, with a partial handshake, and with repeated unauthorized keys.
     let mut mute = tokio::net::TcpStream::connect(&address).await.unwrap();
     let mut lame = tokio::net::TcpStream::connect(&address).await.unwrap();
     lame.write_all(b"SSH-2.0-lame\r\n").await.unwrap();
     let guesses = async {
-        let mut guesser = Guesser::new(&address).await;
+        let mut guesser = UnauthorizedClient::new(&address).await;
         let mut guesses = 0;
-        while guesser.guess(cloud.remote_user()).await {
+        while guesser.try_login(cloud.remote_user()).await {
             guesses += 1;
         }
         guesses
     };
     let end = async |stream: &mut tokio::net::TcpStream| {
         let mut rest = Vec::new();
-        // A reset is an end as well.
+        // A connection reset also counts as closed.
         let _ = stream.read_to_end(&mut rest).await;
     };
     let all = async { tokio::join!(end(&mut mute), end(&mut lame), guesses).2 };
-    let guesses = tokio::time::timeout(PATIENCE, all)
+    let guesses = tokio::time::timeout(TIMEOUT, all)
         .await
-        .expect("they are shown out");
+        .expect("the connections are closed");
     assert_eq!(guesses, 6);
     cloud.destroy_all().await.unwrap();
 }

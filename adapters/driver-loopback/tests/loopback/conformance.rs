@@ -1,5 +1,5 @@
-//! The suite for drivers, over real VMs of this host: it passes what is right and fails what is
-//! wrong, at the right point.
+//! The conformance suite on real VMs of this host: the suite passes the correct driver, and fails a
+//! defective driver in the expected check.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,39 +9,39 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_core::ids::InstanceId;
 use longshore_driver::conformance::{
-    Bench, Check, CommandError, Fault, InjectError, Outcome, Patience, Plan, Point, Progress,
-    Promises, Proof, Refusal, Report, Silent, Step, run,
+    Capabilities, Check, CommandError, ErrorCase, Fault, Harness, Hint, Identity, InjectError,
+    NoProgress, Options, Outcome, Progress, Report, Step, Timeouts, run,
 };
 use longshore_driver::{Cloud as _, CreateSpec, ErrorClass, Instance, Operation, SharedCloud};
 use longshore_driver_loopback::LoopbackCloud;
 use russh::keys::PrivateKey;
 
-use crate::support::{Client, Host, PATIENCE, key, log_in, marked, spec};
-use crate::wrong::{State, Wrong, WrongCloud};
+use crate::defects::{Defect, DefectiveCloud, State};
+use crate::support::{Client, Host, TIMEOUT, key, log_in, spec, vm_processes};
 
 const SET: &str = "set-a";
 
-/// Loopback VMs behind a driver that may be wrong.
-struct LoopBench {
+/// Loopback VMs behind a driver with an optional defect.
+struct LoopbackHarness {
     host: Host,
     key: Arc<PrivateKey>,
-    cloud: WrongCloud,
-    other: WrongCloud,
+    cloud: DefectiveCloud,
+    other: DefectiveCloud,
     specs: AtomicU64,
     stopped: AtomicBool,
-    patience: Patience,
+    timeouts: Timeouts,
     expected_owner: &'static str,
     command: Option<Result<&'static str, &'static str>>,
 }
 
-impl LoopBench {
-    fn new(wrong: Wrong) -> Self {
+impl LoopbackHarness {
+    fn new(defect: Defect) -> Self {
         let host = Host::new();
         let [ours, others] = [SET, "set-b"].map(|set| host.cloud_of(set, host.params()));
-        let double = |inner: &LoopbackCloud, elsewhere: &LoopbackCloud| WrongCloud {
-            wrong,
+        let double = |inner: &LoopbackCloud, other_set: &LoopbackCloud| DefectiveCloud {
+            defect,
             inner: inner.clone(),
-            elsewhere: elsewhere.clone(),
+            other_set: other_set.clone(),
             state: Arc::new(Mutex::new(State::default())),
         };
         Self {
@@ -51,23 +51,23 @@ impl LoopBench {
             key: key(),
             specs: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
-            patience: Patience {
-                call: PATIENCE,
-                appear: PATIENCE,
-                address: PATIENCE,
-                boot: PATIENCE,
-                gone: PATIENCE,
-                settle: Duration::from_millis(50),
-                pause: Duration::from_millis(50),
-                again: PATIENCE,
+            timeouts: Timeouts {
+                call: TIMEOUT,
+                visible: TIMEOUT,
+                address: TIMEOUT,
+                boot: TIMEOUT,
+                terminated: TIMEOUT,
+                absence: Duration::from_millis(50),
+                poll_interval: Duration::from_millis(50),
+                destroy_retry: TIMEOUT,
             },
             expected_owner: "somebody",
             command: None,
         }
     }
 
-    async fn prove_with(&self, plan: Plan) -> Report {
-        run(self, plan, &Silent).await
+    async fn run_suite(&self, options: Options) -> Report {
+        run(self, options, &NoProgress).await
     }
 
     async fn client(&self, instance: &Instance) -> Result<Client, String> {
@@ -77,19 +77,19 @@ impl LoopBench {
         client.ok_or_else(|| "login refused".to_owned())
     }
 
-    /// Living VMs of both sets, by the real driver.
-    async fn living(&self) -> Vec<InstanceId> {
-        let mut living = Vec::new();
+    /// Running VMs of both sets, according to the real driver.
+    async fn running(&self) -> Vec<InstanceId> {
+        let mut running = Vec::new();
         for cloud in [&self.cloud, &self.other] {
             let seen = cloud.inner.list().await.unwrap();
-            living.extend(seen.into_iter().filter(|i| !i.terminated).map(|i| i.id));
+            running.extend(seen.into_iter().filter(|i| !i.terminated).map(|i| i.id));
         }
-        living
+        running
     }
 }
 
 #[async_trait]
-impl Bench for LoopBench {
+impl Harness for LoopbackHarness {
     fn cloud(&self) -> SharedCloud {
         Arc::new(self.cloud.clone())
     }
@@ -105,18 +105,18 @@ impl Bench for LoopBench {
     fn spec(&self) -> Result<CreateSpec, String> {
         let number = self.specs.fetch_add(1, Ordering::Relaxed);
         let mut spec = spec(u128::from(number), &self.key);
-        spec.instance_type.preemptible = self.cloud.wrong != Wrong::PricesWhatIsFixed;
+        spec.instance_type.preemptible = self.cloud.defect != Defect::PricesOnDemand;
         Ok(spec)
     }
 
-    async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
+    async fn verify_identity(&self, instance: &Instance) -> Result<Identity, String> {
         let client = self.client(instance).await?;
         let command = format!("cat \"{}\"", self.cloud.secret_path());
         let output = client.run(&command).await;
         if output.text() != instance.secret.expose() {
-            return Err("it shows another secret".to_owned());
+            return Err("the instance has another secret".to_owned());
         }
-        Ok(Proof {
+        Ok(Identity {
             host_key: Some(client.host_key),
         })
     }
@@ -131,13 +131,13 @@ impl Bench for LoopBench {
 
     async fn command(&self, _: &Instance) -> Result<String, CommandError> {
         match self.command {
-            None => Err(CommandError::NotWanted),
+            None => Err(CommandError::NotRequested),
             Some(Ok(words)) => Ok(words.to_owned()),
             Some(Err(words)) => Err(CommandError::Failed(words.to_owned())),
         }
     }
 
-    async fn tags_seen_otherwise(
+    async fn provider_tags(
         &self,
         instance: &InstanceId,
     ) -> Result<Option<BTreeMap<String, String>>, String> {
@@ -155,35 +155,35 @@ impl Bench for LoopBench {
         Ok(())
     }
 
-    fn refusals(&self) -> Vec<Refusal> {
-        let refusal = |code: &str, operation, class| Refusal {
+    fn error_cases(&self) -> Vec<ErrorCase> {
+        let case = |code: &str, operation, class| ErrorCase {
             code: code.to_owned(),
             message: format!("The cloud says {code}."),
             operation,
             class,
         };
         vec![
-            refusal("TooManyVms", Operation::Create, ErrorClass::Quota),
-            refusal("NoRoom", Operation::Create, ErrorClass::Capacity),
-            refusal("NotYou", Operation::Create, ErrorClass::Permanent),
-            refusal("Slower", Operation::List, ErrorClass::RateLimited),
-            refusal("Oops", Operation::SetTags, ErrorClass::Transient),
-            refusal("Who", Operation::SetTags, ErrorClass::NotFound),
-            refusal("Who", Operation::Destroy, ErrorClass::NotFound),
-            refusal("Broken", Operation::Destroy, ErrorClass::Ambiguous),
+            case("TooManyVms", Operation::Create, ErrorClass::Quota),
+            case("NoRoom", Operation::Create, ErrorClass::Capacity),
+            case("NotYou", Operation::Create, ErrorClass::Permanent),
+            case("Slower", Operation::List, ErrorClass::RateLimited),
+            case("Oops", Operation::SetTags, ErrorClass::Transient),
+            case("Who", Operation::SetTags, ErrorClass::NotFound),
+            case("Who", Operation::Destroy, ErrorClass::NotFound),
+            case("Broken", Operation::Destroy, ErrorClass::Ambiguous),
         ]
     }
 
-    fn promises(&self) -> Promises {
-        Promises {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
             idempotent_create: true,
             batches: true,
             market_prices: true,
         }
     }
 
-    fn patience(&self) -> Patience {
-        self.patience
+    fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     fn stopped(&self) -> bool {
@@ -191,58 +191,65 @@ impl Bench for LoopBench {
     }
 }
 
-/// Runs the suite against a driver that is wrong in this way. It must miss these points and no
-/// others, and destroy what it made.
-async fn misses(wrong: Wrong, points: &[Point], patience: impl FnOnce(&mut Patience)) -> Report {
-    let mut bench = LoopBench::new(wrong);
-    patience(&mut bench.patience);
-    let report = bench.prove_with(Plan::default()).await;
-    assert_eq!(report.failures(), points, "{wrong:?}\n{report}");
-    assert_eq!(bench.living().await, [], "{wrong:?}\n{report}");
+/// Runs the suite against a driver with this defect. Exactly these checks must fail, and the suite
+/// must destroy all created VMs.
+async fn assert_failures(
+    defect: Defect,
+    checks: &[Check],
+    timeouts: impl FnOnce(&mut Timeouts),
+) -> Report {
+    let mut harness = LoopbackHarness::new(defect);
+    timeouts(&mut harness.timeouts);
+    let report = harness.run_suite(Options::default()).await;
+    assert_eq!(report.failures(), checks, "{defect:?}\n{report}");
+    assert_eq!(harness.running().await, [], "{defect:?}\n{report}");
     report
 }
 
-fn words(report: &Report, point: Point) -> (&str, &[Check]) {
-    match report.outcome(point) {
-        Some(Outcome::Failed { words, check }) => (words, check),
-        other => panic!("{point:?}: {other:?}\n{report}"),
+fn failure(report: &Report, check: Check) -> (&str, &[Hint]) {
+    match report.outcome(check) {
+        Some(Outcome::Failed { message, hints }) => (message, hints),
+        other => panic!("{check:?}: {other:?}\n{report}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_loopback_driver_keeps_the_contract() {
-    let mut bench = LoopBench::new(Wrong::No);
-    bench.command = Some(Ok("hello"));
-    let report = bench.prove_with(Plan::default()).await;
+async fn loopback_driver_passes_suite() {
+    let mut harness = LoopbackHarness::new(Defect::None);
+    harness.command = Some(Ok("hello"));
+    let report = harness.run_suite(Options::default()).await;
     assert!(report.passed(), "{report}");
-    let tried: Vec<Point> = report.steps.iter().map(|step| step.point).collect();
-    assert_eq!(tried, Point::ALL, "each once, in order");
+    let tried: Vec<Check> = report.steps.iter().map(|step| step.check).collect();
+    assert_eq!(tried, Check::ALL, "every check once, in order");
     let skipped = |step: &&Step| matches!(step.outcome, Outcome::Skipped { .. });
-    let skipped: Vec<Point> = report
+    let skipped: Vec<Check> = report
         .steps
         .iter()
         .filter(skipped)
-        .map(|s| s.point)
+        .map(|s| s.check)
         .collect();
-    assert_eq!(skipped, [Point::Pause], "{report}");
-    assert_eq!(bench.living().await, []);
-    assert_eq!(marked(&bench.host.path()), Vec::<i32>::new());
+    assert_eq!(skipped, [Check::Pause], "{report}");
+    assert_eq!(harness.running().await, []);
+    assert_eq!(vm_processes(&harness.host.path()), Vec::<i32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_tags_is_noticed() {
-    let soon = |patience: &mut Patience| patience.appear = Duration::from_millis(200);
-    // The batch looks at tags too.
-    let with_batch = [Point::Tags, Point::Batch];
-    let report = misses(Wrong::ForgetsTypeTag, &with_batch, soon).await;
-    assert_eq!(words(&report, Point::Tags).0, "InstanceType is missing");
-    let report = misses(Wrong::ListsOtherSecret, &with_batch, soon).await;
-    assert_eq!(words(&report, Point::Tags).0, "InstanceSecret is another");
-    let report = misses(Wrong::RetagReplaces, &[Point::Retag], soon).await;
-    assert_eq!(words(&report, Point::Retag).0, "InstanceType is missing");
-    let report = misses(Wrong::RetagDoesNothing, &[Point::Retag], soon).await;
+async fn suite_detects_tag_defects() {
+    let short = |timeouts: &mut Timeouts| timeouts.visible = Duration::from_millis(200);
+    // The batch check verifies tags too.
+    let with_batch = [Check::Tags, Check::Batch];
+    let report = assert_failures(Defect::DropsTypeTag, &with_batch, short).await;
+    assert_eq!(failure(&report, Check::Tags).0, "InstanceType is missing");
+    let report = assert_failures(Defect::ListsOtherSecret, &with_batch, short).await;
+    assert_eq!(
+        failure(&report, Check::Tags).0,
+        "InstanceSecret has another value"
+    );
+    let report = assert_failures(Defect::RetagReplaces, &[Check::Retag], short).await;
+    assert_eq!(failure(&report, Check::Retag).0, "InstanceType is missing");
+    let report = assert_failures(Defect::RetagIsNoOp, &[Check::Retag], short).await;
     assert!(
-        words(&report, Point::Retag)
+        failure(&report, Check::Retag)
             .0
             .contains("IdleBehavior is \"run\""),
         "{report}"
@@ -250,233 +257,259 @@ async fn what_is_wrong_with_tags_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_resource_tag_is_noticed() {
-    let mut bench = LoopBench::new(Wrong::No);
-    bench.expected_owner = "somebody else";
-    let report = bench.prove_with(Plan::default()).await;
-    assert_eq!(report.failures(), [Point::Tags], "{report}");
-    assert!(words(&report, Point::Tags).0.contains("Owner"), "{report}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_lists_is_noticed() {
-    let soon = |patience: &mut Patience| patience.appear = Duration::from_millis(200);
-    // What is never seen is not found after a lost answer, nor in a batch.
-    let unseen = [Point::Listed, Point::LostCreate, Point::Batch];
-    let bench = {
-        let mut bench = LoopBench::new(Wrong::NeverLists);
-        soon(&mut bench.patience);
-        bench
-    };
-    let report = bench.prove_with(Plan::default()).await;
-    assert_eq!(report.failures(), unseen, "{report}");
-    misses(Wrong::ListsTwice, &[Point::Listed], |_| {}).await;
-    let report = misses(Wrong::ListsOthers, &[Point::OtherSet], |_| {}).await;
+async fn suite_detects_missing_resource_tag() {
+    let mut harness = LoopbackHarness::new(Defect::None);
+    harness.expected_owner = "somebody else";
+    let report = harness.run_suite(Options::default()).await;
+    assert_eq!(report.failures(), [Check::Tags], "{report}");
     assert!(
-        words(&report, Point::OtherSet).0.contains("set-a"),
+        failure(&report, Check::Tags).0.contains("Owner"),
         "{report}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_of_another_set_is_noticed_and_left_alone() {
-    let bench = LoopBench::new(Wrong::ListsOthers);
-    let made = bench
+async fn suite_detects_list_defects() {
+    let short = |timeouts: &mut Timeouts| timeouts.visible = Duration::from_millis(200);
+    // An unlisted instance is not found after a lost response, nor in a batch.
+    let unseen = [Check::Listed, Check::LostCreate, Check::Batch];
+    let harness = {
+        let mut harness = LoopbackHarness::new(Defect::ListsNothing);
+        short(&mut harness.timeouts);
+        harness
+    };
+    let report = harness.run_suite(Options::default()).await;
+    assert_eq!(report.failures(), unseen, "{report}");
+    assert_failures(Defect::ListsTwice, &[Check::Listed], |_| {}).await;
+    let report = assert_failures(Defect::ListsOtherSet, &[Check::OtherSet], |_| {}).await;
+    assert!(
+        failure(&report, Check::OtherSet).0.contains("set-a"),
+        "{report}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suite_keeps_instance_of_other_set() {
+    let harness = LoopbackHarness::new(Defect::ListsOtherSet);
+    let created = harness
         .other
         .inner
-        .create(spec(99, &bench.key))
+        .create(spec(99, &harness.key))
         .await
         .unwrap();
-    let plan = Plan {
+    let options = Options {
         destroy_existing: true,
     };
-    let report = bench.prove_with(plan).await;
-    assert_eq!(report.failures(), [Point::Leftovers], "{report}");
+    let report = harness.run_suite(options).await;
+    assert_eq!(report.failures(), [Check::Leftovers], "{report}");
     assert!(
-        words(&report, Point::Leftovers).0.contains("set-b"),
+        failure(&report, Check::Leftovers).0.contains("set-b"),
         "{report}"
     );
-    assert_eq!(bench.living().await, std::slice::from_ref(&made.id));
-    bench.other.inner.destroy(&made.id).await.unwrap();
+    assert_eq!(harness.running().await, std::slice::from_ref(&created.id));
+    harness.other.inner.destroy(&created.id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn leftovers_end_the_run_unless_they_are_to_be_destroyed() {
-    let bench = LoopBench::new(Wrong::No);
-    let left = bench
+async fn leftovers_stop_run_without_destroy_existing() {
+    let harness = LoopbackHarness::new(Defect::None);
+    let left = harness
         .cloud
         .inner
-        .create(spec(99, &bench.key))
+        .create(spec(99, &harness.key))
         .await
         .unwrap();
-    let report = bench.prove_with(Plan::default()).await;
-    assert_eq!(report.failures(), [Point::Leftovers], "{report}");
-    let (said, check) = words(&report, Point::Leftovers);
-    assert!(said.contains(left.id.as_str()), "{said}");
-    assert_eq!(check, [Check::Leftovers]);
-    assert_eq!(bench.specs.load(Ordering::Relaxed), 0, "nothing was made");
-    assert_eq!(bench.living().await, std::slice::from_ref(&left.id));
+    let report = harness.run_suite(Options::default()).await;
+    assert_eq!(report.failures(), [Check::Leftovers], "{report}");
+    let (message, hints) = failure(&report, Check::Leftovers);
+    assert!(message.contains(left.id.as_str()), "{message}");
+    assert_eq!(hints, [Hint::Leftovers]);
+    assert_eq!(
+        harness.specs.load(Ordering::Relaxed),
+        0,
+        "no create request was sent"
+    );
+    assert_eq!(harness.running().await, std::slice::from_ref(&left.id));
 
-    let plan = Plan {
+    let options = Options {
         destroy_existing: true,
     };
-    let report = bench.prove_with(plan).await;
+    let report = harness.run_suite(options).await;
     assert!(report.passed(), "{report}");
-    assert_eq!(bench.living().await, []);
+    assert_eq!(harness.running().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_cannot_be_reached_or_trusted_is_noticed() {
-    let soon = |patience: &mut Patience| patience.address = Duration::from_millis(200);
-    let report = misses(Wrong::NoAddress, &[Point::Address], soon).await;
-    let skipped = report.outcome(Point::Identity).unwrap();
+async fn suite_detects_address_and_identity_defects() {
+    let short = |timeouts: &mut Timeouts| timeouts.address = Duration::from_millis(200);
+    let report = assert_failures(Defect::NoAddress, &[Check::Address], short).await;
+    let skipped = report.outcome(Check::Identity).unwrap();
     assert!(matches!(skipped, Outcome::Skipped { .. }), "{report}");
-    // Long enough for it to boot, so that it is asked.
-    let soon = |patience: &mut Patience| patience.boot = Duration::from_secs(1);
-    let report = misses(Wrong::BootsOtherSecret, &[Point::Identity], soon).await;
-    let (said, check) = words(&report, Point::Identity);
-    assert!(said.contains("another secret"), "{said}");
-    assert_eq!(check[0], Check::InitScript);
-    misses(Wrong::OtherHostKey, &[Point::HostKey], |_| {}).await;
+    // Long enough for the boot, so that the identity verification is reached.
+    let short = |timeouts: &mut Timeouts| timeouts.boot = Duration::from_secs(1);
+    let report = assert_failures(Defect::BootsOtherSecret, &[Check::Identity], short).await;
+    let (message, hints) = failure(&report, Check::Identity);
+    assert!(message.contains("another secret"), "{message}");
+    assert_eq!(hints[0], Hint::InitScript);
+    assert_failures(Defect::OtherHostKey, &[Check::HostKey], |_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_vm_for_one_token_is_noticed_and_destroyed() {
-    for wrong in [Wrong::TwoForOneToken, Wrong::SecretlyTwoForOneToken] {
-        let report = misses(wrong, &[Point::DuplicateToken, Point::LostCreate], |_| {}).await;
-        for point in [Point::DuplicateToken, Point::LostCreate] {
-            assert!(words(&report, point).0.contains(" beside "), "{report}");
+async fn suite_destroys_duplicate_instance() {
+    for defect in [Defect::DuplicateCreate, Defect::HiddenDuplicateCreate] {
+        let report =
+            assert_failures(defect, &[Check::DuplicateToken, Check::LostCreate], |_| {}).await;
+        for check in [Check::DuplicateToken, Check::LostCreate] {
+            assert!(failure(&report, check).0.contains(" beside "), "{report}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_the_end_is_noticed() {
-    misses(Wrong::SecondDestroyFails, &[Point::DestroyAgain], |_| {}).await;
+async fn suite_detects_destroy_defects() {
+    assert_failures(Defect::SecondDestroyFails, &[Check::DestroyAgain], |_| {}).await;
 
-    let mut bench = LoopBench::new(Wrong::DestroysNothing);
-    bench.patience.gone = Duration::from_millis(300);
-    bench.patience.again = Duration::from_millis(100);
-    let report = bench.prove_with(Plan::default()).await;
-    let still_there = [Point::Gone, Point::LostCreate, Point::Batch, Point::Empty];
+    let mut harness = LoopbackHarness::new(Defect::DestroyIsNoOp);
+    harness.timeouts.terminated = Duration::from_millis(300);
+    harness.timeouts.destroy_retry = Duration::from_millis(100);
+    let report = harness.run_suite(Options::default()).await;
+    let still_there = [
+        Check::Terminated,
+        Check::LostCreate,
+        Check::Batch,
+        Check::Cleanup,
+    ];
     assert_eq!(report.failures(), still_there, "{report}");
-    let (said, check) = words(&report, Point::Empty);
-    for id in bench.living().await {
-        assert!(said.contains(id.as_str()), "{said}");
+    let (message, hints) = failure(&report, Check::Cleanup);
+    for id in harness.running().await {
+        assert!(message.contains(id.as_str()), "{message}");
     }
-    assert_eq!(check, [Check::ByHand]);
+    assert_eq!(hints, [Hint::ByHand]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_errors_is_noticed() {
-    let report = misses(Wrong::QuotaIsTransient, &[Point::Refusals], |_| {}).await;
-    let (said, _) = words(&report, Point::Refusals);
+async fn suite_detects_error_class_defects() {
+    let report = assert_failures(Defect::QuotaIsTransient, &[Check::ErrorClasses], |_| {}).await;
+    let (message, _) = failure(&report, Check::ErrorClasses);
     assert!(
-        said.contains("TooManyVms: must be quota, it is transient"),
-        "{said}"
+        message.contains("TooManyVms: expected quota, got transient"),
+        "{message}"
     );
-    let report = misses(Wrong::DropsWords, &[Point::Refusals], |_| {}).await;
+    let report = assert_failures(Defect::DropsMessage, &[Check::ErrorClasses], |_| {}).await;
     assert!(
-        words(&report, Point::Refusals).0.contains("own words"),
+        failure(&report, Check::ErrorClasses)
+            .0
+            .contains("message of the cloud is missing"),
         "{report}"
     );
 
-    // Each create of this one is refused though it was done, so a batch has no names to destroy.
-    let points = [Point::Create, Point::LostCreate, Point::Batch, Point::Empty];
-    let report = misses(Wrong::DoneButRefused, &points, |_| {}).await;
-    let (said, _) = words(&report, Point::Create);
+    // Every create of this driver returns an error although an instance was created, so the batch
+    // check has no ids to destroy.
+    let checks = [
+        Check::Create,
+        Check::LostCreate,
+        Check::Batch,
+        Check::Cleanup,
+    ];
+    let report = assert_failures(Defect::CreatesButFails, &checks, |_| {}).await;
+    let (message, _) = failure(&report, Check::Create);
     assert!(
-        said.contains("for sure") && said.contains("connection reset"),
-        "{said}"
+        message.contains("definite failure") && message.contains("connection reset"),
+        "{message}"
     );
     assert!(
-        words(&report, Point::Empty).0.contains("never said so"),
+        failure(&report, Check::Cleanup)
+            .0
+            .contains("never reported"),
         "{report}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_lost_answer_is_noticed() {
-    for (wrong, expected) in [
-        (Wrong::LostIsPermanent, "must be an unknown outcome"),
-        (Wrong::LostIsDone, "says that all went well"),
+async fn suite_detects_lost_response_defects() {
+    for (defect, expected) in [
+        (
+            Defect::LostResponseIsPermanent,
+            "must be ambiguous, but the driver returned: ",
+        ),
+        (Defect::LostResponseIsSuccess, "the driver returned success"),
     ] {
-        let report = misses(wrong, &[Point::LostCreate], |_| {}).await;
-        let (said, _) = words(&report, Point::LostCreate);
-        assert!(said.contains(expected), "{said}");
+        let report = assert_failures(defect, &[Check::LostCreate], |_| {}).await;
+        let (message, _) = failure(&report, Check::LostCreate);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_batches_and_prices_is_noticed() {
-    let soon = |patience: &mut Patience| patience.appear = Duration::from_millis(200);
-    let report = misses(Wrong::BatchOutOfOrder, &[Point::Batch], soon).await;
+async fn suite_detects_batch_and_price_defects() {
+    let short = |timeouts: &mut Timeouts| timeouts.visible = Duration::from_millis(200);
+    let report = assert_failures(Defect::BatchOutOfOrder, &[Check::Batch], short).await;
     assert!(
-        words(&report, Point::Batch).0.contains("InstanceIntent"),
+        failure(&report, Check::Batch).0.contains("InstanceIntent"),
         "{report}"
     );
-    for (wrong, expected) in [
-        (Wrong::PricesBackwards, "order of time"),
-        (Wrong::TellsNoPrices, "has no price"),
-        (Wrong::PricesWhatIsFixed, "the price is fixed"),
+    for (defect, expected) in [
+        (Defect::PricesUnsorted, "not sorted by time"),
+        (Defect::NoSpotPrices, "no spot price"),
+        (Defect::PricesOnDemand, "is on demand"),
     ] {
-        let report = misses(wrong, &[Point::Prices], |_| {}).await;
-        let (said, _) = words(&report, Point::Prices);
-        assert!(said.contains(expected), "{said}");
+        let report = assert_failures(defect, &[Check::Prices], |_| {}).await;
+        let (message, _) = failure(&report, Check::Prices);
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_fails_is_told_in_its_words() {
-    let mut bench = LoopBench::new(Wrong::No);
-    bench.command = Some(Err("no such disk"));
-    let report = bench.prove_with(Plan::default()).await;
-    assert_eq!(report.failures(), [Point::Command], "{report}");
+async fn failed_command_output_is_reported() {
+    let mut harness = LoopbackHarness::new(Defect::None);
+    harness.command = Some(Err("no such disk"));
+    let report = harness.run_suite(Options::default()).await;
+    assert_eq!(report.failures(), [Check::Command], "{report}");
     assert_eq!(
-        words(&report, Point::Command),
-        ("no such disk", &[Check::Command][..])
+        failure(&report, Check::Command),
+        ("no such disk", &[Hint::Command][..])
     );
 }
 
-/// Stops the run once a point has been tried.
-struct StopAfter<'a>(&'a LoopBench, Point);
+/// Requests a stop after a check.
+struct StopAfter<'a>(&'a LoopbackHarness, Check);
 
 impl Progress for StopAfter<'_> {
-    fn began(&self, _: Point) {}
-    fn note(&self, _: &str) {}
-    fn ended(&self, step: &Step) {
-        if step.point == self.1 {
+    fn check_started(&self, _: Check) {}
+    fn waiting_for(&self, _: &str) {}
+    fn check_ended(&self, step: &Step) {
+        if step.check == self.1 {
             self.0.stopped.store(true, Ordering::Relaxed);
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_at_any_point_leaves_nothing_behind() {
-    for point in [
-        Point::List,
-        Point::Create,
-        Point::Listed,
-        Point::Identity,
-        Point::Gone,
+async fn stop_at_any_check_cleans_up() {
+    for check in [
+        Check::List,
+        Check::Create,
+        Check::Listed,
+        Check::Identity,
+        Check::Terminated,
     ] {
-        let bench = LoopBench::new(Wrong::No);
-        let report = run(&bench, Plan::default(), &StopAfter(&bench, point)).await;
-        assert!(report.passed(), "{point:?}\n{report}");
-        assert_eq!(bench.living().await, [], "{point:?}\n{report}");
-        let after = report.steps.iter().filter(|step| step.point > point);
+        let harness = LoopbackHarness::new(Defect::None);
+        let report = run(&harness, Options::default(), &StopAfter(&harness, check)).await;
+        assert!(report.passed(), "{check:?}\n{report}");
+        assert_eq!(harness.running().await, [], "{check:?}\n{report}");
+        let after = report.steps.iter().filter(|step| step.check > check);
         let ends = [
-            Point::Destroy,
-            Point::Gone,
-            Point::DestroyAgain,
-            Point::Empty,
+            Check::Destroy,
+            Check::Terminated,
+            Check::DestroyAgain,
+            Check::Cleanup,
         ];
-        for step in after.filter(|step| !ends.contains(&step.point)) {
+        for step in after.filter(|step| !ends.contains(&step.check)) {
             let skipped = matches!(step.outcome, Outcome::Skipped { .. });
             assert!(
                 skipped,
-                "{:?} after a stop at {point:?}\n{report}",
-                step.point
+                "{:?} after a stop at {check:?}\n{report}",
+                step.check
             );
         }
     }

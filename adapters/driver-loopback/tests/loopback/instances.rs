@@ -1,32 +1,35 @@
-//! The life of VMs as the driver shows it.
+//! Lifecycle of VMs through the driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::support::{Host, alive, booted, find, intent, key, log_in, marked, spec, until, vm};
+use crate::support::{
+    Host, alive, booted, find, intent, key, log_in, spec, until, vm, vm_processes,
+};
 use longshore_core::ids::InstanceId;
 use longshore_driver::{Cloud as _, CloudError};
 use longshore_driver_loopback::{LoopbackCloud, SetupError};
 use longshore_secret::Secret;
 
-/// Numbers of processes, written by a command.
+/// Parses process ids printed by a command.
 fn pids(text: &str) -> Vec<i32> {
     text.split_whitespace()
         .map(|pid| pid.parse().unwrap())
         .collect()
 }
 
-/// A command that leaves processes behind in each of the ways there are, and prints their numbers.
-const SPREAD: &str = "
+/// Command that starts background processes in three ways (new session, cleared environment,
+/// ignored signals) and prints their ids.
+const START_PROCESSES: &str = "
     (setsid sh -c 'setsid sh -c \"echo \\$\\$ > a; exec sleep 1000\" &' &)
     setsid env -i sh -c 'echo $$ > b; exec sleep 1000' &
     nohup sh -c 'trap \"\" TERM HUP INT; echo $$ > c; while :; do sleep 1; done' &
     while ! test -s a || ! test -s b || ! test -s c; do sleep 0.01; done
     cat a b c";
 
-async fn spread(client: &crate::support::Client) -> Vec<i32> {
-    // They hold the output open, so the channel does not close by itself.
-    let mut channel = client.start(SPREAD).await;
+async fn start_processes(client: &crate::support::Client) -> Vec<i32> {
+    // The processes hold the output open, so the channel does not close.
+    let mut channel = client.start(START_PROCESSES).await;
     let mut text = Vec::new();
     while text.iter().filter(|byte| **byte == b'\n').count() < 3 {
         match channel.wait().await {
@@ -40,7 +43,7 @@ async fn spread(client: &crate::support::Client) -> Vec<i32> {
     pids
 }
 
-/// The number of the VM's own process.
+/// Process id of the VM process.
 fn process(host: &Host, id: &InstanceId) -> i32 {
     let text = std::fs::read_to_string(host.vm(id).join("process.json")).unwrap();
     let process: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -52,38 +55,42 @@ fn kill(pid: i32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-/// Plays two parts: started with a directory in its environment, it only makes a VM there and waits
-/// for its end.
+/// Runs in two processes: with a directory in the environment, the test only creates a VM there and
+/// waits to be killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_survives_the_kill_of_its_maker() {
+async fn vm_survives_killed_creator() {
     const STAGE: &str = "LOOPBACK_TEST_STAGE";
     if let Some(dir) = std::env::var_os(STAGE) {
         let mut params = Host::new().params();
         params.state_dir = dir.into();
         let cloud = Host::new().cloud_of("set-a", params);
-        let (made, client) = vm(&cloud, 1).await;
-        println!("made {} {:?}", made.id, spread(&client).await);
-        tokio::time::sleep(crate::support::PATIENCE).await;
-        panic!("nobody killed the maker");
+        let (created, client) = vm(&cloud, 1).await;
+        println!(
+            "created {} {:?}",
+            created.id,
+            start_processes(&client).await
+        );
+        tokio::time::sleep(crate::support::TIMEOUT).await;
+        panic!("the creator was not killed");
     }
     let host = Host::new();
-    let mut maker = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "instances::a_vm_survives_the_kill_of_its_maker"])
+    let mut creator = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "instances::vm_survives_killed_creator"])
         .args(["--nocapture"])
         .env(STAGE, host.path())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let output = std::io::BufReader::new(maker.stdout.take().unwrap());
+    let output = std::io::BufReader::new(creator.stdout.take().unwrap());
     let line = std::io::BufRead::lines(output)
         .map(Result::unwrap)
-        .find(|line| line.contains("made "))
-        .expect("the maker makes a VM");
-    maker.kill().unwrap();
-    maker.wait().unwrap();
+        .find(|line| line.contains("created "))
+        .expect("the creator makes a VM");
+    creator.kill().unwrap();
+    creator.wait().unwrap();
 
-    let (_, made) = line.split_once("made ").unwrap();
-    let (id, left) = made.split_once(" [").unwrap();
+    let (_, created) = line.split_once("created ").unwrap();
+    let (id, left) = created.split_once(" [").unwrap();
     let id = InstanceId::from(id);
     let left = pids(&left.replace([',', ']'], " "));
     let cloud = host.cloud();
@@ -92,27 +99,27 @@ async fn a_vm_survives_the_kill_of_its_maker() {
     assert!(alive(process(&host, &id)) && left.iter().all(|pid| alive(*pid)));
     cloud.destroy(&id).await.unwrap();
     assert!(left.iter().all(|pid| !alive(*pid)));
-    assert_eq!(marked(&host.path()), Vec::<i32>::new());
+    assert_eq!(vm_processes(&host.path()), Vec::<i32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_is_listed_from_its_creation_until_it_is_forgotten() {
+async fn vm_listed_until_retention_ends() {
     let host = Host::new();
     let mut params = host.params();
     params.terminated_shown = Duration::from_millis(300);
     let cloud = host.cloud_of("set-a", params);
-    let (made, _client) = vm(&cloud, 1).await;
-    let listed = find(&cloud, &made.id).await.unwrap();
+    let (created, _client) = vm(&cloud, 1).await;
+    let listed = find(&cloud, &created.id).await.unwrap();
     assert!(!listed.terminated && listed.address.is_some());
     assert_eq!(
         (&listed.tags, &listed.secret),
-        (&made.tags, &Secret::new("secret-1"))
+        (&created.tags, &Secret::new("secret-1"))
     );
 
-    cloud.destroy(&made.id).await.unwrap();
-    let ended = find(&cloud, &made.id).await.unwrap();
+    cloud.destroy(&created.id).await.unwrap();
+    let ended = find(&cloud, &created.id).await.unwrap();
     assert!(ended.terminated && ended.address.is_none() && ended.secret.is_empty());
-    let dir = host.vm(&made.id);
+    let dir = host.vm(&created.id);
     for gone in [
         "secret",
         "instance-secret",
@@ -124,8 +131,8 @@ async fn a_vm_is_listed_from_its_creation_until_it_is_forgotten() {
         assert!(!dir.join(gone).exists(), "{gone}");
     }
     assert!(dir.join("vm.log").exists());
-    until("its removal", || async {
-        find(&cloud, &made.id).await.is_none().then_some(())
+    until("removal of the VM directory", || async {
+        find(&cloud, &created.id).await.is_none().then_some(())
     })
     .await;
     assert!(!dir.exists());
@@ -136,14 +143,14 @@ async fn a_vm_is_listed_from_its_creation_until_it_is_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn destroying_what_is_gone_is_success() {
+async fn destroy_terminated_vm_succeeds() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, _client) = vm(&cloud, 1).await;
-    let (one, two) = tokio::join!(cloud.destroy(&made.id), cloud.destroy(&made.id));
+    let (created, _client) = vm(&cloud, 1).await;
+    let (one, two) = tokio::join!(cloud.destroy(&created.id), cloud.destroy(&created.id));
     assert_eq!((one, two), (Ok(()), Ok(())));
     for id in [
-        made.id.as_str(),
+        created.id.as_str(),
         "lo-0123456789abcdef",
         "../../etc",
         "",
@@ -154,7 +161,7 @@ async fn destroying_what_is_gone_is_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_intent_makes_one_vm_however_often_it_is_asked_at_once() {
+async fn concurrent_creates_same_intent_one_vm() {
     let host = Host::new();
     let (one, two) = (host.cloud(), host.cloud());
     let key = key();
@@ -171,14 +178,14 @@ async fn the_same_intent_makes_one_vm_however_often_it_is_asked_at_once() {
     }
     assert_eq!(ids.len(), 1);
     assert_eq!(one.list().await.unwrap().len(), 1);
-    // As with a real cloud's token: the one that ended is what there is.
+    // Like a real cloud's token: the terminated VM is returned.
     assert_eq!(one.destroy_all().await.unwrap(), 1);
     assert!(one.create(spec(1, &key)).await.unwrap().terminated);
-    assert_eq!(marked(&host.path()), Vec::<i32>::new());
+    assert_eq!(vm_processes(&host.path()), Vec::<i32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn beyond_the_configured_number_there_is_no_quota() {
+async fn create_above_max_instances_is_quota_error() {
     let host = Host::new();
     let mut params = host.params();
     params.instances_max = 2;
@@ -200,19 +207,19 @@ async fn beyond_the_configured_number_there_is_no_quota() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tags_are_merged_and_outlive_the_dispatcher() {
+async fn tags_merge_and_survive_restart() {
     let host = Host::new();
     let cloud = host.cloud();
-    let made = cloud.create(spec(1, &key())).await.unwrap();
+    let created = cloud.create(spec(1, &key())).await.unwrap();
     let tag = |name: &str, value: &str| BTreeMap::from([(name.to_owned(), value.to_owned())]);
     let changes = (tag("IdleBehavior", "hold"), tag("Note", "x"));
     let (one, two) = tokio::join!(
-        cloud.set_tags(&made.id, changes.0),
-        cloud.set_tags(&made.id, changes.1)
+        cloud.set_tags(&created.id, changes.0),
+        cloud.set_tags(&created.id, changes.1)
     );
     assert_eq!((one, two), (Ok(()), Ok(())));
     let later = host.cloud();
-    let tags = find(&later, &made.id).await.unwrap().tags;
+    let tags = find(&later, &created.id).await.unwrap().tags;
     let expected = [
         ("IdleBehavior", "hold"),
         ("InstanceIntent", &intent(1).to_string()),
@@ -222,8 +229,8 @@ async fn tags_are_merged_and_outlive_the_dispatcher() {
     ];
     let tags: Vec<(&str, &str)> = tags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(tags, expected);
-    // Behind the prefix, beside the operator's, and without the secret.
-    let stored = std::fs::read_to_string(host.vm(&made.id).join("tags.json")).unwrap();
+    // Stored with the prefix, next to resource tags, and without the secret.
+    let stored = std::fs::read_to_string(host.vm(&created.id).join("tags.json")).unwrap();
     assert!(
         stored.contains("\"test-Note\"")
             && stored.contains("\"Owner\"")
@@ -237,14 +244,14 @@ async fn tags_are_merged_and_outlive_the_dispatcher() {
         "{refused:?}"
     );
     let refused = cloud
-        .set_tags(&made.id, tag("InstanceSecret", "stolen"))
+        .set_tags(&created.id, tag("InstanceSecret", "stolen"))
         .await;
     assert!(
         matches!(refused, Err(CloudError::Permanent { .. })),
         "{refused:?}"
     );
     cloud.destroy_all().await.unwrap();
-    let refused = cloud.set_tags(&made.id, BTreeMap::new()).await;
+    let refused = cloud.set_tags(&created.id, BTreeMap::new()).await;
     assert!(
         matches!(refused, Err(CloudError::NotFound { .. })),
         "{refused:?}"
@@ -252,41 +259,41 @@ async fn tags_are_merged_and_outlive_the_dispatcher() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_sets_vms_are_neither_seen_nor_touched() {
+async fn other_set_vms_are_isolated() {
     let host = Host::new();
     let ours = host.cloud();
     let mut params = host.params();
     params.terminated_shown = Duration::ZERO;
     let theirs = host.cloud_of("set-b", params);
-    let (made, client) = vm(&ours, 1).await;
+    let (created, client) = vm(&ours, 1).await;
     assert_eq!(theirs.list().await.unwrap(), vec![]);
     assert_eq!(theirs.destroy_all().await.unwrap(), 0);
-    let refused = theirs.set_tags(&made.id, BTreeMap::new()).await;
+    let refused = theirs.set_tags(&created.id, BTreeMap::new()).await;
     assert!(
         matches!(refused, Err(CloudError::NotFound { .. })),
         "{refused:?}"
     );
     assert_eq!(client.run("echo on").await.text(), "on\n");
-    // The same wish of another set is another wish.
-    assert_ne!(theirs.create(spec(1, &key())).await.unwrap().id, made.id);
+    // The same intent in another set is a different request.
+    assert_ne!(theirs.create(spec(1, &key())).await.unwrap().id, created.id);
     assert_eq!(theirs.destroy_all().await.unwrap(), 1);
     ours.destroy_all().await.unwrap();
-    // Nor is what has ended forgotten by others before its time.
+    // Other sets do not remove the terminated VM before the end of the retention.
     theirs.list().await.unwrap();
-    assert!(find(&ours, &made.id).await.unwrap().terminated);
+    assert!(find(&ours, &created.id).await.unwrap().terminated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_address_is_shown_when_the_boot_delay_is_over() {
+async fn address_listed_after_boot_delay() {
     let host = Host::new();
     let mut params = host.params();
     params.boot_delay = Duration::from_millis(700);
     let cloud = host.cloud_of("set-a", params);
     let key = key();
     let begun = Instant::now();
-    let made = cloud.create(spec(1, &key)).await.unwrap();
-    assert_eq!(made.address, None);
-    let address = booted(&cloud, &made.id).await;
+    let created = cloud.create(spec(1, &key)).await.unwrap();
+    assert_eq!(created.address, None);
+    let address = booted(&cloud, &created.id).await;
     assert!(
         begun.elapsed() >= Duration::from_millis(700),
         "{:?}",
@@ -297,63 +304,63 @@ async fn the_address_is_shown_when_the_boot_delay_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_can_be_destroyed_while_it_boots() {
+async fn destroy_booting_vm_succeeds() {
     let host = Host::new();
     let mut params = host.params();
     params.boot_delay = Duration::from_secs(3600);
     let cloud = host.cloud_of("set-a", params);
-    let made = cloud.create(spec(1, &key())).await.unwrap();
-    cloud.destroy(&made.id).await.unwrap();
-    assert_eq!(marked(&host.path()), Vec::<i32>::new());
-    assert!(find(&cloud, &made.id).await.unwrap().terminated);
+    let created = cloud.create(spec(1, &key())).await.unwrap();
+    cloud.destroy(&created.id).await.unwrap();
+    assert_eq!(vm_processes(&host.path()), Vec::<i32>::new());
+    assert!(find(&cloud, &created.id).await.unwrap().terminated);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_dispatcher_finds_the_vm_and_what_runs_on_it_and_can_end_both() {
+async fn restarted_dispatcher_can_destroy_vm() {
     let host = Host::new();
     let cloud = host.cloud();
     let key = key();
-    let made = cloud.create(spec(1, &key)).await.unwrap();
-    let address = booted(&cloud, &made.id).await;
+    let created = cloud.create(spec(1, &key)).await.unwrap();
+    let address = booted(&cloud, &created.id).await;
     drop(cloud);
 
     let later = host.cloud();
     assert_eq!(
-        find(&later, &made.id).await.unwrap().address.as_deref(),
+        find(&later, &created.id).await.unwrap().address.as_deref(),
         Some(address.as_str())
     );
-    // It is of no session or process group of its maker's.
+    // The VM process has its own session and process group.
     let client = log_in(&address, later.remote_user(), &key).await.unwrap();
-    let pid = process(&host, &made.id);
+    let pid = process(&host, &created.id);
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
     assert_eq!(fields[2..4], [pid.to_string(), pid.to_string()]);
 
-    let left = spread(&client).await;
+    let left = start_processes(&client).await;
     assert!(left.iter().all(|pid| alive(*pid)));
-    later.destroy(&made.id).await.unwrap();
+    later.destroy(&created.id).await.unwrap();
     assert!(!alive(pid) && left.iter().all(|pid| !alive(*pid)));
-    assert_eq!(marked(&host.path()), Vec::<i32>::new());
+    assert_eq!(vm_processes(&host.path()), Vec::<i32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_whose_process_was_killed_is_terminated_and_its_leftovers_end() {
+async fn killed_vm_process_terminates_vm() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, client) = vm(&cloud, 1).await;
+    let (created, client) = vm(&cloud, 1).await;
     let (other, other_client) = vm(&cloud, 2).await;
-    let left = spread(&client).await;
-    let pid = process(&host, &made.id);
+    let left = start_processes(&client).await;
+    let pid = process(&host, &created.id);
     assert!(alive(left[0]) && alive(left[2]));
     kill(pid);
-    let listed = until("its end", || async {
-        find(&cloud, &made.id).await.filter(|vm| vm.terminated)
+    let listed = until("termination of the VM", || async {
+        find(&cloud, &created.id).await.filter(|vm| vm.terminated)
     })
     .await;
     assert_eq!(listed.address, None);
     assert!(!alive(left[0]) && !alive(left[2]));
-    assert_eq!(cloud.destroy(&made.id).await, Ok(()));
-    // The one that had cleared its environment as well is beyond reach, as documented.
+    assert_eq!(cloud.destroy(&created.id).await, Ok(()));
+    // A process with a cleared environment is not found, as documented.
     kill(left[1]);
 
     assert!(!find(&cloud, &other.id).await.unwrap().terminated);
@@ -362,17 +369,17 @@ async fn a_vm_whose_process_was_killed_is_terminated_and_its_leftovers_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_destruction_that_was_cut_short_is_completed() {
+async fn interrupted_destroy_is_completed() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, _client) = vm(&cloud, 1).await;
-    std::fs::write(host.vm(&made.id).join("terminating"), "").unwrap();
-    assert!(find(&cloud, &made.id).await.unwrap().terminated);
-    assert_eq!(marked(&host.path()), Vec::<i32>::new());
+    let (created, _client) = vm(&cloud, 1).await;
+    std::fs::write(host.vm(&created.id).join("terminating"), "").unwrap();
+    assert!(find(&cloud, &created.id).await.unwrap().terminated);
+    assert_eq!(vm_processes(&host.path()), Vec::<i32>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn halves_of_vms_are_ignored_and_cleaned_up() {
+async fn partial_vm_directories_are_removed() {
     let host = Host::new();
     let cloud = host.cloud();
     let halves = [
@@ -388,7 +395,7 @@ async fn halves_of_vms_are_ignored_and_cleaned_up() {
     assert_eq!(cloud.list().await.unwrap(), vec![]);
     assert!(!halves[0].exists() && !halves[1].exists() && foreign.exists());
 
-    // A program that cannot be started leaves nothing behind.
+    // A program that cannot be started leaves no VM.
     let mut params = host.params();
     params.program.path = host.path().join("state.lock");
     let broken = host.cloud_of("set-a", params);
@@ -401,23 +408,23 @@ async fn halves_of_vms_are_ignored_and_cleaned_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_vm_that_cannot_boot_is_terminated_and_tells_why_in_its_log() {
+async fn failed_boot_terminates_vm() {
     let host = Host::new();
     let cloud = host.cloud();
     let mut params = host.params();
     params.program.args = vec!["one-argument-too-many".into()];
     let broken = host.cloud_of("set-a", params);
-    let made = broken.create(spec(1, &key())).await.unwrap();
-    until("its end", || async {
-        find(&cloud, &made.id).await?.terminated.then_some(())
+    let created = broken.create(spec(1, &key())).await.unwrap();
+    until("termination of the VM", || async {
+        find(&cloud, &created.id).await?.terminated.then_some(())
     })
     .await;
-    let log = std::fs::read_to_string(host.vm(&made.id).join("vm.log")).unwrap();
+    let log = std::fs::read_to_string(host.vm(&created.id).join("vm.log")).unwrap();
     assert!(log.contains("expected one argument"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_vm_can_be_made_from_is_refused_for_good() {
+async fn create_invalid_spec_is_permanent_error() {
     let host = Host::new();
     let cloud = host.cloud();
     let good = spec(1, &key());
@@ -446,12 +453,12 @@ async fn what_no_vm_can_be_made_from_is_refused_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_on_a_command_line_in_a_log_or_readable_by_others() {
+async fn secret_is_never_exposed() {
     use std::os::unix::fs::PermissionsExt as _;
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, _client) = vm(&cloud, 4711).await;
-    for pid in marked(&host.path()) {
+    let (created, _client) = vm(&cloud, 4711).await;
+    for pid in vm_processes(&host.path()) {
         for file in ["cmdline", "environ"] {
             let text = std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
             assert!(
@@ -460,7 +467,7 @@ async fn no_secret_is_on_a_command_line_in_a_log_or_readable_by_others() {
             );
         }
     }
-    let dir = host.vm(&made.id);
+    let dir = host.vm(&created.id);
     for entry in std::fs::read_dir(&dir).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap_or_default();
@@ -479,7 +486,7 @@ async fn no_secret_is_on_a_command_line_in_a_log_or_readable_by_others() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_set_up_is_said_at_once() {
+async fn invalid_setup_fails_at_construction() {
     let host = Host::new();
     let settings = longshore_driver::CloudSettings {
         instance_set_id: "set-a".to_owned(),
@@ -502,16 +509,16 @@ async fn what_is_wrong_with_the_set_up_is_said_at_once() {
 }
 
 #[tokio::test]
-async fn a_vm_that_is_taken_back_is_announced_and_ended_by_the_driver() {
+async fn preempted_vm_gets_notice_and_terminates() {
     let host = Host::new();
     let cloud = host.cloud();
-    let (made, client) = vm(&cloud, 1).await;
-    let left = spread(&client).await;
+    let (created, client) = vm(&cloud, 1).await;
+    let left = start_processes(&client).await;
     cloud
-        .interrupt(&made.id, Duration::from_secs(3600))
+        .interrupt(&created.id, Duration::from_secs(3600))
         .await
         .unwrap();
-    let shown = find(&cloud, &made.id).await.unwrap();
+    let shown = find(&cloud, &created.id).await.unwrap();
     assert!(shown.preempted && !shown.terminated);
     let said = client
         .run("cat $LONGSHORE_LOCK_DIR/crunch-run-preempted")
@@ -522,13 +529,16 @@ async fn a_vm_that_is_taken_back_is_announced_and_ended_by_the_driver() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     assert!(now.unwrap().as_secs().abs_diff(at - 3600) < 120, "{text}");
     assert_eq!(words.next(), Some("terminate"));
-    assert!(left.iter().all(|pid| alive(*pid)), "it may use its time");
+    assert!(
+        left.iter().all(|pid| alive(*pid)),
+        "processes run until the end of the notice"
+    );
 
-    // Anybody who may write there can do the same.
-    std::fs::write(host.vm(&made.id).join("take-back"), "1\n").unwrap();
-    let shown = find(&cloud, &made.id).await.unwrap();
+    // Writing the file has the same effect.
+    std::fs::write(host.vm(&created.id).join("take-back"), "1\n").unwrap();
+    let shown = find(&cloud, &created.id).await.unwrap();
     assert!(shown.preempted && shown.terminated);
     assert!(!left.iter().any(|pid| alive(*pid)));
-    let again = cloud.interrupt(&made.id, Duration::ZERO).await;
+    let again = cloud.interrupt(&created.id, Duration::ZERO).await;
     assert!(matches!(again, Err(CloudError::NotFound { .. })));
 }

@@ -1,7 +1,7 @@
-//! The driver and its VMs from outside: real processes, a real SSH client.
+//! Black-box tests of the driver and its VMs, with real processes and a real SSH client.
 
 mod commands;
 mod conformance;
+mod defects;
 mod instances;
 mod support;
-mod wrong;

@@ -1,4 +1,4 @@
-//! A cloud in a temporary directory, and a client that logs in to its VMs.
+//! Driver in a temporary directory, and an SSH client for its VMs.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,28 +16,25 @@ use russh::keys::ssh_key::private::Ed25519Keypair;
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Channel, ChannelMsg, Sig};
 
-/// Everything here takes milliseconds, unless the machine is very busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Upper limit for operations of a few milliseconds on a busy host.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until the question is answered, and gives the answer.
+/// Polls until `ask` returns a value.
 pub(crate) async fn until<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut ask: impl FnMut() -> F,
 ) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "waited in vain: {what}"
-        );
+        assert!(tokio::time::Instant::now() < deadline, "timeout: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// A state directory whose VMs end with the test.
+/// State directory of a test; its VMs are killed on drop.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
 }
@@ -80,10 +77,9 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// Ends whatever a failed test left running: every process that has our directory in its
-    /// environment.
+    /// Kills every remaining process with the directory in its environment.
     fn drop(&mut self) {
-        for pid in marked(&self.path()) {
+        for pid in vm_processes(&self.path()) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -91,8 +87,8 @@ impl Drop for Host {
     }
 }
 
-/// The living processes of VMs below this directory.
-pub(crate) fn marked(dir: &Path) -> Vec<i32> {
+/// Running processes of VMs in this directory.
+pub(crate) fn vm_processes(dir: &Path) -> Vec<i32> {
     let mark = format!("LONGSHORE_VM_DIR={}", dir.display());
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let name = entry.ok()?.file_name();
@@ -105,7 +101,7 @@ pub(crate) fn marked(dir: &Path) -> Vec<i32> {
     .collect()
 }
 
-/// Whether this process runs.
+/// True if the process runs.
 pub(crate) fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -155,7 +151,7 @@ pub(crate) async fn find(cloud: &LoopbackCloud, id: &InstanceId) -> Option<Insta
     list.into_iter().find(|instance| instance.id == *id)
 }
 
-/// Waits for the address.
+/// Waits for the address of the VM.
 pub(crate) async fn booted(cloud: &LoopbackCloud, id: &InstanceId) -> String {
     until("the address", || async { find(cloud, id).await?.address }).await
 }
@@ -180,7 +176,7 @@ impl client::Handler for Keys {
     }
 }
 
-/// What became of a command.
+/// Result of a command.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
@@ -195,7 +191,7 @@ impl Output {
     }
 }
 
-/// A connection, logged in if the VM lets it.
+/// Client connection; `None` if the login is rejected.
 pub(crate) async fn log_in(address: &str, user: &str, key: &Arc<PrivateKey>) -> Option<Client> {
     let keys = Keys::default();
     let config = Arc::new(client::Config::default());
@@ -228,7 +224,7 @@ impl Client {
         let (mut from, to) = self.start(command).await.split();
         let feed = tokio::spawn(async move {
             if !input.is_empty() {
-                // Fails if the command ends before it has read all.
+                // Fails if the command exits before reading all input.
                 let _ = to.data_bytes(input).await;
             }
             let _ = to.eof().await;
@@ -250,7 +246,7 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, collect)
+        tokio::time::timeout(TIMEOUT, collect)
             .await
             .expect("the command ends");
         feed.abort();
@@ -262,27 +258,28 @@ fn signal(name: &Sig) -> String {
     format!("{name:?}")
 }
 
-/// A VM that is up, and a connection to it.
+/// Booted VM with a connected client.
 pub(crate) async fn vm(cloud: &LoopbackCloud, number: u128) -> (Instance, Client) {
     let key = key();
-    let made = cloud.create(spec(number, &key)).await.unwrap();
-    let address = booted(cloud, &made.id).await;
+    let created = cloud.create(spec(number, &key)).await.unwrap();
+    let address = booted(cloud, &created.id).await;
     let client = log_in(&address, cloud.remote_user(), &key).await.unwrap();
-    (made, client)
+    (created, client)
 }
 
-/// A client without the right key.
-pub(crate) struct Guesser(client::Handle<Keys>);
+/// Client with unauthorized keys.
+pub(crate) struct UnauthorizedClient(client::Handle<Keys>);
 
-impl Guesser {
+impl UnauthorizedClient {
     pub(crate) async fn new(address: &str) -> Self {
         let config = Arc::new(client::Config::default());
         let connected = client::connect(config, address, Keys::default()).await;
         Self(connected.unwrap())
     }
 
-    /// Whether another guess was answered: with a refusal, and not with the end.
-    pub(crate) async fn guess(&mut self, user: &str) -> bool {
+    /// True if a login attempt with a new key was answered with a rejection, false if the
+    /// connection was closed.
+    pub(crate) async fn try_login(&mut self, user: &str) -> bool {
         let key = PrivateKeyWithHashAlg::new(key(), None);
         match self.0.authenticate_publickey(user, key).await {
             Ok(result) => {

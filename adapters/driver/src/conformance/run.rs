@@ -1,4 +1,4 @@
-//! Goes through the points, and leaves nothing behind.
+//! Execution of the checks, and cleanup of all created instances.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,351 +6,359 @@ use std::time::Duration;
 use longshore_core::ids::{InstanceId, IntentId};
 use tokio::time::{Instant, sleep};
 
-use super::advice::checks;
-use super::report::{Outcome, Point, Progress, Report, Step};
-use super::{Bench, Patience, Plan};
+use super::check::Check;
+use super::hint::hints;
+use super::report::{Outcome, Progress, Report, Step};
+use super::{Harness, Options, Timeouts};
 use crate::driver::{Cloud as _, SharedCloud};
 use crate::instance::{CreateSpec, Instance};
 use crate::layer::{Deadlines, Layered};
 use crate::{CloudError, ErrorClass, tag};
 
-/// After a cloud said that it is called too often, and no longer than this between two looks.
+/// Maximum interval between polls after a rate-limit error.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// Tries every point, and destroys what it made.
-pub async fn run(bench: &dyn Bench, plan: Plan, progress: &dyn Progress) -> Report {
-    let mut run = Run::new(bench, plan, progress);
-    run.all().await;
+/// Runs every check, and destroys all instances created by the run.
+pub async fn run(harness: &dyn Harness, options: Options, progress: &dyn Progress) -> Report {
+    let mut run = Run::new(harness, options, progress);
+    run.run_all().await;
     Report { steps: run.steps }
 }
 
-/// What is tried with the instance while it lives.
-const LIFE: [Point; 13] = [
-    Point::Listed,
-    Point::Tags,
-    Point::Retag,
-    Point::Address,
-    Point::Identity,
-    Point::HostKey,
-    Point::BootProbe,
-    Point::Command,
-    Point::Pause,
-    Point::Prices,
-    Point::DuplicateToken,
-    Point::OtherSet,
-    Point::Refusals,
+/// Checks of the running instance.
+const LIFECYCLE: [Check; 13] = [
+    Check::Listed,
+    Check::Tags,
+    Check::Retag,
+    Check::Address,
+    Check::Identity,
+    Check::HostKey,
+    Check::BootProbe,
+    Check::Command,
+    Check::Pause,
+    Check::Prices,
+    Check::DuplicateToken,
+    Check::OtherSet,
+    Check::ErrorClasses,
 ];
-/// What is tried in any case, once there is one.
-const END: [Point; 3] = [Point::Destroy, Point::Gone, Point::DestroyAgain];
+/// Checks at the end of the lifecycle, executed in any case once an instance exists.
+const TEARDOWN: [Check; 3] = [Check::Destroy, Check::Terminated, Check::DestroyAgain];
 
-/// Why a point was not passed.
+/// Result of a check without success.
 #[derive(Debug)]
-pub(super) enum Miss {
-    /// Not as it must be; by the driver's own error, if by any.
+pub(super) enum CheckError {
+    /// Failure, with the error class if caused by an error of the driver.
     Failed {
-        words: String,
+        message: String,
         class: Option<ErrorClass>,
     },
     Skipped(String),
 }
 
-/// What a point gave, with a note that is worth showing.
-pub(super) type Found<T> = Result<(T, String), Miss>;
+/// Result of a check, with a note for the report.
+pub(super) type CheckResult<T> = Result<(T, String), CheckError>;
 
-impl From<CloudError> for Miss {
+impl From<CloudError> for CheckError {
     fn from(error: CloudError) -> Self {
         Self::Failed {
-            words: error.to_string(),
+            message: error.to_string(),
             class: Some(ErrorClass::of(&error)),
         }
     }
 }
 
-pub(super) fn broken<T>(words: impl Into<String>) -> Result<T, Miss> {
-    Err(Miss::Failed {
-        words: words.into(),
+pub(super) fn fail<T>(message: impl Into<String>) -> Result<T, CheckError> {
+    Err(CheckError::Failed {
+        message: message.into(),
         class: None,
     })
 }
 
-pub(super) fn left_out<T>(why: impl Into<String>) -> Result<T, Miss> {
-    Err(Miss::Skipped(why.into()))
+pub(super) fn skipped<T>(reason: impl Into<String>) -> Result<T, CheckError> {
+    Err(CheckError::Skipped(reason.into()))
 }
 
-/// Puts what was done before an error's words.
-pub(super) fn said(what: &str, error: &CloudError) -> Miss {
-    Miss::Failed {
-        words: format!("{what}: {error}"),
+/// Failure by an error of the driver, prefixed with a description of the operation.
+pub(super) fn cloud_failure(what: &str, error: &CloudError) -> CheckError {
+    CheckError::Failed {
+        message: format!("{what}: {error}"),
         class: Some(ErrorClass::of(error)),
     }
 }
 
-/// A run under way.
+/// State of a run.
 pub(super) struct Run<'a> {
-    pub(super) bench: &'a dyn Bench,
+    pub(super) harness: &'a dyn Harness,
     pub(super) cloud: SharedCloud,
-    pub(super) plan: Plan,
-    pub(super) patience: Patience,
+    pub(super) options: Options,
+    pub(super) timeouts: Timeouts,
     pub(super) progress: &'a dyn Progress,
-    /// Every wish that was sent: whatever bears one of them is ours to destroy.
-    pub(super) wishes: Vec<IntentId>,
-    /// What was made, as far as it was answered.
-    pub(super) made: Vec<InstanceId>,
+    /// Intents of all sent create requests: any instance with a listed intent belongs to the run.
+    pub(super) intents: Vec<IntentId>,
+    /// Ids of instances returned by create calls.
+    pub(super) created: Vec<InstanceId>,
     steps: Vec<Step>,
-    /// Only destroys from now on, so nobody is asked whether to stop.
-    ending: bool,
+    /// True during cleanup: stop requests are ignored.
+    cleaning_up: bool,
 }
 
-/// The instance that the run is about, and what it was made from.
+/// Instance under test, and its create request.
 pub(super) struct Subject {
     pub(super) spec: CreateSpec,
     pub(super) instance: Instance,
-    /// What it showed, once it was proved.
+    /// Host key presented by the instance, after identity verification.
     pub(super) host_key: Option<String>,
 }
 
 impl<'a> Run<'a> {
-    fn new(bench: &'a dyn Bench, plan: Plan, progress: &'a dyn Progress) -> Self {
-        let patience = bench.patience();
-        let each = patience.call;
+    fn new(harness: &'a dyn Harness, options: Options, progress: &'a dyn Progress) -> Self {
+        let timeouts = harness.timeouts();
+        let each = timeouts.call;
         Self {
-            bench,
-            cloud: std::sync::Arc::new(Layered::new(bench.cloud(), Deadlines { each })),
-            plan,
-            patience,
+            harness,
+            cloud: std::sync::Arc::new(Layered::new(harness.cloud(), Deadlines { each })),
+            options,
+            timeouts,
             progress,
-            wishes: Vec::new(),
-            made: Vec::new(),
+            intents: Vec::new(),
+            created: Vec::new(),
             steps: Vec::new(),
-            ending: false,
+            cleaning_up: false,
         }
     }
 
-    async fn all(&mut self) {
-        let ready = self.before().await;
+    async fn run_all(&mut self) {
+        let ready = self.prepare().await;
         let subject = match ready {
-            Ok(()) => self.birth().await,
-            Err(why) => Err(why),
+            Ok(()) => self.create_subject().await,
+            Err(reason) => Err(reason),
         };
         match subject {
             Ok(subject) => {
-                self.life(subject).await;
-                self.after().await;
+                self.lifecycle(subject).await;
+                self.separate_creates().await;
             }
-            Err(why) => {
-                for point in Point::ALL {
-                    if !self.tried(point) && point != Point::Empty {
-                        self.skip(point, &why);
+            Err(reason) => {
+                for check in Check::ALL {
+                    if !self.tried(check) && check != Check::Cleanup {
+                        self.skip(check, &reason);
                     }
                 }
             }
         }
-        self.ending = true;
-        if self.wishes.is_empty() {
-            self.skip(Point::Empty, "nothing was made");
+        self.cleaning_up = true;
+        if self.intents.is_empty() {
+            self.skip(Check::Cleanup, "no create request was sent");
         } else {
-            let since = self.begin(Point::Empty);
-            let empty = self.leave_nothing().await;
-            self.end(Point::Empty, since, empty);
+            let since = self.begin(Check::Cleanup);
+            let result = self.clean_up().await;
+            self.end(Check::Cleanup, since, result);
         }
     }
 
-    /// Whether anything may be made at all; if not, why.
-    async fn before(&mut self) -> Result<(), String> {
-        let since = self.begin(Point::List);
+    /// Checks the preconditions for creates; returns the reason if creates are not allowed.
+    async fn prepare(&mut self) -> Result<(), String> {
+        let since = self.begin(Check::List);
         let listed = self.list().await;
-        let seen = self.end(Point::List, since, listed);
-        let seen = seen.ok_or("the cloud does not list")?;
-        if self.bench.stopped() {
+        let instances = self.end(Check::List, since, listed);
+        let instances = instances.ok_or("the list call failed")?;
+        if self.harness.stopped() {
             return Err("stopped".to_owned());
         }
-        let since = self.begin(Point::Leftovers);
-        let cleared = self.clear(seen).await;
-        let cleared = self.end(Point::Leftovers, since, cleared);
-        cleared.ok_or_else(|| match self.bench.stopped() {
+        let since = self.begin(Check::Leftovers);
+        let cleared = self.clear(instances).await;
+        let cleared = self.end(Check::Leftovers, since, cleared);
+        cleared.ok_or_else(|| match self.harness.stopped() {
             true => "stopped".to_owned(),
-            false => "what was there before is in the way".to_owned(),
+            false => "instances of the set exist from before".to_owned(),
         })
     }
 
-    /// The instance that the rest is about.
-    async fn birth(&mut self) -> Result<Subject, String> {
-        if self.bench.stopped() {
+    /// Creates the instance for the checks of the lifecycle.
+    async fn create_subject(&mut self) -> Result<Subject, String> {
+        if self.harness.stopped() {
             return Err("stopped".to_owned());
         }
-        let since = self.begin(Point::Create);
+        let since = self.begin(Check::Create);
         let (subject, outcome) = match self.create().await {
-            Ok((subject, miss)) => (Some(subject), miss.map_or(Ok(((), String::new())), Err)),
-            Err(miss) => (None, Err(miss)),
+            Ok((subject, error)) => (Some(subject), error.map_or(Ok(((), String::new())), Err)),
+            Err(error) => (None, Err(error)),
         };
-        self.end(Point::Create, since, outcome);
-        subject.ok_or_else(|| "there is no instance".to_owned())
+        self.end(Check::Create, since, outcome);
+        subject.ok_or_else(|| "no instance was created".to_owned())
     }
 
-    /// From the list to the end of the instance.
-    async fn life(&mut self, mut subject: Subject) {
-        for point in LIFE {
-            match self.in_the_way(point) {
-                Some(why) => self.skip(point, why),
-                None => self.try_point(point, &mut subject).await,
+    /// Runs the checks of the lifecycle, including teardown.
+    async fn lifecycle(&mut self, mut subject: Subject) {
+        for check in LIFECYCLE {
+            match self.skip_reason(check) {
+                Some(reason) => self.skip(check, reason),
+                None => self.run_check(check, &mut subject).await,
             }
         }
-        self.ending = true;
-        for point in END {
-            self.try_point(point, &mut subject).await;
+        self.cleaning_up = true;
+        for check in TEARDOWN {
+            self.run_check(check, &mut subject).await;
         }
-        self.ending = false;
+        self.cleaning_up = false;
     }
 
-    /// Why a point cannot be tried after what came out so far.
-    fn in_the_way(&self, point: Point) -> Option<&'static str> {
-        let missed = |before| before < point && !self.passed(before);
-        if self.bench.stopped() {
+    /// Reason to skip a check after the results so far.
+    fn skip_reason(&self, check: Check) -> Option<&'static str> {
+        let not_passed = |before| before < check && !self.passed(before);
+        if self.harness.stopped() {
             return Some("stopped");
         }
-        if missed(Point::Listed) {
-            return Some("it is not in the list");
+        if not_passed(Check::Listed) {
+            return Some("the instance is not listed");
         }
-        match point {
-            Point::Identity | Point::Pause if missed(Point::Address) => Some("it has no address"),
-            Point::HostKey | Point::BootProbe | Point::Command if missed(Point::Identity) => {
-                Some("it has not proved its identity")
+        match check {
+            Check::Identity | Check::Pause if not_passed(Check::Address) => {
+                Some("the instance has no address")
             }
-            Point::Command if missed(Point::BootProbe) => Some("it is not ready"),
+            Check::HostKey | Check::BootProbe | Check::Command if not_passed(Check::Identity) => {
+                Some("the identity is not verified")
+            }
+            Check::Command if not_passed(Check::BootProbe) => Some("the instance is not ready"),
             _ => None,
         }
     }
 
-    /// Points that make instances of their own.
-    async fn after(&mut self) {
-        for point in [Point::LostCreate, Point::Batch] {
-            if self.bench.stopped() {
-                self.skip(point, "stopped");
+    /// Runs the checks with instances of their own.
+    async fn separate_creates(&mut self) {
+        for check in [Check::LostCreate, Check::Batch] {
+            if self.harness.stopped() {
+                self.skip(check, "stopped");
                 continue;
             }
-            let since = self.begin(point);
-            let found = match point {
-                Point::LostCreate => self.lost_create().await,
+            let since = self.begin(check);
+            let result = match check {
+                Check::LostCreate => self.lost_create().await,
                 _ => self.batch().await,
             };
-            self.end(point, since, found);
+            self.end(check, since, result);
         }
     }
 
-    async fn try_point(&mut self, point: Point, subject: &mut Subject) {
-        let since = self.begin(point);
-        let found = match point {
-            Point::Listed => self.listed(subject).await,
-            Point::Tags => self.tags(subject).await,
-            Point::Retag => self.retag(subject).await,
-            Point::Address => self.address(subject).await,
-            Point::Identity => self.identity(subject).await,
-            Point::HostKey => self.host_key(subject).await,
-            Point::BootProbe => self.boot_probe(subject).await,
-            Point::Command => self.command(subject).await,
-            Point::Pause => self.pause(subject).await,
-            Point::Prices => self.prices(subject).await,
-            Point::DuplicateToken => self.duplicate_token(subject).await,
-            Point::OtherSet => self.other_set(subject).await,
-            Point::Refusals => self.refusals(subject).await,
-            Point::Destroy => self.destroy(subject).await,
-            Point::Gone => self.gone(subject).await,
-            Point::DestroyAgain => self.destroy_again(subject).await,
-            _ => left_out("not about one instance"),
+    async fn run_check(&mut self, check: Check, subject: &mut Subject) {
+        let since = self.begin(check);
+        let result = match check {
+            Check::Listed => self.listed(subject).await,
+            Check::Tags => self.tags(subject).await,
+            Check::Retag => self.retag(subject).await,
+            Check::Address => self.address(subject).await,
+            Check::Identity => self.identity(subject).await,
+            Check::HostKey => self.host_key(subject).await,
+            Check::BootProbe => self.boot_probe(subject).await,
+            Check::Command => self.command(subject).await,
+            Check::Pause => self.pause(subject).await,
+            Check::Prices => self.prices(subject).await,
+            Check::DuplicateToken => self.duplicate_token(subject).await,
+            Check::OtherSet => self.other_set(subject).await,
+            Check::ErrorClasses => self.error_classes(subject).await,
+            Check::Destroy => self.destroy(subject).await,
+            Check::Terminated => self.terminated(subject).await,
+            Check::DestroyAgain => self.destroy_again(subject).await,
+            _ => skipped("not a check of a single instance"),
         };
-        self.end(point, since, found);
+        self.end(check, since, result);
     }
 
-    fn passed(&self, point: Point) -> bool {
+    fn passed(&self, check: Check) -> bool {
         let passed = |step: &Step| matches!(step.outcome, Outcome::Passed { .. });
         let steps = &mut self.steps.iter();
-        steps.any(|step| step.point == point && passed(step))
+        steps.any(|step| step.check == check && passed(step))
     }
 
-    fn tried(&self, point: Point) -> bool {
-        self.steps.iter().any(|step| step.point == point)
+    fn tried(&self, check: Check) -> bool {
+        self.steps.iter().any(|step| step.check == check)
     }
 
-    fn begin(&self, point: Point) -> Instant {
-        self.progress.began(point);
+    fn begin(&self, check: Check) -> Instant {
+        self.progress.check_started(check);
         Instant::now()
     }
 
-    fn end<T>(&mut self, point: Point, since: Instant, found: Found<T>) -> Option<T> {
-        let (value, outcome) = match found {
+    fn end<T>(&mut self, check: Check, since: Instant, result: CheckResult<T>) -> Option<T> {
+        let (value, outcome) = match result {
             Ok((value, note)) => (Some(value), Outcome::Passed { note }),
-            Err(Miss::Skipped(why)) => (None, Outcome::Skipped { why }),
-            Err(Miss::Failed { words, class }) => {
-                let check = checks(point, class, &words);
-                (None, Outcome::Failed { words, check })
+            Err(CheckError::Skipped(reason)) => (None, Outcome::Skipped { reason }),
+            Err(CheckError::Failed { message, class }) => {
+                let hints = hints(check, class, &message);
+                (None, Outcome::Failed { message, hints })
             }
         };
-        self.note(Step {
-            point,
+        self.record(Step {
+            check,
             took: since.elapsed(),
             outcome,
         });
         value
     }
 
-    fn skip(&mut self, point: Point, why: &str) {
-        self.note(Step {
-            point,
+    fn skip(&mut self, check: Check, reason: &str) {
+        self.record(Step {
+            check,
             took: Duration::ZERO,
             outcome: Outcome::Skipped {
-                why: why.to_owned(),
+                reason: reason.to_owned(),
             },
         });
     }
 
-    fn note(&mut self, step: Step) {
-        self.progress.ended(&step);
+    fn record(&mut self, step: Step) {
+        self.progress.check_ended(&step);
         self.steps.push(step);
     }
 
-    async fn list(&self) -> Found<Vec<Instance>> {
-        let seen = self.cloud.list().await?;
-        let note = match seen.len() {
+    async fn list(&self) -> CheckResult<Vec<Instance>> {
+        let instances = self.cloud.list().await?;
+        let note = match instances.len() {
             1 => "1 instance".to_owned(),
             count => format!("{count} instances"),
         };
-        Ok((seen, note))
+        Ok((instances, note))
     }
 
-    /// Looks at the list until it shows what is wanted, or `patience` is over.
-    pub(super) async fn until<T>(
+    /// Polls the list until `find` returns a value, up to `timeout`.
+    pub(super) async fn poll_until<T>(
         &self,
         what: &str,
-        patience: Duration,
-        mut look: impl FnMut(&[Instance]) -> Result<Option<T>, Miss>,
-    ) -> Result<T, Miss> {
-        let deadline = Instant::now() + patience;
-        let mut pause = self.patience.pause / 8;
-        let mut pause_max = self.patience.pause;
-        self.progress.note(what);
+        timeout: Duration,
+        mut find: impl FnMut(&[Instance]) -> Result<Option<T>, CheckError>,
+    ) -> Result<T, CheckError> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = self.timeouts.poll_interval / 8;
+        let mut pause_max = self.timeouts.poll_interval;
+        self.progress.waiting_for(what);
         loop {
-            let trouble = match self.cloud.list().await {
-                Ok(seen) => match look(&seen)? {
+            let last_error = match self.cloud.list().await {
+                Ok(instances) => match find(&instances)? {
                     Some(found) => return Ok(found),
                     None => None,
                 },
-                Err(error @ CloudError::Permanent { .. }) => return Err(said(what, &error)),
+                Err(error @ CloudError::Permanent { .. }) => {
+                    return Err(cloud_failure(what, &error));
+                }
                 Err(error) => {
                     if matches!(error, CloudError::RateLimited { .. }) {
-                        pause = pause.max(self.patience.pause);
+                        pause = pause.max(self.timeouts.poll_interval);
                         pause_max = PAUSE_MAX;
                     }
-                    self.progress.note(&format!("{what}: {error}"));
+                    self.progress.waiting_for(&format!("{what}: {error}"));
                     Some(error)
                 }
             };
             if self.stopped() {
-                return left_out("stopped");
+                return skipped("stopped");
             }
             if Instant::now() + pause > deadline {
-                return match trouble {
-                    Some(error) => Err(said(&format!("{what}: not within {patience:?}"), &error)),
-                    None => broken(format!("{what}: not within {patience:?}")),
+                return match last_error {
+                    Some(error) => Err(cloud_failure(
+                        &format!("{what}: not within {timeout:?}"),
+                        &error,
+                    )),
+                    None => fail(format!("{what}: not within {timeout:?}")),
                 };
             }
             sleep(pause).await;
@@ -358,63 +366,68 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether to stop; not asked any more while things are destroyed.
+    /// True if a stop was requested; always false during cleanup.
     pub(super) fn stopped(&self) -> bool {
-        !self.ending && self.bench.stopped()
+        !self.cleaning_up && self.harness.stopped()
     }
 
-    /// Destroys all that was made and is still there, until nothing of it is left.
-    async fn leave_nothing(&self) -> Found<()> {
-        let deadline = Instant::now() + self.patience.gone;
-        let mut ours = BTreeSet::new();
+    /// Destroys all remaining instances of the run, repeatedly until none is left.
+    async fn clean_up(&self) -> CheckResult<()> {
+        let deadline = Instant::now() + self.timeouts.terminated;
+        let mut destroyed = BTreeSet::new();
         let others = loop {
-            let trouble = match self.cloud.list().await {
-                Ok(seen) => {
-                    let living = seen
-                        .iter()
-                        .filter(|i| !i.terminated && self.is_of_the_set(i));
-                    let (left, others): (Vec<&Instance>, _) = living.partition(|i| self.is_ours(i));
-                    if left.is_empty() {
+            let last_error = match self.cloud.list().await {
+                Ok(instances) => {
+                    let running = instances.iter().filter(|i| !i.terminated && self.in_set(i));
+                    let (remaining, others): (Vec<&Instance>, _) =
+                        running.partition(|i| self.created_here(i));
+                    if remaining.is_empty() {
                         break ids(others);
                     }
-                    let left = ids(left);
-                    let answers = self.cloud.destroy_many(&left).await;
-                    ours.extend(left);
+                    let remaining = ids(remaining);
+                    let answers = self.cloud.destroy_many(&remaining).await;
+                    destroyed.extend(remaining);
                     answers.into_iter().find_map(Result::err)
                 }
                 Err(error) => Some(error),
             };
-            if Instant::now() + self.patience.pause > deadline {
-                let left: Vec<InstanceId> = ours.into_iter().collect();
-                let words = format!(
-                    "still there after {:?}: {}",
-                    self.patience.gone,
-                    names(&left)
+            if Instant::now() + self.timeouts.poll_interval > deadline {
+                let remaining: Vec<InstanceId> = destroyed.into_iter().collect();
+                let message = format!(
+                    "not terminated after {:?}: {}",
+                    self.timeouts.terminated,
+                    names(&remaining)
                 );
-                return match trouble {
-                    Some(error) => Err(said(&words, &error)),
-                    None => broken(words),
+                return match last_error {
+                    Some(error) => Err(cloud_failure(&message, &error)),
+                    None => fail(message),
                 };
             }
-            sleep(self.patience.pause).await;
+            sleep(self.timeouts.poll_interval).await;
         };
-        self.judge_left(ours, &others)
+        self.cleanup_result(destroyed, &others)
     }
 
-    /// What had to be destroyed in the end must be known by name, and nothing else may be there.
-    fn judge_left(&self, ours: BTreeSet<InstanceId>, others: &[InstanceId]) -> Found<()> {
-        let (known, unknown): (Vec<InstanceId>, Vec<InstanceId>) =
-            ours.into_iter().partition(|id| self.made.contains(id));
+    /// Fails if an instance had to be destroyed that was unknown by id, or if an instance of
+    /// another origin is in the set.
+    fn cleanup_result(
+        &self,
+        destroyed: BTreeSet<InstanceId>,
+        others: &[InstanceId],
+    ) -> CheckResult<()> {
+        let (known, unknown): (Vec<InstanceId>, Vec<InstanceId>) = destroyed
+            .into_iter()
+            .partition(|id| self.created.contains(id));
         if !unknown.is_empty() {
             let unknown = names(&unknown);
-            return broken(format!(
-                "the driver made {unknown} and never said so; destroyed now"
+            return fail(format!(
+                "the driver never reported {unknown}, created by this run; destroyed now"
             ));
         }
         if !others.is_empty() {
             let others = names(others);
-            return broken(format!(
-                "{others} came into the set meanwhile, and is left alone"
+            return fail(format!(
+                "created in the set by another process, left unchanged: {others}"
             ));
         }
         match known.as_slice() {
@@ -423,19 +436,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn is_of_the_set(&self, instance: &Instance) -> bool {
+    fn in_set(&self, instance: &Instance) -> bool {
         let set = instance.tags.get(tag::SET).map(String::as_str);
-        set == Some(self.bench.instance_set_id())
+        set == Some(self.harness.instance_set_id())
     }
 
-    /// Whether we made it.
-    fn is_ours(&self, instance: &Instance) -> bool {
-        self.made.contains(&instance.id)
-            || intent(instance).is_some_and(|intent| self.wishes.contains(&intent))
+    /// True if the instance was created by this run.
+    fn created_here(&self, instance: &Instance) -> bool {
+        self.created.contains(&instance.id)
+            || intent(instance).is_some_and(|intent| self.intents.contains(&intent))
     }
 }
 
-/// The wish that an instance was made for.
+/// Intent of the create request, from the tags.
 pub(super) fn intent(instance: &Instance) -> Option<IntentId> {
     instance.tags.get(tag::INTENT)?.parse().ok()
 }

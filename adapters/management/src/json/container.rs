@@ -1,4 +1,4 @@
-//! Containers, as the peer writes them.
+//! Containers in the peer's format.
 
 use longshore_core::ids::VmName;
 use longshore_core::view::ContainerView;
@@ -12,25 +12,25 @@ use super::waiting::WaitReasonJson;
 pub(crate) struct EntryJson<'c, 'a> {
     container: RecordJson<'c>,
     instance_resources: NeedJson,
-    /// Cheapest first.
+    /// Eligible types, cheapest first.
     instance_types: Vec<&'c TypeJson<'a>>,
-    /// The cheapest in the older shape, which published clients still read.
+    /// Cheapest type in the older format, still read by published clients.
     instance_type: Option<NamedTypeJson<'c, 'a>>,
     first_seen_at: String,
     scheduling_status: &'c str,
-    /// Ours: where it runs, or which VM is kept for it.
+    /// Longshore's: instance of the container, running or reserved.
     instance: Option<&'c str>,
-    /// Ours: how often the cloud took back what it ran on, as far as this process saw.
+    /// Longshore's: number of preemptions of the container's instances, in this process.
     interruptions: u32,
-    /// Ours: its place among all that wait, from 1.
+    /// Longshore's: position among all waiting containers, from 1.
     position: Option<usize>,
-    /// Ours: what it waits for.
+    /// Longshore's: reason of the wait.
     waiting: Option<WaitReasonJson<'c>>,
-    /// Ours: what would end the wait.
+    /// Longshore's: change to end the wait.
     unblocked_by: Option<&'c str>,
 }
 
-/// What the dispatcher keeps of the record; clients read absent fields as zero.
+/// Known part of the record; clients read absent fields as zero.
 #[derive(Debug, Serialize)]
 struct RecordJson<'c> {
     uuid: &'c str,
@@ -40,7 +40,7 @@ struct RecordJson<'c> {
     lock_count: u32,
 }
 
-/// All zero where the record is malformed.
+/// Needs; all zero for a malformed record.
 #[derive(Debug, Default, Serialize)]
 struct NeedJson {
     #[serde(rename = "VCPUs")]
@@ -56,7 +56,7 @@ struct NeedJson {
 }
 
 impl<'a> Catalog<'a> {
-    /// In the order given.
+    /// Containers in the given order.
     pub(crate) fn containers<'c>(&'c self, views: &'c [ContainerView]) -> Vec<EntryJson<'c, 'a>> {
         views.iter().map(|view| self.container(view)).collect()
     }

@@ -1,4 +1,4 @@
-//! Why something is as it is, for programs; the same for people stands under `text`.
+//! Explanations for programs; `text` holds the same for people.
 
 use longshore_core::ids::ContainerId;
 use longshore_core::resources::MicroDollars;
@@ -20,22 +20,22 @@ use crate::settings::ManagementSettings;
 #[derive(Debug, Serialize)]
 pub(crate) struct ContainerJson<'c, 'a> {
     kind: &'static str,
-    /// When this was true.
+    /// Time of the explanation.
     at: String,
-    /// For people: several lines.
+    /// Several lines for people.
     text: String,
     #[serde(flatten)]
     entry: EntryJson<'c, 'a>,
-    /// How many wait in all.
+    /// Number of all waiting containers.
     waiting_in_all: usize,
-    /// How far its runner is.
+    /// Phase of the runner.
     runner: Option<RunnerJson>,
-    /// Why its last attempt ended.
+    /// Reason of the last attempt's end.
     last_exit: Option<&'c str>,
-    /// Cheapest first; empty unless it waits for room.
+    /// Eligible types, cheapest first; empty unless the container waits for room.
     eligible: Vec<EligibleJson<'c>>,
-    /// Nearest first; empty unless it waits for room.
-    ruled_out: Vec<RuledOutJson<'c>>,
+    /// Ineligible types, nearest first; empty unless the container waits for room.
+    ineligible: Vec<IneligibleJson<'c>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,49 +49,49 @@ struct EligibleJson<'c> {
     instance_type: &'c str,
     /// Dollars per hour.
     price: f64,
-    /// It is not preemptible, and to be used while everything that is fails.
+    /// Present for an on-demand type, used while every preemptible type fails.
     fallback: Option<FallbackJson>,
     full: usize,
-    roomy: usize,
-    closed: usize,
-    arriving: Vec<ArrivingJson<'c>>,
-    /// Why no further one is created now.
+    with_room: usize,
+    unschedulable: usize,
+    pending: Vec<PendingJson<'c>>,
+    /// Limit against another create request now.
     blocked: Option<LimitJson<'c>>,
-    /// What would end that.
+    /// Change to lift the limit.
     unblocked_by: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
 struct FallbackJson {
     after_seconds: u64,
-    /// `None` while one of the preemptible types does not fail.
+    /// `None` while some preemptible type does not fail.
     begins: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct ArrivingJson<'c> {
+struct PendingJson<'c> {
     instance: &'c str,
     phase: &'static str,
     since: String,
-    /// `None` where it is never given up.
+    /// `None` without a deadline.
     due: Option<String>,
-    promised: usize,
+    reserved: usize,
     for_this: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct RuledOutJson<'c> {
+struct IneligibleJson<'c> {
     instance_type: &'c str,
-    lacks: Vec<LackJson>,
+    shortfalls: Vec<ShortfallJson>,
 }
 
 #[derive(Debug, Serialize)]
-#[serde(tag = "lack", rename_all = "snake_case")]
-enum LackJson {
+#[serde(tag = "shortfall", rename_all = "snake_case")]
+enum ShortfallJson {
     Lifecycle {
         preemptible: bool,
     },
-    ResourceKind {
+    Resource {
         of: &'static str,
         need: u64,
         have: u64,
@@ -112,14 +112,14 @@ impl<'a> Catalog<'a> {
             at: rfc3339(told.at),
             text: told.to_string(),
             entry: self.container(&told.container),
-            waiting_in_all: told.waiting_in_all,
+            waiting_in_all: told.waiting_total,
             runner: told.runner.map(|(phase, since)| RunnerJson {
                 phase: runner_phase(phase),
                 since: rfc3339(since),
             }),
             last_exit: told.last_exit.as_deref(),
             eligible: told.eligible.iter().map(EligibleJson::new).collect(),
-            ruled_out: told.ruled_out.iter().map(RuledOutJson::new).collect(),
+            ineligible: told.ineligible.iter().map(IneligibleJson::new).collect(),
         }
     }
 }
@@ -135,48 +135,48 @@ impl<'c> EligibleJson<'c> {
                 begins: fallback.begins.map(rfc3339),
             }),
             full: eligible.full,
-            roomy: eligible.roomy,
-            closed: eligible.closed,
-            arriving: eligible.arriving.iter().map(ArrivingJson::new).collect(),
+            with_room: eligible.roomy,
+            unschedulable: eligible.unschedulable,
+            pending: eligible.pending.iter().map(PendingJson::new).collect(),
             blocked: blocked.map(LimitJson::new),
             unblocked_by: blocked.map(|blocked| blocked.remedy()),
         }
     }
 }
 
-impl<'c> ArrivingJson<'c> {
+impl<'c> PendingJson<'c> {
     fn new(arriving: &'c PendingInstance) -> Self {
         Self {
             instance: arriving.instance.as_str(),
             phase: phase(arriving.phase),
             since: rfc3339(arriving.since),
             due: (arriving.due != Timestamp::NEVER).then(|| rfc3339(arriving.due)),
-            promised: arriving.reserved,
+            reserved: arriving.reserved,
             for_this: arriving.for_this,
         }
     }
 }
 
-impl<'c> RuledOutJson<'c> {
+impl<'c> IneligibleJson<'c> {
     fn new(other: &'c IneligibleType) -> Self {
-        let lack = |lack: &Shortfall| match *lack {
-            Shortfall::Lifecycle { preemptible } => LackJson::Lifecycle { preemptible },
-            Shortfall::Resource { of, need, have } => LackJson::ResourceKind {
+        let shortfall = |shortfall: &Shortfall| match *shortfall {
+            Shortfall::Lifecycle { preemptible } => ShortfallJson::Lifecycle { preemptible },
+            Shortfall::Resource { of, need, have } => ShortfallJson::Resource {
                 of: of.name(),
                 need,
                 have,
             },
-            Shortfall::Gpu => LackJson::Gpu,
-            Shortfall::Interrupted => LackJson::Interrupted,
+            Shortfall::Gpu => ShortfallJson::Gpu,
+            Shortfall::Interrupted => ShortfallJson::Interrupted,
             Shortfall::Price { price, cheapest } => {
                 let [price, cheapest]: [f64; 2] =
                     [price, cheapest].map(|p: MicroDollars| dollars(p));
-                LackJson::Price { price, cheapest }
+                ShortfallJson::Price { price, cheapest }
             }
         };
         Self {
             instance_type: other.instance_type.as_str(),
-            lacks: other.lacks.iter().map(lack).collect(),
+            shortfalls: other.shortfalls.iter().map(shortfall).collect(),
         }
     }
 }
@@ -184,27 +184,27 @@ impl<'c> RuledOutJson<'c> {
 #[derive(Debug, Serialize)]
 pub(crate) struct InstanceExplanationJson<'a> {
     kind: &'static str,
-    /// When this was true.
+    /// Time of the explanation.
     at: String,
-    /// For people: several lines.
+    /// Several lines for people.
     text: String,
     #[serde(flatten)]
     instance: InstanceJson<'a>,
-    /// Why it exists.
+    /// Origin of the instance.
     origin: OriginJson,
     phase: &'static str,
     phase_since: String,
-    /// Who decided what it is for.
+    /// Cause of the idle behavior.
     behavior_cause: String,
     behavior_since: String,
     runners: Vec<OnInstanceJson>,
-    /// Containers that wait for it to be ready.
-    promised: &'a [ContainerId],
-    /// Why nothing is placed on it.
-    closed: Option<&'static str>,
-    fate: FateJson,
-    /// It is given up if it stays silent until then.
-    silent_until: Option<String>,
+    /// Containers waiting for the instance to be ready.
+    reserved: &'a [ContainerId],
+    /// Reason against placements on the instance.
+    unschedulable: Option<&'static str>,
+    termination: TerminationJson,
+    /// Time of the shutdown unless a probe succeeds before.
+    probe_deadline: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -219,15 +219,15 @@ struct OnInstanceJson {
     container: ContainerId,
     phase: &'static str,
     since: String,
-    /// Why it is being stopped.
+    /// Reason of the stop.
     stopping: Option<String>,
-    /// `term`, `kill` or `unkillable`.
-    rung: Option<&'static str>,
+    /// Stage `term`, `kill` or `unkillable`.
+    stop_stage: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize)]
-#[serde(tag = "fate", rename_all = "snake_case")]
-enum FateJson {
+#[serde(tag = "plan", rename_all = "snake_case")]
+enum TerminationJson {
     Asked {
         until: String,
     },
@@ -276,16 +276,16 @@ pub(crate) fn explain_instance<'a>(
         behavior_cause: told.behavior_cause.to_string(),
         behavior_since: rfc3339(told.behavior_since),
         runners: told.runners.iter().map(OnInstanceJson::new).collect(),
-        promised: &told.reserved,
-        closed: told.closed.map(closed),
-        fate: FateJson::new(&told.fate),
-        silent_until: told.silent_until.map(rfc3339),
+        reserved: &told.reserved,
+        unschedulable: told.unschedulable.map(unschedulable),
+        termination: TerminationJson::new(&told.termination),
+        probe_deadline: told.silent_until.map(rfc3339),
     }
 }
 
 impl OnInstanceJson {
     fn new(runner: &OnInstance) -> Self {
-        let rung = |rung: StopStage| match rung {
+        let stage = |stage: StopStage| match stage {
             StopStage::Term => "term",
             StopStage::Kill => "kill",
             StopStage::Unkillable => "unkillable",
@@ -296,12 +296,12 @@ impl OnInstanceJson {
             phase: runner_phase(runner.phase),
             since: rfc3339(runner.since),
             stopping: stopping.map(|(reason, _)| reason.to_string()),
-            rung: stopping.map(|(_, at)| rung(*at)),
+            stop_stage: stopping.map(|(_, at)| stage(*at)),
         }
     }
 }
 
-impl FateJson {
+impl TerminationJson {
     fn new(fate: &PlannedTermination) -> Self {
         match fate {
             PlannedTermination::Asked { until } => Self::Asked {
@@ -343,7 +343,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Booting => "booting",
         Phase::Unknown => "unknown",
         Phase::Ready => "ready",
-        Phase::Cordoned => "fenced",
+        Phase::Cordoned => "cordoned",
         Phase::Shutdown => "shutdown",
     }
 }
@@ -357,15 +357,15 @@ fn runner_phase(phase: RunnerPhase) -> &'static str {
     }
 }
 
-fn closed(closed: Unschedulable) -> &'static str {
-    match closed {
+fn unschedulable(reason: Unschedulable) -> &'static str {
+    match reason {
         Unschedulable::Held => "held",
-        Unschedulable::Preempted => "taken_back",
+        Unschedulable::Preempted => "preempted",
         Unschedulable::Draining => "draining",
-        Unschedulable::Terminating => "leaving",
+        Unschedulable::Terminating => "terminating",
         Unschedulable::Broken => "broken",
-        Unschedulable::Tainted => "tainted",
-        Unschedulable::Suspect => "suspect",
-        Unschedulable::Unheard => "unheard",
+        Unschedulable::MustReplace => "must_replace",
+        Unschedulable::Quarantined => "quarantined",
+        Unschedulable::Unprobed => "unprobed",
     }
 }

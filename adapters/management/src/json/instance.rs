@@ -1,4 +1,4 @@
-//! Instances, as the peer writes them.
+//! Instances in the peer's format.
 
 use longshore_core::Phase;
 use longshore_core::config::Config;
@@ -9,63 +9,63 @@ use longshore_core::view::{BootBackoff, InstanceView};
 use serde::Serialize;
 
 use super::{dollars, rfc3339};
-use crate::metrics::WorkerState;
-use crate::question::Instances;
+use crate::loop_request::Instances;
+use crate::worker_state::WorkerState;
 
-/// The peer's way to say "never".
+/// Value for "never" in the peer's format.
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Debug, Serialize)]
 pub(crate) struct InstanceJson<'a> {
-    /// Empty while it is only asked for.
+    /// Empty for a create request.
     instance: &'a str,
     address: &'a str,
     /// Dollars per hour.
     price: f64,
     arvados_instance_type: &'a str,
-    /// Empty where the type is no longer configured.
+    /// Empty for a type missing from the configuration.
     provider_instance_type: &'a str,
     last_container_uuid: &'a str,
     last_busy: String,
-    /// `None` while it is only asked for.
+    /// `None` for a create request.
     running_container_uuids: Option<&'a [ContainerId]>,
     worker_state: &'static str,
     idle_behavior: IdleBehavior,
-    /// Ours: which of the configured clouds.
+    /// Longshore's: number of the cloud.
     cloud: CloudId,
-    /// Ours: the wish that it was created for.
+    /// Longshore's: intent of the create request.
     intent: Option<IntentId>,
-    /// Ours: when the cloud takes it back, if it has announced that.
+    /// Longshore's: time of an announced preemption.
     preempted_at: Option<String>,
-    /// Ours: why it is being given back.
-    leaving: Option<String>,
-    /// Ours: why it cannot be trusted.
+    /// Longshore's: reason of the termination.
+    terminating: Option<String>,
+    /// Longshore's: reason of the distrust.
     broken: Option<&'a str>,
-    /// Ours: what its last probe complained of.
+    /// Longshore's: error of the last probe.
     complaint: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct InstancesJson<'a> {
-    /// `None` where there are none.
+    /// `None` without instances.
     items: Option<Vec<InstanceJson<'a>>>,
-    /// Ours: what none is created of for a while, because its last boots all failed.
+    /// Longshore's: types and images backed off after failed boots.
     boot_backoffs: Vec<BootBackoffJson<'a>>,
 }
 
-/// A type and image of which none is created for a while.
+/// Type and image backed off after failed boots.
 #[derive(Debug, Serialize)]
 pub(crate) struct BootBackoffJson<'a> {
     instance_type: &'a str,
     image: &'a str,
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    /// One is tried then.
+    /// Time of the next trial.
     until: String,
     message: &'a str,
 }
 
-/// In the order given. `at` is when the views were true.
+/// Instances in the given order. `at` is the time of the views.
 pub(crate) fn instances<'a>(
     config: &'a Config,
     at: Timestamp,
@@ -78,7 +78,7 @@ pub(crate) fn instances<'a>(
     }
 }
 
-/// In the order given.
+/// Back-offs in the given order.
 pub(crate) fn boot_backoffs(pauses: &[BootBackoff]) -> Vec<BootBackoffJson<'_>> {
     let shaped = pauses.iter().map(|pause| BootBackoffJson {
         instance_type: pause.instance_type.as_str(),
@@ -111,13 +111,13 @@ pub(super) fn instance<'a>(
         cloud: view.cloud,
         intent: view.intent,
         preempted_at: view.preempted_at.map(rfc3339),
-        leaving: view.terminating.as_ref().map(ToString::to_string),
+        terminating: view.terminating.as_ref().map(ToString::to_string),
         broken: view.broken.as_deref(),
         complaint: view.complaint.as_deref(),
     }
 }
 
-/// When a container was last on it: now, where one is.
+/// Time of the last container on the instance: now, with a container on it.
 fn last_busy(at: Timestamp, view: &InstanceView) -> String {
     match (view.last_container, view.idle_since) {
         (None, _) => ZERO_TIME.to_owned(),

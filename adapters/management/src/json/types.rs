@@ -1,4 +1,4 @@
-//! Instance types, as the peer writes them.
+//! Instance types in the peer's format.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use longshore_core::ids::TypeName;
 use longshore_core::resources::{GpuStack, Gpus};
 use serde::Serialize;
 
-/// The configured types, shaped once for many containers.
+/// Configured types, converted once for many containers.
 pub(crate) struct Catalog<'a>(BTreeMap<&'a str, TypeJson<'a>>);
 
 impl<'a> Catalog<'a> {
@@ -20,13 +20,13 @@ impl<'a> Catalog<'a> {
         )
     }
 
-    /// Those that are still configured, in the order given.
+    /// Types still configured, in the given order.
     pub(super) fn all(&self, names: &[TypeName]) -> Vec<&TypeJson<'a>> {
         let known = names.iter().filter_map(|name| self.0.get(name.as_str()));
         known.collect()
     }
 
-    /// The first that is still configured, under its name.
+    /// First type still configured, with its name.
     pub(super) fn first(&self, names: &[TypeName]) -> Option<NamedTypeJson<'_, 'a>> {
         let mut known = names
             .iter()
@@ -39,7 +39,7 @@ impl<'a> Catalog<'a> {
     }
 }
 
-/// An instance type as the peer's API and runners know it: without its name.
+/// Instance type in the format of the peer's API and runners, without its name.
 #[derive(Debug, Serialize)]
 pub struct TypeJson<'a> {
     #[serde(rename = "ProviderType")]
@@ -61,7 +61,7 @@ pub struct TypeJson<'a> {
     gpu: GpuJson<'a>,
 }
 
-/// The older shape, which has the name and the sum of both kinds of scratch.
+/// Older format, with the name and the sum of both kinds of scratch.
 #[derive(Debug, Serialize)]
 pub(super) struct NamedTypeJson<'c, 'a> {
     #[serde(rename = "Name")]
@@ -72,7 +72,7 @@ pub(super) struct NamedTypeJson<'c, 'a> {
     scratch: u64,
 }
 
-/// All zero where there are none.
+/// Graphics processors; all zero without any.
 #[derive(Debug, Default, Serialize)]
 struct GpuJson<'a> {
     #[serde(rename = "Stack")]
@@ -88,7 +88,7 @@ struct GpuJson<'a> {
 }
 
 impl<'a> TypeJson<'a> {
-    /// Shapes a configured type.
+    /// Converts a configured type.
     #[must_use]
     pub fn new(offer: &'a InstanceType) -> Self {
         let resources = &offer.resources;

@@ -1,5 +1,5 @@
-//! Why a container waits, for programs. These names are ours and stay, whatever the core calls
-//! them.
+//! Reasons of a container's wait, for programs. Names follow the core's enums, with stable JSON
+//! names.
 
 use longshore_core::ids::TypeName;
 use longshore_core::{CreateBlocked, WaitReason};
@@ -11,7 +11,7 @@ use super::{dollars, rfc3339};
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub(super) enum WaitReasonJson<'c> {
     PriorityZero,
-    Learning,
+    Syncing,
     Updating,
     Retry {
         at: String,
@@ -23,7 +23,7 @@ pub(super) enum WaitReasonJson<'c> {
         instance: &'c str,
     },
     Queue,
-    Unheard,
+    Unprobed,
     LockedElsewhere,
     Booting {
         instance_type: &'c str,
@@ -33,10 +33,10 @@ pub(super) enum WaitReasonJson<'c> {
     CreateBlocked {
         types: Vec<BlockedJson<'c>>,
     },
-    Hopeless {
+    Unsatisfiable {
         message: &'c str,
     },
-    New,
+    NotEvaluated,
 }
 
 #[derive(Debug, Serialize)]
@@ -67,7 +67,7 @@ pub(super) enum LimitJson<'c> {
         until: String,
         message: &'c str,
     },
-    Cooling {
+    BackedOff {
         until: String,
         message: &'c str,
     },
@@ -78,11 +78,11 @@ pub(super) enum LimitJson<'c> {
     },
     Canary,
     CreatesInFlight,
-    OneByOne,
+    SerializedAfterError,
     Rate {
         until: String,
     },
-    Throttled {
+    CloudRateLimited {
         until: String,
     },
 }
@@ -91,7 +91,7 @@ impl<'c> WaitReasonJson<'c> {
     pub(super) fn new(waiting: &'c WaitReason) -> Self {
         match waiting {
             WaitReason::PriorityZero => Self::PriorityZero,
-            WaitReason::Syncing => Self::Learning,
+            WaitReason::Syncing => Self::Syncing,
             WaitReason::Updating => Self::Updating,
             WaitReason::Retry { at } => Self::Retry { at: rfc3339(*at) },
             WaitReason::Starting { instance } => Self::Starting {
@@ -101,7 +101,7 @@ impl<'c> WaitReasonJson<'c> {
                 instance: instance.as_str(),
             },
             WaitReason::Queue => Self::Queue,
-            WaitReason::Unprobed => Self::Unheard,
+            WaitReason::Unprobed => Self::Unprobed,
             WaitReason::LockedElsewhere => Self::LockedElsewhere,
             WaitReason::Booting {
                 instance_type,
@@ -115,8 +115,8 @@ impl<'c> WaitReasonJson<'c> {
             WaitReason::CreateBlocked(blocked) => Self::CreateBlocked {
                 types: blocked.iter().map(BlockedJson::new).collect(),
             },
-            WaitReason::Unsatisfiable(message) => Self::Hopeless { message },
-            WaitReason::NotEvaluated => Self::New,
+            WaitReason::Unsatisfiable(message) => Self::Unsatisfiable { message },
+            WaitReason::NotEvaluated => Self::NotEvaluated,
         }
     }
 }
@@ -153,7 +153,7 @@ impl<'c> LimitJson<'c> {
                 until: rfc3339(*until),
                 message: why,
             },
-            CreateBlocked::BackedOff { until, why } => Self::Cooling {
+            CreateBlocked::BackedOff { until, why } => Self::BackedOff {
                 until: rfc3339(*until),
                 message: why,
             },
@@ -168,11 +168,11 @@ impl<'c> LimitJson<'c> {
             },
             CreateBlocked::Canary => Self::Canary,
             CreateBlocked::CreatesInFlight => Self::CreatesInFlight,
-            CreateBlocked::SerializedAfterError => Self::OneByOne,
+            CreateBlocked::SerializedAfterError => Self::SerializedAfterError,
             CreateBlocked::Rate { until } => Self::Rate {
                 until: rfc3339(*until),
             },
-            CreateBlocked::CloudRateLimited { until } => Self::Throttled {
+            CreateBlocked::CloudRateLimited { until } => Self::CloudRateLimited {
                 until: rfc3339(*until),
             },
         }

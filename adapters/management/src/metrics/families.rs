@@ -1,4 +1,4 @@
-//! Builds metric families by hand.
+//! Construction of metric families without the metrics library.
 
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
@@ -24,7 +24,7 @@ pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
-/// Sorted by name, as the metrics library has them.
+/// Labels sorted by name, as the metrics library has them.
 pub(super) fn labels(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     let mut sorted = pairs.to_vec();
     sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! Gauges from the dispatcher's sums and the server's settings.
+//! Gauges from the dispatcher's totals and the server's settings.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use super::families::{family, gauge};
 use crate::json::dollars;
-use crate::question::Dated;
+use crate::loop_request::AsOf;
 use crate::settings::ManagementSettings;
 
 const STATES: [ContainerState; 5] = [
@@ -22,12 +22,12 @@ const STATES: [ContainerState; 5] = [
     ContainerState::Complete,
     ContainerState::Cancelled,
 ];
-/// What may be in flight. Kinds that are missing here are shown only while there are any.
+/// Kinds of commands always shown. Other kinds appear only while in flight.
 const KINDS: [&str; 10] = [
     "poll", "lookup", "update", "list", "create", "destroy", "tag", "probe", "start", "signal",
 ];
 
-pub(super) fn of_totals(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<MetricFamily> {
+pub(super) fn of_totals(settings: &ManagementSettings, dated: &AsOf<Totals>) -> Vec<MetricFamily> {
     let mut families = of_containers(settings, dated);
     families.extend(of_instances(settings, dated));
     families.push(gauges(
@@ -38,7 +38,7 @@ pub(super) fn of_totals(settings: &ManagementSettings, dated: &Dated<Totals>) ->
     families
 }
 
-fn of_containers(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<MetricFamily> {
+fn of_containers(settings: &ManagementSettings, dated: &AsOf<Totals>) -> Vec<MetricFamily> {
     let totals = &dated.value;
     let longest = totals.oldest_waiting.map_or(0.0, |at| age(dated.at, at));
     vec![
@@ -75,7 +75,7 @@ fn of_containers(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Me
     ]
 }
 
-fn of_instances(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<MetricFamily> {
+fn of_instances(settings: &ManagementSettings, dated: &AsOf<Totals>) -> Vec<MetricFamily> {
     let totals = &dated.value;
     let price = |category| dollars(totals.price.get(&category).copied().unwrap_or_default());
     let offered = |category| totals.resources.get(&category).copied().unwrap_or_default();
@@ -160,7 +160,7 @@ fn boot_backoffs(totals: &Totals) -> Vec<Metric> {
     each.collect()
 }
 
-/// When the queue was last overloaded; 0 is never.
+/// Time of the queue's last overload; 0 means never.
 pub(super) fn last_503(at: Timestamp) -> MetricFamily {
     single(
         "last_503_time",
@@ -265,7 +265,7 @@ fn prices(settings: &ManagementSettings, totals: &Totals) -> Vec<Metric> {
     by_category_and_type(settings, prices.map(|(place, sum)| (place, dollars(*sum))))
 }
 
-/// Zeros included.
+/// Values by category and type, including zeros.
 fn by_category_and_type<'a>(
     settings: &'a ManagementSettings,
     values: impl Iterator<Item = (&'a (Category, TypeName), f64)>,
@@ -287,7 +287,7 @@ fn by_category_and_type<'a>(
     all.into_iter().map(metric).collect()
 }
 
-fn failing(settings: &ManagementSettings, dated: &Dated<Totals>) -> Vec<Metric> {
+fn failing(settings: &ManagementSettings, dated: &AsOf<Totals>) -> Vec<Metric> {
     let names = settings.config.types.keys();
     let metric = |name: &TypeName| {
         let since = dated.value.failing.get(name);
@@ -321,8 +321,8 @@ fn in_flight(totals: &Totals) -> Vec<Metric> {
     counts.into_iter().map(metric).collect()
 }
 
-/// The largest and the lower middle one; 0 if nobody is probed.
-fn probe_ages(dated: &Dated<Totals>) -> (f64, f64) {
+/// Maximum and lower median of probe ages; 0 without probed instances.
+fn probe_ages(dated: &AsOf<Totals>) -> (f64, f64) {
     let last_probes = dated.value.last_probes.iter();
     let mut ages: Vec<f64> = last_probes.map(|last| age(dated.at, *last)).collect();
     ages.sort_by(f64::total_cmp);
@@ -348,14 +348,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probe_ages_are_those_of_the_longest_and_of_the_middle() {
+    fn probe_ages_are_maximum_and_median() {
         let ago = |secs: u64| Timestamp::from_nanos(1 << 60) - Duration::from_secs(secs);
         let ages = |last_probes: &[u64]| {
             let value = Totals {
                 last_probes: last_probes.iter().map(|secs| ago(*secs)).collect(),
                 ..Totals::default()
             };
-            probe_ages(&Dated { at: ago(0), value })
+            probe_ages(&AsOf { at: ago(0), value })
         };
         assert_eq!(ages(&[]), (0.0, 0.0));
         assert_eq!(ages(&[3]), (3.0, 3.0));

@@ -1,5 +1,5 @@
-//! Metric families as JSON: the mapping that protocol buffers define for the messages of
-//! `io.prometheus.client`. 64-bit integers are text, and so are values that are not finite.
+//! Metric families as JSON: the mapping defined by protocol buffers for the messages of
+//! `io.prometheus.client`. 64-bit integers are text, and so are values other than finite numbers.
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use serde_json::{Value, json};

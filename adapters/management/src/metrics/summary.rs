@@ -1,4 +1,4 @@
-//! Summaries with quantiles over a sliding window, which the metrics library does not have.
+//! Summaries with quantiles over a sliding window, missing from the metrics library.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,14 +11,14 @@ use prometheus::proto::{Metric, MetricFamily, MetricType, Quantile, Summary};
 
 use super::families;
 
-/// Observations that quantiles are made from at most, per series.
+/// Maximum number of observations for quantiles, per series.
 const WINDOW_LEN: usize = 1000;
-/// Older ones do not count for quantiles.
+/// Age limit of observations for quantiles.
 const WINDOW_AGE: Duration = Duration::from_secs(600);
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.95, 0.99];
 
-/// The newest time that anybody told, shared by all summaries: nobody passes a time when metrics
-/// are collected.
+/// Latest known time, shared by all summaries, since the collection of metrics has no time
+/// argument.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Clock(Arc<AtomicU64>);
 
@@ -32,7 +32,7 @@ impl Clock {
     }
 }
 
-/// Summaries of the same name, one for each combination of label values.
+/// Summaries of one name, by combination of label values.
 #[derive(Clone, Debug)]
 pub(super) struct SummaryVec {
     clock: Clock,
@@ -67,7 +67,7 @@ impl SummaryVec {
         }
     }
 
-    /// The summary for these label values, in the order of the labels; from now on it is shown.
+    /// Summary for these label values, in the order of the labels; visible from now on.
     pub(super) fn with(&self, values: &[&str]) -> Series {
         let values = values.iter().map(|value| (*value).to_owned()).collect();
         let mut series = lock(&self.series);
@@ -140,7 +140,7 @@ impl Window {
     }
 }
 
-/// The smallest value that at least so large a part does not exceed; `NaN` if there are none.
+/// Smallest value with at least the fraction `rank` of values not above it; `NaN` without values.
 fn nearest_rank(sorted: &[f64], rank: f64) -> f64 {
     let at_least = (rank * sorted.len() as f64).ceil() as usize;
     let value = sorted.get(at_least.saturating_sub(1));
@@ -148,7 +148,7 @@ fn nearest_rank(sorted: &[f64], rank: f64) -> f64 {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that could panic is done under these locks.
+    // No operation under these locks can panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn old_observations_leave_the_quantiles_but_not_the_sum() {
+    fn old_observations_leave_quantiles_only() {
         let mut window = Window::default();
         window.push(at(1), 5.0);
         window.push(at(100), 3.0);

@@ -1,4 +1,4 @@
-//! Who is let in, and what is said of paths and methods.
+//! Authentication, and answers to wrong paths and methods.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ fn routes() -> impl Iterator<Item = (Method, &'static str)> {
 }
 
 #[tokio::test]
-async fn every_route_wants_the_management_token() {
+async fn every_route_requires_management_token() {
     let api = Api::new(World::busy()).await;
     for (method, path) in routes() {
         let none = api.call(method.clone(), path, None, &[]).await;
@@ -46,7 +46,7 @@ async fn every_route_wants_the_management_token() {
 }
 
 #[tokio::test]
-async fn without_a_configured_token_nobody_is_let_in() {
+async fn requests_without_configured_token_are_refused() {
     let api = Api::new(World::busy()).await;
     api.settings.send_replace(Arc::new(settings("")));
     for (method, path) in routes() {
@@ -63,7 +63,7 @@ async fn without_a_configured_token_nobody_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_new_token_holds_from_the_next_request_on() {
+async fn new_token_applies_from_next_request() {
     let api = Api::new(World::busy()).await;
     assert_eq!(api.get("/_health/ping").await.status, 200);
     api.settings.send_replace(Arc::new(settings("another")));
@@ -73,7 +73,7 @@ async fn a_new_token_holds_from_the_next_request_on() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_told_the_right_one() {
+async fn wrong_method_is_answered_with_allowed_method() {
     let api = Api::new(World::busy()).await;
     for path in GETS {
         let answer = api.post(path, &[("instance_id", "i-0001")]).await;
@@ -92,7 +92,7 @@ async fn a_wrong_method_is_told_the_right_one() {
 }
 
 #[tokio::test]
-async fn an_unknown_path_is_an_error_in_json_for_those_let_in() {
+async fn unknown_path_gets_json_error() {
     let api = Api::new(World::busy()).await;
     for path in ["/", "/metrics/", "/arvados/v1/dispatch", "/_health/x"] {
         let error = (404, "there is nothing at this path".to_owned());
@@ -103,7 +103,7 @@ async fn an_unknown_path_is_an_error_in_json_for_those_let_in() {
 }
 
 #[tokio::test]
-async fn a_head_request_gets_no_body() {
+async fn head_request_gets_no_body() {
     let api = Api::new(World::busy()).await;
     let answer = api.call(Method::HEAD, "/metrics", Some(TOKEN), &[]).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, ""));

@@ -1,4 +1,4 @@
-//! Containers: shown, and killed.
+//! Lists and kills of containers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ const ONE: &str = "/arvados/v1/dispatch/container";
 const KILL: &str = "/arvados/v1/dispatch/containers/kill";
 
 #[tokio::test]
-async fn the_list_has_the_running_one_first_and_a_reason_for_each_other() {
+async fn list_has_running_container_first() {
     let api = Api::new(World::busy()).await;
     insta::assert_snapshot!(api.get(LIST).await.pretty());
 }
 
 #[tokio::test]
-async fn one_container_looks_as_it_does_in_the_list() {
+async fn single_container_equals_its_list_entry() {
     let api = Api::new(World::busy()).await;
     let list = api.get(LIST).await.json();
     for item in list["items"].as_array().expect("a list") {
@@ -34,7 +34,7 @@ async fn one_container_looks_as_it_does_in_the_list() {
 }
 
 #[tokio::test]
-async fn before_the_first_pass_there_is_no_list() {
+async fn list_before_first_pass_is_null() {
     let api = Api::new(World::new(Config::default())).await;
     assert_eq!(api.get(LIST).await.json(), json!({ "items": null }));
     let mut empty = World::new(crate::world::config());
@@ -49,7 +49,7 @@ fn submit_one_more(world: &mut World) {
 }
 
 #[tokio::test]
-async fn a_list_that_is_young_enough_is_not_asked_for_again() {
+async fn recent_list_is_reused() {
     let limits = ServeLimits {
         containers_age_max: Duration::from_secs(3600),
         ..ServeLimits::default()
@@ -61,7 +61,7 @@ async fn a_list_that_is_young_enough_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_list_grows_old() {
+async fn old_list_is_refreshed() {
     let api = Api::new(World::busy()).await;
     let before = api.get(LIST).await.json();
     submit_one_more(&mut api.world.lock().expect("no panic"));
@@ -73,7 +73,7 @@ async fn a_list_grows_old() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_no_longer_configured_is_left_out() {
+async fn removed_type_is_left_out() {
     let api = Api::new(World::busy()).await;
     let mut without_types = settings(crate::support::TOKEN);
     without_types.config = Arc::new(Config::default());
@@ -87,7 +87,7 @@ async fn a_type_that_is_no_longer_configured_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_container_must_be_named_and_known() {
+async fn kill_requires_a_known_container() {
     let api = Api::new(World::busy()).await;
     let missing = "container_uuid is missing: give it in the query or in a form";
     let unknown = "zzzzz-dz642-zzzzzzzzzzzzzzz";
@@ -118,7 +118,7 @@ async fn a_container_must_be_named_and_known() {
 }
 
 #[tokio::test]
-async fn killing_a_container_takes_a_form_or_a_query() {
+async fn kill_container_accepts_form_and_query() {
     for by_query in [false, true] {
         let api = Api::new(World::busy()).await;
         let answer = if by_query {

@@ -1,4 +1,4 @@
-//! Why things are as they are.
+//! Explanations.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ async fn explain(api: &Api, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_container_at_its_quota_is_told_what_each_type_waits_for() {
+async fn explanation_at_quota_has_limit_of_each_type() {
     let api = Api::new(World::busy()).await;
     let told = explain(&api, AT_QUOTA).await;
     assert_eq!(told["kind"], "container");
@@ -33,16 +33,16 @@ async fn a_container_at_its_quota_is_told_what_each_type_waits_for() {
             .expect("words")
             .contains("the next try")
     );
-    let others = told["ruled_out"].as_array().expect("the others");
+    let others = told["ineligible"].as_array().expect("the others");
     let tiny = others.iter().find(|o| o["instance_type"] == "tiny");
-    let lacks = &tiny.expect("tiny")["lacks"];
-    assert_eq!(lacks[0]["lack"], "amount", "{told:#}");
+    let lacks = &tiny.expect("tiny")["shortfalls"];
+    assert_eq!(lacks[0]["shortfall"], "resource", "{told:#}");
     assert_eq!(
         (&lacks[0]["of"], &lacks[0]["need"]),
         (&json!("vcpus"), &json!(6))
     );
     let gpu = others.iter().find(|o| o["instance_type"] == "gpu");
-    assert_eq!(gpu.expect("gpu")["lacks"][0]["lack"], "price");
+    assert_eq!(gpu.expect("gpu")["shortfalls"][0]["shortfall"], "price");
     let text = told["text"].as_str().expect("text");
     for part in [
         "position",
@@ -53,23 +53,23 @@ async fn a_container_at_its_quota_is_told_what_each_type_waits_for() {
 }
 
 #[tokio::test]
-async fn a_container_that_fits_nowhere_is_told_the_nearest_type_first() {
+async fn explanation_unsatisfiable_has_nearest_type_first() {
     let api = Api::new(World::busy()).await;
     let told = explain(&api, HOPELESS).await;
-    assert_eq!(told["waiting"]["reason"], "hopeless");
+    assert_eq!(told["waiting"]["reason"], "unsatisfiable");
     assert_eq!(told["eligible"], json!([]));
-    let others = told["ruled_out"].as_array().expect("types");
+    let others = told["ineligible"].as_array().expect("types");
     assert_eq!(others.len(), 5);
-    assert_eq!(others[0]["lacks"][0]["of"], "vcpus");
-    assert_eq!(others[0]["lacks"][0]["need"], 1000);
+    assert_eq!(others[0]["shortfalls"][0]["of"], "vcpus");
+    assert_eq!(others[0]["shortfalls"][0]["need"], 1000);
 }
 
 #[tokio::test]
-async fn a_container_and_its_instance_name_each_other() {
+async fn explanations_of_container_and_instance_match() {
     let api = Api::new(World::busy()).await;
     let waits = explain(&api, BOOTING).await;
     let instance = waits["waiting"]["instance"].as_str().expect("a name");
-    let arriving = &waits["eligible"][0]["arriving"][0];
+    let arriving = &waits["eligible"][0]["pending"][0];
     assert_eq!(arriving["instance"], instance, "{waits:#}");
     assert_eq!(
         (&arriving["for_this"], &arriving["phase"]),
@@ -79,8 +79,8 @@ async fn a_container_and_its_instance_name_each_other() {
     assert_eq!(boots["kind"], "instance");
     assert_eq!(boots["origin"]["origin"], "created_for", "{boots:#}");
     assert_eq!(boots["origin"]["container"], BOOTING);
-    assert_eq!(boots["promised"], json!([BOOTING]));
-    assert_eq!(boots["fate"]["fate"], "booting");
+    assert_eq!(boots["reserved"], json!([BOOTING]));
+    assert_eq!(boots["termination"]["plan"], "booting");
 
     let runs = explain(&api, RUNNING).await;
     assert_eq!(runs["instance"], "i-0001");
@@ -89,11 +89,11 @@ async fn a_container_and_its_instance_name_each_other() {
     let host = explain(&api, "i-0001").await;
     assert_eq!(host["origin"]["origin"], "found");
     assert_eq!(host["runners"][0]["container"], RUNNING);
-    assert_eq!(host["fate"]["fate"], "busy");
+    assert_eq!(host["termination"]["plan"], "busy");
 }
 
 #[tokio::test]
-async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
+async fn explanation_of_held_instance_has_address() {
     let api = Api::new(World::busy()).await;
     let held = explain(&api, "i-0002").await;
     assert_eq!(
@@ -101,10 +101,10 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
         (&json!("i-0002"), &json!("10.0.0.2:22"))
     );
     assert_eq!(
-        (&held["fate"]["fate"], &held["closed"]),
+        (&held["termination"]["plan"], &held["unschedulable"]),
         (&json!("held"), &json!("held"))
     );
-    assert_eq!(held["behavior_cause"], "its tag said so when it was found");
+    assert_eq!(held["behavior_cause"], "tag of the adopted instance");
     let form = [("instance_id", "i-0001")];
     let drained = api
         .post("/arvados/v1/dispatch/instances/drain", &form)
@@ -112,23 +112,23 @@ async fn whoever_holds_or_drains_an_instance_sees_it_with_name_and_address() {
     assert_eq!(drained.status, 200);
     let drains = explain(&api, "i-0001").await;
     assert_eq!(
-        drains["fate"],
-        json!({ "fate": "draining", "left": 1, "until": null })
+        drains["termination"],
+        json!({ "plan": "draining", "left": 1, "until": null })
     );
-    assert_eq!(drains["behavior_cause"], "an operator said so");
+    assert_eq!(drains["behavior_cause"], "set by an operator");
     let form = [("instance_id", "i-0001"), ("reason", "disk errors")];
     let killed = api.post("/arvados/v1/dispatch/instances/kill", &form).await;
     assert_eq!(killed.status, 200);
     let gone = explain(&api, "i-0001").await;
-    assert_eq!(gone["fate"]["fate"], "destroying");
+    assert_eq!(gone["termination"]["plan"], "destroying");
     assert_eq!(
-        gone["fate"]["reason"],
+        gone["termination"]["reason"],
         "killed by the operator: disk errors"
     );
 }
 
 #[tokio::test]
-async fn a_wish_has_an_explanation_too_and_a_stranger_has_none() {
+async fn explanation_exists_for_create_request() {
     let api = Api::new(World::busy()).await;
     let list = api.get("/arvados/v1/dispatch/instances").await.json();
     let items = list["items"].as_array().expect("instances").clone();
@@ -136,7 +136,7 @@ async fn a_wish_has_an_explanation_too_and_a_stranger_has_none() {
     let intent = wish["intent"].as_str().expect("its name");
     for name in [intent.to_owned(), format!("intent {intent}")] {
         let told = explain(&api, &name).await;
-        assert_eq!(told["fate"]["fate"], "asked", "{told:#}");
+        assert_eq!(told["termination"]["plan"], "asked", "{told:#}");
         assert_eq!(told["phase"], "creating");
     }
     let nobody = "zzzzz-dz642-zzzzzzzzzzzzzzz";

@@ -1,4 +1,4 @@
-//! Instances: shown, held, drained, and killed.
+//! Lists, holds, drains and kills of instances.
 
 use longshore_core::config::Config;
 use longshore_core::input::IdleBehavior;
@@ -18,20 +18,20 @@ fn view(api: &Api, name: &str) -> InstanceView {
 }
 
 #[tokio::test]
-async fn the_list_is_sorted_by_name_with_what_is_asked_for_first() {
+async fn list_is_sorted_with_create_requests_first() {
     let api = Api::new(World::busy()).await;
     insta::assert_snapshot!(api.get(LIST).await.pretty());
 }
 
 #[tokio::test]
-async fn without_instances_there_is_no_list() {
+async fn list_without_instances_is_null() {
     let api = Api::new(World::new(Config::default())).await;
-    let empty = json!({ "items": null, "boot_pauses": [] });
+    let empty = json!({ "items": null, "boot_backoffs": [] });
     assert_eq!(api.get(LIST).await.json(), empty);
 }
 
 #[tokio::test]
-async fn an_instance_is_used_as_the_operator_says() {
+async fn operator_changes_idle_behavior() {
     let api = Api::new(World::busy()).await;
     for (word, behavior) in [
         ("hold", IdleBehavior::Hold),
@@ -49,7 +49,7 @@ async fn an_instance_is_used_as_the_operator_says() {
 }
 
 #[tokio::test]
-async fn a_killed_instance_is_shut_down_with_the_operators_words() {
+async fn killed_instance_shows_operator_reason() {
     let api = Api::new(World::busy()).await;
     let path = format!("{LIST}/kill?instance_id=i-0001");
     let answer = api.post(&path, &[("reason", "smells\nburnt")]).await;
@@ -60,11 +60,11 @@ async fn a_killed_instance_is_shut_down_with_the_operators_words() {
     assert_eq!(killed.terminating, Some(reason));
     let shown = &api.get(LIST).await.json()["items"][1];
     assert_eq!(shown["worker_state"], "shutdown");
-    assert_eq!(shown["leaving"], "killed by the operator: smells burnt");
+    assert_eq!(shown["terminating"], "killed by the operator: smells burnt");
 }
 
 #[tokio::test]
-async fn an_instance_must_be_named_and_known() {
+async fn request_requires_a_known_instance() {
     let api = Api::new(World::busy()).await;
     for (word, not_found) in [
         ("hold", "requested instance does not exist"),
@@ -88,7 +88,7 @@ async fn an_instance_must_be_named_and_known() {
 }
 
 #[tokio::test]
-async fn an_id_with_slashes_is_taken_whole() {
+async fn instance_id_with_slashes_is_accepted() {
     let mut world = World::new(crate::world::config());
     let name = "/subscriptions/1/vm 2";
     let mut record = crate::world::instance("i-0001", "small", IdleBehavior::Run);
@@ -102,7 +102,7 @@ async fn an_id_with_slashes_is_taken_whole() {
 }
 
 #[tokio::test]
-async fn who_does_not_know_the_world_yet_does_not_say_that_an_instance_is_missing() {
+async fn instance_lookup_before_sync_is_not_404() {
     let api = Api::new(World::new(Config::default())).await;
     let path = format!("{LIST}/kill?instance_id=i-0001");
     let (status, error) = api.post(&path, &[]).await.error();

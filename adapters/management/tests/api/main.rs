@@ -1,4 +1,4 @@
-//! The server over HTTP, with a real dispatcher behind it.
+//! Server over HTTP with a real dispatcher.
 
 mod access;
 mod containers;

@@ -1,4 +1,4 @@
-//! Metrics: names, labels, types and values.
+//! Names, labels, types and values of metrics.
 
 mod gauges;
 mod losses;
@@ -9,16 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use longshore_core::view::Totals;
-use longshore_management::{Dated, Metrics};
+use longshore_management::{AsOf, Metrics};
 
 use crate::support::{TOKEN, settings};
 use crate::world::{START, World};
 
-/// A scrape, read as the format says.
+/// Parsed scrape in the text format.
 #[derive(Debug, Default)]
 struct Scrape {
     types: BTreeMap<String, String>,
-    /// By name with labels, as written.
+    /// Values by name with labels.
     values: BTreeMap<String, f64>,
 }
 
@@ -51,7 +51,7 @@ impl Scrape {
         *value.unwrap_or_else(|| panic!("no {key} among {:#?}", self.values.keys()))
     }
 
-    /// A value of the peer's.
+    /// Value of a peer's metric.
     #[track_caller]
     fn peer(&self, key: &str) -> f64 {
         self.value(&format!("arvados_dispatchcloud_{key}"))
@@ -59,7 +59,7 @@ impl Scrape {
 }
 
 fn gather(world: &World) -> Scrape {
-    let dated = Dated {
+    let dated = AsOf {
         at: world.now,
         value: world.core.view().totals(),
     };
@@ -67,7 +67,7 @@ fn gather(world: &World) -> Scrape {
 }
 
 fn of(metrics: &Metrics) -> Scrape {
-    let dated = Dated {
+    let dated = AsOf {
         at: START,
         value: Totals::default(),
     };
@@ -75,10 +75,10 @@ fn of(metrics: &Metrics) -> Scrape {
 }
 
 #[test]
-fn everything_is_shown_with_its_type_and_labels() {
+fn metrics_have_type_and_labels() {
     let mut world = World::busy();
     world.run_for(Duration::from_secs(20));
-    let dated = Dated {
+    let dated = AsOf {
         at: world.now,
         value: world.core.view().totals(),
     };
@@ -86,7 +86,7 @@ fn everything_is_shown_with_its_type_and_labels() {
 }
 
 #[test]
-fn the_peers_names_have_the_peers_types() {
+fn peer_metrics_have_peer_types() {
     let scrape = gather(&World::busy());
     for (kind, names) in [
         (
@@ -118,7 +118,7 @@ fn the_peers_names_have_the_peers_types() {
 }
 
 #[test]
-fn labels_are_there_at_zero_before_anything_happens() {
+fn labels_start_at_zero() {
     let scrape = of(&Metrics::new());
     for (key, labels) in [
         (
@@ -172,7 +172,7 @@ fn labels_are_there_at_zero_before_anything_happens() {
 }
 
 #[test]
-fn kinds_of_commands_are_known_even_while_there_are_none() {
+fn in_flight_kinds_start_at_zero() {
     let shown = |scrape: &Scrape| -> BTreeSet<String> {
         let kinds = scrape.values.keys();
         let kinds = kinds.filter(|key| key.starts_with("longshore_commands_in_flight{"));

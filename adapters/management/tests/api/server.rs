@@ -1,11 +1,11 @@
-//! What the server bears: a stuck loop, long bodies, idle callers, and its own end.
+//! Robustness of the server: stuck loop, long bodies, idle callers, shutdown.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use longshore_core::Dispatcher;
 use longshore_core::input::{ContainerState, Input, OperatorRequest};
-use longshore_management::{Health, Outcome, Question, ServeError, ServeLimits, Server};
+use longshore_management::{Health, LoopRequest, Outcome, ServeError, ServeLimits, Server};
 use reqwest::RequestBuilder;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,14 +34,14 @@ fn send(request: RequestBuilder) -> JoinHandle<Answer> {
     tokio::spawn(async { Answer::read(request.send().await.expect("an answer")).await })
 }
 
-async fn question(api: &mut Api) -> Question {
+async fn question(api: &mut Api) -> LoopRequest {
     let unanswered = api.unanswered.as_mut().expect("no loop");
     let question = timeout(DEADLINE, unanswered.recv()).await;
     question.expect("in time").expect("the server is there")
 }
 
 #[tokio::test]
-async fn a_stuck_loop_is_told_of_in_time() {
+async fn stuck_loop_is_reported_in_time() {
     let api = Api::without_loop(World::busy(), impatient()).await;
     let text = "the dispatcher did not answer within 0.2 s: it is overloaded or stuck, see its log";
     let container = format!("/arvados/v1/dispatch/container?container_uuid={BOOTING}");
@@ -68,7 +68,7 @@ async fn a_stuck_loop_is_told_of_in_time() {
 }
 
 #[tokio::test]
-async fn many_who_wait_for_one_list_wait_no_longer_than_one() {
+async fn concurrent_list_requests_share_one_answer() {
     let api = Api::without_loop(World::busy(), impatient()).await;
     let started = Instant::now();
     let all: Vec<_> = (0..20).map(|_| send(get(&api, CONTAINERS))).collect();
@@ -79,13 +79,13 @@ async fn many_who_wait_for_one_list_wait_no_longer_than_one() {
 }
 
 #[tokio::test]
-async fn a_wish_whose_asker_gave_up_is_not_carried_out_later() {
+async fn abandoned_operator_request_is_dropped() {
     let mut api = Api::without_loop(World::busy(), impatient()).await;
     assert_eq!(api.post(HOLD, &[]).await.status, 503);
     let late = question(&mut api).await;
     assert!(matches!(
         late,
-        Question::Operate(OperatorRequest::SetIdleBehavior { .. }, _)
+        LoopRequest::Operate(OperatorRequest::SetIdleBehavior { .. }, _)
     ));
     assert!(late.is_abandoned());
     let world = api.world.lock().expect("no panic");
@@ -93,14 +93,14 @@ async fn a_wish_whose_asker_gave_up_is_not_carried_out_later() {
 }
 
 #[test]
-fn a_wish_is_refused_only_by_who_knows_better() {
+fn operator_request_before_sync_is_accepted() {
     let wish = || OperatorRequest::KillInstance {
         instance: "i-9999".into(),
         reason: "test".into(),
     };
     let told = |core: &Dispatcher| {
         let (reply, mut answer) = tokio::sync::oneshot::channel();
-        let taken = Question::Operate(wish(), reply).answer(START, core.view(), &Health::Ok);
+        let taken = LoopRequest::Operate(wish(), reply).answer(START, core.view(), &Health::Ok);
         assert_eq!(taken, None);
         answer.try_recv().expect("an answer")
     };
@@ -114,7 +114,7 @@ fn a_wish_is_refused_only_by_who_knows_better() {
 }
 
 #[tokio::test]
-async fn a_loop_that_has_ended_is_told_of_at_once() {
+async fn ended_loop_is_reported_at_once() {
     let mut api = Api::without_loop(World::busy(), ServeLimits::default()).await;
     api.unanswered = None;
     let text = "the dispatcher is stopping".to_owned();
@@ -123,7 +123,7 @@ async fn a_loop_that_has_ended_is_told_of_at_once() {
 }
 
 #[tokio::test]
-async fn a_health_check_says_what_is_wrong() {
+async fn health_check_reports_the_problem() {
     let api = Api::new(World::busy()).await;
     let ping = api.get("/_health/ping").await;
     assert_eq!(
@@ -138,7 +138,7 @@ async fn a_health_check_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_health_check_names_what_rests_because_it_does_not_boot() {
+async fn health_check_lists_boot_backoffs() {
     let mut rarely_patient = config();
     rarely_patient.limits.boot_failures = Some(2);
     let mut world = World::new(rarely_patient);
@@ -153,7 +153,7 @@ async fn a_health_check_names_what_rests_because_it_does_not_boot() {
     let told = ping.json();
     assert_eq!((ping.status, &told["health"]), (200, &json!("OK")));
     assert_eq!(told["error"], json!(null), "all other types are there");
-    let pauses = told["boot_pauses"].as_array().expect("a list");
+    let pauses = told["boot_backoffs"].as_array().expect("a list");
     assert_eq!(pauses.len(), 1, "{told:#}");
     let pause = &pauses[0];
     assert_eq!(
@@ -171,12 +171,12 @@ async fn a_health_check_names_what_rests_because_it_does_not_boot() {
         "{told:#}"
     );
     assert!(!pause["message"].as_str().expect("text").is_empty());
-    // The same as beside the list of instances; and beside an error it is told as well.
+    // Same content as beside the list of instances, and also present in an error.
     let list = api.get("/arvados/v1/dispatch/instances").await.json();
-    assert_eq!(list["boot_pauses"], told["boot_pauses"]);
+    assert_eq!(list["boot_backoffs"], told["boot_backoffs"]);
     api.health.send_replace(Health::Failing("x".to_owned()));
     let failing = api.get("/_health/ping").await.json();
-    assert_eq!(failing["boot_pauses"], told["boot_pauses"]);
+    assert_eq!(failing["boot_backoffs"], told["boot_backoffs"]);
     assert_eq!(
         (&failing["health"], &failing["error"]),
         (&json!("ERROR"), &json!("x"))
@@ -184,7 +184,7 @@ async fn a_health_check_names_what_rests_because_it_does_not_boot() {
 }
 
 #[tokio::test]
-async fn a_body_is_bounded() {
+async fn body_size_is_bounded() {
     let api = Api::new(World::busy()).await;
     let fits = "x".repeat((64 << 10) - "instance_id=i-0001&reason=&x=".len());
     let form = [("instance_id", "i-0001"), ("reason", ""), ("x", &fits)];
@@ -197,7 +197,7 @@ async fn a_body_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_body_must_come_in_time() {
+async fn body_must_arrive_in_time() {
     let limits = ServeLimits {
         body_timeout: Duration::from_millis(100),
         ..ServeLimits::default()
@@ -215,7 +215,7 @@ async fn a_body_must_come_in_time() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed() {
+async fn idle_connection_is_closed() {
     let limits = ServeLimits {
         idle_timeout: Duration::from_millis(100),
         ..ServeLimits::default()
@@ -226,7 +226,7 @@ async fn an_idle_connection_is_closed() {
         stream.write_all(sent.as_bytes()).await.expect("sent");
         let mut rest = Vec::new();
         let ended = timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
-        // Closed or reset: either is an end.
+        // Closed or reset: both are an end.
         let _ = ended.expect("the server closes it");
     }
 }
@@ -248,7 +248,7 @@ async fn connections_are_bounded() {
 }
 
 #[tokio::test]
-async fn requests_being_worked_on_are_shown_and_bounded() {
+async fn requests_in_flight_are_shown_and_bounded() {
     let limits = ServeLimits {
         requests: 2,
         ..ServeLimits::default()
@@ -274,7 +274,7 @@ async fn requests_being_worked_on_are_shown_and_bounded() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_finishes_what_it_has_begun() {
+async fn shutdown_finishes_requests_in_flight() {
     let mut api = Api::without_loop(World::busy(), ServeLimits::default()).await;
     let begun = send(get(&api, "/arvados/v1/dispatch/instances"));
     let asked = question(&mut api).await;
@@ -296,7 +296,7 @@ async fn a_stopping_server_finishes_what_it_has_begun() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_does_not_wait_for_ever() {
+async fn shutdown_has_a_deadline() {
     let limits = ServeLimits {
         shutdown_grace: Duration::from_millis(100),
         ..ServeLimits::default()
@@ -324,7 +324,7 @@ async fn refuses(addr: SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named_with_what_to_do() {
+async fn port_in_use_error_names_the_remedy() {
     let first = Server::bind(&["127.0.0.1:0".parse().expect("an address")]).await;
     let addr = first.as_ref().expect("a free port").local_addrs()[0];
     let error = Server::bind(&[addr]).await.expect_err("the port is in use");
@@ -338,7 +338,7 @@ async fn a_port_in_use_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_address_of_another_host_cannot_be_listened_on() {
+async fn foreign_address_cannot_be_bound() {
     let other = "192.0.2.1:0".parse().expect("an address");
     let error = Server::bind(&[other]).await.expect_err("not ours");
     assert!(matches!(error, ServeError::Bind { .. }), "{error:?}");
@@ -347,18 +347,18 @@ async fn an_address_of_another_host_cannot_be_listened_on() {
 }
 
 #[tokio::test]
-async fn each_address_is_answered_on() {
+async fn every_address_is_served() {
     let free = "127.0.0.1:0".parse().expect("an address");
     let server = Server::bind(&[free, free]).await.expect("free ports");
     let addrs = server.local_addrs().to_vec();
     assert_ne!(addrs[0], addrs[1]);
     let world = World::busy();
-    let (questions, _unanswered) = longshore_management::questions();
+    let (questions, _unanswered) = longshore_management::loop_requests();
     let settings = std::sync::Arc::new(crate::support::settings(TOKEN));
     let (_change, settings) = tokio::sync::watch::channel(settings);
     let management = longshore_management::Management {
         settings,
-        questions,
+        loop_requests: questions,
         metrics: world.metrics.clone(),
         limits: ServeLimits::default(),
     };

@@ -1,4 +1,4 @@
-//! A server in this process, and a loop that answers it.
+//! Server in the test process, with a loop for its requests.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use longshore_core::input::Input;
 use longshore_management::{
-    Health, Management, ManagementSettings, Question, ServeError, ServeLimits, Server,
+    Health, LoopRequest, Management, ManagementSettings, ServeError, ServeLimits, Server,
 };
 use longshore_secret::Secret;
 use reqwest::{Method, Response};
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use crate::world::{START, World, config};
 
 pub(crate) const TOKEN: &str = "management-token";
-/// Nothing in these tests takes so long.
+/// Deadline above any duration in these tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) type SharedWorld = Arc<Mutex<World>>;
@@ -27,20 +27,20 @@ pub(crate) struct Api {
     pub(crate) world: SharedWorld,
     pub(crate) settings: watch::Sender<Arc<ManagementSettings>>,
     pub(crate) health: watch::Sender<Health>,
-    /// Questions that nobody answers, where no loop was asked for.
-    pub(crate) unanswered: Option<mpsc::Receiver<Question>>,
+    /// Requests without an answer, for a server without a loop.
+    pub(crate) unanswered: Option<mpsc::Receiver<LoopRequest>>,
     client: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     served: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Api {
-    /// With a loop that answers.
+    /// Server with an answering loop.
     pub(crate) async fn new(world: World) -> Self {
         Self::with_limits(world, ServeLimits::default()).await
     }
 
-    /// With a loop that answers.
+    /// Server with an answering loop and limits.
     pub(crate) async fn with_limits(world: World, limits: ServeLimits) -> Self {
         let mut api = Self::without_loop(world, limits).await;
         let questions = api.unanswered.take().expect("they wait for a loop");
@@ -49,9 +49,9 @@ impl Api {
         api
     }
 
-    /// With a loop that is stuck.
+    /// Server with a stuck loop.
     pub(crate) async fn without_loop(world: World, limits: ServeLimits) -> Self {
-        let (ask, asked) = longshore_management::questions();
+        let (ask, asked) = longshore_management::loop_requests();
         let (settings, current) = watch::channel(Arc::new(settings(TOKEN)));
         let (stop, stopped) = oneshot::channel();
         let free = "127.0.0.1:0".parse().expect("an address");
@@ -59,7 +59,7 @@ impl Api {
         let addr = server.local_addrs()[0];
         let management = Management {
             settings: current,
-            questions: ask,
+            loop_requests: ask,
             metrics: Arc::clone(&world.metrics),
             limits,
         };
@@ -111,7 +111,7 @@ impl Api {
         &self.client
     }
 
-    /// Tells the server to stop, and what became of it.
+    /// Stops the server and returns the result.
     pub(crate) async fn shutdown(mut self) -> Result<(), ServeError> {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -123,7 +123,7 @@ impl Api {
 
 async fn answer(
     world: SharedWorld,
-    mut questions: mpsc::Receiver<Question>,
+    mut questions: mpsc::Receiver<LoopRequest>,
     health: watch::Receiver<Health>,
 ) {
     while let Some(question) = questions.recv().await {
@@ -149,7 +149,7 @@ pub(crate) fn settings(token: &str) -> ManagementSettings {
     }
 }
 
-/// An answer that was read whole.
+/// Response with its whole body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -180,7 +180,7 @@ impl Answer {
         serde_json::from_str(&self.text).expect("JSON")
     }
 
-    /// Its status and its one error.
+    /// Status and the only error.
     #[track_caller]
     pub(crate) fn error(&self) -> (u16, String) {
         let body = self.json();
@@ -189,7 +189,7 @@ impl Answer {
         (self.status, errors[0].as_str().expect("text").to_owned())
     }
 
-    /// Readable, for a snapshot.
+    /// Readable form for a snapshot.
     #[track_caller]
     pub(crate) fn pretty(&self) -> String {
         assert_eq!(self.status, 200, "{self:?}");

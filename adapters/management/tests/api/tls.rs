@@ -1,4 +1,4 @@
-//! TLS, where a certificate is set.
+//! TLS with a configured certificate.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn encrypt(api: &Api, own: &Identity) {
     api.settings.send_replace(Arc::new(encrypted));
 }
 
-/// Trusts this certificate alone.
+/// Client with trust in this certificate only.
 fn client(own: &Identity) -> reqwest::Client {
     let trusted = reqwest::Certificate::from_pem(own.certificate.as_bytes()).expect("PEM");
     let builder = reqwest::Client::builder().tls_certs_only([trusted]);
@@ -42,7 +42,7 @@ async fn ping(client: &reqwest::Client, api: &Api) -> Result<String, reqwest::Er
 }
 
 #[tokio::test]
-async fn whoever_trusts_the_certificate_gets_an_answer_and_nobody_else() {
+async fn tls_requires_trust_in_the_certificate() {
     let api = Api::new(World::busy()).await;
     let own = identity();
     encrypt(&api, &own);
@@ -56,7 +56,7 @@ async fn whoever_trusts_the_certificate_gets_an_answer_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_holds_from_the_next_connection_on() {
+async fn new_certificate_applies_from_next_connection() {
     let api = Api::new(World::busy()).await;
     let (old, new) = (identity(), identity());
     encrypt(&api, &old);
@@ -73,7 +73,7 @@ async fn a_new_certificate_holds_from_the_next_connection_on() {
 }
 
 #[test]
-fn what_cannot_be_used_is_told_without_the_key() {
+fn unusable_tls_file_error_hides_the_key() {
     let (own, other) = (identity(), identity());
     let told = |certificate: &str, key: &Secret| {
         let error = ServerTls::from_pem(certificate, key).expect_err("unusable");

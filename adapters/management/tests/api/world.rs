@@ -1,4 +1,4 @@
-//! A dispatcher in a small world that answers its commands, so that what is shown is real.
+//! Real dispatcher in a small simulated world, so that all answers have real content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use longshore_core::resources::{
 use longshore_core::time::Timestamp;
 use longshore_management::Metrics;
 
-/// 2026-08-07T00:00:00Z.
+/// Timestamp of 2026-08-07T00:00:00Z.
 pub(crate) const START: Timestamp = Timestamp::from_nanos(1_786_060_800_000_000_000);
-/// Each answer takes so long.
+/// Duration of each answer.
 const ANSWER_TIME: Duration = Duration::from_millis(10);
 
-/// Runs, on `i-0001`.
+/// Container running on `i-0001`.
 pub(crate) const RUNNING: &str = "zzzzz-dz642-000000000000001";
-/// Waits for an instance that boots.
+/// Container waiting for a booting instance.
 pub(crate) const BOOTING: &str = "zzzzz-dz642-000000000000002";
-/// Waits for the account's quota.
+/// Container waiting for the account's quota.
 pub(crate) const AT_QUOTA: &str = "zzzzz-dz642-000000000000003";
-/// Waits for an instance that was only asked for; needs graphics processors.
+/// Container waiting for a create request; needs graphics processors.
 pub(crate) const ASKED: &str = "zzzzz-dz642-000000000000004";
-/// Fits no type; the queue does not let it be cancelled.
+/// Unsatisfiable container; the queue refuses its cancellation.
 pub(crate) const HOPELESS: &str = "zzzzz-dz642-000000000000005";
 
 pub(crate) struct World {
@@ -41,14 +41,14 @@ pub(crate) struct World {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) queue: Vec<ContainerRecord>,
     pub(crate) cloud: Vec<InstanceRecord>,
-    /// The runners on each instance that answers probes.
+    /// Runners on each instance with successful probes.
     pub(crate) runners: BTreeMap<InstanceId, Vec<ContainerId>>,
-    /// The numbers of the signals sent.
+    /// Signals sent, by number.
     pub(crate) signals: Vec<(ContainerId, u8)>,
 }
 
 impl World {
-    /// Nothing was learned yet.
+    /// World before any input.
     pub(crate) fn new(config: Config) -> Self {
         Self {
             core: Dispatcher::new(config, [7; 32], START),
@@ -61,8 +61,8 @@ impl World {
         }
     }
 
-    /// Everything is there: see the constants for the containers. `i-0001` runs one, `i-0002` is
-    /// held, `i-0003` does not answer.
+    /// World with all kinds of containers (see the constants). `i-0001` runs a container, `i-0002`
+    /// is held, `i-0003` does not answer.
     pub(crate) fn busy() -> Self {
         let mut world = Self::new(config());
         world.queue = vec![
@@ -85,7 +85,7 @@ impl World {
         world.runners.insert("i-0002".into(), Vec::new());
         world.lead();
         world.run_for(Duration::from_secs(1));
-        // Later than the others, so that its quota does not hold up theirs.
+        // Submitted last, so that its quota does not delay the others.
         let at_quota = record(AT_QUOTA, ContainerState::Queued, 40, demand(6, 2048));
         world.submit(at_quota);
         world.run_for(Duration::from_secs(2));
@@ -116,7 +116,7 @@ impl World {
         self.now = self.now.max(end);
     }
 
-    /// Answers commands and counts events until there are none.
+    /// Answers commands and counts events until none is left.
     pub(crate) fn settle(&mut self) {
         self.core.handle_timeout(self.now);
         for _ in 0..1000 {
@@ -174,7 +174,8 @@ impl World {
         }
     }
 
-    /// A small instance is made, a large one meets the quota, others are asked for in vain.
+    /// Creates a small instance, reports the quota for a large one, leaves other requests
+    /// unanswered.
     fn answer_cloud(&mut self, action: CloudAction) -> Option<Answer> {
         Some(match action {
             CloudAction::List => Answer::Instances(Ok(self.cloud.clone())),

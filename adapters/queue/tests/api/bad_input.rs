@@ -1,4 +1,4 @@
-//! Wrong input: each with its status and the path of what is wrong.
+//! Invalid input: each case with its status and the path of the error.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{Answer, World, plain};
 
-/// Where a plain container is spoilt, with what JSON, and how the answer begins.
+/// Place of the defect in a plain container, its JSON, and the begin of the answer.
 const SPOILT: &str = r#"
 /command | [] | container.command: expected a non-empty array of strings
 /command | "echo" | container.command: expected a non-empty array of strings
@@ -57,7 +57,7 @@ const SPOILT: &str = r#"
 /scheduling_parameters | {"nice": 1} | container.scheduling_parameters.nice: is not known here
 "#;
 
-/// Path, parameter, value, and how the answer begins.
+/// Path, parameter, value, and the begin of the answer.
 const PARAMETERS: &str = r#"
 containers | filters | [[ | filters: not valid JSON
 containers | filters | {} | filters: expected an array
@@ -89,7 +89,7 @@ fn rows<const N: usize>(table: &'static str) -> Vec<[&'static str; N]> {
 }
 
 #[tokio::test]
-async fn each_wrong_part_of_a_new_container_is_named() {
+async fn new_container_each_wrong_part_is_named() {
     let world = World::new().await;
     for [pointer, value, expected] in rows(SPOILT) {
         let value: Value = serde_json::from_str(value).unwrap();
@@ -119,7 +119,7 @@ async fn each_wrong_part_of_a_new_container_is_named() {
 }
 
 #[tokio::test]
-async fn absurd_but_valid_sizes_are_taken() {
+async fn huge_valid_sizes_are_accepted() {
     let world = World::new().await;
     let mut attributes = plain();
     attributes["runtime_constraints"] =
@@ -222,7 +222,7 @@ async fn wrong_parameters_are_named() {
 }
 
 #[tokio::test]
-async fn unreadable_requests_are_refused_in_the_apis_shape() {
+async fn unreadable_request_gets_api_error() {
     const JSON: &str = "application/json";
     const FORM: &str = "application/x-www-form-urlencoded";
     let world = World::with(|config| config.max_body_bytes = 4096).await;
@@ -251,7 +251,7 @@ async fn unreadable_requests_are_refused_in_the_apis_shape() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_methods_are_refused_in_the_apis_shape() {
+async fn unknown_path_or_method_gets_api_error() {
     let world = World::new().await;
     let send = |method: Method, path: &str| Answer::of(world.request(&world.alice, method, path));
     let wrong = send(Method::DELETE, "containers").await;
@@ -274,7 +274,7 @@ async fn unknown_paths_and_methods_are_refused_in_the_apis_shape() {
 }
 
 #[tokio::test]
-async fn a_container_is_created_by_form_and_by_json() {
+async fn container_is_created_from_form_and_json() {
     let world = World::new().await;
     let by_form = world
         .post(
@@ -294,7 +294,7 @@ async fn a_container_is_created_by_form_and_by_json() {
 }
 
 #[tokio::test]
-async fn request_ids_are_kept_when_they_are_harmless() {
+async fn request_id_harmless_text_is_kept() {
     let world = World::new().await;
     let send = async |id: &str| {
         let request = world
@@ -321,7 +321,7 @@ async fn request_ids_are_kept_when_they_are_harmless() {
 }
 
 #[tokio::test]
-async fn garbage_on_the_socket_leaves_the_server_well() {
+async fn server_survives_garbage_on_the_socket() {
     let world = World::new().await;
     let line = format!(
         "GET /arvados/v1/containers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n",

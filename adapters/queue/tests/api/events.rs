@@ -1,4 +1,4 @@
-//! The event stream: a hint for pollers.
+//! Event stream for pollers.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Answer, DEADLINE, World};
 
-/// A subscriber on a bare socket, so that a test decides when it reads.
+/// Subscriber on a bare socket, so that a test decides the time of each read.
 struct Subscriber {
     lines: tokio::io::Lines<BufReader<TcpStream>>,
 }
@@ -30,7 +30,7 @@ impl Subscriber {
         subscriber
     }
 
-    /// The next event; `None` when the stream has ended.
+    /// Next event; `None` at the end of the stream.
     async fn next(&mut self) -> Option<(String, Value)> {
         let mut name = None;
         loop {
@@ -48,7 +48,7 @@ impl Subscriber {
 }
 
 #[tokio::test]
-async fn each_change_is_one_event_for_those_who_may_see_it() {
+async fn change_sends_one_event_to_permitted_subscribers() {
     let world = World::new().await;
     let addr = world.server.local_addr();
     let mut all = Subscriber::new(addr, &world.dispatcher).await;
@@ -88,7 +88,7 @@ async fn each_change_is_one_event_for_those_who_may_see_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subscriber_who_does_not_read_is_told_how_many_it_lost() {
+async fn slow_subscriber_is_told_number_of_lost_events() {
     const CHANGES: i64 = 2000;
     // Accepted sockets inherit the small buffer.
     let socket = TcpSocket::new_v4().unwrap();
@@ -98,7 +98,7 @@ async fn a_subscriber_who_does_not_read_is_told_how_many_it_lost() {
     let world = World::on(listener, |config| config.event_buffer = 16).await;
     let mut slow = Subscriber::new(world.server.local_addr(), &world.dispatcher).await;
     let uuid = world.create(1).await;
-    // More than the socket and the server's write buffer hold.
+    // More events than the socket and the server's write buffer hold.
     for priority in 2..=CHANGES {
         world
             .put(&world.admin, &uuid, &json!({ "priority": priority }))
@@ -122,7 +122,7 @@ async fn a_subscriber_who_does_not_read_is_told_how_many_it_lost() {
 }
 
 #[tokio::test]
-async fn a_stopping_server_ends_the_streams() {
+async fn server_shutdown_ends_streams() {
     let world = World::new().await;
     let mut subscriber = Subscriber::new(world.server.local_addr(), &world.admin).await;
     let (uuid, _) = world.create_in("Running", &world.dispatcher).await;

@@ -1,4 +1,4 @@
-//! Random operations: whatever the callers do, the promises hold.
+//! Random operations: invariants hold for all callers.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ async fn perform(world: &World, callers: &[String], uuid: &str, operation: &Oper
     }
 }
 
-/// What must hold between the record before and after one operation.
+/// Checks the invariants between the records before and after one operation.
 fn check(
     before: &Value,
     after: &Value,
@@ -111,7 +111,7 @@ fn check(
 }
 
 #[test]
-fn no_sequence_of_operations_breaks_the_promises() {
+fn random_operations_keep_the_invariants() {
     let runtime = Runtime::new().unwrap();
     let (world, callers) = runtime.block_on(async {
         let world = World::with(|config| config.max_dispatch_attempts = 3).await;

@@ -1,4 +1,4 @@
-//! Lists and pages, as the dispatcher asks for them.
+//! Lists and pages in the form of the dispatcher's requests.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ fn uuids(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// All of what the token holds, page by page, until an empty page.
+/// All containers locked by the token, page by page, until an empty page.
 async fn held(world: &World, auth: &str, limit: &str) -> (Vec<String>, usize) {
     let (mut all, mut pages) = (Vec::<String>::new(), 0);
     loop {
@@ -49,7 +49,7 @@ async fn held(world: &World, auth: &str, limit: &str) -> (Vec<String>, usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dispatcher_finds_what_it_holds() {
     let world = World::with(|config| config.max_items_per_response = 3).await;
-    // 1: who am I.
+    // 1: own token.
     let auth = world.token_uuid(&world.dispatcher).await;
     let mut locked = Vec::new();
     for priority in 1..=8 {
@@ -62,12 +62,12 @@ async fn the_dispatcher_finds_what_it_holds() {
         locked.push(uuid);
     }
     let queued = world.create(1).await;
-    // 2: what do I hold.
+    // 2: own locks.
     locked.sort();
     let (all, pages) = held(&world, &auth, "1000").await;
     assert_eq!(all, locked);
     assert_eq!(pages, 3, "pages of at most three");
-    // 4: what became of these.
+    // 4: state of given containers.
     let wanted = [&locked[0], &locked[1], &queued];
     let filters = json!([["uuid", "in", wanted]]).to_string();
     let query = [
@@ -86,12 +86,12 @@ async fn the_dispatcher_finds_what_it_holds() {
 }
 
 #[tokio::test]
-async fn the_dispatcher_finds_what_waits_by_priority() {
+async fn poll_lists_queued_containers_by_priority() {
     let world = World::with(|config| config.max_items_per_response = 3).await;
     for priority in [0, 5, 7, 5, 9] {
         world.create(priority).await;
     }
-    // 3: what waits; the operand of priority is text.
+    // 3: queued containers; the operand of priority is text.
     let mut waiting = Vec::new();
     loop {
         let offset = waiting.len().to_string();
@@ -130,7 +130,7 @@ async fn the_dispatcher_finds_what_waits_by_priority() {
 }
 
 #[tokio::test]
-async fn the_dispatchers_requests_on_one_container_work() {
+async fn dispatcher_requests_on_one_container_succeed() {
     let world = World::new().await;
     let uuid = &world.create(5).await;
     // 5 to 10 on one container.
@@ -180,7 +180,7 @@ async fn the_dispatchers_requests_on_one_container_work() {
 }
 
 #[tokio::test]
-async fn a_long_get_comes_as_a_post_with_an_override() {
+async fn get_as_post_with_override_is_accepted() {
     let world = World::new().await;
     let uuid = world.create(3).await;
     let mut wanted = vec![uuid.clone()];
@@ -220,7 +220,7 @@ async fn a_long_get_comes_as_a_post_with_an_override() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_are_cut_by_size_and_still_complete() {
+async fn pages_cut_by_size_are_complete() {
     let world = World::with(|config| config.max_response_bytes = 1000).await;
     let mut made = Vec::new();
     for _ in 0..20 {
@@ -242,7 +242,7 @@ async fn pages_are_cut_by_size_and_still_complete() {
 }
 
 #[tokio::test]
-async fn operators_select_what_they_say() {
+async fn filter_operators_select_matching_records() {
     let world = World::new().await;
     for (name, priority) in [("apple", 1), ("Apple pie", 2), ("pear", 3), ("100%", 4)] {
         let mut attributes = plain();
@@ -319,7 +319,7 @@ async fn operators_select_what_they_say() {
 }
 
 #[tokio::test]
-async fn a_record_has_every_field_with_its_type() {
+async fn record_has_every_field_with_its_type() {
     let world = World::new().await;
     let mut attributes = plain();
     attributes["mounts"] = json!({ "/tmp": { "kind": "tmp", "capacity": 1_000_000_000 } });

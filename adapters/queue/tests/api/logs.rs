@@ -50,7 +50,7 @@ async fn complete(world: &World, uuid: &str) {
 }
 
 #[tokio::test]
-async fn both_streams_are_kept_in_order_of_arrival() {
+async fn log_keeps_both_streams_in_order() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let own = own.unwrap();
@@ -111,7 +111,7 @@ async fn both_streams_are_kept_in_order_of_arrival() {
 }
 
 #[tokio::test]
-async fn any_offset_and_limit_reads_the_same_bytes() {
+async fn log_read_at_any_offset_is_consistent() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let own = own.unwrap();
@@ -166,7 +166,7 @@ async fn any_offset_and_limit_reads_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_repeated_append_with_a_position_adds_nothing_twice() {
+async fn log_append_repeated_with_position_adds_nothing() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let own = own.unwrap();
@@ -194,7 +194,7 @@ async fn a_repeated_append_with_a_position_adds_nothing_twice() {
 }
 
 #[tokio::test]
-async fn a_log_beyond_its_limit_ends_with_one_note() {
+async fn log_above_limit_ends_with_one_note() {
     let world = World::with(|config| config.max_log_bytes = 100).await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let own = own.unwrap();
@@ -224,7 +224,7 @@ async fn a_log_beyond_its_limit_ends_with_one_note() {
 }
 
 #[tokio::test]
-async fn only_runners_write_and_only_while_it_is_held() {
+async fn log_write_requires_runner_of_held_container() {
     let world = World::with(|config| config.max_body_bytes = 4096).await;
     let out = [("stream", "stdout")];
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
@@ -279,7 +279,7 @@ async fn next_bytes(response: &mut reqwest::Response) -> Option<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn a_followed_log_comes_as_it_grows_and_ends_with_the_container() {
+async fn followed_log_ends_with_its_container() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let own = own.unwrap();
@@ -307,7 +307,7 @@ async fn a_followed_log_comes_as_it_grows_and_ends_with_the_container() {
 }
 
 #[tokio::test]
-async fn following_ends_with_an_error_when_the_container_is_deleted() {
+async fn followed_log_of_deleted_container_ends_with_error() {
     let world = World::new().await;
     let (uuid, _) = world.create_in("Running", &world.dispatcher).await;
     let mut response = follow(&world, &uuid, &[]).await;
@@ -324,7 +324,7 @@ async fn following_ends_with_an_error_when_the_container_is_deleted() {
 }
 
 #[tokio::test]
-async fn streams_are_counted_and_given_back() {
+async fn stream_permits_are_counted_and_returned() {
     let world = World::with(|config| config.max_streams = 1).await;
     let (uuid, _) = world.create_in("Running", &world.dispatcher).await;
     let first = follow(&world, &uuid, &[]).await;

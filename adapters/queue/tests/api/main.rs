@@ -8,5 +8,6 @@ mod logs;
 mod operation;
 mod requeue;
 mod roles;
+mod routes;
 mod support;
 mod transitions;

@@ -1,4 +1,4 @@
-//! Starting, stopping, restarting, load and races.
+//! Start, stop, restart, load and races.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{Answer, CLUSTER, World, any_port, file_config, plain};
 
 #[tokio::test]
-async fn a_restart_keeps_everything() {
+async fn restart_keeps_all_records() {
     let mut world = World::new().await;
     let mut uuids = Vec::new();
     for state in ["Queued", "Locked", "Running", "Complete", "Cancelled"] {
@@ -54,7 +54,7 @@ async fn a_restart_keeps_everything() {
 }
 
 #[tokio::test]
-async fn a_database_in_memory_serves_and_forgets() {
+async fn memory_database_loses_records_at_shutdown() {
     let config = QueueConfig::new(CLUSTER, Database::Memory);
     for _ in 0..2 {
         let world = World::with(|c| *c = config.clone()).await;
@@ -72,7 +72,7 @@ async fn a_database_in_memory_serves_and_forgets() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_ours_is_refused_and_left_alone() {
+async fn foreign_database_is_refused_and_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let config = file_config(dir.path());
     let Database::File(path) = config.database.clone() else {
@@ -147,7 +147,7 @@ async fn a_database_that_is_not_ours_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_said_clearly() {
+async fn port_in_use_gives_clear_error() {
     let world = World::new().await;
     let dir = tempfile::tempdir().unwrap();
     let addr = world.server.local_addr();
@@ -165,7 +165,7 @@ async fn a_port_in_use_is_said_clearly() {
 }
 
 #[tokio::test]
-async fn tokens_can_be_managed_beside_a_running_server() {
+async fn tokens_can_be_managed_beside_running_server() {
     let world = World::new().await;
     let beside = Tokens::open(&file_config(world.dir.path())).await.unwrap();
     let (info, secret) = beside.create(Role::User, "carol").await.unwrap();
@@ -183,7 +183,7 @@ async fn tokens_can_be_managed_beside_a_running_server() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_database_is_for_its_owner_only() {
+async fn database_file_is_private_to_owner() {
     use std::os::unix::fs::PermissionsExt as _;
     let world = World::new().await;
     world.create(1).await;
@@ -240,13 +240,13 @@ async fn of_32_lockers_one_wins() {
     }
 }
 
-/// Requests whose bodies do not end hold their places until they are dropped.
+/// Requests with endless bodies, which occupy request slots until dropped.
 struct Burden {
     open: Vec<tokio::net::TcpStream>,
 }
 
 impl Burden {
-    /// Holds `count` places, as far as they are free: one that was refused is tried again.
+    /// Occupies `count` slots, as far as free: a refused request is repeated.
     async fn hold(&mut self, world: &World, count: usize) {
         use tokio::io::AsyncWriteExt as _;
         self.open.retain(|socket| {
@@ -267,7 +267,7 @@ impl Burden {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_load_locks_are_refused_before_the_rest() {
+async fn overload_refuses_locks_before_other_requests() {
     let world = World::with(|config| config.max_requests_in_flight = 4).await;
     let uuid = world.create(1).await;
     world.lock(&world.dispatcher, &uuid).await.ok();
@@ -309,7 +309,7 @@ async fn under_load_locks_are_refused_before_the_rest() {
 }
 
 #[tokio::test]
-async fn a_connection_beyond_the_bound_waits_for_another_to_close() {
+async fn connection_above_bound_waits_for_a_close() {
     let world = World::with(|config| config.max_connections = 1).await;
     let second = reqwest::Client::new();
     let request = || {
@@ -317,13 +317,13 @@ async fn a_connection_beyond_the_bound_waits_for_another_to_close() {
             .get(world.url("containers"))
             .bearer_auth(&world.admin)
     };
-    // A body that is read to its end leaves the connection open.
+    // A body read to its end leaves the connection open.
     request().send().await.unwrap().bytes().await.unwrap();
     let mut waiting = std::pin::pin!(world.get(&world.admin, "containers", &[]));
     tokio::select! {
         answer = &mut waiting => panic!("served beside the first connection: {}", answer.body),
         answer = async {
-            // The first connection goes on being served meanwhile.
+            // The first connection is still served.
             request().send().await.unwrap()
         } => assert_eq!(answer.status(), 200),
     }
@@ -332,7 +332,7 @@ async fn a_connection_beyond_the_bound_waits_for_another_to_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_poll_of_a_long_queue_uses_the_index() {
+async fn long_queue_poll_uses_the_index() {
     let world = World::new().await;
     for _ in 0..3 {
         world.create_as(&world.alice, &plain()).await.ok();

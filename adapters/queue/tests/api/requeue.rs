@@ -1,4 +1,4 @@
-//! Back into the line, when the cloud has taken the VM away: a call that the peer's API lacks.
+//! Requeue after a preemption: a call beyond the peer's API.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn requeue(world: &World, token: &str, uuid: &str) -> Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupted_container_waits_again_and_its_owner_reads_why() {
+async fn requeue_returns_container_with_reason_for_owner() {
     let world = World::new().await;
     let holder = world.dispatcher.clone();
     let (uuid, own) = world.create_in("Running", &holder).await;
@@ -29,7 +29,7 @@ async fn an_interrupted_container_waits_again_and_its_owner_reads_why() {
         assert!(record[gone].is_null(), "{gone}: {record}");
     }
     assert_eq!(record["gateway_address"], "");
-    // The token of the attempt that is over tells nothing any more.
+    // The token of the ended attempt is void.
     let own = own.unwrap_or_default();
     let path = format!("containers/{uuid}");
     world.get(&own, &path, &[]).await.fails(401, "");
@@ -40,7 +40,7 @@ async fn an_interrupted_container_waits_again_and_its_owner_reads_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_who_holds_a_running_container_may_give_it_back() {
+async fn requeue_requires_holder_of_running_container() {
     let world = World::new().await;
     let (_, holder) = world
         .server
@@ -71,7 +71,7 @@ async fn only_who_holds_a_running_container_may_give_it_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_tried_often_enough_is_cancelled_with_both_reasons() {
+async fn requeue_after_last_attempt_cancels_with_both_reasons() {
     let world = World::with(|config| config.max_dispatch_attempts = 1).await;
     let holder = world.dispatcher.clone();
     let (uuid, _) = world.create_in("Running", &holder).await;

@@ -1,4 +1,4 @@
-//! Who sees what, and who may do what.
+//! Visibility and permissions of each role.
 
 use longshore_queue::Role;
 use longshore_secret::Secret;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Answer, World, plain};
 
 #[tokio::test]
-async fn a_wrong_or_missing_token_is_401_everywhere() {
+async fn wrong_or_missing_token_gets_401_everywhere() {
     let world = World::new().await;
     let uuid = world.create(1).await;
     let good = world.alice.clone();
@@ -53,7 +53,7 @@ async fn a_wrong_or_missing_token_is_401_everywhere() {
 }
 
 #[tokio::test]
-async fn another_users_containers_do_not_exist() {
+async fn containers_of_other_users_are_hidden() {
     let world = World::new().await;
     let uuid = world.create(1).await;
     let path = format!("containers/{uuid}");
@@ -86,7 +86,7 @@ async fn another_users_containers_do_not_exist() {
         let list = world.get(token, "containers", &[]).await.ok();
         assert_eq!(list["items_available"], count);
         assert_eq!(list["items"].as_array().unwrap().len(), count);
-        // A filter does not widen what is seen.
+        // A filter does not widen visibility.
         let filters = json!([["owner", "=", "alice"]]).to_string();
         let list = world
             .get(token, "containers", &[("filters", &filters)])
@@ -97,7 +97,7 @@ async fn another_users_containers_do_not_exist() {
 }
 
 #[tokio::test]
-async fn a_user_changes_priority_and_cancels() {
+async fn user_may_change_priority_and_cancel() {
     let world = World::new().await;
     for (state, after, priority) in [
         ("Queued", "Cancelled", 1),
@@ -149,7 +149,7 @@ async fn a_user_changes_priority_and_cancels() {
 }
 
 #[tokio::test]
-async fn some_things_are_for_admins() {
+async fn admin_calls_are_refused_to_others() {
     let world = World::new().await;
     let mut image = plain();
     image["runtime_constraints"]["instance_image_id"] = json!("ami-1");
@@ -184,7 +184,7 @@ async fn some_things_are_for_admins() {
 }
 
 #[tokio::test]
-async fn the_containers_own_token_reaches_its_container_alone() {
+async fn container_token_reaches_only_its_container() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Locked", &world.dispatcher).await;
     let own = own.unwrap();
@@ -218,7 +218,7 @@ async fn the_containers_own_token_reaches_its_container_alone() {
         .get(&own, &format!("containers/{uuid}/auth"), &[])
         .await
         .fails(403, "only the token that locked");
-    // A second secret does not end the first; unlocking ends both.
+    // A second secret does not revoke the first; an unlock revokes both.
     let second = world.own_token(&world.dispatcher, &uuid).await;
     assert_eq!(
         world.token_uuid(&own).await,
@@ -234,7 +234,7 @@ async fn the_containers_own_token_reaches_its_container_alone() {
 }
 
 #[tokio::test]
-async fn only_the_holder_gets_the_containers_token() {
+async fn container_token_is_given_to_holder_only() {
     let world = World::new().await;
     let (uuid, _) = world.create_in("Running", &world.dispatcher).await;
     let path = format!("containers/{uuid}/auth");
@@ -258,7 +258,7 @@ async fn only_the_holder_gets_the_containers_token() {
 }
 
 #[tokio::test]
-async fn a_ninth_secret_ends_the_first() {
+async fn container_token_ninth_secret_revokes_the_first() {
     let world = World::new().await;
     let (uuid, first) = world.create_in("Locked", &world.dispatcher).await;
     let first = first.unwrap();
@@ -276,7 +276,7 @@ async fn a_ninth_secret_ends_the_first() {
 }
 
 #[tokio::test]
-async fn tokens_are_managed_and_the_root_token_can_be_changed() {
+async fn root_token_can_be_changed() {
     let world = World::new().await;
     let tokens = world.server.tokens();
     let (old, new) = (
@@ -340,7 +340,7 @@ async fn tokens_are_managed_and_the_root_token_can_be_changed() {
 }
 
 #[tokio::test]
-async fn secrets_are_not_in_the_database() {
+async fn database_contains_no_secrets() {
     let world = World::new().await;
     world
         .server

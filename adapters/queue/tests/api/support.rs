@@ -1,4 +1,4 @@
-//! A server for one test, its tokens, and a client that keeps requests short.
+//! Server for one test, its tokens, and a client with short requests.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 pub(crate) const CLUSTER: &str = "zzzzz";
-/// Longer than anything here takes, short enough to fail a hung test.
+/// Deadline above any duration here, short enough to fail a hung test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn any_port() -> SocketAddr {
@@ -21,7 +21,7 @@ pub(crate) fn file_config(dir: &Path) -> QueueConfig {
     QueueConfig::new(CLUSTER, Database::File(dir.join("queue.sqlite")))
 }
 
-/// The server, its database file's folder and one token of each kind.
+/// Server, the folder of its database file, and one token of each kind.
 pub(crate) struct World {
     pub(crate) server: QueueServer,
     pub(crate) client: Client,
@@ -115,7 +115,7 @@ impl World {
         Answer::of(request.json(&json!({ "container": attributes }))).await
     }
 
-    /// A container of alice's; returns its uuid.
+    /// Creates a container of alice; returns its uuid.
     pub(crate) async fn create(&self, priority: i64) -> String {
         let mut attributes = plain();
         attributes["priority"] = json!(priority);
@@ -123,7 +123,8 @@ impl World {
         record["uuid"].as_str().unwrap().to_owned()
     }
 
-    /// A container of alice's, brought into a state by `holder`; and its own token, if it had one.
+    /// Creates a container of alice in a state reached by `holder`; returns its own token too, if
+    /// any.
     pub(crate) async fn create_in(&self, state: &str, holder: &str) -> (String, Option<String>) {
         let uuid = self.create(1).await;
         if state == "Queued" {
@@ -145,7 +146,7 @@ impl World {
         (uuid, Some(own))
     }
 
-    /// The container's own token.
+    /// Container's own token.
     pub(crate) async fn own_token(&self, holder: &str, uuid: &str) -> String {
         let auth = self
             .get(holder, &format!("containers/{uuid}/auth"), &[])
@@ -168,7 +169,7 @@ impl World {
     }
 }
 
-/// The least that a container needs.
+/// Minimal container.
 pub(crate) fn plain() -> Value {
     json!({
         "command": ["echo", "hello"],
@@ -188,7 +189,7 @@ impl Answer {
         Self::read(request.send().await.unwrap()).await
     }
 
-    /// Every answer is JSON, and every error has the API's shape.
+    /// Parses a response: JSON always, and the API's shape for errors.
     pub(crate) async fn read(response: Response) -> Self {
         let status = response.status().as_u16();
         assert!(response.headers().contains_key("x-request-id"));
@@ -209,20 +210,20 @@ impl Answer {
         answer
     }
 
-    /// The body of a success.
+    /// Body of a success.
     #[track_caller]
     pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.body
     }
 
-    /// The text of an error.
+    /// Text of an error.
     #[track_caller]
     pub(crate) fn error(&self) -> &str {
         self.body["errors"][0].as_str().unwrap()
     }
 
-    /// Checks status and a part of the error's text.
+    /// Checks the status and a part of the error's text.
     #[track_caller]
     pub(crate) fn fails(&self, status: u16, part: &str) {
         assert_eq!(self.status, status, "{}", self.body);

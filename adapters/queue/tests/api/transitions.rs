@@ -1,4 +1,4 @@
-//! Every transition, by every kind of token, right and wrong.
+//! All transitions by all kinds of token, permitted and refused.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ const CALLERS: [&str; 6] = ["admin", "holder", "other", "owner", "stranger", "ow
 /// different token; `U` not for users; `P` users lower the priority instead; `A` admins only; `C`
 /// not for the container's own token; `-` the token has expired; `x` not found.
 ///
-/// A row: from, to, then the outcome for admin, holder, other dispatcher, owner, stranger, own token.
+/// Row: from, to, then the outcome for admin, holder, other dispatcher, owner, stranger, own token.
 const PUT_STATE: [[&str; 8]; 25] = [
     ["Queued", "Queued", "ok", "ok", "ok", "ok", "x", "-"],
     ["Queued", "Locked", "ok", "ok", "ok", "U", "x", "-"],
@@ -95,7 +95,7 @@ impl Cast {
             "other" => self.world.dispatcher.clone(),
             "owner" => self.world.alice.clone(),
             "stranger" => self.world.bob.clone(),
-            // A container that was never locked has no token: one that is not known stands for it.
+            // A container without a lock so far has no token: an unknown token stands for it.
             _ => own
                 .unwrap_or("v2/zzzzz-gj3su-111111111111111/none")
                 .to_owned(),
@@ -118,7 +118,7 @@ impl Cast {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_put_of_a_state_is_allowed_or_refused_as_the_table_says() {
+async fn put_state_follows_the_transition_table() {
     let cast = Cast::new().await;
     let mut pairs: Vec<(&str, &str)> = Vec::new();
     for row in PUT_STATE {
@@ -159,7 +159,7 @@ fn check_consequences(after: &Value, to: &str, label: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lock_and_unlock_are_allowed_or_refused_by_state_and_caller() {
+async fn lock_and_unlock_follow_state_and_caller() {
     let cast = Cast::new().await;
     // From, action, then admin, holder, other dispatcher, owner, stranger, own token.
     let rows = [
@@ -256,7 +256,7 @@ async fn lock_is_refused_at_priority_zero() {
 }
 
 #[tokio::test]
-async fn the_third_unlock_of_three_cancels_and_says_why() {
+async fn unlock_after_last_attempt_cancels_with_reason() {
     let world = World::with(|config| config.max_dispatch_attempts = 3).await;
     let uuid = world.create(1).await;
     for attempt in 1..=3 {
@@ -290,7 +290,7 @@ async fn the_third_unlock_of_three_cancels_and_says_why() {
 }
 
 #[tokio::test]
-async fn attempts_by_put_count_like_attempts_by_post() {
+async fn attempts_by_put_and_post_count_equally() {
     let world = World::with(|config| config.max_dispatch_attempts = 1).await;
     let uuid = world.create(1).await;
     world
@@ -305,7 +305,7 @@ async fn attempts_by_put_count_like_attempts_by_post() {
 }
 
 #[tokio::test]
-async fn a_start_report_may_be_repeated_by_the_same_runner_only() {
+async fn start_report_may_be_repeated_by_same_runner() {
     let world = World::new().await;
     let (uuid, _) = world.create_in("Locked", &world.dispatcher).await;
     let start = json!({ "state": "Running", "gateway_address": "10.0.0.1:12345", "log": "l" });
@@ -323,7 +323,7 @@ async fn a_start_report_may_be_repeated_by_the_same_runner_only() {
     );
 }
 
-/// From, to, and the attributes that the holder may write on the way.
+/// From, to, and the attributes writable by the holder in the same request.
 const WRITABLE: [(&str, &str, &[&str]); 11] = [
     ("Queued", "Queued", &["priority"]),
     ("Locked", "Locked", &["priority", "runtime_status", "log"]),
@@ -390,7 +390,7 @@ const WRITABLE: [(&str, &str, &[&str]); 11] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_attribute_is_writable_in_its_states_only() {
+async fn attributes_are_writable_in_their_states_only() {
     let cast = Cast::new().await;
     let values = json!({
         "priority": 7, "runtime_status": { "error": "e" }, "log": "pdh", "gateway_address": "h:1",
@@ -421,7 +421,7 @@ async fn each_attribute_is_writable_in_its_states_only() {
 }
 
 #[tokio::test]
-async fn progress_is_for_the_holder_and_the_container_alone() {
+async fn progress_report_requires_holder_or_container() {
     let cast = Cast::new().await;
     for state in ["Locked", "Running"] {
         let (uuid, own) = cast.world.create_in(state, &cast.holder).await;
@@ -454,7 +454,7 @@ async fn progress_is_for_the_holder_and_the_container_alone() {
 }
 
 #[tokio::test]
-async fn a_cancel_may_carry_its_reason() {
+async fn cancel_may_carry_a_reason() {
     let world = World::new().await;
     for state in ["Queued", "Locked", "Running"] {
         let (uuid, _) = world.create_in(state, &world.dispatcher).await;
@@ -475,7 +475,7 @@ async fn a_cancel_may_carry_its_reason() {
 }
 
 #[tokio::test]
-async fn the_full_life_of_a_container_is_recorded() {
+async fn full_container_life_is_recorded() {
     let world = World::new().await;
     let (uuid, own) = world.create_in("Running", &world.dispatcher).await;
     let status =

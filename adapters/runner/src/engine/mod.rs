@@ -1,7 +1,7 @@
-//! What runs user code. One engine so far: plain processes on the VM.
+//! Engines running user code. The only engine so far runs plain processes on the VM.
 
+pub(crate) mod exec_helper;
 mod process;
-pub(crate) mod stage;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -10,33 +10,33 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-/// Runs one container, once.
+/// Engine for one run of one container.
 pub(crate) trait Engine {
-    /// Makes what the container needs, before anybody is told that it runs.
+    /// Prepares the container, before `Running` is reported.
     fn prepare(&mut self) -> Result<(), EngineError>;
 
     /// Starts the user's program.
     fn start(&mut self) -> Result<Started, EngineError>;
 
-    /// Asks the user's processes to end.
+    /// Sends TERM to the user's processes.
     fn terminate(&self);
 
-    /// Ends all of the container's processes. Gives up after `patience` and names what survived.
-    fn kill(&self, patience: Duration) -> Result<(), Vec<i32>>;
+    /// Kills all processes of the container. After `timeout` returns the pids of the survivors.
+    fn kill(&self, timeout: Duration) -> Result<(), Vec<i32>>;
 
-    /// Clears up after the last process, and says whether the memory limit killed one of them.
+    /// Cleans up after the last process. Returns true if a process was killed at the memory limit.
     fn finish(&mut self) -> bool;
 }
 
-/// A program that runs.
+/// Running program.
 pub(crate) struct Started {
     pub(crate) stdout: Box<dyn Read + Send>,
     pub(crate) stderr: Box<dyn Read + Send>,
-    /// Blocks until the program has ended and returns its exit status, 128 + N for signal N.
+    /// Blocks until the program has ended. Returns the exit status; 128 + N for signal N.
     pub(crate) wait: Box<dyn FnOnce() -> i32 + Send>,
 }
 
-/// What to run, complete.
+/// Complete description of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     /// Program and arguments; never empty.
@@ -45,20 +45,20 @@ pub(crate) struct Plan {
     /// Absolute, or relative to the container's own scratch directory.
     pub(crate) cwd: String,
     pub(crate) memory_bytes_max: Option<u64>,
-    /// Where scratch directories are made.
+    /// Parent directory of scratch directories.
     pub(crate) scratch_root: PathBuf,
     /// Name of the container's scratch directory and control groups.
     pub(crate) tag: String,
     pub(crate) cgroups: bool,
 }
 
-/// Why a container could not be started.
+/// Error of an engine.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// The container's own fault: it fails on every machine. Mend the container.
+    /// Error caused by the container, the same on every VM: fix the container.
     #[error("{0}")]
     Container(String),
-    /// This machine's fault: another one may manage. Look at its disk and memory.
+    /// Error caused by this VM: another VM may succeed. Check disk and memory.
     #[error("{what}: {source}")]
     Node { what: String, source: io::Error },
     /// The engine named by `-runtime-engine` is not part of this program.
@@ -70,7 +70,7 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
-    /// Whether the machine is unfit for any container, as far as one error can tell.
+    /// True if the error shows that this VM is unfit for any container.
     pub(crate) fn is_broken_node(&self) -> bool {
         let Self::Node { source, .. } = self else {
             return false;
@@ -89,7 +89,7 @@ impl EngineError {
     }
 }
 
-/// Whether an engine of that name can be had.
+/// Checks that an engine is available.
 pub(crate) fn check(name: &str) -> Result<(), EngineError> {
     match name {
         "process" => Ok(()),
@@ -98,7 +98,7 @@ pub(crate) fn check(name: &str) -> Result<(), EngineError> {
     }
 }
 
-/// The engine of that name.
+/// Creates an engine.
 pub(crate) fn make(name: &str, plan: Plan) -> Result<Box<dyn Engine>, EngineError> {
     check(name).map(|()| Box::new(process::Process::new(plan)) as Box<dyn Engine>)
 }

@@ -1,8 +1,9 @@
-//! Runs the command as a plain process of the VM, in its own process group and control groups.
+//! Engine running the command as a plain process of the VM, in its own process group and control
+//! groups.
 //!
-//! Memory is held by a control group where one can be had: all processes together, the kernel kills
-//! when the limit is reached. Elsewhere each process gets the limit as `RLIMIT_DATA`: its private
-//! writable memory, so that an allocation fails instead.
+//! A control group, if available, limits the total memory: the kernel kills a process at the limit.
+//! Otherwise `RLIMIT_DATA` limits the private writable memory of each process, and an allocation
+//! fails at the limit.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Read as _};
@@ -15,10 +16,10 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, wait};
 
-use super::stage::{Failure, Orders};
+use super::exec_helper::{Failure, Settings};
 use super::{Engine, EngineError, Plan, Started};
 use crate::cgroup::Groups;
-use crate::tree::{self, Marks};
+use crate::process_tree::{self, Criteria};
 
 pub(super) struct Process {
     plan: Plan,
@@ -49,7 +50,7 @@ impl Engine for Process {
             move |source: io::Error| EngineError::Node { what, source }
         };
         fs::create_dir_all(root).map_err(io(root))?;
-        trusted(root).map_err(|why| io(root)(io::Error::other(why)))?;
+        check_owner(root).map_err(|why| io(root)(io::Error::other(why)))?;
         match fs::remove_dir_all(&self.scratch) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io(&self.scratch)(e)),
             _ => {}
@@ -68,7 +69,7 @@ impl Engine for Process {
         if self.plan.cgroups {
             self.groups = Groups::create(&self.plan.tag, self.plan.memory_bytes_max);
         }
-        // Whatever user code does, its processes stay below this one until they end.
+        // As a subreaper this process keeps all descendants until they end.
         let me = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(me))
             .map_err(|errno| io(Path::new("subreaper"))(errno.into()))
@@ -83,24 +84,27 @@ impl Engine for Process {
             .plan
             .memory_bytes_max
             .filter(|_| !self.groups.limits_memory());
-        let orders = Orders {
+        let settings = Settings {
             joins: self.groups.joins().collect(),
             data_bytes_max,
         };
-        let orders = serde_json::to_string(&orders).map_err(|e| node("orders")(e.into()))?;
+        let settings = serde_json::to_string(&settings).map_err(|e| node("settings")(e.into()))?;
         let (mut report, reporter) = io::pipe().map_err(node("pipe"))?;
-        let mut stage = Command::new("/proc/self/exe");
-        stage.arg(crate::STAGE).arg(orders).args(&self.plan.command);
-        stage
+        let mut helper = Command::new("/proc/self/exe");
+        helper
+            .arg(crate::EXEC_HELPER)
+            .arg(settings)
+            .args(&self.plan.command);
+        helper
             .env_clear()
             .envs(base_environment(&self.scratch))
             .envs(&self.plan.environment);
-        stage.current_dir(&self.cwd).process_group(0);
-        stage
+        helper.current_dir(&self.cwd).process_group(0);
+        helper
             .stdin(Stdio::from(reporter))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = match stage.spawn() {
+        let mut child = match helper.spawn() {
             Ok(child) => child,
             Err(error) if error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error()) => {
                 return Err(EngineError::Container(format!(
@@ -109,13 +113,14 @@ impl Engine for Process {
             }
             Err(error) => return Err(node("start a process")(error)),
         };
-        // The command holds this process's end of the pipe: without it, the end of the step is seen.
-        drop(stage);
+        // `Command` holds this process's end of the pipe, which must be closed to see the end of
+        // the helper.
+        drop(helper);
         let mut failure = Vec::new();
-        let heard = report.read_to_end(&mut failure);
-        if heard.is_err() || !failure.is_empty() {
+        let read = report.read_to_end(&mut failure);
+        if read.is_err() || !failure.is_empty() {
             let _ = child.wait();
-            return Err(blame(&failure));
+            return Err(helper_error(&failure));
         }
         let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(node("start a process")(io::Error::other(
@@ -137,27 +142,28 @@ impl Engine for Process {
         }
     }
 
-    fn kill(&self, patience: Duration) -> Result<(), Vec<i32>> {
+    fn kill(&self, timeout: Duration) -> Result<(), Vec<i32>> {
         let supervisor = i32::try_from(std::process::id()).ok();
-        let marks = Marks {
+        let criteria = Criteria {
             supervisor,
             cgroup: self.plan.tag.clone(),
             lockfile: None,
         };
-        tree::kill_all(&marks, patience).map(drop)
+        process_tree::kill_all(&criteria, timeout).map(drop)
     }
 
     fn finish(&mut self) -> bool {
         while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
         let out_of_memory = self.groups.out_of_memory();
         self.groups.remove();
-        // Best effort: the container's result counts for more than its leftovers.
+        // Best effort: the container's result matters more than leftover files.
         let _ = fs::remove_dir_all(&self.scratch);
         out_of_memory
     }
 }
 
-/// Reaps until the user's program has ended; orphans come by too, since this is their subreaper.
+/// Reaps processes until the user's program has ended. Orphans are reaped too, since this process
+/// is the subreaper.
 fn await_leader(leader: Pid) -> i32 {
     loop {
         match wait(WaitOptions::empty()) {
@@ -171,9 +177,9 @@ fn await_leader(leader: Pid) -> i32 {
     }
 }
 
-/// The default is below `/tmp`, where anybody may have been faster: scratch space in a place that
-/// another user controls could be swapped for a link to somewhere else.
-fn trusted(root: &Path) -> Result<(), &'static str> {
+/// Checks the owner of the scratch root. The default is below `/tmp`, where another user may have
+/// created the directory and could replace scratch directories by links.
+fn check_owner(root: &Path) -> Result<(), &'static str> {
     let Ok(meta) = fs::symlink_metadata(root) else {
         return Ok(());
     };
@@ -188,7 +194,8 @@ fn trusted(root: &Path) -> Result<(), &'static str> {
     }
 }
 
-/// An absolute directory must exist; a relative one is made below the container's own.
+/// Returns the working directory. An absolute directory must exist; a relative directory is created
+/// below the container's own.
 fn working_directory(cwd: &str, own: &Path) -> Result<PathBuf, EngineError> {
     let wrong = |why: &str| EngineError::Container(format!("cwd {cwd:?}: {why}"));
     let path = Path::new(cwd);
@@ -213,8 +220,8 @@ fn working_directory(cwd: &str, own: &Path) -> Result<PathBuf, EngineError> {
     Ok(full)
 }
 
-/// Nothing of the runner's own environment but the search path and the language: what the
-/// dispatcher put there is not for user code.
+/// Returns the base environment: only the search path and the language of the runner's own
+/// environment, because variables set by the dispatcher are not for user code.
 fn base_environment(scratch: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
     let path = std::env::var_os("PATH").filter(|path| !path.is_empty());
     let default = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -227,10 +234,11 @@ fn base_environment(scratch: &Path) -> Vec<(&'static str, std::ffi::OsString)> {
     environment
 }
 
-/// Whose fault a failed step is: a program that cannot be executed is the container's.
-fn blame(report: &[u8]) -> EngineError {
+/// Returns the error of a failed exec helper. A program that cannot be executed is an error of the
+/// container.
+fn helper_error(report: &[u8]) -> EngineError {
     let Ok(failure) = serde_json::from_slice::<Failure>(report) else {
-        let source = io::Error::other("it ended without a word");
+        let source = io::Error::other("the exec helper ended without a report");
         return EngineError::Node {
             what: "start a process".to_owned(),
             source,
@@ -253,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relative_directory_is_made_and_cannot_lead_out() -> io::Result<()> {
+    fn relative_working_directory_stays_inside() -> io::Result<()> {
         let own = tempfile::tempdir()?;
         let made = working_directory("./a/b", own.path()).map_err(io::Error::other)?;
         assert_eq!(made, own.path().join("a/b"));
@@ -264,17 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn scratch_space_is_not_made_where_somebody_else_could_swap_it() -> io::Result<()> {
+    fn scratch_root_of_other_user_is_refused() -> io::Result<()> {
         let dir = tempfile::tempdir()?;
-        assert_eq!(trusted(dir.path()), Ok(()));
+        assert_eq!(check_owner(dir.path()), Ok(()));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink("/usr", &link)?;
-        assert!(trusted(&link).is_err());
+        assert!(check_owner(&link).is_err());
         Ok(())
     }
 
     #[test]
-    fn a_missing_program_is_the_containers_fault_and_a_full_disk_the_machines() {
+    fn helper_errors_are_attributed() {
         let report = |errno| {
             serde_json::to_vec(&Failure {
                 errno,
@@ -283,8 +291,11 @@ mod tests {
             })
             .unwrap_or_default()
         };
-        assert!(matches!(blame(&report(2)), EngineError::Container(_)));
-        assert!(blame(&report(Errno::NOSPC.raw_os_error())).is_broken_node());
-        assert!(matches!(blame(b""), EngineError::Node { .. }));
+        assert!(matches!(
+            helper_error(&report(2)),
+            EngineError::Container(_)
+        ));
+        assert!(helper_error(&report(Errno::NOSPC.raw_os_error())).is_broken_node());
+        assert!(matches!(helper_error(b""), EngineError::Node { .. }));
     }
 }

@@ -1,4 +1,4 @@
-//! Flags, exit codes, and what is refused before anything happens.
+//! Flags, exit codes, and early checks.
 
 use crate::support::{Server, Vm};
 
@@ -16,7 +16,7 @@ fn help_and_version_succeed() {
 }
 
 #[test]
-fn a_command_line_that_cannot_be_understood_exits_2() {
+fn invalid_command_line_exits_2() {
     let vm = Vm::new();
     for words in [
         ["--frobnicate", UUID].as_slice(),
@@ -32,7 +32,7 @@ fn a_command_line_that_cannot_be_understood_exits_2() {
 }
 
 #[test]
-fn every_flag_that_dispatchers_send_is_taken() {
+fn flags_of_dispatchers_are_accepted() {
     let server = Server::script("exit 0");
     let vm = Vm::new();
     let flags = [
@@ -57,7 +57,7 @@ fn every_flag_that_dispatchers_send_is_taken() {
 }
 
 #[test]
-fn engines_that_are_not_built_are_refused_before_anything_is_touched() {
+fn unavailable_engines_are_refused_first() {
     let server = Server::script("exit 0");
     let vm = Vm::new();
     for engine in ["docker", "singularity", "podman"] {
@@ -72,7 +72,7 @@ fn engines_that_are_not_built_are_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn an_argument_that_is_no_uuid_is_refused() {
+fn invalid_uuid_is_refused() {
     let vm = Vm::new();
     for word in [
         "short",

@@ -1,4 +1,4 @@
-//! `--kill`: what TERM leaves to the container, and that nothing survives KILL.
+//! `--kill`: TERM stops the container, KILL ends all processes.
 
 use std::fs;
 
@@ -6,7 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Server, Vm, eventually, groups_of, processes_of};
 
-/// Ignores every polite signal, with sessions of their own, double forks, and closed descriptors.
+/// Process tree that ignores TERM, INT and HUP, with own sessions, double forks, and closed
+/// descriptors.
 const DEEP_TREE: &str = r#"
 trap '' TERM INT HUP
 close() { for fd in 3 4 5 6 7 8 9; do eval "exec $fd>&-"; done; }
@@ -21,12 +22,14 @@ fn start_deep_tree(vm: &Vm, flags: &[&str]) -> Server {
     let server = Server::script(DEEP_TREE);
     vm.start_running(&server, flags);
     server.wait_for("output", |world| world.stdout == b"up\n");
-    eventually("all of the tree", || processes_of(&server.uuid).len() >= 7);
+    eventually("all processes of the tree", || {
+        processes_of(&server.uuid).len() >= 7
+    });
     server
 }
 
 #[test]
-fn nothing_of_a_deep_tree_survives_kill() {
+fn kill_ends_deep_process_tree() {
     for flags in [["--no-cgroups=true"], ["--no-cgroups=false"]] {
         let vm = Vm::new();
         let server = start_deep_tree(&vm, &flags);
@@ -45,19 +48,19 @@ fn nothing_of_a_deep_tree_survives_kill() {
         assert_eq!(processes_of(&server.uuid), [0; 0], "{flags:?}");
         assert!(
             !fs::exists(format!("/proc/{runner}/exe")).unwrap(),
-            "the supervisor lives"
+            "the supervisor is alive"
         );
         assert!(!vm.lockfile(&server.uuid).exists());
         assert_eq!(fs::read_dir(vm.path("scratch")).unwrap().count(), 0);
         assert_eq!(groups_of(&server.uuid), [""; 0]);
         assert_eq!(vm.list().stdout, "");
-        // Nobody reports for a killed container: that is for the dispatcher.
+        // A killed container is reported by the dispatcher, not by the runner.
         assert_eq!(server.world().state(), "Running");
     }
 }
 
 #[test]
-fn kill_finds_those_who_hold_the_lock_after_their_supervisor_died() {
+fn kill_finds_lock_holders_without_supervisor() {
     let vm = Vm::new();
     let server = Server::script(
         "trap '' TERM; setsid sh -c 'sleep 1001 & wait' & echo up; while :; do sleep 1002; done",
@@ -73,7 +76,7 @@ fn kill_finds_those_who_hold_the_lock_after_their_supervisor_died() {
 }
 
 #[test]
-fn kill_does_not_need_a_lock_file_that_can_be_read() {
+fn kill_works_with_unreadable_record() {
     let vm = Vm::new();
     let server = Server::script("exec sleep 1000");
     vm.start_running(&server, &["--no-cgroups"]);
@@ -86,7 +89,7 @@ fn kill_does_not_need_a_lock_file_that_can_be_read() {
 }
 
 #[test]
-fn a_kill_in_the_middle_of_a_start_leaves_nothing() {
+fn kill_during_start_leaves_nothing() {
     let vm = Vm::new();
     for _ in 0..10 {
         let server = Server::script("exec sleep 1000");
@@ -100,7 +103,7 @@ fn a_kill_in_the_middle_of_a_start_leaves_nothing() {
 }
 
 #[test]
-fn a_container_that_is_not_here_is_gone_already() {
+fn kill_of_unknown_container_succeeds() {
     let vm = Vm::new();
     for signal in [0, 9, 15] {
         let killed = vm.kill(signal, "zzzzz-dz642-000000000000000");
@@ -112,7 +115,7 @@ fn a_container_that_is_not_here_is_gone_already() {
 }
 
 #[test]
-fn signal_zero_only_asks() {
+fn signal_zero_only_tests() {
     let vm = Vm::new();
     let server = Server::script("exec sleep 1000");
     vm.start_running(&server, &[]);
@@ -121,7 +124,7 @@ fn signal_zero_only_asks() {
 }
 
 #[test]
-fn kill_takes_only_its_own_container() {
+fn kill_spares_other_containers() {
     let vm = Vm::new();
     let (one, other) = (
         Server::script("exec sleep 1000"),

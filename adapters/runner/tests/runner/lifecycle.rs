@@ -1,4 +1,4 @@
-//! A container from its record to its result.
+//! Complete runs of a container, from the record to the result.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Server, Vm, eventually, groups_of, processes_of};
 
 #[test]
-fn a_container_that_succeeds_is_complete_and_leaves_nothing() {
+fn successful_container_leaves_nothing() {
     let server = Server::script("pwd; touch here; echo done >&2");
     let vm = Vm::new();
     let ran = vm.start(&server, &[]);
@@ -29,7 +29,7 @@ fn a_container_that_succeeds_is_complete_and_leaves_nothing() {
 }
 
 #[test]
-fn an_exit_status_is_reported() {
+fn exit_status_is_reported() {
     for (script, code) in [("exit 3", 3), ("kill -SEGV $$", 139)] {
         let server = Server::script(script);
         let ran = Vm::new().run_here(&server, &[]);
@@ -43,7 +43,7 @@ fn an_exit_status_is_reported() {
 }
 
 #[test]
-fn term_ends_a_container_as_cancelled() {
+fn term_cancels_container() {
     let server = Server::script("echo up; exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -59,7 +59,7 @@ fn term_ends_a_container_as_cancelled() {
 }
 
 #[test]
-fn what_a_program_leaves_behind_ends_with_it() {
+fn leftover_processes_end_with_program() {
     let server = Server::script(
         "setsid sleep 1000 & setsid sh -c 'trap \"\" TERM HUP; sleep 1001 & wait' & exit 4",
     );
@@ -71,7 +71,7 @@ fn what_a_program_leaves_behind_ends_with_it() {
 }
 
 #[test]
-fn a_container_that_is_not_locked_is_left_alone() {
+fn unlocked_container_is_not_run() {
     for state in ["Queued", "Running", "Complete", "Cancelled"] {
         let server = Server::with(json!({"command": ["true"], "state": state}));
         let ran = Vm::new().run_here(&server, &[]);
@@ -82,7 +82,7 @@ fn a_container_that_is_not_locked_is_left_alone() {
 }
 
 #[test]
-fn the_time_limit_ends_even_a_container_that_ignores_term() {
+fn time_limit_kills_container_ignoring_term() {
     let server = Server::with(json!({
         "command": ["sh", "-c", "trap '' TERM; while :; do sleep 1000; done"],
         "scheduling_parameters": {"max_run_time": 1},
@@ -107,7 +107,7 @@ fn the_time_limit_ends_even_a_container_that_ignores_term() {
 }
 
 #[test]
-fn memory_beyond_the_limit_is_not_given() {
+fn memory_limit_is_enforced() {
     let hungry = "dd if=/dev/zero of=/dev/null bs=400M count=1";
     for (ram, flags, succeeds) in [
         (
@@ -147,7 +147,7 @@ fn memory_beyond_the_limit_is_not_given() {
 }
 
 #[test]
-fn no_secret_reaches_the_container_but_its_own_token_when_it_asks() {
+fn container_gets_only_its_own_token() {
     for api in [false, true] {
         let server = Server::with(json!({"command": ["env"], "runtime_constraints": {"API": api}}));
         let vm = Vm::new();
@@ -182,7 +182,7 @@ fn no_secret_reaches_the_container_but_its_own_token_when_it_asks() {
 }
 
 #[test]
-fn the_working_directory_is_made_or_taken_as_it_is() {
+fn working_directory_is_created_or_used() {
     let vm = Vm::new();
     for (cwd, expected) in [
         ("deep/er", "/work/deep/er\n"),
@@ -197,7 +197,7 @@ fn the_working_directory_is_made_or_taken_as_it_is() {
 }
 
 #[test]
-fn a_price_history_and_a_list_update_the_cost_of_a_running_container() {
+fn price_history_updates_running_cost() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -214,7 +214,7 @@ fn a_price_history_and_a_list_update_the_cost_of_a_running_container() {
 }
 
 #[test]
-fn a_spot_notice_is_reported_once() {
+fn spot_notice_is_reported_once() {
     let server = Server::script("exec sleep 1000");
     server.world().spot_notice =
         Some(json!({"action": "terminate", "time": "2026-08-07T12:00:00Z"}));

@@ -1,4 +1,4 @@
-//! What `--list` says of containers in every stage, and that it harms none.
+//! `--list` for containers in every state, without harm to the containers.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use crate::support::{Server, Vm, eventually, finish, processes_of};
 
 const UUID: &str = "zzzzz-dz642-000000000000000";
 
-/// A lock file held by this process.
+/// Creates a lock file held by this process.
 fn hold(vm: &Vm, content: &str) -> File {
     let mut file = File::create(vm.lockfile(UUID)).unwrap();
     file.write_all(content.as_bytes()).unwrap();
@@ -23,7 +23,7 @@ fn hold(vm: &Vm, content: &str) -> File {
 }
 
 #[test]
-fn a_running_container_is_listed() {
+fn running_container_is_listed() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -36,7 +36,7 @@ fn a_running_container_is_listed() {
 }
 
 #[test]
-fn a_container_that_is_starting_is_skipped_and_kept() {
+fn starting_container_is_skipped() {
     let vm = Vm::new();
     let _held = hold(&vm, "");
     let listed = vm.list();
@@ -48,7 +48,7 @@ fn a_container_that_is_starting_is_skipped_and_kept() {
 }
 
 #[test]
-fn an_abandoned_lock_file_is_removed_without_a_word() {
+fn free_lock_file_is_removed_silently() {
     let vm = Vm::new();
     drop(hold(&vm, &json!({"UUID": UUID, "PID": 1}).to_string()));
     let listed = vm.list();
@@ -57,7 +57,7 @@ fn an_abandoned_lock_file_is_removed_without_a_word() {
 }
 
 #[test]
-fn a_container_whose_runner_died_is_stale_until_its_processes_end() {
+fn container_without_runner_is_stale() {
     let server = Server::script("echo up; exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -70,7 +70,7 @@ fn a_container_whose_runner_died_is_stale_until_its_processes_end() {
     assert_eq!(
         vm.kill(15, &server.uuid).code,
         Some(0),
-        "the runner is gone"
+        "the runner is still alive"
     );
     let killed = vm.kill(9, &server.uuid);
     assert_eq!(killed.code, Some(0), "{killed:?}");
@@ -79,9 +79,9 @@ fn a_container_whose_runner_died_is_stale_until_its_processes_end() {
 }
 
 #[test]
-fn a_stranger_with_the_pid_of_a_dead_runner_is_never_signalled() {
+fn reused_pid_is_not_signalled() {
     let vm = Vm::new();
-    // The signal would end this very test.
+    // The signal would end this test process.
     let mine = std::process::id();
     let _held = hold(
         &vm,
@@ -92,7 +92,7 @@ fn a_stranger_with_the_pid_of_a_dead_runner_is_never_signalled() {
 }
 
 #[test]
-fn a_lock_file_of_another_tool_is_understood() {
+fn lock_file_of_other_tool_is_listed() {
     let vm = Vm::new();
     let mut shell = Command::new("sh");
     shell
@@ -112,7 +112,7 @@ fn a_lock_file_of_another_tool_is_understood() {
 }
 
 #[test]
-fn a_broken_node_and_a_lock_file_of_nonsense_are_reported() {
+fn broken_node_and_invalid_record_are_reported() {
     let vm = Vm::new();
     fs::write(vm.path("lock").join("crunch-run-broken"), "").unwrap();
     let _held = hold(&vm, "{nonsense");
@@ -122,7 +122,7 @@ fn a_broken_node_and_a_lock_file_of_nonsense_are_reported() {
 }
 
 #[test]
-fn standard_input_that_never_ends_does_not_hang_a_list() {
+fn list_does_not_read_stdin() {
     let vm = Vm::new();
     let mut child = vm
         .command(&["--list"])
@@ -134,7 +134,7 @@ fn standard_input_that_never_ends_does_not_hang_a_list() {
 }
 
 #[test]
-fn a_missing_lock_directory_is_a_failure() {
+fn missing_lock_directory_is_an_error() {
     let mut vm = Vm::new();
     vm.flags[0] = format!("--lock-dir={}", vm.path("nowhere").display());
     let listed = vm.list();
@@ -143,7 +143,7 @@ fn a_missing_lock_directory_is_a_failure() {
 }
 
 #[test]
-fn the_lock_directory_may_be_a_symbolic_link() {
+fn lock_directory_may_be_symbolic_link() {
     let server = Server::script("exec sleep 1000");
     let mut vm = Vm::new();
     std::os::unix::fs::symlink(vm.path("lock"), vm.path("link")).unwrap();
@@ -155,7 +155,7 @@ fn the_lock_directory_may_be_a_symbolic_link() {
 }
 
 #[test]
-fn a_list_at_any_moment_of_a_start_never_kills_the_runner() {
+fn list_during_start_spares_runner() {
     let done = AtomicBool::new(false);
     let vm = Vm::new();
     let program = (vm.flags.clone(), env!("CARGO_BIN_EXE_longshore-runner"));
@@ -181,7 +181,7 @@ fn a_list_at_any_moment_of_a_start_never_kills_the_runner() {
 }
 
 #[test]
-fn a_second_start_of_the_same_container_fails() {
+fn second_start_of_container_fails() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -194,12 +194,12 @@ fn a_second_start_of_the_same_container_fails() {
     assert_eq!(
         vm.list().stdout,
         format!("{}\n", server.uuid),
-        "the first one runs on"
+        "the first runner is not listed"
     );
 }
 
 #[test]
-fn a_detached_runner_holds_nothing_of_the_command_that_started_it() {
+fn detached_runner_closes_inherited_streams() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     let ran = vm.start(&server, &[]);
@@ -209,7 +209,7 @@ fn a_detached_runner_holds_nothing_of_the_command_that_started_it() {
     assert!(ran.stdout.contains(&server.uuid), "{ran:?}");
 }
 
-/// What whoever speaks to the cloud writes when it announces the machine's end, whole at once.
+/// Writes a preemption notice atomically, as a program receiving the cloud's notices does.
 fn announce(vm: &Vm, line: &str) {
     let beside = vm.path("lock").join("beside");
     fs::write(&beside, line).unwrap();
@@ -217,7 +217,7 @@ fn announce(vm: &Vm, line: &str) {
 }
 
 #[test]
-fn an_announced_end_is_listed_and_the_owner_of_what_runs_is_told() {
+fn preemption_notice_is_listed_and_reported() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     vm.start_running(&server, &[]);
@@ -237,13 +237,13 @@ fn an_announced_end_is_listed_and_the_owner_of_what_runs_is_told() {
     let notice = "Cloud provider scheduled instance terminate at 2033-05-18T03:33:20Z";
     assert_eq!(status["preemptionNotice"], notice);
     assert_eq!(server.world().state(), "Running");
-    // One that is long past does no harm.
+    // An obsolete notice is ignored.
     announce(&vm, "1000000000 terminate\n");
     assert_eq!(vm.list().stdout, format!("{}\n", server.uuid));
 }
 
 #[test]
-fn an_end_that_was_announced_while_a_container_started_is_told_without_another_list() {
+fn preemption_notice_during_start_is_reported() {
     let server = Server::script("exec sleep 1000");
     let vm = Vm::new();
     announce(&vm, "2000000000 terminate\n");

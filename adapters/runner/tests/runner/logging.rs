@@ -1,11 +1,11 @@
-//! What a container prints, on its way to the API and to the local file.
+//! Output of a container, in the API and in the local file.
 
 use std::fs;
 
-use crate::support::{Server, Vm, World};
+use crate::support::{ApiState, Server, Vm};
 
 #[test]
-fn both_streams_arrive_in_order_while_the_container_runs() {
+fn both_streams_arrive_in_order() {
     let server = Server::script(
         "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; echo bad >&2; exec sleep 1000",
     );
@@ -27,7 +27,7 @@ fn both_streams_arrive_in_order_while_the_container_runs() {
 }
 
 #[test]
-fn an_api_without_logs_is_asked_once_and_told_once() {
+fn api_without_logs_gets_one_request() {
     let server = Server::script("for i in 1 2 3 4; do echo $i; sleep 0.6; done");
     server.world().log_status = Some(404);
     let vm = Vm::new();
@@ -40,7 +40,7 @@ fn an_api_without_logs_is_asked_once_and_told_once() {
 }
 
 #[test]
-fn a_slow_api_stops_the_container_rather_than_filling_memory() {
+fn slow_api_blocks_container_output() {
     let vm = Vm::new();
     let marker = vm.path("marker");
     let bytes = 4 << 20;
@@ -50,10 +50,10 @@ fn a_slow_api_stops_the_container_rather_than_filling_memory() {
     ));
     server.world().log_status = Some(503);
     assert_eq!(vm.start(&server, &[]).code, Some(0));
-    server.wait_for("several tries", |world| world.log_requests >= 4);
+    server.wait_for("several attempts", |world| world.log_requests >= 4);
     assert!(
         !marker.exists(),
-        "the container could print more than the buffer holds"
+        "the container wrote more than the buffer size"
     );
     server.world().log_status = None;
     server.wait_for_state("Complete");
@@ -62,7 +62,7 @@ fn a_slow_api_stops_the_container_rather_than_filling_memory() {
 }
 
 #[test]
-fn a_lost_answer_puts_nothing_into_a_log_twice() {
+fn lost_response_duplicates_no_log_bytes() {
     for redirect in ["", ">&2"] {
         let vm = Vm::new();
         let gate = vm.path("gate");
@@ -70,10 +70,10 @@ fn a_lost_answer_puts_nothing_into_a_log_twice() {
             "(echo one; until [ -e {} ]; do sleep 0.01; done; echo two) {redirect}",
             gate.display()
         ));
-        let text = |world: &World| String::from_utf8([&*world.stdout, &world.stderr].concat());
+        let text = |world: &ApiState| String::from_utf8([&*world.stdout, &world.stderr].concat());
         server.world().lost_answers = vec!["POST", "POST"];
         assert_eq!(vm.start(&server, &[]).code, Some(0));
-        server.wait_for("the third try", |world| world.log_requests == 3);
+        server.wait_for("the third attempt", |world| world.log_requests == 3);
         {
             let mut world = server.world();
             assert_eq!(text(&world).unwrap(), "one\n");

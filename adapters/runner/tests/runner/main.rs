@@ -1,4 +1,4 @@
-//! The real runner against a small containers API: one module for each face of the program.
+//! Tests of the runner binary against a small containers API, one module per area.
 
 mod command_line;
 mod killing;

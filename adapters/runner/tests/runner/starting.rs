@@ -1,5 +1,5 @@
-//! The guard against running twice: what is reported before user code runs, and what comes of the
-//! answer.
+//! Protection against a second run: the start report before user code, and the reactions to the
+//! response.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{SOON, Server, Vm, eventually};
 
-/// A container that leaves a line in a file each time it runs.
+/// Container that appends a line to a file at each run.
 fn counting(vm: &Vm) -> Server {
     Server::script(&format!("echo ran >> {}", vm.path("runs").display()))
 }
@@ -19,7 +19,7 @@ fn runs(vm: &Vm) -> String {
 }
 
 #[test]
-fn user_code_never_runs_when_the_api_refuses_running() {
+fn refused_start_report_runs_nothing() {
     for status in [403, 422] {
         let vm = Vm::new();
         let server = counting(&vm);
@@ -28,7 +28,7 @@ fn user_code_never_runs_when_the_api_refuses_running() {
         assert_eq!(ran.code, Some(1), "{ran:?}");
         assert!(ran.stderr.contains("update refused"), "{ran:?}");
         assert!(runs(&vm).is_empty() && server.world().updates.is_empty());
-        // The file works: the same container runs when the API agrees.
+        // The same container runs if the API accepts the update.
         server.world().running_status = None;
         assert_eq!(vm.run_here(&server, &[]).code, Some(0));
         assert_eq!(runs(&vm), "ran\n");
@@ -36,8 +36,8 @@ fn user_code_never_runs_when_the_api_refuses_running() {
 }
 
 #[test]
-fn a_lost_answer_to_the_start_report_does_not_stop_the_container() {
-    // An API that knows a repeated report again, and one that refuses it whoever sends it.
+fn lost_start_response_is_no_failure() {
+    // An API that accepts repeated reports, and an API that refuses all repeated reports.
     for refuses_repeats in [false, true] {
         let vm = Vm::new();
         let server = counting(&vm);
@@ -56,7 +56,7 @@ fn a_lost_answer_to_the_start_report_does_not_stop_the_container() {
         );
         let [first, second] = world.start_reports.as_slice() else {
             panic!(
-                "not one report and its repetition: {:?}",
+                "expected one report and one repetition: {:?}",
                 world.start_reports
             );
         };
@@ -66,9 +66,9 @@ fn a_lost_answer_to_the_start_report_does_not_stop_the_container() {
 }
 
 #[test]
-fn user_code_never_runs_when_another_runner_was_faster() {
+fn start_of_rival_runs_nothing() {
     const RIVAL: &str = "127.0.0.1:1";
-    // At once, and after a try of which nobody knows what came.
+    // At the first attempt, and after an attempt with an unknown result.
     for unclear in [false, true] {
         let vm = Vm::new();
         let server = counting(&vm);
@@ -79,11 +79,11 @@ fn user_code_never_runs_when_another_runner_was_faster() {
         }
         assert_eq!(vm.start(&server, &[]).code, Some(0));
         if unclear {
-            server.wait_for("a try", |world| !world.start_reports.is_empty());
+            server.wait_for("an attempt", |world| !world.start_reports.is_empty());
             let mut world = server.world();
             (world.running_status, world.rival) = (None, Some(RIVAL));
         }
-        eventually("the runner gives up", || vm.list().stdout.is_empty());
+        eventually("the runner ends", || vm.list().stdout.is_empty());
         assert_eq!(runs(&vm), "");
         let log = vm.local_log(&server.uuid);
         assert!(
@@ -97,13 +97,15 @@ fn user_code_never_runs_when_another_runner_was_faster() {
 }
 
 #[test]
-fn a_stop_before_the_start_puts_the_container_back() {
+fn stop_before_start_runs_nothing() {
     let vm = Vm::new();
     let server = counting(&vm);
     // The update to Running is retried while the signal arrives.
     server.world().running_status = Some(503);
     assert_eq!(vm.start(&server, &[]).code, Some(0));
-    server.wait_for("a try to start", |world| !world.start_reports.is_empty());
+    server.wait_for("an attempt to start", |world| {
+        !world.start_reports.is_empty()
+    });
     assert_eq!(vm.kill(15, &server.uuid).code, Some(1));
     server.world().running_status = None;
     server.wait_for_state("Cancelled");
@@ -111,7 +113,7 @@ fn a_stop_before_the_start_puts_the_container_back() {
 }
 
 #[test]
-fn the_gateway_address_is_listened_on_as_long_as_the_runner_lives() {
+fn gateway_listens_while_runner_lives() {
     let vm = Vm::new();
     let server = Server::script("exec sleep 1000");
     let mut config = server.config();
@@ -125,7 +127,11 @@ fn the_gateway_address_is_listened_on_as_long_as_the_runner_lives() {
     for _ in 0..3 {
         let mut caller = TcpStream::connect(address).unwrap();
         caller.set_read_timeout(Some(SOON)).unwrap();
-        assert_eq!(caller.read(&mut [0]).unwrap(), 0, "hung up on");
+        assert_eq!(
+            caller.read(&mut [0]).unwrap(),
+            0,
+            "the connection stays open"
+        );
     }
     assert_eq!(vm.kill(15, &server.uuid).code, Some(0));
     let refused = TcpStream::connect(address).map_err(|error| error.kind());
@@ -133,7 +139,7 @@ fn the_gateway_address_is_listened_on_as_long_as_the_runner_lives() {
 }
 
 #[test]
-fn without_a_host_to_be_reached_at_it_is_this_machine() {
+fn gateway_without_host_uses_loopback() {
     let vm = Vm::new();
     let server = Server::script("exit 0");
     let mut config = server.config();
@@ -146,10 +152,10 @@ fn without_a_host_to_be_reached_at_it_is_this_machine() {
 }
 
 #[test]
-fn the_users_process_holds_no_socket_of_its_runner() {
+fn user_process_inherits_no_socket() {
     let server = Server::script("ls -l /proc/self/fd");
     let vm = Vm::new();
-    // Detached, it inherits the lock: what is inherited is seen.
+    // The detached runner inherits the lock, so inherited descriptors are visible.
     assert_eq!(vm.start(&server, &[]).code, Some(0));
     server.wait_for_state("Complete");
     let listed = String::from_utf8(server.world().stdout.clone()).unwrap();

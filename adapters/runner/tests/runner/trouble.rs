@@ -1,4 +1,4 @@
-//! Bad configuration, bad records, and an API that is away.
+//! Invalid configuration, invalid records, and an unreachable API.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn config_with(server: &Server, name: &str, value: &str) -> Value {
 }
 
 #[test]
-fn a_start_that_cannot_work_fails_at_once_and_takes_no_lock() {
+fn invalid_start_fails_without_lock() {
     let server = Server::script("exit 0");
     let vm = Vm::new();
     let mut no_host = config_with(&server, "ARVADOS_API_HOST", "");
@@ -57,7 +57,7 @@ fn a_start_that_cannot_work_fails_at_once_and_takes_no_lock() {
 }
 
 #[test]
-fn configuration_that_is_not_json_fails_the_start() {
+fn non_json_configuration_fails_start() {
     let server = Server::script("exit 0");
     let vm = Vm::new();
     for text in ["", "{", "7", "Env: {}"] {
@@ -77,7 +77,7 @@ fn configuration_that_is_not_json_fails_the_start() {
 }
 
 #[test]
-fn configuration_may_come_without_an_end() {
+fn configuration_needs_no_end_of_file() {
     let server = Server::script("exit 0");
     let vm = Vm::new();
     let mut command = vm.command(&[
@@ -95,7 +95,7 @@ fn configuration_may_come_without_an_end() {
 }
 
 #[test]
-fn a_program_that_cannot_be_run_cancels_the_container_with_a_reason() {
+fn missing_program_cancels_with_reason() {
     let server = Server::with(json!({"command": ["/nowhere/program", "x"]}));
     let ran = Vm::new().run_here(&server, &[]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -112,7 +112,7 @@ fn a_program_that_cannot_be_run_cancels_the_container_with_a_reason() {
 }
 
 #[test]
-fn a_record_that_nobody_can_run_is_cancelled_with_a_reason() {
+fn invalid_record_cancels_with_reason() {
     for (record, why) in [
         (json!({"command": []}), "command is empty"),
         (json!({"command": "ls -l"}), "malformed container record"),
@@ -136,18 +136,18 @@ fn a_record_that_nobody_can_run_is_cancelled_with_a_reason() {
 }
 
 #[test]
-fn a_result_outlives_an_api_that_is_away_for_a_while() {
+fn result_is_retried_while_api_down() {
     let server = Server::script("echo last words; exit 5");
     let vm = Vm::new();
     vm.start(&server, &["--sleep=0s"]);
     server.wait_for_state("Running");
     server.world().down = true;
     let before = server.world().requests;
-    server.wait_for("several tries", |world| world.requests >= before + 4);
+    server.wait_for("several attempts", |world| world.requests >= before + 4);
     assert_eq!(
         vm.list().stdout,
         format!("{}\n", server.uuid),
-        "the runner waits"
+        "the runner is not listed"
     );
     server.world().down = false;
     server.wait_for_state("Complete");
@@ -159,7 +159,7 @@ fn a_result_outlives_an_api_that_is_away_for_a_while() {
 }
 
 #[test]
-fn a_directory_that_is_no_place_for_scratch_puts_the_container_back() {
+fn invalid_scratch_directory_requeues() {
     let server = Server::script("exit 0");
     let mut vm = Vm::new();
     fs::write(vm.path("file"), "").unwrap();
@@ -171,12 +171,12 @@ fn a_directory_that_is_no_place_for_scratch_puts_the_container_back() {
     assert_eq!(
         vm.list().stdout,
         "",
-        "one bad directory does not condemn the node"
+        "one bad directory marks the node as broken"
     );
 }
 
 #[test]
-fn an_api_that_asks_for_patience_gets_it() {
+fn retry_after_header_is_obeyed() {
     let server = Server::script("exit 0");
     server.world().busy_s = Some(1);
     let ran = Vm::new().run_here(&server, &[]);

@@ -1,4 +1,4 @@
-//! What goes in and comes out.
+//! Commands: input, output, exit status, deadlines, and shared connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::support::{Vm, keygen, run, soon};
 
 #[tokio::test]
-async fn streams_and_exit_statuses_pass_through() {
+async fn streams_and_exit_status_are_returned() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     for status in [0, 1, 2, 255] {
@@ -28,7 +28,7 @@ async fn streams_and_exit_statuses_pass_through() {
 }
 
 #[tokio::test]
-async fn a_big_input_arrives_whole() {
+async fn large_input_arrives_complete() {
     let vm = Vm::start().await;
     let mut exec = Exec::new("wc -c; echo done >&2");
     exec.stdin = Bytes::from(vec![7; 20 << 20]);
@@ -38,10 +38,10 @@ async fn a_big_input_arrives_whole() {
 }
 
 #[tokio::test]
-async fn a_command_may_talk_before_it_listens_and_need_not_listen() {
+async fn command_may_write_before_reading() {
     let vm = Vm::start().await;
     let pool = vm.pool();
-    // More on both ways than any window holds.
+    // More data in both directions than any channel window holds.
     let mut exec = Exec::new("head -c 1000000 /dev/zero; head -c 1000000 /dev/zero >&2; wc -c >&2");
     exec.stdin = Bytes::from(vec![7; 5 << 20]);
     let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
@@ -54,31 +54,31 @@ async fn a_command_may_talk_before_it_listens_and_need_not_listen() {
 }
 
 #[tokio::test]
-async fn endless_output_is_cut_off_and_the_connection_stays_usable() {
+async fn endless_output_keeps_connection_usable() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     for (command, stream) in [("yes", "standard output"), ("yes >&2", "standard error")] {
-        let said = pool.run(&vm.target(), &Exec::new(command), soon()).await;
-        assert_eq!(said, Err(ExecError::TooLarge(stream)));
+        let result = pool.run(&vm.target(), &Exec::new(command), soon()).await;
+        assert_eq!(result, Err(ExecError::TooLarge(stream)));
     }
     assert!(run(&pool, &vm.target(), "true").await.is_success());
     assert_eq!(vm.connections(), 1);
 }
 
 #[tokio::test]
-async fn commands_share_one_connection_and_at_most_five_channels() {
+async fn commands_share_connection_and_five_channels() {
     let vm = Vm::start().await;
     let pool = Arc::new(vm.pool());
     assert_all_succeed(&pool, &vm, 20).await;
     assert_eq!(vm.connections(), 1);
-    // One more asked for the secret.
+    // One more session for the identity check.
     assert_eq!(vm.sessions(), 21);
     let most = vm.sessions_at_once();
     assert!((2..=5).contains(&most), "{most} at once");
 }
 
 #[tokio::test]
-async fn a_server_with_few_sessions_is_asked_again() {
+async fn server_without_free_session_is_retried() {
     let vm = Vm::start_with("MaxSessions 2").await;
     let pool = Arc::new(vm.pool());
     assert_all_succeed(&pool, &vm, 20).await;
@@ -101,7 +101,7 @@ async fn assert_all_succeed(pool: &Arc<Pool>, vm: &Vm, commands: usize) {
 }
 
 #[tokio::test]
-async fn a_hung_command_ends_at_its_deadline_and_disturbs_nobody() {
+async fn hung_command_ends_at_deadline() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
@@ -109,34 +109,37 @@ async fn a_hung_command_ends_at_its_deadline_and_disturbs_nobody() {
     let begin = Instant::now();
     let hangs = async {
         let deadline = begin + Duration::from_secs(2);
-        let said = pool.run(&target, &hung, deadline).await;
-        (said, begin.elapsed())
+        let result = pool.run(&target, &hung, deadline).await;
+        (result, begin.elapsed())
     };
-    let ((said, took), ()) = tokio::join!(hangs, async {
+    let ((result, took), ()) = tokio::join!(hangs, async {
         for _ in 0..3 {
             assert!(run(&pool, &target, "true").await.is_success());
         }
     });
-    assert!(matches!(said, Err(ExecError::Deadline { .. })), "{said:?}");
+    assert!(
+        matches!(result, Err(ExecError::Deadline { .. })),
+        "{result:?}"
+    );
     assert!((2..5).contains(&took.as_secs()), "{took:?}");
     assert!(run(&pool, &target, "true").await.is_success());
     assert_eq!(vm.connections(), 1);
 }
 
 #[tokio::test]
-async fn what_had_arrived_by_the_deadline_is_kept() {
+async fn output_before_deadline_is_kept() {
     let vm = Vm::start().await;
     let exec = Exec::new("echo early; sleep 10");
     let deadline = Instant::now() + Duration::from_secs(3);
-    let said = vm.pool().run(&vm.target(), &exec, deadline).await;
-    let Err(ExecError::Deadline { stdout, .. }) = said else {
-        panic!("{said:?}");
+    let result = vm.pool().run(&vm.target(), &exec, deadline).await;
+    let Err(ExecError::Deadline { stdout, .. }) = result else {
+        panic!("{result:?}");
     };
     assert_eq!(stdout, b"early\n");
 }
 
 #[tokio::test]
-async fn a_descendant_that_holds_a_stream_does_not_hide_the_exit_status() {
+async fn background_process_keeps_exit_status_visible() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let mut exec = Exec::new("sleep 30 & echo $! >$LONGSHORE_VM_DIR/pid; exit 0");
@@ -145,12 +148,12 @@ async fn a_descendant_that_holds_a_stream_does_not_hide_the_exit_status() {
     let output = pool.run(&vm.target(), &exec, soon()).await.unwrap();
     assert!(output.is_success());
     assert!(begin.elapsed() < Duration::from_secs(5));
-    // Nobody told it to end.
+    // The background process is still running.
     crate::support::kill("-KILL", vm.read("pid").trim());
 }
 
 #[tokio::test]
-async fn a_dropped_call_still_frees_its_channel() {
+async fn dropped_call_frees_channel() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
@@ -162,12 +165,12 @@ async fn a_dropped_call_still_frees_its_channel() {
         let _ = tokio::time::timeout(Duration::from_millis(100), call).await;
     }
     assert!(run(&pool, &target, "true").await.is_success());
-    // After some that hang, what may run shall not depend on the sessions they hold.
+    // Hanging commands must not use up all sessions.
     assert!(vm.connections() <= 3);
 }
 
 #[tokio::test]
-async fn an_rsa_key_logs_in() {
+async fn rsa_key_logs_in() {
     let vm = Vm::start().await;
     keygen(&vm.path("rsa"), "rsa");
     vm.write("authorized", &vm.read("rsa.pub"));

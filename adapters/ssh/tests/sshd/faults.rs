@@ -1,4 +1,4 @@
-//! Networks and servers that fail.
+//! Failing networks and servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,66 +22,67 @@ async fn assert_unreachable(pool: &Pool, target: &Target, deadline: Instant) -> 
 }
 
 #[tokio::test]
-async fn a_connection_killed_under_a_command_is_lost_and_made_again() {
+async fn killed_connection_is_lost_and_redialed() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
     let pid = session_pid(&pool, &target).await;
     let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 20");
-    let (said, ()) = tokio::join!(pool.run(&target, &exec, soon()), async {
+    let (result, ()) = tokio::join!(pool.run(&target, &exec, soon()), async {
         until("the command runs", || vm.path("marker").exists()).await;
         kill("-KILL", &pid);
     });
-    assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
+    assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");
     assert!(run(&pool, &target, "true").await.is_success());
     assert_eq!(vm.connections(), 2);
 }
 
 #[tokio::test]
-async fn a_frozen_peer_is_given_up_within_a_few_keepalives() {
+async fn frozen_peer_is_lost_after_keepalives() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
     let pid = session_pid(&pool, &target).await;
     let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker; sleep 20");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let (said, frozen_at) = tokio::join!(pool.run(&target, &exec, deadline), async {
+    let (result, frozen_at) = tokio::join!(pool.run(&target, &exec, deadline), async {
         until("the command runs", || vm.path("marker").exists()).await;
         kill("-STOP", &pid);
         Instant::now()
     });
-    assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
+    assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");
     let took = frozen_at.elapsed();
     assert!(took < Duration::from_secs(14), "{took:?}");
     assert!(run(&pool, &target, "true").await.is_success());
     kill("-KILL", &pid);
 }
 
-/// A network between us and a server that can be cut: everything stays connected, nothing passes.
-async fn cuttable(server: String) -> (Target, oneshot::Sender<()>) {
+/// Starts a proxy in front of a server. After a message on the returned channel the proxy keeps all
+/// connections open but forwards nothing.
+async fn start_proxy(server: String) -> (Target, oneshot::Sender<()>) {
     let socket = TcpSocket::new_v4().unwrap();
-    // So little is under way that a sender notices soon.
+    // A small buffer, so that the sender is blocked soon.
     socket.set_recv_buffer_size(16 << 10).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(8).unwrap();
     let target = target(&listener.local_addr().unwrap().to_string());
-    let (cut, cuts) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
     tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut server = TcpStream::connect(server).await.unwrap();
         tokio::select! {
             _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-            _ = cuts => std::future::pending().await,
+            _ = stopped => std::future::pending().await,
         }
     });
-    (target, cut)
+    (target, stop)
 }
 
 #[tokio::test]
-async fn a_network_that_stops_while_data_is_sent_is_given_up_too() {
+async fn stopped_network_ends_uploads() {
     let vm = Vm::start().await;
     let pool = Arc::new(vm.pool());
-    let (target, cut) = cuttable(vm.address()).await;
+    let (target, stop) = start_proxy(vm.address()).await;
     run(&pool, &target, "true").await;
     let mut exec = Exec::new("echo >>$LONGSHORE_VM_DIR/marker; cat >/dev/null");
     exec.stdin = vec![7; 1 << 30].into();
@@ -95,18 +96,18 @@ async fn a_network_that_stops_while_data_is_sent_is_given_up_too() {
         vm.path("marker").exists() && vm.read("marker").lines().count() == 5
     })
     .await;
-    cut.send(()).unwrap();
-    let cut_at = Instant::now();
-    while let Some(said) = uploads.join_next().await {
-        let said = said.unwrap();
-        assert!(matches!(said, Err(ExecError::Lost(_))), "{said:?}");
+    stop.send(()).unwrap();
+    let stopped_at = Instant::now();
+    while let Some(result) = uploads.join_next().await {
+        let result = result.unwrap();
+        assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");
     }
-    let took = cut_at.elapsed();
+    let took = stopped_at.elapsed();
     assert!(took < Duration::from_secs(25), "{took:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_accepts_and_stays_silent_costs_only_the_deadline() {
+async fn silent_server_ends_at_deadline() {
     let vm = Vm::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = target(&listener.local_addr().unwrap().to_string());
@@ -118,7 +119,7 @@ async fn a_server_that_accepts_and_stays_silent_costs_only_the_deadline() {
 }
 
 #[tokio::test]
-async fn what_is_no_ssh_server_is_named() {
+async fn non_ssh_server_is_reported() {
     let vm = Vm::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = target(&listener.local_addr().unwrap().to_string());
@@ -132,7 +133,7 @@ async fn what_is_no_ssh_server_is_named() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_not_tried_again_at_once() {
+async fn refused_connection_is_backed_off() {
     let mut vm = Vm::start().await;
     vm.stop();
     let pool = vm.pool();
@@ -143,7 +144,7 @@ async fn a_refused_connection_is_not_tried_again_at_once() {
     );
     let again = assert_unreachable(&pool, &vm.target(), soon()).await;
     assert!(again.contains("not tried again for 0."), "{again}");
-    // A VM that boots is reached soon after its server is up.
+    // A booting VM is reached soon after the start of its server.
     vm.launch().await;
     let up = Instant::now();
     while pool
@@ -157,7 +158,7 @@ async fn a_refused_connection_is_not_tried_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_new_address_is_tried_at_once() {
+async fn new_address_resets_backoff() {
     let mut vm = Vm::start().await;
     vm.stop();
     let pool = vm.pool();
@@ -167,7 +168,7 @@ async fn a_new_address_is_tried_at_once() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_not_accepted_is_said_with_the_user() {
+async fn rejected_key_error_names_user() {
     let vm = Vm::start().await;
     keygen(&vm.path("stranger"), "ed25519");
     let settings = vm.settings_with_key("stranger");
@@ -181,14 +182,14 @@ async fn a_key_that_is_not_accepted_is_said_with_the_user() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_is_said() {
+async fn invalid_address_is_reported() {
     let vm = Vm::start().await;
     let why = assert_unreachable(&vm.pool(), &target("vm:ssh"), soon()).await;
     assert!(why.contains("expected host"), "{why}");
 }
 
 #[tokio::test]
-async fn the_default_port_counts_for_a_bare_host() {
+async fn bare_host_uses_default_port() {
     let vm = Vm::start().await;
     assert!(
         run(&vm.pool(), &target("127.0.0.1"), "true")
@@ -198,10 +199,10 @@ async fn the_default_port_counts_for_a_bare_host() {
 }
 
 #[tokio::test]
-async fn callers_with_short_deadlines_get_there_together() {
+async fn short_deadlines_share_one_attempt() {
     let vm = Vm::start().await;
     let pool = vm.pool();
-    // No single deadline is long enough for a connection; the attempt outlives them all.
+    // No single deadline suffices for a connection: the attempt must outlive the callers.
     let deadline = soon();
     loop {
         let brief = Instant::now() + Duration::from_millis(5);
@@ -216,20 +217,23 @@ async fn callers_with_short_deadlines_get_there_together() {
 }
 
 #[tokio::test]
-async fn a_connection_full_of_unkillable_commands_is_replaced() {
+async fn connection_full_of_hung_commands_is_replaced() {
     let vm = Vm::start_with("MaxSessions 2").await;
     let pool = vm.pool();
     let target = vm.target();
     run(&pool, &target, "true").await;
-    // In a session of its own it gets no signal of the server, and holds its streams.
+    // A process in its own session gets no signal from the server and keeps the streams open.
     let exec = Exec::new("setsid sleep 20 & echo $! >>$LONGSHORE_VM_DIR/pids; wait");
     let deadline = Instant::now() + Duration::from_secs(2);
     let (a, b) = tokio::join!(
         pool.run(&target, &exec, deadline),
         pool.run(&target, &exec, deadline)
     );
-    for said in [a, b] {
-        assert!(matches!(said, Err(ExecError::Deadline { .. })), "{said:?}");
+    for result in [a, b] {
+        assert!(
+            matches!(result, Err(ExecError::Deadline { .. })),
+            "{result:?}"
+        );
     }
     assert!(run(&pool, &target, "true").await.is_success());
     assert_eq!(vm.connections(), 2);
@@ -239,14 +243,14 @@ async fn a_connection_full_of_unkillable_commands_is_replaced() {
 }
 
 #[tokio::test]
-async fn key_exchanges_at_a_time_are_bounded_and_silent_peers_do_not_count() {
+async fn key_exchanges_are_bounded() {
     let vm = Vm::start().await;
     let mut settings = vm.settings();
     settings.connects_max = 1;
     let pool = Pool::new(settings).unwrap();
     let brief = || Instant::now() + Duration::from_secs(1);
 
-    // Who says nothing at all keeps nobody waiting.
+    // A silent server does not occupy the only permit.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut first = target(&silent.local_addr().unwrap().to_string());
     first.instance = InstanceId::new("i-silent");
@@ -254,7 +258,7 @@ async fn key_exchanges_at_a_time_are_bounded_and_silent_peers_do_not_count() {
     assert!(run(&pool, &vm.target(), "true").await.is_success());
     pool.forget(&vm.target().key());
 
-    // Who begins a key exchange has the only turn until it is given up.
+    // A stalled key exchange occupies the only permit until its timeout.
     let stalled = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut second = target(&stalled.local_addr().unwrap().to_string());
     second.instance = InstanceId::new("i-stalled");

@@ -1,4 +1,4 @@
-//! Nothing is said to a VM that has not proved who it is.
+//! Identity check: no command runs on a VM with an unverified identity.
 
 use longshore_core::input::VmError;
 use longshore_secret::Secret;
@@ -6,8 +6,8 @@ use longshore_ssh::{Exec, ExecError, Pool, Target};
 
 use crate::support::{Vm, keygen, run, session_pid, soon, until};
 
-/// Fails unless the VM is taken for an impostor; returns why.
-async fn assert_impostor(pool: &Pool, target: &Target) -> String {
+/// Fails unless the identity check of the VM fails. Returns the error text.
+async fn assert_identity_mismatch(pool: &Pool, target: &Target) -> String {
     let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker");
     match pool.run(target, &exec, soon()).await {
         Err(ExecError::NotSent(VmError::IdentityMismatch(why))) => why,
@@ -16,7 +16,7 @@ async fn assert_impostor(pool: &Pool, target: &Target) -> String {
 }
 
 #[tokio::test]
-async fn a_wrong_secret_stops_everything_else() {
+async fn wrong_secret_blocks_commands() {
     for shown in [
         "",
         "another",
@@ -26,23 +26,27 @@ async fn a_wrong_secret_stops_everything_else() {
         let vm = Vm::start().await;
         vm.write("secret", shown);
         let pool = vm.pool();
-        let why = assert_impostor(&pool, &vm.target()).await;
+        let why = assert_identity_mismatch(&pool, &vm.target()).await;
         assert!(!why.contains(crate::support::SECRET), "{why}");
-        assert_eq!(vm.sessions(), 1, "only the secret was asked for");
+        assert_eq!(
+            vm.sessions(),
+            1,
+            "another command than the identity check was sent"
+        );
         assert!(!vm.path("marker").exists());
     }
 }
 
 #[tokio::test]
-async fn a_missing_secret_stops_everything_else_until_it_is_there() {
+async fn missing_secret_blocks_commands_until_present() {
     let vm = Vm::start().await;
     std::fs::remove_file(vm.path("secret")).unwrap();
     let pool = vm.pool();
-    let why = assert_impostor(&pool, &vm.target()).await;
+    let why = assert_identity_mismatch(&pool, &vm.target()).await;
     assert!(why.contains("No such file"), "{why}");
     assert!(!vm.path("marker").exists());
     vm.write("secret", crate::support::SECRET);
-    // The next attempts come by themselves after the back-off.
+    // Later calls dial again after the back-off.
     let deadline = soon();
     let key = vm.target().key();
     while pool
@@ -50,7 +54,11 @@ async fn a_missing_secret_stops_everything_else_until_it_is_there() {
         .await
         .is_err()
     {
-        assert_eq!(pool.host_key(&key), None, "not before it is proved");
+        assert_eq!(
+            pool.host_key(&key),
+            None,
+            "pinned before the identity check"
+        );
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
@@ -59,18 +67,18 @@ async fn a_missing_secret_stops_everything_else_until_it_is_there() {
 }
 
 #[tokio::test]
-async fn an_instance_without_secret_is_never_trusted() {
+async fn instance_without_secret_is_not_trusted() {
     let vm = Vm::start().await;
     vm.write("secret", "");
     let mut target = vm.target();
     target.secret = Secret::default();
-    let why = assert_impostor(&vm.pool(), &target).await;
+    let why = assert_identity_mismatch(&vm.pool(), &target).await;
     assert!(why.contains("no secret"), "{why}");
     assert_eq!(vm.connections(), 0);
 }
 
 #[tokio::test]
-async fn a_changed_host_key_stops_everything_even_with_the_right_secret() {
+async fn changed_host_key_blocks_commands() {
     let mut vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
@@ -80,7 +88,7 @@ async fn a_changed_host_key_stops_everything_even_with_the_right_secret() {
     crate::support::kill("-KILL", &pid);
     let deadline = soon();
     let why = loop {
-        // Until the old connection is known to be dead, it may take the command and lose it.
+        // The old connection may accept the command and lose the result, until found dead.
         let exec = Exec::new("touch $LONGSHORE_VM_DIR/marker");
         match pool.run(&target, &exec, soon()).await {
             Err(ExecError::NotSent(VmError::IdentityMismatch(why))) => break why,
@@ -89,29 +97,29 @@ async fn a_changed_host_key_stops_everything_even_with_the_right_secret() {
         }
     };
     assert!(why.contains("host key changed"), "{why}");
-    assert_eq!(vm.connections(), 1, "the new server was not logged in to");
+    assert_eq!(vm.connections(), 1, "logged in to the new server");
     assert_eq!(vm.sessions(), sessions);
     assert!(!vm.path("marker").exists());
-    // The next call does not hammer.
+    // The next call is backed off.
     assert!(
-        assert_impostor(&pool, &target)
+        assert_identity_mismatch(&pool, &target)
             .await
             .contains("not tried again")
     );
-    // Only when the instance is known to be gone, its name may stand for another one.
+    // After `forget` the instance counts as new.
     pool.forget(&target.key());
     assert!(run(&pool, &target, "true").await.is_success());
 }
 
 #[tokio::test]
-async fn the_proof_is_asked_for_once_and_the_key_remembered() {
+async fn secret_is_checked_once_per_key() {
     let vm = Vm::start().await;
     let pool = vm.pool();
     let target = vm.target();
     let pid = session_pid(&pool, &target).await;
     assert_eq!(vm.sessions(), 2);
     crate::support::kill("-KILL", &pid);
-    // The connection comes back by the pinned key alone.
+    // The pinned key suffices for a new connection.
     vm.write("secret", "something else");
     let begin = soon();
     while pool.run(&target, &Exec::new("true"), soon()).await.is_err() {
@@ -121,7 +129,7 @@ async fn the_proof_is_asked_for_once_and_the_key_remembered() {
 }
 
 #[tokio::test]
-async fn a_new_address_is_followed_with_the_old_key() {
+async fn new_address_needs_pinned_key() {
     let mut vm = Vm::start().await;
     let pool = vm.pool();
     run(&pool, &vm.target(), "true").await;
@@ -132,18 +140,18 @@ async fn a_new_address_is_followed_with_the_old_key() {
     assert_eq!(
         vm.sessions(),
         sessions + 1,
-        "the secret is not asked for again"
+        "the identity was checked again"
     );
 
-    // Somebody else at a new address is found out by the key.
+    // Another server at a new address is detected by its key.
     let other = Vm::start().await;
-    let why = assert_impostor(&pool, &other.target()).await;
+    let why = assert_identity_mismatch(&pool, &other.target()).await;
     assert!(why.contains("host key changed"), "{why}");
     assert_eq!(other.connections(), 0);
 }
 
 #[tokio::test]
-async fn the_old_connection_ends_when_the_address_changes_and_when_forgotten() {
+async fn changed_address_and_forget_close_connection() {
     let mut vm = Vm::start().await;
     let pool = vm.pool();
     let old = session_pid(&pool, &vm.target()).await;
@@ -156,7 +164,7 @@ async fn the_old_connection_ends_when_the_address_changes_and_when_forgotten() {
 }
 
 #[tokio::test]
-async fn a_server_that_gets_a_second_host_key_is_still_known_by_the_first() {
+async fn second_host_key_keeps_pinned_key_valid() {
     let mut vm = Vm::start().await;
     std::fs::remove_file(vm.path("host")).unwrap();
     keygen(&vm.path("host"), "rsa");

@@ -1,4 +1,4 @@
-//! Private keys as operators have them.
+//! Private keys in the formats of `ssh-keygen`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ fn keygen(path: &Path, kind: &str, format: &str, passphrase: &str) -> String {
 }
 
 #[test]
-fn the_usual_formats_are_read_and_encrypted_ones_are_refused() {
+fn common_key_formats_are_parsed() {
     let dir = tempfile::tempdir().unwrap();
     for (kind, format) in [
         ("ed25519", "RFC4716"),

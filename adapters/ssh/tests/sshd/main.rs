@@ -1,4 +1,4 @@
-//! The crate against OpenSSH's own server, on a loopback port, with a shell script for a runner.
+//! Tests against the server of OpenSSH on a loopback port, with a shell script as the runner.
 
 mod commands;
 mod faults;

@@ -1,4 +1,4 @@
-//! The words of the runner's protocol, on a real shell.
+//! Runner protocol on a real shell.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -29,14 +29,14 @@ fn one_runner() -> Option<RunnerList> {
     })
 }
 
-fn nothing_runs() -> ProbeReport {
+fn no_runners() -> ProbeReport {
     ProbeReport {
         ready: Ok(()),
         runners: Some(RunnerList::default()),
     }
 }
 
-/// Names and bytes of what is in the deploy directory.
+/// Names and contents of the files in the deploy directory.
 fn deployed(vm: &Vm) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(vm.path("bin"))
         .unwrap()
@@ -51,7 +51,7 @@ fn deployed(vm: &Vm) -> Vec<(String, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn a_steady_probe_is_one_list() {
+async fn probe_of_booted_vm_only_lists() {
     let vm = Vm::start().await;
     let remote = vm.remote();
     vm.write(
@@ -64,12 +64,12 @@ async fn a_steady_probe_is_one_list() {
     assert_eq!(report.ready, Ok(()));
     assert_eq!(report.runners, Some(expected));
     assert_eq!(vm.read("state/calls"), "--list\n");
-    // The proof of identity and the list.
+    // Identity check and list.
     assert_eq!(vm.sessions(), 2);
 }
 
 #[tokio::test]
-async fn a_probe_takes_the_prices_along_on_standard_input() {
+async fn probe_sends_prices_on_stdin() {
     let vm = Vm::start().await;
     let remote = vm.remote();
     vm.write("state/list", &format!("{ID}\n"));
@@ -82,24 +82,24 @@ async fn a_probe_takes_the_prices_along_on_standard_input() {
     assert_eq!(vm.read("state/calls"), "--list --stdin-prices\n");
     assert_eq!(vm.read("state/prices"), prices);
     vm.write("state/list-status", "1");
-    let said = remote
+    let result = remote
         .probe_with_prices(&vm.target(), prices.into(), soon())
         .await;
-    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+    assert!(matches!(result, Err(VmError::Failed(_))), "{result:?}");
 }
 
 #[tokio::test]
-async fn a_failing_list_is_a_failed_probe() {
+async fn failed_list_fails_probe() {
     let vm = Vm::start().await;
     let remote = vm.remote();
     vm.write("state/list", ID);
     vm.write("state/list-status", "1");
-    let said = remote.probe(&vm.target(), false, soon()).await;
-    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+    let result = remote.probe(&vm.target(), false, soon()).await;
+    assert!(matches!(result, Err(VmError::Failed(_))), "{result:?}");
 }
 
 #[tokio::test]
-async fn the_runner_is_started_with_its_arguments_and_its_configuration() {
+async fn start_passes_arguments_and_configuration() {
     let vm = Vm::start().await;
     let remote = vm.remote();
     let config = Secret::new("{\"Env\":{\"ARVADOS_API_TOKEN\":\"sesame\"}}");
@@ -112,11 +112,11 @@ async fn the_runner_is_started_with_its_arguments_and_its_configuration() {
     let words = format!("--detach --stdin-config --runtime-engine=docker --foo=it's {ID}\n");
     assert_eq!(called, words);
     vm.write("state/start-status", "1");
-    let said = remote
+    let result = remote
         .start(&vm.target(), container(), config, soon())
         .await;
-    let Err(VmError::Failed(why)) = said else {
-        panic!("{said:?}");
+    let Err(VmError::Failed(why)) = result else {
+        panic!("{result:?}");
     };
     assert!(
         why.contains("exit status 1") && !why.contains("sesame"),
@@ -125,40 +125,40 @@ async fn the_runner_is_started_with_its_arguments_and_its_configuration() {
 }
 
 #[tokio::test]
-async fn a_signal_tells_whether_the_runner_is_gone() {
+async fn signal_reports_gone_or_alive() {
     let vm = Vm::start().await;
     let remote = vm.remote();
     let target = vm.target();
-    let said = remote
+    let result = remote
         .signal(&target, container(), Signal::Term, soon())
         .await;
-    assert_eq!(said, Ok(SignalReport::Gone));
+    assert_eq!(result, Ok(SignalReport::Gone));
     vm.write("state/kill-status", "1");
     vm.write(
-        "state/kill-says",
+        "state/kill-stderr",
         &format!("{ID}: pid 7: sent signal 9 (killed) but process is still alive\n"),
     );
-    let said = remote
+    let result = remote
         .signal(&target, container(), Signal::Kill, soon())
         .await;
-    assert_eq!(said, Ok(SignalReport::Alive));
+    assert_eq!(result, Ok(SignalReport::Alive));
     assert_eq!(
         vm.read("state/calls"),
         format!("--kill 15 {ID}\n--kill 9 {ID}\n")
     );
-    vm.write("state/kill-says", "unreadable lock file\n");
-    let said = remote
+    vm.write("state/kill-stderr", "unreadable lock file\n");
+    let result = remote
         .signal(&target, container(), Signal::Term, soon())
         .await;
-    assert!(matches!(said, Err(VmError::Failed(_))), "{said:?}");
+    assert!(matches!(result, Err(VmError::Failed(_))), "{result:?}");
 }
 
 #[tokio::test]
-async fn a_fresh_vm_gets_the_runner_once() {
+async fn fresh_vm_gets_runner_once() {
     let vm = Vm::start().await;
     let remote = vm.deploying("true");
-    let said = remote.probe(&vm.target(), true, soon()).await;
-    assert_eq!(said, Ok(nothing_runs()));
+    let result = remote.probe(&vm.target(), true, soon()).await;
+    assert_eq!(result, Ok(no_runners()));
     let files = deployed(&vm);
     let [(name, bytes)] = files.as_slice() else {
         panic!("{files:?}");
@@ -171,10 +171,10 @@ async fn a_fresh_vm_gets_the_runner_once() {
     let path = vm.path("bin").join(name);
     let made = std::fs::metadata(&path).unwrap();
     assert_eq!(made.permissions().mode() & 0o777, 0o755);
-    // Identity, boot script, upload with list.
+    // Identity check, boot script, upload with list.
     assert_eq!(vm.sessions(), 3);
 
-    // A restarted dispatcher finds it there: one script, nothing sent.
+    // A restarted dispatcher finds the runner: one script, no upload.
     vm.write("state/list", &format!("{ID}\n"));
     let report = vm.deploying("true").probe(&vm.target(), true, soon()).await;
     assert_eq!(report.unwrap().runners, one_runner());
@@ -182,17 +182,17 @@ async fn a_fresh_vm_gets_the_runner_once() {
     let found = std::fs::metadata(&path).unwrap();
     assert_eq!(found.modified().unwrap(), made.modified().unwrap());
 
-    // The other commands use the same file.
+    // Other commands use the same file.
     let remote = vm.deploying("true");
     remote.probe(&vm.target(), false, soon()).await.unwrap();
-    let said = remote
+    let result = remote
         .signal(&vm.target(), container(), Signal::Term, soon())
         .await;
-    assert_eq!(said, Ok(SignalReport::Gone));
+    assert_eq!(result, Ok(SignalReport::Gone));
 }
 
 #[tokio::test]
-async fn a_damaged_runner_is_replaced_and_never_run() {
+async fn damaged_runner_is_replaced_unused() {
     let vm = Vm::start().await;
     vm.deploying("true")
         .probe(&vm.target(), true, soon())
@@ -202,20 +202,20 @@ async fn a_damaged_runner_is_replaced_and_never_run() {
     let calls = vm.read("state/calls");
     for damaged in ["", "#!/bin/sh\ntouch $LONGSHORE_VM_DIR/marker\n"] {
         std::fs::write(&path, damaged).unwrap();
-        let said = vm.deploying("true").probe(&vm.target(), true, soon()).await;
-        assert_eq!(said, Ok(nothing_runs()));
+        let result = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+        assert_eq!(result, Ok(no_runners()));
         assert_eq!(deployed(&vm)[0].1, vm.read("runner").as_bytes());
     }
     assert!(!vm.path("marker").exists());
     assert_eq!(vm.read("state/calls"), calls.repeat(3));
-    // Not to be executed is as bad.
+    // A file that is not executable is replaced too.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let said = vm.deploying("true").probe(&vm.target(), true, soon()).await;
-    assert_eq!(said, Ok(nothing_runs()));
+    let result = vm.deploying("true").probe(&vm.target(), true, soon()).await;
+    assert_eq!(result, Ok(no_runners()));
 }
 
 #[tokio::test]
-async fn deployments_at_the_same_time_do_not_disturb_each_other() {
+async fn concurrent_deployments_leave_one_file() {
     let vm = Vm::start().await;
     let remotes: Vec<_> = (0..4).map(|_| vm.deploying("true")).collect();
     let target = vm.target();
@@ -225,23 +225,23 @@ async fn deployments_at_the_same_time_do_not_disturb_each_other() {
         remotes[2].probe(&target, true, soon()),
         remotes[3].probe(&target, true, soon()),
     );
-    for said in [a, b, c, d] {
-        assert_eq!(said, Ok(nothing_runs()));
+    for result in [a, b, c, d] {
+        assert_eq!(result, Ok(no_runners()));
     }
     let files = deployed(&vm);
-    assert_eq!(files.len(), 1, "nothing temporary is left: {files:?}");
+    assert_eq!(files.len(), 1, "temporary files left: {files:?}");
     assert_eq!(files[0].1, vm.read("runner").as_bytes());
 }
 
 #[tokio::test]
-async fn a_runner_that_cannot_be_put_in_place_is_said() {
+async fn failed_deployment_is_reported() {
     let vm = Vm::start().await;
     vm.write("bin", "in the way");
     let report = vm.deploying("true").probe(&vm.target(), true, soon()).await;
     let report = report.unwrap();
     let why = report.ready.unwrap_err();
     assert!(
-        why.contains("could not be put into $LONGSHORE_VM_DIR/bin"),
+        why.contains("could not be installed in $LONGSHORE_VM_DIR/bin"),
         "{why}"
     );
     assert!(why.contains("exist"), "{why}");
@@ -249,7 +249,7 @@ async fn a_runner_that_cannot_be_put_in_place_is_said() {
 }
 
 #[tokio::test]
-async fn a_vm_that_is_not_ready_still_says_what_runs() {
+async fn unready_vm_still_lists_runners() {
     let vm = Vm::start().await;
     vm.write("state/list", &format!("{ID}\n"));
     let source = || RunnerSource::Installed {
@@ -264,8 +264,8 @@ async fn a_vm_that_is_not_ready_still_says_what_runs() {
         "{why}"
     );
 
-    // The same for a probe that hangs, even where it cannot be ended: the answer comes in time.
-    // The second leaves somebody behind who holds its output.
+    // A hanging probe is reported before the deadline, even if the probe cannot be ended. The
+    // second command leaves a process that keeps the output open.
     for command in ["sleep 60", "setsid -f sleep 8; sleep 60"] {
         let remote = vm.remote_with(source(), command);
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -278,7 +278,7 @@ async fn a_vm_that_is_not_ready_still_says_what_runs() {
 }
 
 #[tokio::test]
-async fn a_list_that_hangs_is_a_failed_probe() {
+async fn hung_list_fails_probe() {
     let vm = Vm::start().await;
     let source = RunnerSource::Installed {
         command: "sleep 10 #".into(),
@@ -286,14 +286,14 @@ async fn a_list_that_hangs_is_a_failed_probe() {
     let remote = vm.remote_with(source, "true");
     for boot in [false, true] {
         let deadline = Instant::now() + Duration::from_secs(3);
-        let said = remote.probe(&vm.target(), boot, deadline).await;
-        assert!(matches!(said, Err(VmError::Lost(_))), "{said:?}");
+        let result = remote.probe(&vm.target(), boot, deadline).await;
+        assert!(matches!(result, Err(VmError::Lost(_))), "{result:?}");
         assert!(Instant::now() < deadline + Duration::from_secs(2));
     }
 }
 
 #[tokio::test]
-async fn a_vm_that_is_not_ready_gets_no_runner() {
+async fn unready_vm_gets_no_runner() {
     let vm = Vm::start().await;
     let report = vm
         .deploying("false")
@@ -306,7 +306,7 @@ async fn a_vm_that_is_not_ready_gets_no_runner() {
 }
 
 #[tokio::test]
-async fn no_boot_probe_command_can_pass_for_an_answer() {
+async fn boot_probe_output_cannot_forge_markers() {
     let vm = Vm::start().await;
     vm.write("state/list", &format!("{ID}\n"));
     let forged = "printf 'longshore-boot list-begin\\nlongshore-boot list-end 0\\n\
@@ -336,7 +336,7 @@ async fn no_boot_probe_command_can_pass_for_an_answer() {
 }
 
 #[tokio::test]
-async fn a_list_that_fails_at_boot_means_not_ready() {
+async fn failed_list_at_boot_is_unready() {
     let vm = Vm::start().await;
     let source = RunnerSource::Installed {
         command: "/nonexistent/runner".into(),
@@ -349,7 +349,7 @@ async fn a_list_that_fails_at_boot_means_not_ready() {
 }
 
 #[tokio::test]
-async fn a_forgotten_instance_may_come_back_as_another() {
+async fn forgotten_instance_counts_as_new() {
     let mut vm = Vm::start().await;
     let remote = vm.remote();
     remote.probe(&vm.target(), false, soon()).await.unwrap();
@@ -359,7 +359,7 @@ async fn a_forgotten_instance_may_come_back_as_another() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_leaves_nothing_and_is_made_good() {
+async fn interrupted_upload_is_removed_and_retried() {
     let vm = Vm::start().await;
     let mut binary = RUNNER.as_bytes().to_vec();
     binary.resize(64 << 20, b'#');
@@ -370,8 +370,8 @@ async fn a_broken_upload_leaves_nothing_and_is_made_good() {
     };
     let remote = vm.remote_with(source, "true");
     let target = vm.target();
-    let (said, ()) = tokio::join!(remote.probe(&target, true, soon()), async {
-        until("the upload has begun", || {
+    let (result, ()) = tokio::join!(remote.probe(&target, true, soon()), async {
+        until("the upload has started", || {
             vm.path("bin").exists() && !deployed(&vm).is_empty()
         })
         .await;
@@ -379,15 +379,15 @@ async fn a_broken_upload_leaves_nothing_and_is_made_good() {
             kill("-KILL", &pid);
         }
     });
-    assert!(matches!(said, Err(VmError::Lost(_))), "{said:?}");
-    until("the rest is cleared away", || deployed(&vm).is_empty()).await;
-    let said = remote.probe(&target, true, soon()).await;
-    assert_eq!(said, Ok(nothing_runs()));
+    assert!(matches!(result, Err(VmError::Lost(_))), "{result:?}");
+    until("the partial file is removed", || deployed(&vm).is_empty()).await;
+    let result = remote.probe(&target, true, soon()).await;
+    assert_eq!(result, Ok(no_runners()));
     assert_eq!(deployed(&vm)[0].1, binary);
 }
 
 #[tokio::test]
-async fn what_needs_root_goes_through_sudo_and_nothing_else_does() {
+async fn only_root_commands_use_sudo() {
     let vm = Vm::start().await;
     vm.add_tool(
         "sudo",
@@ -408,12 +408,12 @@ async fn what_needs_root_goes_through_sudo_and_nothing_else_does() {
     };
     let remote = std::sync::Arc::new(Remote::new(ssh, settings).unwrap());
     let target = vm.target();
-    // From a task of its own, as the daemon does it.
-    let said = tokio::spawn({
+    // In a separate task, as in the daemon.
+    let result = tokio::spawn({
         let (remote, target) = (std::sync::Arc::clone(&remote), target.clone());
         async move { remote.probe(&target, true, soon()).await }
     });
-    assert_eq!(said.await.unwrap(), Ok(nothing_runs()));
+    assert_eq!(result.await.unwrap(), Ok(no_runners()));
     let config = Secret::new("{}");
     remote
         .start(&target, container(), config, soon())

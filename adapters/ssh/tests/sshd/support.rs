@@ -1,4 +1,4 @@
-//! An SSH server of our own, and a VM's files in a directory.
+//! SSH server with the files of a simulated VM in a directory.
 
 use std::fs;
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef01234567";
 const SSHD: &str = "/usr/sbin/sshd";
 
-/// Stands in for the runner: says what the files in `state` say, and writes down what it is asked.
+/// Replacement for the runner: returns the contents of files in `state` and records the calls.
 pub(crate) const RUNNER: &str = r#"#!/bin/sh
 state=$LONGSHORE_VM_DIR/state
 echo "$*" >>"$state/calls"
@@ -28,12 +28,12 @@ case $1 in
 [ "$2" = --stdin-prices ] && cat >"$state/prices"
 cat "$state/list"; exit "$(cat "$state/list-status")" ;;
 --detach) cat >"$state/stdin"; exit "$(cat "$state/start-status")" ;;
---kill) cat "$state/kill-says" >&2; exit "$(cat "$state/kill-status")" ;;
+--kill) cat "$state/kill-stderr" >&2; exit "$(cat "$state/kill-status")" ;;
 esac
 exit 2
 "#;
 
-/// A VM: an SSH server with its files. It ends with the value.
+/// Simulated VM: an SSH server with files. Stopped on drop.
 pub(crate) struct Vm {
     dir: TempDir,
     port: u16,
@@ -45,13 +45,13 @@ impl Vm {
         Self::start_with("").await
     }
 
-    /// With further lines for the server's configuration.
+    /// Starts a VM with additional lines in the server's configuration.
     pub(crate) async fn start_with(settings: &str) -> Self {
         assert!(
             Path::new(SSHD).exists(),
             "{SSHD} is missing: install it by `apt-get update && apt-get install -y openssh-server`"
         );
-        // As root it wants its empty directory, which the service's start would make.
+        // As root, sshd needs an empty directory that the system service would create.
         if is_root() {
             fs::create_dir_all("/run/sshd").unwrap();
         }
@@ -67,7 +67,7 @@ impl Vm {
             ("state/list", ""),
             ("state/list-status", "0"),
             ("state/start-status", "0"),
-            ("state/kill-says", ""),
+            ("state/kill-stderr", ""),
             ("state/kill-status", "0"),
         ] {
             vm.write(file, text);
@@ -113,7 +113,7 @@ impl Vm {
         .await;
     }
 
-    /// Ends the listening process; sessions that are there go on.
+    /// Stops the listening process. Existing sessions continue.
     pub(crate) fn stop(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().unwrap();
@@ -121,7 +121,7 @@ impl Vm {
         }
     }
 
-    /// Lets the server come back with another host key, on the same port.
+    /// Restarts the server with another host key on the same port.
     pub(crate) async fn change_host_key(&mut self) {
         self.stop();
         fs::remove_file(self.path("host")).unwrap();
@@ -129,7 +129,7 @@ impl Vm {
         self.launch().await;
     }
 
-    /// Lets the same VM show up elsewhere.
+    /// Restarts the server on another port.
     pub(crate) async fn move_to_another_port(&mut self) {
         self.stop();
         let before = format!(":{}\n", self.port);
@@ -154,7 +154,7 @@ impl Vm {
         fs::read_to_string(self.path(file)).unwrap()
     }
 
-    /// Puts a program on the VM's path.
+    /// Adds a program to the VM's search path.
     pub(crate) fn add_tool(&self, name: &str, script: &str) {
         fs::create_dir_all(self.path("tools")).unwrap();
         let file = format!("tools/{name}");
@@ -162,7 +162,7 @@ impl Vm {
         fs::set_permissions(self.path(&file), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// The processes that serve connections: the children of the one that listens.
+    /// Processes that serve connections: children of the listening process.
     pub(crate) fn session_pids(&self) -> Vec<String> {
         let server = self.server.as_ref().unwrap().id().to_string();
         fs::read_dir("/proc")
@@ -181,17 +181,17 @@ impl Vm {
         fs::read_to_string(self.path("log")).unwrap_or_default()
     }
 
-    /// Logins so far.
+    /// Number of logins so far.
     pub(crate) fn connections(&self) -> usize {
         self.log().matches("Accepted publickey").count()
     }
 
-    /// Commands so far.
+    /// Number of commands so far.
     pub(crate) fn sessions(&self) -> usize {
         self.log().matches("Starting session").count()
     }
 
-    /// The most commands at a time, by the server's own account.
+    /// Maximum number of concurrent commands, by the server's log.
     pub(crate) fn sessions_at_once(&self) -> usize {
         let (mut now, mut most) = (0_usize, 0);
         for line in self.log().lines() {
@@ -232,13 +232,13 @@ impl Vm {
         Pool::new(self.settings()).unwrap()
     }
 
-    /// Whose runner is there already.
+    /// Returns a remote with an installed runner.
     pub(crate) fn remote(&self) -> Remote {
         let command = "$LONGSHORE_VM_DIR/runner".into();
         self.remote_with(RunnerSource::Installed { command }, "true")
     }
 
-    /// Whose runner is to be deployed.
+    /// Returns a remote that deploys the runner.
     pub(crate) fn deploying(&self, boot_probe: &str) -> Remote {
         let source = RunnerSource::Deploy {
             binary: Bytes::from_static(RUNNER.as_bytes()),
@@ -285,13 +285,13 @@ pub(crate) fn keygen(path: &Path, kind: &str) {
     assert!(status.success());
 }
 
-/// Sends a signal to a session's process that a command has told us.
+/// Sends a signal to a process with a pid reported by a command.
 pub(crate) fn kill(signal: &str, pid: &str) {
     let status = Command::new("kill").args([signal, pid]).status().unwrap();
     assert!(status.success(), "kill {signal} {pid}");
 }
 
-/// The process that serves a connection.
+/// Pid of the process that serves the connection.
 pub(crate) async fn session_pid(pool: &Pool, target: &Target) -> String {
     let output = run(pool, target, "echo $PPID").await;
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -305,11 +305,14 @@ pub(crate) async fn run(pool: &Pool, target: &Target, command: &str) -> Output {
     pool.run(target, &Exec::new(command), soon()).await.unwrap()
 }
 
-/// Waits for what no event tells.
-pub(crate) async fn until(what: &str, mut happens: impl FnMut() -> bool) {
+/// Polls a condition until true.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = soon();
-    while !happens() {
-        assert!(Instant::now() < deadline, "still waiting until {what}");
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "timeout while waiting until {what}"
+        );
         sleep(Duration::from_millis(10)).await;
     }
 }

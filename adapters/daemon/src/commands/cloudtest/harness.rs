@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use longshore_cluster_config::ClusterConfig;
 use longshore_core::ids::{CloudId, IntentId};
-use longshore_driver::conformance::{Bench, CommandError, Patience, Promises, Proof};
+use longshore_driver::conformance::{Capabilities, CommandError, Harness, Identity, Timeouts};
 use longshore_driver::{Cloud as _, CreateSpec, Instance, SharedCloud};
 use longshore_ssh::{Exec, ExecError, Output, Remote, Target};
 use tokio::sync::oneshot;
@@ -42,12 +42,12 @@ pub(super) struct CliHarness<'a> {
     pub(super) subject: &'a Subject,
     pub(super) options: Options<'a>,
     pub(super) stop: CancellationToken,
-    pub(super) promises: Promises,
-    pub(super) patience: Patience,
+    pub(super) capabilities: Capabilities,
+    pub(super) timeouts: Timeouts,
 }
 
 #[async_trait]
-impl Bench for CliHarness<'_> {
+impl Harness for CliHarness<'_> {
     fn cloud(&self) -> SharedCloud {
         SharedCloud::clone(&self.cloud)
     }
@@ -76,14 +76,14 @@ impl Bench for CliHarness<'_> {
         request.spec().map_err(|error| error.to_string())
     }
 
-    async fn prove(&self, instance: &Instance) -> Result<Proof, String> {
+    async fn verify_identity(&self, instance: &Instance) -> Result<Identity, String> {
         let target = target(instance)?;
         // The SSH layer verifies the instance secret before sending the command.
         let output = self.run(&target, "true", TRY_MAX).await?;
         if !output.is_success() {
-            return Err(format!("the command `true`: {}", output.complaint()));
+            return Err(format!("the command `true`: {}", output.failure_text()));
         }
-        Ok(Proof {
+        Ok(Identity {
             host_key: self.remote.host_key(&target.key()),
         })
     }
@@ -97,7 +97,7 @@ impl Bench for CliHarness<'_> {
 
     async fn command(&self, instance: &Instance) -> Result<String, CommandError> {
         let Some(command) = self.options.command else {
-            return Err(CommandError::NotWanted);
+            return Err(CommandError::NotRequested);
         };
         let target = target(instance).map_err(CommandError::Failed)?;
         let output = tokio::select! {
@@ -138,12 +138,12 @@ impl Bench for CliHarness<'_> {
         true
     }
 
-    fn promises(&self) -> Promises {
-        self.promises
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
-    fn patience(&self) -> Patience {
-        self.patience
+    fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     fn stopped(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use longshore_cluster_config::ClusterConfig;
-use longshore_driver::conformance::{Check, Outcome as StepOutcome, Point, Progress, Report, Step};
+use longshore_driver::conformance::{Check, Hint, Outcome as StepOutcome, Progress, Report, Step};
 use serde_json::json;
 
 use super::Subject;
@@ -92,9 +92,9 @@ impl Shown {
     fn document(&self, passed: bool) -> serde_json::Value {
         let step = |step: &Step| {
             let mut value = json!(step);
-            value["title"] = step.point.title().into();
-            if let StepOutcome::Failed { check, .. } = &step.outcome {
-                value["advice"] = check.iter().map(|check| check.advice()).collect();
+            value["title"] = step.check.title().into();
+            if let StepOutcome::Failed { hints, .. } = &step.outcome {
+                value["advice"] = hints.iter().map(|hint| hint.advice()).collect();
             }
             value
         };
@@ -120,9 +120,9 @@ impl Shown {
 }
 
 fn failures(done: &Subnet) -> Vec<String> {
-    let named = |point: Point| match &done.subnet {
-        Some(subnet) => format!("{} ({subnet})", point.title()),
-        None => point.title().to_owned(),
+    let named = |check: Check| match &done.subnet {
+        Some(subnet) => format!("{} ({subnet})", check.title()),
+        None => check.title().to_owned(),
     };
     done.report.failures().into_iter().map(named).collect()
 }
@@ -153,23 +153,23 @@ impl Rows {
 }
 
 impl Progress for Rows {
-    fn began(&self, point: Point) {
+    fn check_started(&self, check: Check) {
         self.bar.reset_elapsed();
-        self.bar.set_prefix(point.title());
+        self.bar.set_prefix(check.title());
         self.bar.set_message("");
-        if point == Point::Pause {
+        if check == Check::Pause {
             // The user reads and types now.
             self.bar.disable_steady_tick();
             self.bar.suspend(|| {});
         }
     }
 
-    fn note(&self, words: &str) {
+    fn waiting_for(&self, words: &str) {
         self.bar.set_message(words.to_owned());
     }
 
-    fn ended(&self, step: &Step) {
-        if step.point == Point::Pause {
+    fn check_ended(&self, step: &Step) {
+        if step.check == Check::Pause {
             self.bar.enable_steady_tick(TICK);
         }
         if !self.json {
@@ -182,7 +182,7 @@ impl Progress for Rows {
 fn rows(step: &Step) -> String {
     let seconds = step.took.as_secs_f64();
     let row = |result: &str, words: &str| {
-        let title = step.point.title();
+        let title = step.check.title();
         let row = format!("{title:TITLE_WIDTH$} {result:8} {seconds:9.2}  {words}");
         format!("{}\n", row.trim_end())
     };
@@ -191,11 +191,11 @@ fn rows(step: &Step) -> String {
             false => row("ok", note),
             true => format!("{}{}", row("ok", ""), indented(note)),
         },
-        StepOutcome::Skipped { why } => row("-", why),
-        StepOutcome::Failed { words, check } => {
-            let checks = check.iter().map(Check::to_string);
-            let checks: String = checks.map(|check| format!("    check {check}\n")).collect();
-            format!("{}{}{checks}", row("FAILED", ""), indented(words))
+        StepOutcome::Skipped { reason } => row("-", reason),
+        StepOutcome::Failed { message, hints } => {
+            let hints = hints.iter().map(Hint::to_string);
+            let hints: String = hints.map(|hint| format!("    check {hint}\n")).collect();
+            format!("{}{}{hints}", row("FAILED", ""), indented(message))
         }
     }
 }

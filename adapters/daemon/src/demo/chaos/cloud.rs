@@ -11,7 +11,7 @@ pub(crate) struct ChaosLayer(pub(crate) FaultInjector);
 
 #[async_trait]
 impl Layer for ChaosLayer {
-    async fn around<T: Answer>(
+    async fn wrap<T: Answer>(
         &self,
         operation: Operation,
         instances: usize,

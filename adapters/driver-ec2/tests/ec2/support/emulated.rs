@@ -1,4 +1,4 @@
-//! What of this directory needs no client of EC2: the emulator, its proxy and its machines.
+//! Test support without an EC2 client: emulator, proxy and VMs.
 
 pub(crate) mod moto;
 pub(crate) mod proxy;

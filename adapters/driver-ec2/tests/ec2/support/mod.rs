@@ -1,4 +1,4 @@
-//! A driver before a foreign EC2, and wishes for it.
+//! Driver on an emulated EC2, and create requests.
 
 pub(crate) mod moto;
 pub(crate) mod proxy;
@@ -21,18 +21,18 @@ use serde_json::json;
 
 use proxy::Proxy;
 
-/// Where all tests are.
+/// Region of all tests.
 pub(crate) const REGION: &str = "us-east-1";
 
-/// What the account has from the start.
+/// Initial resources of the account.
 pub(crate) struct Account {
     pub(crate) image: String,
-    /// A subnet in each of three zones.
+    /// One subnet in each of three zones.
     pub(crate) subnets: Vec<String>,
     pub(crate) security_group: String,
 }
 
-/// EC2 behind a proxy of this test, and a set of its own.
+/// Emulated EC2 behind a proxy, with an instance set for one test.
 pub(crate) struct Ec2 {
     pub(crate) proxy: Proxy,
     pub(crate) account: Account,
@@ -40,7 +40,7 @@ pub(crate) struct Ec2 {
     pub(crate) key: PrivateKey,
 }
 
-/// Numbers sets and intents of this process.
+/// Counter for unique instance sets and intents in this process.
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 fn number() -> u64 {
@@ -70,7 +70,7 @@ impl Ec2 {
         }
     }
 
-    /// Parameters as an operator writes them; `more` wins.
+    /// Driver parameters; entries in `more` override the defaults.
     pub(crate) fn params(&self, more: serde_json::Value) -> Ec2Params {
         let mut all = json!({
             "AccessKeyID": "AKIATEST", "SecretAccessKey": "secretsecret", "Region": REGION,
@@ -91,7 +91,7 @@ impl Ec2 {
         Ec2Cloud::new(self.settings(&self.set), self.params(more))
     }
 
-    /// A wish with an intent and a secret of its own.
+    /// Create request with a unique intent and secret.
     pub(crate) fn spec(&self) -> CreateSpec {
         let number = number();
         let secret = format!("s3cret-{number:032}");
@@ -128,14 +128,14 @@ pub(crate) fn offer(provider_type: &str) -> InstanceType {
     }
 }
 
-/// A key that EC2 has never seen.
+/// New private key.
 pub(crate) fn key() -> PrivateKey {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).unwrap();
     PrivateKey::from(Ed25519Keypair::from_seed(&seed))
 }
 
-/// A client that talks to moto itself, for what is not the driver's business.
+/// Client connected to the emulator without the proxy, for operations outside the driver.
 pub(crate) fn direct(url: &str) -> Client {
     let config = Builder::new()
         .behavior_version(BehaviorVersion::v2026_01_12())
@@ -150,7 +150,7 @@ async fn account() -> Account {
     let images = client.describe_images().send().await.unwrap();
     let image = images.images()[0].image_id().unwrap().to_owned();
     let subnets = client.describe_subnets().send().await.unwrap();
-    // Tests may make others.
+    // Tests may create further subnets.
     let from_the_start = subnets.subnets().iter();
     let mut zoned: Vec<(&str, &str)> = from_the_start
         .filter(|subnet| subnet.default_for_az() == Some(true))
@@ -168,7 +168,7 @@ async fn account() -> Account {
     }
 }
 
-/// A word for each kind of error.
+/// Name of a result's class.
 pub(crate) fn kind<T: std::fmt::Debug>(answer: &Result<T, CloudError>) -> &'static str {
     match answer {
         Ok(_) => "ok",

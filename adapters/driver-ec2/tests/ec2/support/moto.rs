@@ -1,17 +1,17 @@
-//! The foreign EC2: moto, in a process of its own.
+//! The EC2 emulator moto, in a separate process.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Names the environment that `tests/run` installs moto into.
+/// Environment variable with the Python environment installed by `tests/run`.
 const VENV_VARIABLE: &str = "LONGSHORE_MOTO_VENV";
 
-/// The Python of the environment that has moto and botocore.
+/// Python interpreter of the environment with moto and botocore.
 ///
 /// # Panics
-/// If it is not installed.
+/// The environment is not installed.
 pub(crate) fn python() -> PathBuf {
     let python = match std::env::var_os(VENV_VARIABLE) {
         Some(venv) => Path::new(&venv).join("bin/python"),
@@ -19,21 +19,21 @@ pub(crate) fn python() -> PathBuf {
     };
     assert!(
         python.exists(),
-        "{} is missing: `tests/install-moto` installs it, and `tests/run` calls that",
+        "{} is missing: run `tests/install-moto` or `tests/run`",
         python.display()
     );
     python
 }
 
-/// A file beside the tests' sources.
+/// Path of a file in the test directory.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../driver-ec2/tests/moto")
         .join(name)
 }
 
-/// Where it listens. Started once for all tests of this process; it ends with this process, because
-/// its standard input does.
+/// URL of the emulator. Started once per test process; exits together with the test process, at the
+/// end of its standard input.
 pub(crate) fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     URL.get_or_init(|| {
@@ -49,11 +49,11 @@ pub(crate) fn url() -> &'static str {
             .spawn()
             .expect("moto starts");
         let mut port = String::new();
-        let output = child.stdout.take().expect("it has an output");
+        let output = child.stdout.take().expect("piped standard output");
         BufReader::new(output)
             .read_line(&mut port)
-            .expect("moto says its port");
-        // Its input stays open for as long as this process lives.
+            .expect("moto prints its port");
+        // Keeps the input open during the lifetime of the test process.
         std::mem::forget(child);
         format!("http://127.0.0.1:{}", port.trim())
     })

@@ -1,6 +1,6 @@
-//! What stands before moto: it counts and records calls, refuses, delays or loses chosen ones, and
-//! makes up for what moto does not do: tokens that make one instance only, tags and ends of
-//! instances that are not there, ends of those that have ended.
+//! Proxy before moto: counts and records calls; rejects, delays or drops selected calls; and adds
+//! features absent in moto: idempotency tokens, and correct results of tag and terminate calls for
+//! unknown or terminated instances.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,77 +18,78 @@ use tokio::sync::{oneshot, watch};
 
 use super::moto;
 
-/// Parameters of a call, `Action` among them.
+/// Parameters of a call, including `Action`.
 pub(crate) type Params = BTreeMap<String, String>;
 
-/// What happens to a call.
+/// Effect of a fault on a call.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    /// It is refused with this status, code and message.
+    /// Rejects the call with this status, code and message.
     Refuse(u16, String, String),
-    /// The same, with `Retry-After`.
+    /// Rejects the call with a `Retry-After` header.
     RefuseUntil(String, String),
-    /// It is done, and the answer gets lost.
+    /// Executes the call and drops the response.
     LoseAnswer,
-    /// It gets lost before anything is done.
+    /// Drops the call without execution.
     LoseCall,
-    /// It is done, after a while.
+    /// Executes the call after a delay.
     Delay(Duration),
-    /// It is done once this says so, or nobody is left who could.
+    /// Executes the call after this receiver turns true or is closed.
     Hold(watch::Receiver<bool>),
-    /// It is answered with this text and status, by something that is not EC2.
+    /// Returns this status and text, not in EC2's format.
     Text(u16, String),
-    /// The same with bytes that need not be text.
+    /// Returns this status and these bytes.
     Bytes(u16, Vec<u8>),
-    /// The answer shows nothing.
+    /// Returns a response without instances.
     ShowNothing,
-    /// It is done like any other.
+    /// Executes the call normally.
     Pass,
 }
 
 struct Fault {
     action: String,
-    /// A value that one of its parameters must have.
+    /// Required value of a parameter.
     with: Option<String>,
-    left: usize,
+    remaining: usize,
     effect: Effect,
 }
 
-/// Whoever makes machines of instances.
-pub(crate) trait Machines: Send + Sync {
-    /// An instance was made: its id, user data and public key. Gives back its address.
-    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
-    /// An instance is to end.
-    fn ended(&self, id: &str);
+/// VM provider for emulated instances.
+pub(crate) trait VmProvider: Send + Sync {
+    /// Starts a VM for a created instance with its id, user data and public key. Returns the
+    /// address of the VM.
+    fn start_vm(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String;
+    /// Stops the VM of a terminated instance.
+    fn stop_vm(&self, id: &str);
 }
 
 #[derive(Default)]
 struct State {
     calls: Vec<Params>,
-    /// Access keys that calls were signed with.
+    /// Access keys in the signatures of calls.
     signers: BTreeSet<String>,
     faults: Vec<Fault>,
-    /// The last good answer to each action.
+    /// Latest successful response by action.
     answers: BTreeMap<String, String>,
-    tokens: BTreeMap<String, Told>,
+    tokens: BTreeMap<String, FirstRequest>,
     keys: BTreeMap<String, String>,
     known: BTreeSet<String>,
     ended: BTreeSet<String>,
     page: Option<u32>,
-    /// moto's address of an instance, and the one to show.
+    /// Address in moto and actual address of instances.
     addresses: BTreeMap<String, String>,
-    machines: Option<Arc<dyn Machines>>,
+    vms: Option<Arc<dyn VmProvider>>,
 }
 
-/// What a token was told with, and what was answered.
+/// Parameters and response of the first request with a token.
 #[derive(Clone)]
-struct Told {
+struct FirstRequest {
     params: Params,
     answer: String,
     id: String,
 }
 
-/// The proxy; it ends with the value.
+/// Running proxy, stopped on drop.
 pub(crate) struct Proxy {
     pub(crate) url: String,
     state: Arc<Mutex<State>>,
@@ -97,13 +98,13 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn start() -> Self {
-        Self::with_machines(None).await
+        Self::with_vms(None).await
     }
 
-    pub(crate) async fn with_machines(machines: Option<Arc<dyn Machines>>) -> Self {
+    pub(crate) async fn with_vms(vms: Option<Arc<dyn VmProvider>>) -> Self {
         let moto = moto::url();
         let state = State {
-            machines,
+            vms,
             ..State::default()
         };
         let state = Arc::new(Mutex::new(state));
@@ -131,61 +132,62 @@ impl Proxy {
         self.state.lock().unwrap()
     }
 
-    /// Does this to so many calls of an action from now on, those with this value if one is given.
+    /// Applies the effect to the next `times` calls of an action; with `with`, only to calls with
+    /// this parameter value.
     pub(crate) fn fault(&self, action: &str, with: Option<&str>, count: usize, effect: Effect) {
         self.state().faults.push(Fault {
             action: action.to_owned(),
             with: with.map(str::to_owned),
-            left: count,
+            remaining: count,
             effect,
         });
     }
 
-    /// Refuses the next call of an action.
+    /// Rejects the next call of an action.
     pub(crate) fn refuse(&self, action: &str, code: &str) {
         let effect = Effect::Refuse(400, code.to_owned(), format!("The cloud says {code}."));
         self.fault(action, None, 1, effect);
     }
 
-    /// Holds the next call of an action back until the gate is opened by `true`.
+    /// Holds the next call of an action until `true` is sent to the returned sender.
     pub(crate) fn hold(&self, action: &str, with: Option<&str>) -> watch::Sender<bool> {
         let (gate, opened) = watch::channel(false);
         self.fault(action, with, 1, Effect::Hold(opened));
         gate
     }
 
-    /// From now on all calls are answered as they should be.
-    pub(crate) fn heal(&self) {
+    /// Removes all faults.
+    pub(crate) fn clear_faults(&self) {
         self.state().faults.clear();
     }
 
-    /// Makes pages as small as so many reservations.
+    /// Sets the page size in reservations.
     pub(crate) fn page_of(&self, reservations: u32) {
         self.state().page = Some(reservations);
     }
 
-    /// How many instances were ended.
+    /// Number of terminated instances.
     pub(crate) fn ended(&self) -> usize {
         self.state().ended.len()
     }
 
-    /// All calls of an action so far.
+    /// Recorded calls of an action.
     pub(crate) fn calls(&self, action: &str) -> Vec<Params> {
         let of_it = |call: &&Params| call["Action"] == action;
         self.state().calls.iter().filter(of_it).cloned().collect()
     }
 
-    /// The last good answer to an action.
+    /// Latest successful response to an action.
     pub(crate) fn answer(&self, action: &str) -> String {
         self.state().answers[action].clone()
     }
 
-    /// Access keys that calls were signed with.
+    /// Access keys in the signatures of calls.
     pub(crate) fn signers(&self) -> Vec<String> {
         self.state().signers.iter().cloned().collect()
     }
 
-    /// All calls so far.
+    /// All recorded calls.
     pub(crate) fn all_calls(&self) -> Vec<Params> {
         self.state().calls.clone()
     }
@@ -236,7 +238,7 @@ async fn handle(
     }
 }
 
-/// The access key in a call's signature.
+/// Access key in the signature of a call.
 fn signer(headers: &HeaderMap) -> Option<String> {
     let signature = headers.get("authorization")?.to_str().ok()?;
     let (_, credential) = signature.split_once("Credential=")?;
@@ -252,13 +254,13 @@ impl State {
         let fault = self
             .faults
             .iter_mut()
-            .find(|f| f.left > 0 && f.action == action && has(&f.with))?;
-        fault.left -= 1;
+            .find(|f| f.remaining > 0 && f.action == action && has(&f.with))?;
+        fault.remaining -= 1;
         Some(fault.effect.clone())
     }
 }
 
-/// What EC2 would do where moto does not, and moto for the rest.
+/// Emulates the features absent in moto, and forwards all other calls to moto.
 async fn serve(
     http: &reqwest::Client,
     moto: &str,
@@ -274,7 +276,7 @@ async fn serve(
         .extend_pairs(&params)
         .finish();
     let mut call = http.post(moto).body(form);
-    // moto takes the region from the signature.
+    // moto reads the region from the signature.
     for name in ["authorization", "content-type", "x-amz-date"] {
         if let Some(value) = headers.get(name) {
             call = call.header(name, value);
@@ -291,7 +293,7 @@ async fn serve(
         let element = |address: &str| format!("<privateIpAddress>{address}</privateIpAddress>");
         text = text.replace(&element(theirs), &element(shown));
     }
-    if state.machines.is_some() {
+    if state.vms.is_some() {
         text = on_this_host(&text);
     }
     if action == "RunInstances" && status == 200 {
@@ -303,7 +305,7 @@ async fn serve(
     (status, text)
 }
 
-/// Leaves out addresses that are not of this host: nobody here may talk to them.
+/// Removes addresses outside of this host: tests must not connect to other hosts.
 fn on_this_host(text: &str) -> String {
     let (open, close) = ("<privateIpAddress>", "</privateIpAddress>");
     let mut parts = text.split(open);
@@ -321,9 +323,9 @@ fn on_this_host(text: &str) -> String {
 fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Option<(u16, String)> {
     match action {
         "RunInstances" => {
-            let told = state.tokens.get(params.get("ClientToken")?)?;
-            if told.params == *params {
-                return Some((200, told.answer.clone()));
+            let first = state.tokens.get(params.get("ClientToken")?)?;
+            if first.params == *params {
+                return Some((200, first.answer.clone()));
             }
             let message = "Arguments on this idempotent request are inconsistent";
             Some((400, error("IdempotentParameterMismatch", message)))
@@ -335,12 +337,12 @@ fn instead_of_moto(state: &mut State, action: &str, params: &mut Params) -> Opti
             None
         }
         "DescribeInstances" => {
-            let told = state.tokens.get(params.get("Filter.1.Value.1")?);
-            let Some(told) = told else {
+            let first = state.tokens.get(params.get("Filter.1.Value.1")?);
+            let Some(first) = first else {
                 return Some((200, nothing(action)));
             };
             params.retain(|name, _| !name.starts_with("Filter"));
-            params.insert("InstanceId.1".to_owned(), told.id.clone());
+            params.insert("InstanceId.1".to_owned(), first.id.clone());
             None
         }
         "CreateTags" => {
@@ -378,7 +380,7 @@ impl State {
             "RunInstances" => {
                 let ids = elements(answer, "instanceId");
                 self.known.extend(ids.iter().cloned());
-                let Some(machines) = self.machines.clone() else {
+                let Some(vms) = self.vms.clone() else {
                     return;
                 };
                 let user_data = params
@@ -387,13 +389,13 @@ impl State {
                 let user_data = String::from_utf8(user_data.unwrap_or_default()).unwrap();
                 let key = params.get("KeyName").and_then(|name| self.keys.get(name));
                 let addresses = elements(answer, "privateIpAddress");
-                let shown = machines.made(&ids[0], &user_data, key.map(String::as_str));
-                self.addresses.insert(addresses[0].clone(), shown);
+                let address = vms.start_vm(&ids[0], &user_data, key.map(String::as_str));
+                self.addresses.insert(addresses[0].clone(), address);
             }
             "TerminateInstances" => {
                 for id in numbered(params, "InstanceId.") {
-                    if let Some(machines) = &self.machines {
-                        machines.ended(&id);
+                    if let Some(vms) = &self.vms {
+                        vms.stop_vm(&id);
                     }
                     self.ended.insert(id);
                 }
@@ -404,12 +406,12 @@ impl State {
 
     fn remember(&mut self, params: &Params, answer: &str) {
         if let Some(token) = params.get("ClientToken") {
-            let told = Told {
+            let request = FirstRequest {
                 params: params.clone(),
                 answer: answer.to_owned(),
                 id: elements(answer, "instanceId")[0].clone(),
             };
-            self.tokens.insert(token.clone(), told);
+            self.tokens.insert(token.clone(), request);
         }
     }
 }
@@ -419,7 +421,7 @@ fn numbered(params: &Params, prefix: &str) -> Vec<String> {
     of_it.map(|(_, value)| value.clone()).collect()
 }
 
-/// The texts of all elements with this name.
+/// Texts of all elements with this name.
 fn elements(xml: &str, name: &str) -> Vec<String> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let parts = xml.split(&open).skip(1);
@@ -468,7 +470,7 @@ fn response(status: u16, body: impl Into<Body>) -> Response {
     answer
 }
 
-/// The connection ends within the answer.
+/// Response with a connection closed in the middle of the body.
 fn broken() -> Response {
     let reset = Err::<Bytes, _>(io::Error::from(io::ErrorKind::ConnectionReset));
     Response::new(Body::from_stream(futures_util::stream::iter([reset])))

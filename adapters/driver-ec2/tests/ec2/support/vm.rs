@@ -1,5 +1,5 @@
-//! Machines for instances: each a real sshd with processes and a `/run` of its own, which runs the
-//! user data as cloud-init would. They need root, for the namespaces.
+//! VMs for emulated instances: each a real sshd in namespaces, with its own processes and its own
+//! `/run`, that runs the user data like cloud-init. Namespaces need root.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -8,16 +8,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::proxy::Machines;
+use super::proxy::VmProvider;
 
-/// The first thing in each machine; its arguments are the init script and sshd's configuration.
+/// Boot script of a VM; its arguments are the init script and the configuration of sshd.
 const BOOT: &str = "set -e; mount -t tmpfs -o mode=755 tmpfs /run; mkdir -p /run/sshd /run/lock; \
                     sh \"$1\"; exec /usr/sbin/sshd -D -e -f \"$2\"";
 
-/// All machines of a test. They end with the value.
+/// All VMs of a test, stopped on drop.
 pub(crate) struct Vms {
     dir: tempfile::TempDir,
-    /// The one port that all listen on, each at its own address.
+    /// Common port of all VMs, each with its own address.
     pub(crate) port: u16,
     vms: Mutex<Living>,
 }
@@ -29,12 +29,14 @@ struct Living {
 }
 
 impl Vms {
+    /// Creates the key and the directory.
+    ///
     /// # Panics
-    /// If this host cannot have machines.
+    /// This host cannot run the VMs.
     pub(crate) fn new() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
-            "these tests give each VM namespaces of its own: run them as root"
+            "VMs in namespaces need root: run the tests as root"
         );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         Self {
@@ -77,25 +79,25 @@ impl Vms {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("unshare comes with util-linux")
+            .expect("unshare is part of util-linux")
     }
 
-    /// What runs now.
+    /// Ids of running VMs.
     pub(crate) fn running(&self) -> Vec<String> {
         self.vms.lock().unwrap().running.keys().cloned().collect()
     }
 
-    /// What a machine's sshd wrote.
+    /// Log of a VM's sshd.
     pub(crate) fn log(&self, id: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(id).join("log")).unwrap_or_default()
     }
 }
 
-impl Machines for Vms {
-    fn made(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String {
+impl VmProvider for Vms {
+    fn start_vm(&self, id: &str, user_data: &str, public_key: Option<&str>) -> String {
         let mut vms = self.vms.lock().unwrap();
         vms.made += 1;
-        // Apart from other tests on this host.
+        // An address separate from other tests on this host.
         let address = Ipv4Addr::new(127, 53, (self.port % 251) as u8, vms.made);
         let child = self.start(id, address, user_data, public_key.unwrap_or_default());
         vms.running.insert(id.to_owned(), child);
@@ -107,7 +109,7 @@ impl Machines for Vms {
         address.to_string()
     }
 
-    fn ended(&self, id: &str) {
+    fn stop_vm(&self, id: &str) {
         let child = self.vms.lock().unwrap().running.remove(id);
         if let Some(child) = child {
             end(child);
@@ -115,7 +117,7 @@ impl Machines for Vms {
     }
 }
 
-/// Its first process takes all others of the machine along.
+/// Kills the first process in the namespace of the VM, which takes all other processes along.
 fn end(mut child: Child) {
     let _ = child.kill();
     let _ = child.wait();

@@ -1,4 +1,4 @@
-//! What is there now: containers, instances, what they cost, and the limits that hold.
+//! Gauges of containers, instances, costs and limits.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn minutes(n: u64) -> Duration {
     Duration::from_secs(60 * n)
 }
 
-/// A world of these instances, none of which has anything to do, with a configuration that was changed.
+/// World of idle instances with a changed configuration.
 fn quiet(instances: &[(&str, &str, IdleBehavior)], change: impl FnOnce(&mut Config)) -> World {
     let mut config = config();
     change(&mut config);
@@ -33,7 +33,7 @@ fn price(scrape: &Scrape, category: &str, instance_type: &str) -> f64 {
 }
 
 #[test]
-fn gauges_are_what_the_dispatcher_sees() {
+fn gauges_equal_the_dispatcher_totals() {
     let scrape = gather(&World::busy());
     assert_eq!(scrape.peer("containers_running"), 1.0);
     assert_eq!(scrape.peer("containers_allocated_not_started"), 2.0);
@@ -77,7 +77,7 @@ fn gauges_are_what_the_dispatcher_sees() {
 }
 
 #[test]
-fn what_idles_and_what_is_held_costs_and_is_told_apart() {
+fn idle_and_held_prices_are_separate() {
     let scrape = gather(&quiet(
         &[
             ("i-0001", "small", IdleBehavior::Run),
@@ -98,7 +98,7 @@ fn what_idles_and_what_is_held_costs_and_is_told_apart() {
 }
 
 #[test]
-fn each_budget_shows_what_was_spent_and_what_is_left() {
+fn budget_gauges_show_spent_and_left() {
     let budget = |window, dollars: u64| Budget {
         window,
         limit: MicroDollars(dollars * 1_000_000),
@@ -127,16 +127,16 @@ fn each_budget_shows_what_was_spent_and_what_is_left() {
 }
 
 #[test]
-fn how_many_may_run_at_a_time_is_told_while_there_is_such_a_limit() {
+fn concurrency_limit_is_shown_while_active() {
     let mut world = quiet(&[], |config| config.limits.initial_quota = Some(7));
     assert_eq!(gather(&world).peer("max_concurrent_containers"), 7.0);
     world.run_for(minutes(1));
-    // A tenth more, and at least one, with each quiet minute.
+    // Growth by a tenth, at least by one, with each quiet minute.
     assert_eq!(gather(&world).peer("max_concurrent_containers"), 8.0);
 }
 
 #[test]
-fn a_type_that_does_not_boot_is_shown_with_the_time_of_its_next_try() {
+fn boot_backoff_gauge_has_next_trial_time() {
     let mut world = quiet(&[], |config| {
         config.limits.boot_failures = Some(2);
         config.timeouts.booting = minutes(2);
@@ -170,7 +170,7 @@ fn a_type_that_does_not_boot_is_shown_with_the_time_of_its_next_try() {
 }
 
 #[test]
-fn calls_that_keep_an_operators_wish_in_a_tag_are_counted() {
+fn tag_calls_for_idle_behavior_are_counted() {
     let mut world = quiet(&[("i-0001", "small", IdleBehavior::Run)], |_| {});
     let calls = |world: &World, operation: &str| {
         let labels = format!("error=\"0\",operation=\"{operation}\"");

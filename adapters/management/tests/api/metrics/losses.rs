@@ -1,4 +1,4 @@
-//! What is lost, given up, or does not boot.
+//! Counters of preemptions, unexpected terminations and failed boots.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{gather, of};
 use crate::world::{RUNNING, START, World, id};
 
 #[test]
-fn what_is_given_up_is_counted_by_reason_and_type_and_what_is_not_needed_is_not() {
+fn unexpected_terminations_are_counted_by_reason() {
     let metrics = Metrics::new();
     let leaving = |reason| Event::Terminating {
         instance: "i-1".into(),
@@ -50,7 +50,7 @@ fn what_is_given_up_is_counted_by_reason_and_type_and_what_is_not_needed_is_not(
 }
 
 #[test]
-fn an_instance_that_vanishes_is_counted_by_its_last_state() {
+fn disappeared_instance_is_counted_by_last_state() {
     for (vanishing, state) in [("i-0001", "running"), ("i-0002", "idle")] {
         let mut world = World::busy();
         world.cloud.retain(|record| record.id.as_str() != vanishing);
@@ -77,7 +77,7 @@ fn gone(phase: Phase, runners: usize, expected: Option<Duration>) -> Event {
 }
 
 #[test]
-fn only_runners_make_a_vanished_instance_a_running_one() {
+fn disappeared_instance_with_runners_counts_as_running() {
     let metrics = Metrics::new();
     for event in [
         gone(Phase::Ready, 2, None),
@@ -106,7 +106,7 @@ fn only_runners_make_a_vanished_instance_a_running_one() {
 }
 
 #[test]
-fn what_is_no_longer_configured_is_still_counted() {
+fn removed_type_is_still_counted() {
     let metrics = Metrics::new();
     metrics.observe(
         START,
@@ -141,7 +141,7 @@ fn what_is_no_longer_configured_is_still_counted() {
 }
 
 #[test]
-fn what_the_cloud_takes_back_and_what_does_not_boot_is_counted_by_type() {
+fn preemptions_and_boot_backoffs_are_counted() {
     let metrics = Metrics::new();
     let (instance, instance_type) = (VmName::from("a"), TypeName::from("small"));
     for event in [
@@ -175,7 +175,7 @@ fn what_the_cloud_takes_back_and_what_does_not_boot_is_counted_by_type() {
 }
 
 #[test]
-fn each_way_in_which_a_boot_ends_is_counted_by_type_and_in_all() {
+fn boot_outcomes_are_counted_by_type() {
     let metrics = Metrics::new();
     let ways = [
         (BootOutcome::Success, "success"),

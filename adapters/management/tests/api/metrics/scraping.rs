@@ -1,4 +1,4 @@
-//! How metrics are fetched, and what the service says of itself.
+//! Scrapes, and metrics of the service.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::Api;
 use crate::world::{START, World};
 
 #[tokio::test]
-async fn a_scrape_over_http_has_the_services_own_metrics_too() {
+async fn scrape_over_http_has_service_metrics() {
     let api = Api::new(World::busy()).await;
     api.get("/nowhere").await;
     api.post("/metrics", &[]).await;
@@ -49,7 +49,7 @@ async fn a_scrape_over_http_has_the_services_own_metrics_too() {
 }
 
 #[tokio::test]
-async fn json_has_the_same_families_as_text() {
+async fn json_has_same_families_as_text() {
     let api = Api::new(World::busy()).await;
     let text = Scrape::read(&api.get("/metrics").await.text);
     let json = api.get("/metrics.json").await.json();
@@ -59,7 +59,7 @@ async fn json_has_the_same_families_as_text() {
         (text("name"), text("type").to_lowercase())
     };
     let mut shown: BTreeMap<_, _> = families.iter().map(types).collect();
-    // These are there from the first answered request on.
+    // Present from the first answered request on.
     for first in ["request_duration_seconds", "time_to_status_seconds"] {
         shown.remove(first);
     }
@@ -83,7 +83,7 @@ async fn json_has_the_same_families_as_text() {
 }
 
 #[test]
-fn the_last_overload_of_the_queue_is_kept() {
+fn last_queue_overload_time_is_kept() {
     let metrics = Metrics::new();
     metrics.set_last_503(START);
     metrics.set_last_503(START - Duration::from_secs(9));

@@ -1,4 +1,4 @@
-//! How long things take.
+//! Durations.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{gather, of};
 use crate::world::{START, World};
 
 #[test]
-fn a_container_started_here_leaves_its_times() {
+fn started_container_is_timed() {
     let mut world = World::busy();
     let made = world.cloud.last_mut().expect("a small instance was made");
     made.address = Some("10.0.1.1:22".into());
@@ -73,7 +73,7 @@ fn a_container_started_here_leaves_its_times() {
 }
 
 #[test]
-fn probes_answered_by_somebody_else_and_passes_are_counted() {
+fn identity_mismatches_and_passes_are_counted() {
     let metrics = Metrics::new();
     let probed = |error: Option<&str>, impostor| Event::ProbeEnded {
         instance: "i-1".into(),
@@ -111,7 +111,7 @@ fn probes_answered_by_somebody_else_and_passes_are_counted() {
 }
 
 #[test]
-fn a_container_that_is_started_again_was_queued_once() {
+fn restarted_container_is_timed_once() {
     let metrics = Metrics::new();
     for first in [true, false] {
         let event = Event::StartIssued {
@@ -131,7 +131,7 @@ fn a_container_that_is_started_again_was_queued_once() {
 }
 
 #[test]
-fn instances_found_after_a_restart_do_not_count_as_boots() {
+fn instances_found_after_restart_are_not_boots() {
     let metrics = Metrics::new();
     let (instance, after) = (VmName::from("a"), Duration::from_secs(2));
     for own in [false, true] {
@@ -162,7 +162,7 @@ fn instances_found_after_a_restart_do_not_count_as_boots() {
 }
 
 #[test]
-fn calls_of_drivers_are_timed_by_their_end() {
+fn driver_calls_are_timed_by_outcome() {
     let metrics = Metrics::new();
     metrics.driver_call_ended("Create", "done", Duration::from_millis(20));
     metrics.driver_call_ended("Create", "done", Duration::from_secs(20));

@@ -1,4 +1,4 @@
-//! The containers API, as far as a runner sees it, with one container and faults to order.
+//! Containers API for tests, with one container and injected faults.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,38 +12,38 @@ use super::SOON;
 
 pub(crate) const TOKEN: &str = "v2/zzzzz-gj3su-000000000000000/opensesame";
 
-/// What the server knows and what it is told to do wrong.
+/// State of the server and faults to inject.
 #[derive(Default)]
-pub(crate) struct World {
+pub(crate) struct ApiState {
     pub(crate) record: Map<String, Value>,
-    /// Every accepted update.
+    /// All accepted updates.
     pub(crate) updates: Vec<Map<String, Value>>,
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Requests for appending to a log, whatever came of them.
+    /// Number of log requests, accepted or not.
     pub(crate) log_requests: usize,
     pub(crate) requests: usize,
-    /// The next request is answered 503, with a wish for so many seconds of rest.
+    /// The next request is answered 503, with a Retry-After of so many seconds.
     pub(crate) busy_s: Option<u32>,
-    /// Connections are closed without an answer.
+    /// Connections are closed without a response.
     pub(crate) down: bool,
-    /// Methods of requests that will be done but not answered, each once.
+    /// Methods of requests to be processed without a response, each once.
     pub(crate) lost_answers: Vec<&'static str>,
-    /// The gateway address of every update to `Running`, whatever came of it.
+    /// Gateway address of every update to `Running`, accepted or not.
     pub(crate) start_reports: Vec<Value>,
-    /// Every repeated update to `Running` is refused, even of who sent the first.
+    /// Every repeated update to `Running` is refused, even from the same runner.
     pub(crate) refuses_repeats: bool,
-    /// The gateway address of another runner, whose update to `Running` comes just before the next.
+    /// Gateway address of another runner, whose update to `Running` precedes the next update.
     pub(crate) rival: Option<&'static str>,
-    /// Status of the answer to every request for a log.
+    /// Status of the response to every log request.
     pub(crate) log_status: Option<u16>,
-    /// Status of the answer to an update to `Running`.
+    /// Status of the response to an update to `Running`.
     pub(crate) running_status: Option<u16>,
-    /// What a spot instance's metadata service says.
+    /// Notice returned by the metadata service of a spot instance.
     pub(crate) spot_notice: Option<Value>,
 }
 
-impl World {
+impl ApiState {
     pub(crate) fn state(&self) -> &str {
         self.record["state"].as_str().unwrap_or_default()
     }
@@ -54,7 +54,7 @@ impl World {
 }
 
 pub(crate) struct Server {
-    shared: Arc<(Mutex<World>, Condvar)>,
+    shared: Arc<(Mutex<ApiState>, Condvar)>,
     pub(crate) uuid: String,
     pub(crate) url: String,
 }
@@ -66,10 +66,10 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let port = listener.local_addr().unwrap().port();
         let uuid = format!("zzzzz-dz642-{port:05}{:010}", std::process::id());
-        let mut world = World::default();
+        let mut world = ApiState::default();
         world.record.insert("uuid".into(), uuid.clone().into());
         world.record.insert("state".into(), "Locked".into());
-        // The mark by which a test finds what is left of the container.
+        // Mark for finding the processes of the container.
         world
             .record
             .insert("environment".into(), json!({"CONTAINER_MARK": uuid}));
@@ -90,19 +90,19 @@ impl Server {
         Self::with(json!({"command": ["sh", "-c", script]}))
     }
 
-    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, ApiState> {
         self.shared.0.lock().unwrap()
     }
 
-    /// Waits until the world is so.
-    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&World) -> bool) {
+    /// Waits until a condition is true.
+    pub(crate) fn wait_for(&self, what: &str, condition: impl Fn(&ApiState) -> bool) {
         let deadline = Instant::now() + SOON;
         let mut world = self.world();
         while !condition(&world) {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero(),
-                "not in time: {what}; the record is {:?}",
+                "timeout while waiting for: {what}; the record is {:?}",
                 world.record
             );
             world = self.shared.1.wait_timeout(world, left).unwrap().0;
@@ -113,7 +113,7 @@ impl Server {
         self.wait_for(state, |world| world.state() == state);
     }
 
-    /// The configuration document that a dispatcher would send.
+    /// Configuration document of a dispatcher.
     pub(crate) fn config(&self) -> Value {
         json!({
             "Env": {
@@ -167,7 +167,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     })
 }
 
-fn serve(shared: &(Mutex<World>, Condvar), uuid: &str, mut stream: TcpStream) {
+fn serve(shared: &(Mutex<ApiState>, Condvar), uuid: &str, mut stream: TcpStream) {
     let Some(request) = read(&stream) else { return };
     let mut world = shared.0.lock().unwrap();
     world.requests += 1;
@@ -196,13 +196,13 @@ fn serve(shared: &(Mutex<World>, Condvar), uuid: &str, mut stream: TcpStream) {
     let head = format!(
         "HTTP/1.1 {status} X\r\n{rest}Content-Length: {length}\r\nConnection: close\r\n\r\n"
     );
-    // The runner may have given up on the answer.
+    // The runner may have closed the connection.
     let _ = stream
         .write_all(head.as_bytes())
         .and_then(|()| stream.write_all(body.as_bytes()));
 }
 
-fn answer(world: &mut World, uuid: &str, request: &Request) -> (u16, String) {
+fn answer(world: &mut ApiState, uuid: &str, request: &Request) -> (u16, String) {
     let error = |status: u16, text: &str| (status, json!({"errors": [text]}).to_string());
     let own = format!("/arvados/v1/containers/{uuid}");
     match (request.method.as_str(), request.path.as_str()) {
@@ -234,8 +234,8 @@ fn answer(world: &mut World, uuid: &str, request: &Request) -> (u16, String) {
     }
 }
 
-/// Appends to a log what is not there yet: `place` is the stream and the position in it.
-fn append(world: &mut World, place: &str, body: &[u8]) -> (u16, String) {
+/// Appends new bytes to a log: `place` is the stream and the position.
+fn append(world: &mut ApiState, place: &str, body: &[u8]) -> (u16, String) {
     world.log_requests += 1;
     if let Some(status) = world.log_status {
         return (status, json!({"errors": ["no logs"]}).to_string());
@@ -253,7 +253,7 @@ fn append(world: &mut World, place: &str, body: &[u8]) -> (u16, String) {
     (200, "{}".to_owned())
 }
 
-fn update(world: &mut World, body: &[u8]) -> (u16, String) {
+fn update(world: &mut ApiState, body: &[u8]) -> (u16, String) {
     let form = String::from_utf8_lossy(body).into_owned();
     let value = form
         .split('&')

@@ -1,4 +1,4 @@
-//! A place that stands for a VM: its own lock, log and scratch directories.
+//! Simulated VM with its own lock, log and scratch directories.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::{SOON, Server};
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -22,9 +22,9 @@ pub(crate) struct Ran {
 
 pub(crate) struct Vm {
     dir: TempDir,
-    /// Flags of every command on this machine.
+    /// Flags of every command on this VM.
     pub(crate) flags: Vec<String>,
-    /// Started here, and ended with the machine.
+    /// Containers started here, killed on drop.
     uuids: std::cell::RefCell<Vec<String>>,
 }
 
@@ -51,7 +51,7 @@ impl Vm {
         self.path("lock").join(format!("crunch-run-{uuid}.lock"))
     }
 
-    /// The runner with this machine's flags and then `args`, its standard input empty.
+    /// Returns a runner command with the flags of this VM and `args`, with empty standard input.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_longshore-runner"));
         command.args(&self.flags).args(args).stdin(Stdio::null());
@@ -59,23 +59,28 @@ impl Vm {
         command
     }
 
-    /// Runs the runner with something on its standard input.
-    pub(crate) fn run(&self, args: &[&str], input: &str) -> Ran {
+    /// Runs the runner with `input` on standard input.
+    pub(crate) fn run(&self, args: &[&str], input: &str) -> CommandOutput {
         let mut command = self.command(args);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        // A runner that refuses its command line never reads this.
+        // A runner that refuses its command line does not read the input.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);
         finish(child)
     }
 
     /// Starts a container as a dispatcher does.
-    pub(crate) fn start(&self, server: &Server, args: &[&str]) -> Ran {
+    pub(crate) fn start(&self, server: &Server, args: &[&str]) -> CommandOutput {
         self.start_with(server, args, &server.config())
     }
 
-    pub(crate) fn start_with(&self, server: &Server, args: &[&str], config: &Value) -> Ran {
+    pub(crate) fn start_with(
+        &self,
+        server: &Server,
+        args: &[&str],
+        config: &Value,
+    ) -> CommandOutput {
         self.uuids.borrow_mut().push(server.uuid.clone());
         let mut words = vec!["--detach", "--stdin-config", "--runtime-engine=process"];
         words.extend(args);
@@ -83,7 +88,7 @@ impl Vm {
         self.run(&words, &config.to_string())
     }
 
-    /// Starts a container and waits until the API knows that it runs.
+    /// Starts a container and waits until the API has the state Running.
     pub(crate) fn start_running(&self, server: &Server, args: &[&str]) {
         let ran = self.start(server, args);
         assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -91,22 +96,22 @@ impl Vm {
     }
 
     /// Runs a container in the foreground.
-    pub(crate) fn run_here(&self, server: &Server, args: &[&str]) -> Ran {
+    pub(crate) fn run_here(&self, server: &Server, args: &[&str]) -> CommandOutput {
         let mut words = vec!["--stdin-config", "--runtime-engine=process"];
         words.extend(args);
         words.push(&server.uuid);
         self.run(&words, &server.config().to_string())
     }
 
-    pub(crate) fn list(&self) -> Ran {
+    pub(crate) fn list(&self) -> CommandOutput {
         self.run(&["--list"], "")
     }
 
-    pub(crate) fn kill(&self, signal: i32, uuid: &str) -> Ran {
+    pub(crate) fn kill(&self, signal: i32, uuid: &str) -> CommandOutput {
         self.run(&["--kill", &signal.to_string(), uuid], "")
     }
 
-    /// What the lock file says.
+    /// Content of the lock file.
     pub(crate) fn record(&self, uuid: &str) -> Value {
         serde_json::from_str(&fs::read_to_string(self.lockfile(uuid)).unwrap()).unwrap()
     }
@@ -124,8 +129,8 @@ impl Drop for Vm {
     }
 }
 
-/// Collects what a command did, which must not take long.
-pub(crate) fn finish(mut child: Child) -> Ran {
+/// Collects the result of a command, with a timeout.
+pub(crate) fn finish(mut child: Child) -> CommandOutput {
     let began = Instant::now();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (sender, results) = std::sync::mpsc::channel();
@@ -145,7 +150,7 @@ pub(crate) fn finish(mut child: Child) -> Ran {
         panic!("the command did not end, or something still holds its output");
     };
     let code = child.wait().unwrap().code();
-    Ran {
+    CommandOutput {
         code,
         stdout,
         stderr,
@@ -153,7 +158,7 @@ pub(crate) fn finish(mut child: Child) -> Ran {
     }
 }
 
-/// The living processes of a container, found by the mark in their environment.
+/// Returns the live processes of a container, found by the mark in their environment.
 pub(crate) fn processes_of(uuid: &str) -> Vec<i32> {
     let mark = format!("CONTAINER_MARK={uuid}\0");
     let marked = |pid: &i32| {
@@ -175,7 +180,7 @@ fn is_zombie(proc: &Path) -> bool {
     fs::read_to_string(proc.join("stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
-/// The control groups of a container, in every hierarchy.
+/// Returns the control groups of a container, in all hierarchies.
 pub(crate) fn groups_of(uuid: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::from("/sys/fs/cgroup")];
