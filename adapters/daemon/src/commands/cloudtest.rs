@@ -8,12 +8,12 @@ use std::sync::Arc;
 use longshore_cluster_config::{ClusterConfig, Log, LogFormat, LogLevel};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, TypeName};
-use longshore_driver::conformance::{Capabilities, Options, Timeouts, run as prove};
+use longshore_driver::conformance::{Capabilities, Options, Timeouts, run as run_conformance};
 use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
 
-use self::harness::{CliHarness, Options};
+use self::harness::{CliHarness, RunOptions};
 use self::show::{Shown, Subnet};
 use super::{block_on, load, terminated};
 use crate::cli::CloudtestArgs;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &CloudtestArgs) -> CliResult {
             other,
             stop,
         };
-        run.prove_all(&cloud, shown).await
+        run.run_all(&cloud, shown).await
     })
 }
 
@@ -123,11 +123,10 @@ struct TestRun<'a> {
 
 impl TestRun<'_> {
     /// Runs the suite in each subnet, or once if the driver has no subnets.
-    async fn prove_all(&self, cloud: &SharedCloud, mut shown: Shown) -> CliResult {
+    async fn run_all(&self, cloud: &SharedCloud, mut shown: Shown) -> CliResult {
         let subnets = cloud.subnets();
         if subnets.is_empty() {
-            self.verify_identity(Arc::clone(cloud), None, &mut shown)
-                .await?;
+            self.run_suite(Arc::clone(cloud), None, &mut shown).await?;
         }
         for (place, name) in subnets.into_iter().enumerate() {
             let Some(there) = cloud.for_subnet(place) else {
@@ -136,13 +135,13 @@ impl TestRun<'_> {
                 )));
             };
             if !self.stop.is_cancelled() {
-                self.verify_identity(there, Some(name), &mut shown).await?;
+                self.run_suite(there, Some(name), &mut shown).await?;
             }
         }
         shown.finish(self.stop.is_cancelled())
     }
 
-    async fn verify_identity(
+    async fn run_suite(
         &self,
         cloud: SharedCloud,
         subnet: Option<String>,
@@ -156,7 +155,7 @@ impl TestRun<'_> {
             other: Arc::clone(&self.other),
             cluster: self.cluster,
             subject: &self.subject,
-            options: Options {
+            options: RunOptions {
                 set: &self.args.instance_set_id,
                 command: self.args.command.as_deref(),
                 pause: self.args.pause_before_destroy,
@@ -170,7 +169,7 @@ impl TestRun<'_> {
             destroy_existing: self.args.destroy_existing,
         };
         let rows = shown.begin(subnet.as_deref());
-        let report = prove(&harness, plan, &rows).await;
+        let report = run_conformance(&harness, plan, &rows).await;
         rows.finish();
         shown.add(Subnet { subnet, report });
         Ok(())
