@@ -11,6 +11,9 @@ fn main() {
     for path in ["src", "Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", runner.join(path).display());
     }
+    for dependency in ["../secret/src", "../units/src"] {
+        println!("cargo::rerun-if-changed={dependency}");
+    }
     println!("cargo::rerun-if-changed=../../Cargo.lock");
     println!("cargo::rerun-if-env-changed=LONGSHORE_RUNNER");
     let binary = match env::var_os("LONGSHORE_RUNNER") {

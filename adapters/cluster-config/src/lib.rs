@@ -22,7 +22,6 @@ mod reader;
 #[cfg(test)]
 mod reference;
 mod report;
-mod scalar;
 mod sections;
 mod tree;
 

@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::time::Duration;
 
+use longshore_units::{Decimal, Rounding, SignedDuration};
+
 use super::report::{ConfigError, ConfigWarning};
-use super::scalar::{self, Decimal, Rounding, SignedDuration};
 use super::tree::{Key, Node, Tree};
 
 /// Collects errors and warnings.
@@ -396,7 +397,7 @@ impl<'a> Entry<'a> {
         const EXPECTED: &str = "a duration such as 10s, 1h30m or 300ms";
         match &self.tree.node {
             Node::Text(text) => {
-                let duration = scalar::parse_duration(text);
+                let duration = longshore_units::parse_signed_duration(text);
                 if let Err(why) = duration {
                     self.wrong(
                         EXPECTED,
@@ -427,12 +428,12 @@ impl<'a> Entry<'a> {
     pub(super) fn bytes(&self) -> Option<u64> {
         const EXPECTED: &str = "a size such as 4000000000, 64MiB or 1.5GB";
         let parsed = match &self.tree.node {
-            Node::Text(text) => scalar::parse_byte_size(text),
+            Node::Text(text) => longshore_units::parse_signed_byte_size(text),
             Node::Number(text) => match Decimal::parse(text) {
                 Some(decimal) if decimal.times(1, Rounding::Exact).is_none() => {
                     Err("not a whole number of bytes, or too large")
                 }
-                _ => scalar::parse_byte_size(text),
+                _ => longshore_units::parse_signed_byte_size(text),
             },
             _ => Err("not a number"),
         };

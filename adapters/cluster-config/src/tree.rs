@@ -70,7 +70,7 @@ impl Tree {
             Node::Number(number) => {
                 let written = self.bytes.clone().and_then(|bytes| source.get(bytes));
                 if let Some(written) = written.map(str::trim)
-                    && super::scalar::Decimal::parse(written).is_some()
+                    && longshore_units::Decimal::parse(written).is_some()
                 {
                     written.clone_into(number);
                 }

@@ -220,10 +220,10 @@ pub(crate) struct SubmitArgs {
     #[arg(long, default_value_t = 1)]
     pub(crate) vcpus: u32,
     /// Memory, such as 512MiB, 1.5GB or 4000000000
-    #[arg(long, default_value = "256MiB", value_parser = crate::sizes::parse)]
+    #[arg(long, default_value = "256MiB", value_parser = parse_byte_size)]
     pub(crate) ram: u64,
     /// Disk space, such as 10GiB
-    #[arg(long, default_value = "0", value_parser = crate::sizes::parse)]
+    #[arg(long, default_value = "0", value_parser = parse_byte_size)]
     pub(crate) scratch: u64,
     /// Priority, 1 to 1000; higher priorities start first
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(i64).range(1..))]
@@ -238,7 +238,7 @@ pub(crate) struct SubmitArgs {
     #[arg(long)]
     pub(crate) preemptible: bool,
     /// Time limit, such as 90s or 1h30m, or a number of seconds; 0 for no limit
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value = "0", value_name = "DURATION", value_parser = parse_seconds)]
     pub(crate) max_run_time: u32,
     /// Wait for the end of the container, print the output, and exit with the exit status of the
     /// command
@@ -391,6 +391,22 @@ pub(crate) struct ReplayArgs {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) json: JsonArg,
+}
+
+fn parse_byte_size(text: &str) -> Result<u64, String> {
+    longshore_units::parse_byte_size(text)
+        .map_err(|error| format!("{error}: expected a number and a unit, such as 512MiB or 4GB"))
+}
+
+/// Parses a number of seconds, or a duration, rounded up to seconds.
+fn parse_seconds(text: &str) -> Result<u32, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(seconds);
+    }
+    let duration = longshore_units::parse_duration(text)
+        .map_err(|error| format!("{error}: expected a duration such as 90s or 1h30m"))?;
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    u32::try_from(seconds).map_err(|_| "a duration of more than 136 years".to_owned())
 }
 
 fn parse_env(text: &str) -> Result<(String, String), String> {

@@ -11,7 +11,6 @@ mod error;
 mod leader_lock;
 mod log;
 mod service;
-mod sizes;
 
 use std::process::ExitCode;
 

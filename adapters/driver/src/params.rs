@@ -62,56 +62,11 @@ impl ParamError {
 pub fn duration(key: &str, value: &Value) -> Result<Duration, ParamError> {
     let parsed = match value {
         Value::Number(number) if number.as_u64() == Some(0) => Some(Duration::ZERO),
-        value => value.as_str().and_then(parse_duration),
+        value => value
+            .as_str()
+            .and_then(|text| longshore_units::parse_duration(text).ok()),
     };
     parsed.ok_or_else(|| ParamError::new(key, DURATION, value))
-}
-
-/// Parses a sequence of numbers with units, such as `1h2m3.5s`, or a bare `0`. A sign is not
-/// allowed.
-fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text;
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let end_of_number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at(end_of_number);
-        let end_of_unit = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(end_of_unit);
-        let unit: u128 = match unit {
-            "ns" => 1,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        nanos = nanos.checked_add(scaled(number, unit)?)?;
-        rest = tail;
-    }
-    if text.is_empty() {
-        return None;
-    }
-    Some(Duration::from_nanos(u64::try_from(nanos).ok()?))
-}
-
-/// Decimal number times `unit`, rounded down.
-fn scaled(number: &str, unit: u128) -> Option<u128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 18 || fraction.contains('.') {
-        return None;
-    }
-    let digits = |text: &str| match text {
-        "" => Some(0),
-        text => text.parse::<u64>().ok().map(u128::from),
-    };
-    let ten = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    (digits(whole)?.checked_mul(unit)?).checked_add(digits(fraction)?.checked_mul(unit)? / ten)
 }
 
 #[cfg(test)]
@@ -128,7 +83,7 @@ mod tests {
             ("7\u{b5}s", 7_000),
         ] {
             assert_eq!(
-                parse_duration(text),
+                duration("Key", &Value::from(text)).ok(),
                 Some(Duration::from_nanos(nanos)),
                 "{text}"
             );
@@ -145,7 +100,7 @@ mod tests {
             "9999999999h",
             "1s ",
         ] {
-            assert_eq!(parse_duration(text), None, "{text}");
+            assert_eq!(duration("Key", &Value::from(text)).ok(), None, "{text}");
         }
     }
 }

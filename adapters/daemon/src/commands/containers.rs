@@ -146,7 +146,7 @@ fn row(record: &Value) -> String {
         text(record, "state"),
         record["priority"],
         need["vcpus"].as_u64().unwrap_or(0),
-        crate::sizes::show(need["ram"].as_u64().unwrap_or(0)),
+        longshore_units::format_byte_size(need["ram"].as_u64().unwrap_or(0)),
         exit.map_or_else(|| "-".to_owned(), |code| code.to_string()),
     )
 }
