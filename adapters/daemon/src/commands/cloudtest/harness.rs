@@ -23,7 +23,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(3600);
 /// Number of characters printed of a command's output, from the end.
 const SHOWN_CHARS_MAX: usize = 4000;
 
-/// HarnessOptions of the user.
+/// Options of the user.
 pub(super) struct HarnessOptions<'a> {
     pub(super) set: &'a str,
     pub(super) command: Option<&'a str>,
