@@ -33,10 +33,7 @@ fn held_broken_instance_stays() {
     let reported = |e: &Event| matches!(e, Event::Broken { held: true, .. });
     assert_eq!(story.count_events(reported), 1, "reported once");
     let text = story.told_vm(vm).expect("a known instance").to_string();
-    assert!(
-        text.contains("broken: it reports itself broken"),
-        "{text}"
-    );
+    assert!(text.contains("broken: it reports itself broken"), "{text}");
 }
 
 #[test]

@@ -231,8 +231,7 @@ fn max_instances_names_terminating_instance() {
         shown.unwrap_or_default()
     };
     story.run_until("an instance is terminating", seconds(20), |s| {
-        unblocked_by(s)
-            == "the end of an instance, or a higher MaxInstances; one is terminating"
+        unblocked_by(s) == "the end of an instance, or a higher MaxInstances; one is terminating"
     });
     story.run_for(minutes(10));
     story.assert_complete(waiting);
