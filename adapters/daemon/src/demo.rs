@@ -242,7 +242,7 @@ fn configuration(
         true => (chaos::boot_probe(), "15s", "10s", "10s"),
         false => ("true".to_owned(), "10m", "10m", "5m"),
     };
-    let text = include_str!("config.yml")
+    let text = include_str!("demo/config.yml")
         .replace("{boot_probe}", &boot_probe)
         .replace("{booting}", booting)
         .replace("{silence}", silence)
