@@ -31,7 +31,7 @@ fn info_log_traces_container_and_vm() {
     cluster.open_gate();
     assert_eq!(cluster.api().exit_code(&uuid), Some(0));
     cluster.until_gone(&vm);
-    let forgotten = format!("{uuid} forgotten");
+    let forgotten = format!("{uuid} final");
     until("the container is forgotten", || {
         cluster.dispatch_log().contains(&forgotten)
     });
@@ -40,13 +40,13 @@ fn info_log_traces_container_and_vm() {
         &lines_with(&log, &uuid),
         &[
             "seen, Queued, priority 500",
-            "asked for, first for",
+            "first container",
             "Queued -> Locked",
             "starts on",
             "started on",
             "Locked -> Running",
             "Running -> Complete",
-            "forgotten, Complete",
+            "final, Complete",
         ],
     );
     assert_in_order(&lines_with(&log, &uuid), &["runner exited on"]);
@@ -54,24 +54,24 @@ fn info_log_traces_container_and_vm() {
     assert_in_order(
         &lines,
         &[
-            "created, small, intent ",
-            " is at 127.0.0.1:",
-            "reached after",
+            "created, small, create request ",
+            " address 127.0.0.1:",
+            "first reached",
             "ready, small",
             "boot outcome: success",
             "starts on",
             "started on",
             "runner exited on",
-            "is given back: idle",
-            "is destroyed, attempt 1",
+            "terminating: idle",
+            "destroy call sent, attempt 1",
             "gone, ",
         ],
     );
     // The create request is logged under an intent ID.
     let created = lines.iter().find(|line| line.contains(" created, "));
-    let intent = created.and_then(|line| line.split("intent ").nth(1)?.split(',').next());
+    let intent = created.and_then(|line| line.split("create request ").nth(1)?.split(',').next());
     let request = lines_with(&log, intent.expect("an intent ID"));
-    assert_in_order(&request, &["small asked for, first for", "created, small"]);
+    assert_in_order(&request, &["small, first container", "created, small"]);
 }
 
 #[test]
@@ -88,9 +88,9 @@ fn explain_names_reasons_for_wait_and_instance() {
     });
     let text = explain(&waits);
     for part in [
-        "position 1 of 1 that wait",
+        "position 1 of 1 waiting",
         "small ($0.050000 an hour): MaxInstances is reached",
-        "1 have no room",
+        "1 full",
         "large is not eligible: it costs",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
@@ -100,7 +100,7 @@ fn explain_names_reasons_for_wait_and_instance() {
         &*format!("created for {runs}"),
         &*format!("{runs} runs, for"),
         "at 127.0.0.1:",
-        "it stays while something is on it",
+        "kept while containers are assigned or running",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
@@ -110,7 +110,7 @@ fn explain_names_reasons_for_wait_and_instance() {
     });
     let output = cluster.longshore(&["explain", "--json", &vm]).succeeded();
     let explanation: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(explanation["fate"]["fate"], "held");
+    assert_eq!(explanation["termination"]["plan"], "held");
     assert_eq!(explanation["instance"], vm.as_str());
 
     // The queue explains ended containers; an unknown ID is an error.

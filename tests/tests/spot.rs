@@ -41,8 +41,8 @@ fn preempted_container_runs_again_elsewhere() {
     assert_ne!(first, second);
     let log = cluster.dispatch_log();
     for word in [
-        "is taken back by the cloud at",
-        "was interrupted",
+        "will be preempted by the cloud at",
+        "interrupted: the cloud preempted",
         "now Drain",
     ] {
         assert!(log.contains(word), "{word:?} is not in the log");

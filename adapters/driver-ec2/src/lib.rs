@@ -3,10 +3,10 @@
 //! The driver makes single calls and converts the results; retries are decided by the core.
 //! Exception: a create rejected because of its subnet is immediately tried in the next subnet.
 //!
-//! - [`Ec2Params`]: parameters.
-//! - [`Ec2Cloud`]: the driver.
-//! - [`error_codes`]: classification of EC2's error codes.
-//! - [`keys`]: key pair and fingerprints of a public key.
+//! - [`Ec2Params`] – parameters.
+//! - [`Ec2Cloud`] – the driver.
+//! - [`error_codes`] – classification of EC2's error codes.
+//! - [`keys`] – key pair and fingerprints of a public key.
 
 mod batch;
 mod client;

@@ -4,12 +4,12 @@
 //! instances passed to a destroy call. A driver never retries and never delays a call: retries and
 //! rates belong to the core. Every error of the provider becomes exactly one [`CloudError`].
 //!
-//! - [`driver`]: the [`Cloud`] trait.
-//! - [`instance`]: create requests and listed instances.
-//! - [`tags`]: tag names, and instance ownership by tags.
-//! - [`error`]: conversion of provider errors to [`CloudError`].
-//! - [`layer`]: wrappers for any driver: [`Deadlines`] and [`Instrument`].
-//! - [`conformance`]: test suite for drivers.
+//! - [`driver`] – the [`Cloud`] trait.
+//! - [`instance`] – create requests and listed instances.
+//! - [`tags`] – tag names, and instance ownership by tags.
+//! - [`error`] – conversion of provider errors to [`CloudError`].
+//! - [`layer`] – wrappers for any driver: [`Deadlines`] and [`Instrument`].
+//! - [`conformance`] – test suite for drivers.
 
 pub mod conformance;
 pub mod driver;

@@ -39,8 +39,8 @@ impl QueueServer {
     /// Opens the database and listens on an address; port 0 takes a free port.
     ///
     /// # Errors
-    /// - [`QueueError::Config`]: a setting is out of range.
-    /// - [`QueueError::Bind`]: the port is in use or not allowed.
+    /// - [`QueueError::Config`] – a setting is out of range.
+    /// - [`QueueError::Bind`] – the port is in use or not allowed.
     /// - [`QueueError::Database`], [`QueueError::NewerSchema`], [`QueueError::Foreign`]: the database
     ///   is unusable.
     pub async fn bind(addr: SocketAddr, config: QueueConfig) -> Result<Self, QueueError> {

@@ -1,8 +1,8 @@
 //! One multiplexed SSH connection per VM, with a deadline on every step.
 //!
-//! - [`pool`]: one connection per VM, the check of the VM's identity, and commands with defined
+//! - [`pool`] – one connection per VM, the check of the VM's identity, and commands with defined
 //!   results, including the meaning of a missing result.
-//! - [`remote`]: the operations of the core on a VM, by the command line of the runner.
+//! - [`remote`] – the operations of the core on a VM, by the command line of the runner.
 //!
 //! Private keys, instance secrets and standard input never appear in errors or log lines. The SSH
 //! library logs packets below `info`: keep its targets (`russh`) at `info` or above.

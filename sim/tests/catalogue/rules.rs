@@ -141,10 +141,10 @@ fn lifecycle_events_logged_in_order() {
     };
     let phases = [
         "created",
-        "is at",
+        "address",
         "ready",
-        "given back",
-        "destroyed",
+        "terminating",
+        "destroy call",
         "gone",
     ]
     .map(vm);

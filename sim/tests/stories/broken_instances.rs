@@ -34,7 +34,7 @@ fn held_broken_instance_stays() {
     assert_eq!(story.count_events(reported), 1, "reported once");
     let text = story.told_vm(vm).expect("a known instance").to_string();
     assert!(
-        text.contains("it is broken: it reports itself broken"),
+        text.contains("broken: it reports itself broken"),
         "{text}"
     );
 }

@@ -232,7 +232,7 @@ fn max_instances_names_terminating_instance() {
     };
     story.run_until("an instance is terminating", seconds(20), |s| {
         unblocked_by(s)
-            == "the end of an instance, or a higher MaxInstances; one is being given back"
+            == "the end of an instance, or a higher MaxInstances; one is terminating"
     });
     story.run_for(minutes(10));
     story.assert_complete(waiting);

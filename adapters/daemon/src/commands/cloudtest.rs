@@ -13,7 +13,7 @@ use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
 
-use self::harness::{CliHarness, RunOptions};
+use self::harness::{CliHarness, HarnessOptions};
 use self::reporter::{Reporter, Subnet};
 use super::{block_on, load, terminated};
 use crate::cli::CloudtestArgs;
@@ -156,7 +156,7 @@ impl TestRun<'_> {
             other: Arc::clone(&self.other),
             cluster: self.cluster,
             subject: &self.subject,
-            options: RunOptions {
+            options: HarnessOptions {
                 set: &self.args.instance_set_id,
                 command: self.args.command.as_deref(),
                 pause: self.args.pause_before_destroy,

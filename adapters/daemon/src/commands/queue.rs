@@ -1,7 +1,8 @@
 //! `longshore queue`.
 
 use longshore_cluster_config::{BuiltinQueue, ClusterConfig};
-use longshore_queue::{Database, QueueConfig, QueueError, QueueServer};
+use longshore_queue::{Database, QueueConfig, QueueError, QueueServer, Tokens};
+use tokio::net::TcpListener;
 
 use super::{block_on, load, terminated};
 use crate::address::resolve;
@@ -15,16 +16,22 @@ pub(crate) fn run(args: &QueueArgs) -> CliResult {
     let queue = builtin(&cluster)?;
     let listen = resolve("Longshore.Queue.Listen", &queue.listen)?;
     block_on(async {
-        let server = QueueServer::bind(listen, queue_config(&cluster, queue))
-            .await
-            .map_err(|error| match error {
-                QueueError::Bind { .. } => {
-                    CliError::usage(format!("Longshore.Queue.Listen: {error}"))
-                }
-                _ => CliError::failed(format!("the queue: {error}")),
-            })?;
+        let listener = TcpListener::bind(listen).await.map_err(|source| {
+            let error = QueueError::Bind {
+                addr: listen,
+                source,
+            };
+            CliError::usage("Longshore.Queue.Listen").because(error)
+        })?;
+        let config = queue_config(&cluster, queue);
+        // The root token is valid from the first request on.
+        let tokens = Tokens::open(&config).await.failed("the queue")?;
         let root = &cluster.system_root_token;
-        server.tokens().set_root(root).await.failed("the queue")?;
+        tokens.set_root(root).await.failed("the queue")?;
+        drop(tokens);
+        let server = QueueServer::serve(listener, config)
+            .await
+            .failed("the queue")?;
         tracing::info!(address = %server.local_addr(), database = %queue.database.display(), "serving");
         terminated().await?;
         server.shutdown().await.failed("the queue")

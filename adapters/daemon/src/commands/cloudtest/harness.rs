@@ -24,7 +24,7 @@ const COMMAND_MAX: Duration = Duration::from_secs(3600);
 const SHOWN_CHARS_MAX: usize = 4000;
 
 /// Options of the user.
-pub(super) struct RunOptions<'a> {
+pub(super) struct HarnessOptions<'a> {
     pub(super) set: &'a str,
     pub(super) command: Option<&'a str>,
     pub(super) pause: bool,
@@ -40,7 +40,7 @@ pub(super) struct CliHarness<'a> {
     pub(super) public_key: Option<String>,
     pub(super) cluster: &'a ClusterConfig,
     pub(super) subject: &'a Subject,
-    pub(super) options: RunOptions<'a>,
+    pub(super) options: HarnessOptions<'a>,
     pub(super) stop: CancellationToken,
     pub(super) capabilities: Capabilities,
     pub(super) timeouts: Timeouts,
