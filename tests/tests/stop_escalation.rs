@@ -46,7 +46,7 @@ fn tree_ignoring_term_is_killed() {
     let log = cluster.dispatch_log();
     for signal in ["Term", "Kill"] {
         assert!(
-            log.contains(&format!("{uuid} gets {signal}")),
+            log.contains(&format!("{uuid} {signal} sent on")),
             "no {signal}"
         );
     }
@@ -74,12 +74,12 @@ fn container_obeying_term_is_not_killed() {
     assert!(
         cluster
             .dispatch_log()
-            .contains(&format!("{uuid} gets Term"))
+            .contains(&format!("{uuid} Term sent on"))
     );
     assert!(
         !cluster
             .dispatch_log()
-            .contains(&format!("{uuid} gets Kill"))
+            .contains(&format!("{uuid} Kill sent on"))
     );
 }
 

@@ -8,20 +8,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Starts the logger. Libraries log from `warn` on, unless `RUST_LOG` is set.
 pub(crate) fn init(log: &Log) {
-    let ours = [
-        "",
-        "_arvados",
-        "_cloud",
-        "_ec2",
-        "_http",
-        "_loopback",
-        "_queue",
-        "_ssh",
-    ];
-    let level = log.level.name();
-    let default = ours.iter().fold("warn".to_owned(), |filter, part| {
-        format!("{filter},longshore{part}={level}")
-    });
+    // A prefix: applies to all crates of the workspace.
+    let default = format!("warn,longshore={}", log.level.name());
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     let lines = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

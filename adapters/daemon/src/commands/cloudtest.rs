@@ -1,20 +1,20 @@
 //! `longshore cloudtest`: tests a cloud account, image and instance type.
 
 mod harness;
-mod show;
+mod reporter;
 
 use std::sync::Arc;
 
 use longshore_cluster_config::{ClusterConfig, Log, LogFormat, LogLevel};
 use longshore_core::config::InstanceType;
 use longshore_core::ids::{ImageId, TypeName};
-use longshore_driver::conformance::{Capabilities, Options, Timeouts, run as prove};
+use longshore_driver::conformance::{Capabilities, Options, Timeouts, run as run_conformance};
 use longshore_driver::{Cloud as _, SharedCloud};
 use longshore_ssh::Remote;
 use tokio_util::sync::CancellationToken;
 
 use self::harness::{CliHarness, HarnessOptions};
-use self::show::{Shown, Subnet};
+use self::reporter::{Reporter, Subnet};
 use super::{block_on, load, terminated};
 use crate::cli::CloudtestArgs;
 use crate::engine::wiring;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &CloudtestArgs) -> CliResult {
         let subject = Subject::choose(args, &cluster, &cloud)?;
         let stop = CancellationToken::new();
         let _ended = stop_on_signal(stop.clone());
-        let shown = Shown::new(&cluster, args, &subject);
+        let reporter = Reporter::new(&cluster, args, &subject);
         let run = TestRun {
             args,
             cluster: &cluster,
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &CloudtestArgs) -> CliResult {
             other,
             stop,
         };
-        run.prove_all(&cloud, shown).await
+        run.run_all(&cloud, reporter).await
     })
 }
 
@@ -123,10 +123,10 @@ struct TestRun<'a> {
 
 impl TestRun<'_> {
     /// Runs the suite in each subnet, or once if the driver has no subnets.
-    async fn prove_all(&self, cloud: &SharedCloud, mut shown: Shown) -> CliResult {
+    async fn run_all(&self, cloud: &SharedCloud, mut reporter: Reporter) -> CliResult {
         let subnets = cloud.subnets();
         if subnets.is_empty() {
-            self.verify_identity(Arc::clone(cloud), None, &mut shown)
+            self.run_suite(Arc::clone(cloud), None, &mut reporter)
                 .await?;
         }
         for (place, name) in subnets.into_iter().enumerate() {
@@ -136,17 +136,17 @@ impl TestRun<'_> {
                 )));
             };
             if !self.stop.is_cancelled() {
-                self.verify_identity(there, Some(name), &mut shown).await?;
+                self.run_suite(there, Some(name), &mut reporter).await?;
             }
         }
-        shown.finish(self.stop.is_cancelled())
+        reporter.finish(self.stop.is_cancelled())
     }
 
-    async fn verify_identity(
+    async fn run_suite(
         &self,
         cloud: SharedCloud,
         subnet: Option<String>,
-        shown: &mut Shown,
+        reporter: &mut Reporter,
     ) -> CliResult {
         let remote = self.remote(&cloud)?;
         let harness = CliHarness {
@@ -169,10 +169,10 @@ impl TestRun<'_> {
         let plan = Options {
             destroy_existing: self.args.destroy_existing,
         };
-        let rows = shown.begin(subnet.as_deref());
-        let report = prove(&harness, plan, &rows).await;
+        let rows = reporter.begin(subnet.as_deref());
+        let report = run_conformance(&harness, plan, &rows).await;
         rows.finish();
-        shown.add(Subnet { subnet, report });
+        reporter.add(Subnet { subnet, report });
         Ok(())
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &QueueArgs) -> CliResult {
                 addr: listen,
                 source,
             };
-            CliError::usage(format!("Longshore.Queue.Listen: {error}"))
+            CliError::usage("Longshore.Queue.Listen").because(error)
         })?;
         let config = queue_config(&cluster, queue);
         // The root token is valid from the first request on.

@@ -65,8 +65,8 @@ pub(crate) fn run(args: &ReplayArgs) -> CliResult {
             )))
         }
         Err(error @ (ReplayError::Check { .. } | ReplayError::TimeGoesBack { .. })) => {
-            Err(CliError::failed(format!("{name}: {error}")))
+            Err(CliError::failed(name.to_string()).because(error))
         }
-        Err(error) => Err(CliError::usage(format!("{name}: {error}"))),
+        Err(error) => Err(CliError::usage(name.to_string()).because(error)),
     }
 }

@@ -143,11 +143,11 @@ fn fixed(before: &ClusterConfig, now: &ClusterConfig) -> Vec<&'static str> {
         ),
         ("Services or TLS.Insecure", before.services != now.services),
         (
-            "Containers.CloudVMs, in what the driver is told",
+            "Containers.CloudVMs (settings of the driver)",
             before.cloud != now.cloud,
         ),
         (
-            "Containers, in what the runner is told",
+            "Containers (settings of the runner)",
             before.runner != now.runner,
         ),
         ("Containers.DispatchPrivateKey", key.0 != key.1),

@@ -105,7 +105,7 @@ impl Harness for CliHarness<'_> {
             () = self.stop.cancelled() => Err("stopped".to_owned()),
         };
         let output = output.map_err(CommandError::Failed)?;
-        let words = [&output.stdout, &output.stderr].map(|words| shown(words));
+        let words = [&output.stdout, &output.stderr].map(|bytes| printable(bytes));
         let words = words.join("\n").trim().to_owned();
         match output.is_success() {
             true => Ok(words),
@@ -160,7 +160,7 @@ impl CliHarness<'_> {
             .await;
         done.map_err(|error| match &error {
             ExecError::Deadline { stdout, stderr } => {
-                format!("{error}: {} {}", shown(stdout), shown(stderr))
+                format!("{error}: {} {}", printable(stdout), printable(stderr))
             }
             other => other.to_string(),
         })
@@ -194,7 +194,7 @@ fn target(instance: &Instance) -> Result<Target, String> {
 }
 
 /// Last part of a command's output, without control characters.
-fn shown(bytes: &[u8]) -> String {
+fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim();
     let skipped = text.chars().count().saturating_sub(SHOWN_CHARS_MAX);

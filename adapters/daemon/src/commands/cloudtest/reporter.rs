@@ -22,8 +22,8 @@ pub(super) struct Subnet {
     pub(super) report: Report,
 }
 
-/// Output of the test run so far.
-pub(super) struct Shown {
+/// Printer of the results of a test run.
+pub(super) struct Reporter {
     json: bool,
     driver: String,
     set: String,
@@ -33,9 +33,9 @@ pub(super) struct Shown {
     done: Vec<Subnet>,
 }
 
-impl Shown {
+impl Reporter {
     pub(super) fn new(cluster: &ClusterConfig, args: &CloudtestArgs, subject: &Subject) -> Self {
-        let shown = Self {
+        let reporter = Self {
             json: args.json.json,
             driver: cluster.cloud.driver.clone(),
             set: args.instance_set_id.clone(),
@@ -44,13 +44,17 @@ impl Shown {
             image: subject.image.to_string(),
             done: Vec::new(),
         };
-        if !shown.json {
+        if !reporter.json {
             println!(
                 "driver {}, instance set {}, type {} ({}), image {}",
-                shown.driver, shown.set, shown.type_name, shown.provider_type, shown.image
+                reporter.driver,
+                reporter.set,
+                reporter.type_name,
+                reporter.provider_type,
+                reporter.image
             );
         }
-        shown
+        reporter
     }
 
     /// Prints the heading of a subnet.
